@@ -1,0 +1,73 @@
+"""Finding a task by name or in a user's file."""
+
+import difflib
+import importlib.util
+from pathlib import Path
+from typing import TypeVar
+
+from cotinterp.tasks.check import check_task
+from cotinterp.tasks.task import Task
+
+TaskClass = TypeVar("TaskClass", bound=type[Task])
+
+_REGISTRY: dict[str, Task] = {}
+
+
+def register(cls: TaskClass) -> TaskClass:
+    """Class decorator that makes a task known by its name. Registering the same class again replaces it."""
+    task = cls()
+    known = _REGISTRY.get(task.name)
+    if known is not None and type(known).__qualname__ != cls.__qualname__:
+        raise ValueError(f"task name {task.name!r} is taken by {type(known).__qualname__}; choose another")
+    _REGISTRY[task.name] = task
+    return cls
+
+
+def task_names() -> tuple[str, ...]:
+    """Names of the registered tasks, in the order of registration."""
+    return tuple(_REGISTRY)
+
+
+def get_task(ref: str | Task) -> Task:
+    """The task that `ref` denotes: a registered name, `path/to/file.py:ClassName`, or a task already.
+
+    A task from a file is checked (`check_task`) before it is handed out.
+
+    Raises:
+        KeyError: No such name; the nearest names are given.
+        FileNotFoundError: No such file.
+        ValueError: The file has no such class, or the class breaks the contract of a task.
+    """
+    if isinstance(ref, Task):
+        return ref
+    path, colon, class_name = ref.rpartition(":")
+    if colon:
+        return _from_file(Path(path), class_name)
+    if ref in _REGISTRY:
+        return _REGISTRY[ref]
+    near = difflib.get_close_matches(ref, _REGISTRY, n=3)
+    raise KeyError(
+        f"unknown task {ref!r}. {f'Nearest: {near}. ' if near else ''}Registered: {', '.join(_REGISTRY)}. "
+        "For a task of your own give path/to/file.py:ClassName, or import the module that registers it"
+    )
+
+
+def _from_file(path: Path, class_name: str) -> Task:
+    if not path.is_file():
+        raise FileNotFoundError(f"no task file {str(path)!r}; a task is given as path/to/file.py:ClassName")
+    module_spec = importlib.util.spec_from_file_location(f"cotinterp_user_task_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"{str(path)!r} is not a Python file; a task is given as path/to/file.py:ClassName")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    cls = getattr(module, class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        found = [name for name, value in vars(module).items() if _is_own_task(value, module.__name__)]
+        raise ValueError(f"{str(path)!r} has no task class {class_name!r}; task classes in it: {found or 'none'}")
+    task = cls()
+    check_task(task)
+    return task
+
+
+def _is_own_task(value: object, module_name: str) -> bool:
+    return isinstance(value, type) and issubclass(value, Task) and value.__module__ == module_name

@@ -1,0 +1,127 @@
+"""Transcripts side by side, as tensors, with the name of every place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cotinterp.transcripts.render import Transcript
+from cotinterp.transcripts.roles import RESPONSE_ROLES, ROLE_CODE, Role
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded transcripts.
+
+    Attributes:
+        tokens: Token ids.
+        role: `ROLE_CODE` of every token; 0 is padding.
+        step: Step of every token, -1 where it has none.
+        part: Which character of a multi-character value.
+        value: Operand or state index that the token belongs to, -1 where none.
+        length: Tokens of each transcript.
+        n_prompt: Of these, how many are prompt.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    role: Int[Tensor, "batch pos"]
+    step: Int[Tensor, "batch pos"]
+    part: Int[Tensor, "batch pos"]
+    value: Int[Tensor, "batch pos"]
+    length: Int[Tensor, " batch"]
+    n_prompt: Int[Tensor, " batch"]
+    transcripts: tuple[Transcript, ...]
+    vocabulary: Vocabulary
+
+    def __len__(self) -> int:
+        return len(self.transcripts)
+
+    @property
+    def loss_mask(self) -> Bool[Tensor, "batch pos"]:
+        """True where the token is written by the model; the logits one position earlier predict it."""
+        codes = torch.tensor([ROLE_CODE[role] for role in RESPONSE_ROLES], device=self.role.device)
+        return torch.isin(self.role, codes)
+
+    def mask(self, role: Role | str, step: int | None = None) -> Bool[Tensor, "batch pos"]:
+        """True at every token of a role, and of one step where a step is given."""
+        at_role = self.role == ROLE_CODE[Role(role)]
+        return at_role if step is None else at_role & (self.step == step)
+
+    def where(self, role: Role | str, step: int | None = None, part: int = 0) -> Int[Tensor, " batch"]:
+        """Position of the one token of that role, step and part in every transcript; part -1 is the value's last.
+
+        Raises:
+            KeyError: Some transcript has no such token, or more than one; the places that exist are named.
+        """
+        found = self.mask(role, step)
+        if part >= 0:
+            found = found & (self.part == part)
+        else:
+            position = torch.arange(found.shape[1], device=found.device)
+            found = found & (position == (position * found).amax(dim=1, keepdim=True))
+        counts = found.sum(dim=1)
+        if not bool((counts == 1).all()):
+            example = int((counts != 1).nonzero()[0])
+            steps = sorted({t.step for t in self.transcripts[example].tokens if t.role == role})
+            named = (
+                f"{role} of step {step} (part {part})" if step is not None else f"{role} (part {part}, no step given)"
+            )
+            roles = list(dict.fromkeys(str(t.role) for t in self.transcripts[example].tokens))
+            raise KeyError(
+                f"{named} stands {int(counts[example])} times in {self.transcripts[example].text!r}, expected once. "
+                + (f"That role has steps {steps} there" if steps else f"Roles there: {', '.join(roles)}")
+            )
+        return found.int().argmax(dim=1)
+
+    def symbols(self, index: int) -> list[str]:
+        """The symbols of one transcript, padding dropped."""
+        return [token.symbol for token in self.transcripts[index].tokens]
+
+    def __getitem__(self, index: slice | Sequence[int] | Int[Tensor, " some"]) -> "Batch":
+        """Some of the transcripts, padded to the longest of them."""
+        rows = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
+        width = int(self.length[rows].max()) if len(rows) else 0
+        return Batch(
+            tokens=self.tokens[rows][:, :width],
+            role=self.role[rows][:, :width],
+            step=self.step[rows][:, :width],
+            part=self.part[rows][:, :width],
+            value=self.value[rows][:, :width],
+            length=self.length[rows],
+            n_prompt=self.n_prompt[rows],
+            transcripts=tuple(self.transcripts[row] for row in rows.tolist()),
+            vocabulary=self.vocabulary,
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(transcripts: Sequence[Transcript], vocabulary: Vocabulary) -> Batch:
+    """Transcripts as one right-padded batch."""
+    if not transcripts:
+        raise ValueError("a batch needs at least one transcript, got none")
+    width = max(map(len, transcripts))
+
+    def column(values: list[list[int]], fill: int) -> Int[Tensor, "batch pos"]:
+        return torch.tensor([row + [fill] * (width - len(row)) for row in values], dtype=torch.long)
+
+    return Batch(
+        tokens=column([[vocabulary.token(t.symbol) for t in x.tokens] for x in transcripts], vocabulary.pad),
+        role=column([[ROLE_CODE[t.role] for t in x.tokens] for x in transcripts], ROLE_CODE[Role.PAD]),
+        step=column([[t.step for t in x.tokens] for x in transcripts], -1),
+        part=column([[t.part for t in x.tokens] for x in transcripts], 0),
+        value=column([[t.value for t in x.tokens] for x in transcripts], -1),
+        length=torch.tensor([len(x) for x in transcripts]),
+        n_prompt=torch.tensor([x.n_prompt for x in transcripts]),
+        transcripts=tuple(transcripts),
+        vocabulary=vocabulary,
+    )

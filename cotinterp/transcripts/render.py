@@ -1,0 +1,71 @@
+"""Problem and regime in, tokens with their roles out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.regimes import Regime, Token, get_regime
+from cotinterp.transcripts.roles import PROMPT_ROLES, Role
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A prompt and its response. `<3+4+5+6>` -> `{3+4=7;7+5=12;12+6=18}18#` in the regime `cot`."""
+
+    problem: Problem
+    regime: str
+    tokens: tuple[Token, ...]
+
+    @property
+    def text(self) -> str:
+        """All symbols."""
+        return "".join(token.symbol for token in self.tokens)
+
+    @cached_property
+    def n_prompt(self) -> int:
+        """Number of symbols that the model is given."""
+        return sum(token.role in PROMPT_ROLES for token in self.tokens)
+
+    @property
+    def prompt(self) -> str:
+        """What the model is given."""
+        return self.text[: self.n_prompt]
+
+    @property
+    def response(self) -> str:
+        """What the model is to write."""
+        return self.text[self.n_prompt :]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def prompt(task: Task, problem: Problem) -> Iterator[Token]:
+    """The question, the same in every regime."""
+    yield Token("<", Role.PROMPT_START)
+    for index, operand in enumerate(problem.operands):
+        if index:
+            yield Token(task.operator, Role.OPERATOR, index)
+        yield Token(task.operands[operand], Role.OPERAND, index, 0, operand)
+    yield Token(">", Role.PROMPT_END)
+
+
+def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:
+    """The transcript of `problem` in `regime`."""
+    regime = get_regime(regime)
+    return Transcript(problem, regime.name, (*prompt(task, problem), *regime.response(task, problem)))
+
+
+def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:
+    """A tight upper bound on the number of tokens of a transcript with `k` operands.
+
+    Every written state is as wide as the widest that the task can reach at its step.
+    """
+
+    def widest(states: Iterable[int]) -> int:
+        return max(states, key=lambda state: len(task.state_text(state)))
+
+    chain = tuple(widest(states) for states in task.reachable(k))
+    return len(render(task, Problem((0,) * k, chain[:-1], (0,) * (k - 1), chain[1:]), regime))

@@ -1,0 +1,40 @@
+"""Names for the places of a transcript: whoever writes a token also says what it is."""
+
+import difflib
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a token is for. Instruments address tokens by role and step, never by arithmetic on positions."""
+
+    PAD = "pad"
+    PROMPT_START = "prompt_start"
+    OPERAND = "operand"
+    OPERATOR = "operator"
+    PROMPT_END = "prompt_end"
+    TRACE_START = "trace_start"
+    PREVIOUS_TOTAL = "previous_total"
+    STEP_OPERATOR = "step_operator"
+    STEP_OPERAND = "step_operand"
+    EQUALS = "equals"
+    TOTAL = "total"
+    STEP_END = "step_end"
+    TRACE_END = "trace_end"
+    ANSWER = "answer"
+    END = "end"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Role":
+        near = difflib.get_close_matches(str(value), list(cls), n=3)
+        known = f"Nearest: {[str(role) for role in near]}. " if near else ""
+        raise ValueError(f"unknown role {value!r}. {known}Roles: {', '.join(cls)}")
+
+
+PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.PROMPT_END})
+"""Given to the model."""
+
+RESPONSE_ROLES = frozenset(Role) - PROMPT_ROLES - {Role.PAD}
+"""Written by the model; the loss is taken on these and no others."""
+
+ROLE_CODE: dict[Role, int] = {role: code for code, role in enumerate(Role)}
+"""Integer of a role inside a batch; padding is 0."""

@@ -1,0 +1,130 @@
+"""Minimal pairs differ in what they say and in nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from cotinterp.tasks import get_task
+from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
+from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.roles import PROMPT_ROLES, ROLE_CODE, Role
+
+SUM, S3 = get_task("digit-sum"), get_task("s3")
+
+
+def problems(task, n=30, k=4):
+    return sample_problems(task, k, n, split="heldout", rng=np.random.default_rng(0))
+
+
+def rng():
+    return np.random.default_rng(1)
+
+
+def all_pairs(task):
+    for regime in ("direct", "cot", "totals"):
+        for index in range(4):
+            yield operand_pairs(task, problems(task), regime, index=index, rng=rng())
+        if regime != "direct":
+            for step in (1, 2, 3):
+                yield written_total_pairs(task, problems(task), regime, step=step, rng=rng())
+
+
+@pytest.mark.parametrize("task", [SUM, S3], ids=lambda task: task.name)
+def test_every_pair_has_one_layout_and_differs_at_its_readout(task):
+    for pairs in all_pairs(task):
+        for name in ("role", "step", "part", "length"):
+            assert torch.equal(getattr(pairs.clean, name), getattr(pairs.corrupted, name))
+        rows = torch.arange(len(pairs))
+        assert torch.equal(pairs.clean.tokens[rows, pairs.at + 1], pairs.answer)
+        assert torch.equal(pairs.corrupted.tokens[rows, pairs.at + 1], pairs.foil)
+        assert not (pairs.answer == pairs.foil).any()
+        role, step = pairs.readout
+        assert (pairs.clean.role[rows, pairs.at + 1] == ROLE_CODE[role]).all()
+        assert (pairs.clean.step[rows, pairs.at + 1] == step).all()
+        assert len(pairs) + pairs.dropped == len(problems(task))
+
+
+@pytest.mark.parametrize("task", [SUM, S3], ids=lambda task: task.name)
+def test_before_the_readout_only_the_declared_thing_differs(task):
+    for pairs in all_pairs(task):
+        before = torch.arange(pairs.clean.tokens.shape[1]) <= pairs.at[:, None]
+        differs = (pairs.clean.tokens != pairs.corrupted.tokens) & before
+        role = Role.OPERAND if pairs.family == "operand" else Role.TOTAL
+        assert differs.any(dim=1).all()
+        assert not (differs & ~pairs.clean.mask(role, pairs.step)).any()
+
+
+@pytest.mark.parametrize(
+    ("regime", "index", "readout"),
+    [
+        ("direct", 2, (Role.ANSWER, 3)),
+        ("cot", 0, (Role.PREVIOUS_TOTAL, 1)),
+        ("cot", 2, (Role.STEP_OPERAND, 2)),
+        ("totals", 0, (Role.TOTAL, 1)),
+        ("totals", 2, (Role.TOTAL, 2)),
+    ],
+)
+def test_default_readout_of_an_operand(regime, index, readout):
+    assert operand_pairs(SUM, problems(SUM), regime, index=index, rng=rng()).readout == readout
+
+
+@pytest.mark.parametrize(
+    ("regime", "step", "readout"),
+    [
+        ("cot", 1, (Role.PREVIOUS_TOTAL, 2)),
+        ("cot", 3, (Role.ANSWER, 3)),
+        ("totals", 1, (Role.TOTAL, 2)),
+        ("totals", 3, (Role.ANSWER, 3)),
+    ],
+)
+def test_default_readout_of_a_written_total(regime, step, readout):
+    pairs = written_total_pairs(SUM, problems(SUM), regime, step=step, rng=rng())
+    assert pairs.readout == readout
+    assert all(
+        clean.prompt == corrupted.prompt
+        for clean, corrupted in zip(pairs.clean.transcripts, pairs.corrupted.transcripts, strict=True)
+    )
+
+
+def test_a_later_readout_sees_the_copy_as_well():
+    pairs = written_total_pairs(SUM, problems(SUM), "cot", step=1, rng=rng(), readout=(Role.TOTAL, 2))
+    assert pairs.readout == (Role.TOTAL, 2)
+    before = torch.arange(pairs.clean.tokens.shape[1]) <= pairs.at[:, None]
+    differs = (pairs.clean.tokens != pairs.corrupted.tokens) & before
+    allowed = pairs.clean.mask(Role.TOTAL, 1) | pairs.clean.mask(Role.PREVIOUS_TOTAL, 2)
+    partly = pairs.clean.mask(Role.TOTAL, 2)
+    assert not (differs & ~allowed & ~partly).any()
+    assert (differs & pairs.clean.mask(Role.PREVIOUS_TOTAL, 2)).any(dim=1).all()
+
+
+def test_an_operand_change_leaves_the_rest_of_the_prompt():
+    pairs = operand_pairs(SUM, problems(SUM), "cot", index=1, rng=rng())
+    codes = torch.tensor([ROLE_CODE[role] for role in PROMPT_ROLES])
+    in_prompt = torch.isin(pairs.clean.role, codes)
+    assert ((pairs.clean.tokens != pairs.corrupted.tokens) & in_prompt).sum(dim=1).eq(1).all()
+
+
+def test_pairs_are_seeded():
+    first, again = (operand_pairs(SUM, problems(SUM), "cot", index=1, rng=rng()) for _ in range(2))
+    assert first.corrupted.transcripts == again.corrupted.transcripts
+
+
+def test_direct_has_no_written_total():
+    with pytest.raises(ValueError, match="'direct' writes no totals"):
+        written_total_pairs(SUM, problems(SUM), "direct", step=1, rng=rng())
+
+
+@pytest.mark.parametrize(("index", "message"), [(4, "operands 0 to 3"), (-1, "operands 0 to 3")])
+def test_an_operand_that_is_not_there(index, message):
+    with pytest.raises(ValueError, match=message):
+        operand_pairs(SUM, problems(SUM), "cot", index=index, rng=rng())
+
+
+def test_a_readout_that_never_differs():
+    with pytest.raises(ValueError, match="no minimal pair"):
+        operand_pairs(SUM, problems(SUM), "cot", index=3, rng=rng(), readout=(Role.TOTAL, 1))
+
+
+def test_no_problems():
+    with pytest.raises(ValueError, match="at least one problem"):
+        operand_pairs(SUM, [], "cot", index=0, rng=rng())
