@@ -1,0 +1,72 @@
+# `make reproduce` and `make test` work in a fresh clone. VENV=, PYTHON=, OUT= and WORKERS= may be given.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+WORKERS ?= auto
+BIN := $(VENV)/bin
+# pip reads these; the second reaches the isolated build of the package itself in pip 25.3 and later.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help reproduce test lint docs chromium constraints clean
+
+help:
+	@echo "make reproduce    the reference experiment and its report, into $(OUT)/"
+	@echo "make test         lint, types, import rules, all tests"
+	@echo "make lint         ruff, mypy --strict, import-linter"
+	@echo "make docs         the documentation, into site/"
+	@echo "make constraints  pin the newest versions that pyproject.toml allows"
+	@echo "make clean        remove what the above made, $(OUT)/ included"
+
+reproduce: $(VENV)/installed-dev
+	$(BIN)/cotinterp reproduce --out $(OUT)
+
+# Small models: two processes with one thread each beat one process with two.
+test: lint chromium
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict cotinterp analyses
+	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+
+# Some tests open the report in a browser. Without one they are deselected, and pytest's last lines say so again.
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "No Chromium on PATH: installing it with apt-get."; \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null && exit 0; \
+		echo "NOTE: apt-get could not install Chromium; the browser tests will not run."; \
+	else \
+		echo "NOTE: no Chromium on PATH, and installing it needs root and apt-get; the browser tests will not run."; \
+	fi
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cotinterp needs Python 3.11 or newer; say make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[$*]"
+	@touch $@
+
+# torch stays where it is: a newer one is a decision (other weights, bit for bit), made by editing its line.
+constraints: export PIP_CONSTRAINT :=
+constraints: export PIP_BUILD_CONSTRAINT :=
+constraints:
+	rm -rf .venv-pins
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python -m pip install -q -e ".[dev,docs,dask,slurm,static]" hatchling editables \
+		"$$(grep '^torch==' constraints.txt)"
+	{ sed -n '/^#/p' constraints.txt; \
+	  .venv-pins/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > .venv-pins/pins
+	mv .venv-pins/pins constraints.txt
+	rm -rf .venv-pins
+
+clean:
+	rm -rf $(VENV) .venv-ci .venv-pins $(OUT) site dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find cotinterp analyses tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

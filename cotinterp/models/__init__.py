@@ -1,0 +1,1 @@
+"""Who learns it: specs of small transformers, built as TransformerLens native bridges."""

@@ -1,0 +1,1 @@
+"""How it learns: specs of runs, one loop for every regime, checkpoints that are checked before they are believed."""

@@ -1,0 +1,74 @@
+"""The training set, rendered once, and which of its rows belong to which step."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cotinterp.tasks import Task
+from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.problems import Problem, training_problems
+from cotinterp.transcripts.render import render
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+NOT_SCORED = -100
+"""Target of the positions whose prediction the loss leaves out."""
+
+
+def batch_rows(seed: int, step: int, n: int, batch_size: int) -> Int[np.ndarray, " batch"]:
+    """Rows of the training set in the batch of `step` (from 0): a pure function, so that a run can resume anywhere.
+
+    Epochs are permutations of all rows, laid end to end and cut into full batches: every row comes equally often.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // n
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in np.unique(epochs).tolist()}
+    return np.array([orders[epoch][place % n] for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)])
+
+
+def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:
+    """The training problems of a run, in the order of its training set; the same in every regime."""
+    rng = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(0,)))
+    return training_problems(task, (spec.k_min, spec.k_max), spec.n_train, rng)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All training transcripts of a run.
+
+    Attributes:
+        inputs: Token ids without each row's last position.
+        targets: The token that follows each input where it is part of the response, else NOT_SCORED.
+        length: Inputs of each row that are not padding; stays on the CPU, where the batches are cut.
+    """
+
+    inputs: Int[Tensor, "example pos"]
+    targets: Int[Tensor, "example pos"]
+    length: Int[Tensor, " example"]
+
+    @classmethod
+    def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
+        """The training set that a spec describes."""
+        transcripts = [render(task, problem, spec.regime) for problem in problems_of(spec, task)]
+        batch = collate(transcripts, Vocabulary.of(task))
+        targets = batch.tokens.masked_fill(~batch.loss_mask, NOT_SCORED)[:, 1:]
+        return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
+
+    def rows(self, rows: Int[np.ndarray, " batch"]) -> "TrainingSet":
+        """Some of the transcripts, cut to the longest of them."""
+        length = self.length[rows]
+        width = int(length.max())
+        chosen = torch.as_tensor(rows, device=self.inputs.device)
+        return TrainingSet(self.inputs[chosen, :width], self.targets[chosen, :width], length)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every token and every target."""
+        digest = hashlib.sha256(str(tuple(self.inputs.shape)).encode())
+        for tensor in (self.inputs, self.targets):
+            digest.update(tensor.cpu().contiguous().numpy().astype("<i8").tobytes())
+        return digest.hexdigest()

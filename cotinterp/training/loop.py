@@ -1,0 +1,197 @@
+"""The one training loop. It sees tokens and targets; what the response is, it never asks."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cotinterp.models.device import resolve_device
+from cotinterp.models.weights import CheckpointError
+from cotinterp.tasks import Task, get_task
+from cotinterp.training.checkpoints import Run, claim_directory, finish, is_finished, load_run
+from cotinterp.training.fingerprint import task_fingerprint
+from cotinterp.training.learner import Learner, Update
+from cotinterp.training.metrics import METRICS_FILE, MetricsLog
+from cotinterp.training.progress import Callback, StepEvent
+from cotinterp.training.spec import RunSpec
+from cotinterp.training.state import STATE_FILE, Record, read_record, restore_state, save_state
+
+LOG_EVERY = 20
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training met NaN or infinity and stopped before it could spoil the last checkpoint.
+
+    Attributes:
+        step: The update that failed, from 1.
+        lr: Its learning rate.
+        checkpoint: File with the last good state and the updates done in it; None where none was written yet.
+    """
+
+    def __init__(self, what: str, *, step: int, lr: float, checkpoint: tuple[Path, int] | None) -> None:
+        self.step, self.lr, self.checkpoint = step, lr, checkpoint
+        good = f"{checkpoint[0]} (step {checkpoint[1]})" if checkpoint else "none was written yet"
+        super().__init__(
+            f"{what} at step {step}, learning rate {lr:.3g}. Last good checkpoint: {good}. "
+            "Lower optimizer.lr, lengthen optimizer.warmup or lower optimizer.clip; the changed spec trains in a "
+            "directory of its own"
+        )
+
+
+def train(
+    spec: RunSpec,
+    *,
+    directory: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    checkpoint_every: int = 200,
+    progress: Callback | None = None,
+) -> Run:
+    """Trains what `spec` describes in `directory`, going on where an earlier process left off.
+
+    The loss is the cross-entropy of the response tokens, averaged over all of them in the batch. A process killed at
+    any moment loses at most `checkpoint_every` updates, and the weights in the end are those of an uninterrupted run,
+    bit for bit, on the same machine, device and thread count. A finished run is loaded, not trained again.
+
+    Args:
+        spec: What to train.
+        directory: The run's own folder, by custom `checkpoints/<spec.slug>`; made where it is missing.
+        device: "auto", "cpu", "cuda", ...
+        threads: CPU threads; by default those of the run's first process, or torch's present number.
+        checkpoint_every: Updates between two saved states.
+        progress: Called after every update.
+
+    Raises:
+        CheckpointError: The directory holds another run, or the task is no longer the one that the run began with.
+        NonFiniteLossError: Loss, gradient or weights became NaN or infinite.
+    """
+    if checkpoint_every < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"checkpoint_every {checkpoint_every} and threads {threads} must be at least 1")
+    place = resolve_device(device)
+    task = get_task(spec.task)
+    directory = claim_directory(directory, spec)
+    if not is_finished(directory):
+        state = directory / STATE_FILE
+        earlier = read_record(state) if state.exists() else None
+        with torch_threads(threads or (earlier.threads if earlier else None)):
+            learner = Learner.begin(spec, task, place)
+            start = _resume(state, learner, _record(spec, task, learner))
+            _run(learner, start, directory, checkpoint_every, progress)
+    return load_run(directory, device=str(place), task=task)
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[int]:
+    """Computes with so many CPU threads inside the block; None leaves the number alone. Yields the number."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _record(spec: RunSpec, task: Task, learner: Learner) -> Record:
+    return Record(
+        step=0,
+        elapsed_s=0.0,
+        threads=torch.get_num_threads(),
+        spec=spec.sha256,
+        task=task_fingerprint(task),
+        data=learner.data.sha256,
+    )
+
+
+def _resume(state: Path, learner: Learner, start: Record) -> Record:
+    """Puts the learner where the saved state was, if there is one, and says how far that is."""
+    if not state.exists():
+        return start
+    saved = read_record(state)
+    for what, there, here in (("task", saved.task, start.task), ("training set", saved.data, start.data)):
+        if there != here:
+            raise CheckpointError(
+                f"{state} belongs to a run whose {what} is no longer the same, so it cannot go on; restore the old "
+                f"{what}, or delete {state.parent} to train anew"
+            )
+    restore_state(state, learner.module, learner.optimizer)
+    return replace(start, step=saved.step, elapsed_s=saved.elapsed_s)
+
+
+def _run(learner: Learner, start: Record, directory: Path, checkpoint_every: int, progress: Callback | None) -> None:
+    total, pace = learner.spec.optimizer.steps, _Pace()
+    with MetricsLog(directory / METRICS_FILE, after=start.step) as log:
+        for step in range(start.step, total):
+            update = learner.update(step)
+            _check_finite(update, directory)
+            pace.add(update.tokens)
+            last = update.step == total
+            record = replace(start, step=update.step, elapsed_s=start.elapsed_s + pace.elapsed)
+            if last or update.step % LOG_EVERY == 0:
+                log.write(
+                    {
+                        "step": update.step,
+                        "loss": update.loss,
+                        "lr": update.lr,
+                        "grad_norm": update.grad_norm,
+                        "tokens_per_second": round(pace.recent()),
+                        "elapsed_s": round(record.elapsed_s, 3),
+                    }
+                )
+            if last or update.step % checkpoint_every == 0:
+                _save(learner, update, record, directory)
+            if progress is not None:
+                left = pace.elapsed / (update.step - start.step) * (total - update.step)
+                progress(StepEvent(update.step, total, update.loss, update.lr, pace.mean, left))
+
+
+def _check_finite(update: Update, directory: Path) -> None:
+    for name, value in (("loss", update.loss), ("norm of the gradient", update.grad_norm)):
+        if not math.isfinite(value):
+            raise _failure(f"the {name} became {value}", update, directory)
+
+
+def _save(learner: Learner, update: Update, record: Record, directory: Path) -> None:
+    if not learner.is_finite():
+        raise _failure("weights became NaN or infinite", update, directory)
+    if update.step == learner.spec.optimizer.steps:
+        finish(directory, learner.module, record)
+    else:
+        save_state(directory / STATE_FILE, learner.module, learner.optimizer, record)
+
+
+def _failure(what: str, update: Update, directory: Path) -> NonFiniteLossError:
+    state = directory / STATE_FILE
+    good = (state, read_record(state).step) if state.exists() else None
+    return NonFiniteLossError(what, step=update.step, lr=update.lr, checkpoint=good)
+
+
+class _Pace:
+    """Counts tokens against the clock."""
+
+    def __init__(self) -> None:
+        self.began = self.marked = self.now = time.perf_counter()
+        self.tokens = self.marked_tokens = 0
+
+    def add(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.now = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        return self.now - self.began
+
+    @property
+    def mean(self) -> float:
+        """Tokens per second so far."""
+        return self.tokens / max(self.elapsed, 1e-9)
+
+    def recent(self) -> float:
+        """Tokens per second since this was last asked."""
+        rate = (self.tokens - self.marked_tokens) / max(self.now - self.marked, 1e-9)
+        self.marked, self.marked_tokens = self.now, self.tokens
+        return rate

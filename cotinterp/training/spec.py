@@ -1,0 +1,112 @@
+"""Everything that decides a trained model, as a value."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.tasks import Task, get_task
+from cotinterp.transcripts.regimes import get_regime
+from cotinterp.transcripts.render import longest_transcript
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerSpec(Spec):
+    """AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101) with linear warm-up and cosine decay.
+
+    Attributes:
+        steps: Updates.
+        batch_size: Transcripts per update.
+        lr: Highest learning rate, reached at the end of the warm-up.
+        warmup: Updates over which the rate rises from zero.
+        final_lr_fraction: The last update's rate as a fraction of the highest.
+        weight_decay: Decoupled decay of matrices; biases and normalization scales are not decayed.
+        betas: Decay of the two moment estimates.
+        clip: Largest norm of the gradient over all parameters; longer ones are scaled down to it.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 2000
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 100
+    final_lr_fraction: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class RunSpec(Spec):
+    """One training run: equal specs on one machine with one thread count give the same weights, bit for bit.
+
+    `seed` decides the initial weights, the training problems and the order of the batches. It does not depend on the
+    regime, so two specs that differ in the regime alone are a matched pair: same problems, same initial weights.
+
+    Attributes:
+        task: A registered name, or `path/to/file.py:ClassName`.
+        regime: How a response is written: "direct", "cot", "totals".
+        k_min: Fewest operands of a training problem.
+        k_max: Most operands.
+        n_train: Training problems, drawn independently.
+        precision: "bf16" computes under bfloat16 autocast and keeps fp32 weights; faster where the machine has it.
+    """
+
+    task: str
+    regime: str
+    k_min: int = 2
+    k_max: int = 6
+    n_train: Annotated[int, Field(ge=1, le=10_000_000)] = 3000
+    model: ModelSpec = ModelSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    _task_name: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _can_be_trained(self, info: Any) -> "RunSpec":  # a ValidationInfo, whose protocol beartype cannot check
+        task = (info.context or {}).get("task") or _resolve(self.task)
+        try:
+            get_regime(self.regime)
+        except KeyError as error:
+            raise ValueError(error.args[0]) from error
+        if not task.min_k <= self.k_min <= self.k_max <= task.max_k:
+            raise ValueError(
+                f"k_min {self.k_min} to k_max {self.k_max} is not a range inside the {task.min_k} to {task.max_k} "
+                f"operands of task {task.name!r}"
+            )
+        longest = longest_transcript(task, self.k_max, self.regime)
+        if longest > self.model.n_ctx:
+            raise ValueError(
+                f"a {self.regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
+                f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
+            )
+        self._task_name = task.name
+        return self
+
+    @property
+    def slug(self) -> str:
+        """Name of the run's directory: the fields one reads first, then eight digits of the hash of all of them."""
+        return f"{self._task_name}-{self.regime}-L{self.model.n_layers}-s{self.seed}-{self.sha256[:8]}"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of the whole spec."""
+        return json_hash(self.model_dump(mode="json"))
+
+
+def json_hash(value: object) -> str:
+    """SHA-256 of a value's canonical JSON: keys sorted, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _resolve(reference: str) -> Task:
+    try:
+        return get_task(reference)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error

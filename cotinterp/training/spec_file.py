@@ -1,0 +1,99 @@
+"""spec.json: what a checkpoint's directory says was trained there."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.models.weights import CheckpointError
+from cotinterp.results import write_atomic
+from cotinterp.tasks import Task, get_task
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+SPEC_FILE = "spec.json"
+KEYS = (*RunSpec.model_fields, *ModelSpec.model_fields, *OptimizerSpec.model_fields)
+
+
+def write_spec(directory: Path, spec: RunSpec) -> None:
+    """Writes every field, defaults included, so that the file reads the same when the defaults have moved."""
+    write_atomic(directory / SPEC_FILE, json.dumps(spec.model_dump(mode="json"), indent=2) + "\n")
+
+
+def read_spec(directory: Path, task: str | Task | None = None) -> tuple[RunSpec, Task]:
+    """The spec in `directory` and its task. A task that lies in a file has to be passed: reading a spec runs no code.
+
+    Raises:
+        CheckpointError: The file is no JSON, has unknown keys or impossible values, or its task cannot be found.
+    """
+    path = directory / SPEC_FILE
+    fields = read_json(path)
+    known_task = get_task(task) if task is not None else _registered(fields.get("task"), path)
+    try:
+        return RunSpec.model_validate_json(json.dumps(fields), context={"task": known_task}), known_task
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is no valid spec: {_explain(error)}") from error
+
+
+def check_same_spec(directory: Path, spec: RunSpec) -> None:
+    """Raises CheckpointError, naming the fields that differ, unless spec.json in `directory` is `spec`."""
+    there, here = _flat(read_json(directory / SPEC_FILE)), _flat(spec.model_dump(mode="json"))
+    differing = [
+        f"{name} is {there.get(name, 'absent')!r} there, {here.get(name, 'absent')!r} here"
+        for name in {**there, **here}
+        if name not in there or name not in here or there[name] != here[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{directory} holds another run: {'; '.join(differing[:5])}. Train in a directory of its own, such as "
+            f"{directory.parent / spec.slug}"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError where it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no JSON ({error}); restore it or train again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object; restore it or train again")
+    return value
+
+
+def _registered(name: object, path: Path) -> Task:
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path} names no task: its 'task' is {name!r}")
+    if ":" in name:
+        raise CheckpointError(
+            f"the task of {path.parent} lies in a file, {name!r}. A checkpoint runs no code by itself: if the file is "
+            f"yours, pass task={name!r}"
+        )
+    try:
+        return get_task(name)
+    except KeyError as error:
+        raise CheckpointError(
+            f"the task of {path.parent} is not registered: {error.args[0]}; or pass task='path/to/file.py:ClassName'"
+        ) from error
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"])) or "spec"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), KEYS, n=1)
+            lines.append(f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        else:
+            given = "" if isinstance(item["input"], dict) else f", not {item['input']!r:.80}"
+            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(lines)
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,94 @@
+"""A module and the bridge around it are the same model."""
+
+import pytest
+import torch
+
+from cotinterp.models.build import as_bridge, build_model, build_module
+from cotinterp.models.spec import ModelSpec
+from cotinterp.models.weights import weight_hash
+
+
+def tokens(d_vocab: int = 11, n: int = 5, length: int = 12) -> torch.Tensor:
+    return torch.randint(d_vocab, (n, length), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"act_fn": name} for name in ("gelu", "gelu_new", "relu", "silu")),
+        *({"normalization": name} for name in ("LNPre", "RMS", "RMSPre", None)),
+        {"positions": "rotary"},
+    ],
+    ids=str,
+)
+def test_the_bridge_has_the_logits_of_the_raw_module(spec, randomized, fields):
+    module = randomized(spec.model_copy(update=fields), 11)
+    with torch.no_grad():
+        raw = module(tokens())
+        bridged = as_bridge(module)(tokens())
+    assert raw.std() > 0.01
+    torch.testing.assert_close(bridged, raw, atol=1e-5, rtol=1e-5)
+
+
+def test_the_bridge_is_in_eval_mode_and_says_its_shape(spec, module):
+    bridge = as_bridge(module)
+    assert not bridge.training
+    assert (bridge.cfg.n_layers, bridge.cfg.n_heads, bridge.cfg.d_head, bridge.cfg.d_vocab) == (2, 2, 8, 11)
+    assert bridge.cfg.act_fn == spec.act_fn
+
+
+def test_a_hook_of_the_bridge_changes_the_logits(module):
+    bridge = as_bridge(module)
+    with torch.no_grad():
+        before = bridge(tokens())
+        with bridge.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda value, **_: torch.zeros_like(value))]):
+            without_mlp = bridge(tokens())
+        after = bridge(tokens())
+    assert (without_mlp - before).abs().max() > 1e-3
+    assert torch.equal(before, after)
+
+
+def test_a_module_is_wrapped_once(module):
+    as_bridge(module)
+    with pytest.raises(ValueError, match="wrapped already"):
+        as_bridge(module)
+
+
+def test_the_seed_decides_the_weights(spec):
+    assert weight_hash(build_module(spec, 11, seed=3)) == weight_hash(build_module(spec, 11, seed=3))
+    assert weight_hash(build_module(spec, 11, seed=3)) != weight_hash(build_module(spec, 11, seed=4))
+
+
+def test_an_untrained_model_has_the_weights_of_the_module_that_training_starts_from(spec):
+    assert weight_hash(build_model(spec, 11, seed=3)) == weight_hash(build_module(spec, 11, seed=3))
+
+
+def test_initial_scales_are_those_documented():
+    spec = ModelSpec()
+    weights = dict(build_module(spec, 200, seed=0).named_parameters())
+    width = 0.8 / 128**0.5
+    for name in ("tok_embed.weight", "layers.1.attn.q.weight", "layers.3.mlp.fc_in.weight"):
+        assert weights[name].std().item() == pytest.approx(width, rel=0.03)
+    for name in ("layers.1.attn.o.weight", "layers.3.mlp.fc_out.weight"):
+        assert weights[name].std().item() == pytest.approx(width / 8**0.5, rel=0.03)
+    assert not weights["layers.0.attn.o.bias"].any()
+
+
+def test_building_leaves_the_global_random_state_alone(spec):
+    before = torch.get_rng_state()
+    build_model(spec, 11, seed=3)
+    build_module(spec, 11, seed=3, device="meta")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_random_state_does_not_decide_the_weights(spec):
+    first = weight_hash(build_module(spec, 11, seed=3))
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        assert weight_hash(build_module(spec, 11, seed=3)) == first
+
+
+def test_on_meta_nothing_is_allocated():
+    largest = ModelSpec(n_layers=1, d_model=4096, n_heads=32, d_mlp=16384)
+    module = build_module(largest, 100, seed=0, device="meta")
+    assert all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))

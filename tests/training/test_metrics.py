@@ -1,0 +1,43 @@
+"""metrics.jsonl survives kills and has no line twice."""
+
+import pytest
+
+from cotinterp.training.metrics import MetricsLog, read_metrics
+
+
+def test_lines_can_be_read_while_the_log_is_open(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, after=0) as log:
+        log.write({"step": 20, "loss": 0.125})
+        assert read_metrics(path) == [{"step": 20, "loss": 0.125}]
+
+
+def test_lines_past_the_step_of_resumption_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, after=0) as log:
+        for step in (20, 40, 60):
+            log.write({"step": step})
+    with MetricsLog(path, after=40) as log:
+        log.write({"step": 60, "loss": 1.0})
+    assert read_metrics(path) == [{"step": 20}, {"step": 40}, {"step": 60, "loss": 1.0}]
+
+
+def test_an_unfinished_last_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 20}\n{"step": 40, "lo')
+    assert read_metrics(path) == [{"step": 20}]
+    with MetricsLog(path, after=100) as log:
+        log.write({"step": 40})
+    assert read_metrics(path) == [{"step": 20}, {"step": 40}]
+
+
+def test_no_log_has_no_lines(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+def test_the_file_is_closed_when_the_run_fails(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", after=0)
+    with pytest.raises(KeyboardInterrupt), log:
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="closed"):
+        log.write({"step": 1})

@@ -1,0 +1,122 @@
+"""Specs of runs are values, and impossible ones are refused."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.tasks import get_task
+from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash
+from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.render import render
+
+COUNTDOWN = """
+from cotinterp.tasks import FoldTask
+
+class Countdown(FoldTask):
+    name = "countdown"
+    operands = "012"
+    commutative = True
+    max_k = 4
+    def step(self, total, operand):
+        return (total - operand) % 3 if {flag} else (total + operand) % 3
+"""
+
+
+def test_the_slug_reads_well_and_hashes_the_whole_spec():
+    slug = RunSpec(task="digit-sum", regime="cot").slug
+    assert re.fullmatch(r"digit-sum-cot-L4-s0-[0-9a-f]{8}", slug)
+    assert RunSpec(task="digit-sum", regime="cot").slug == slug
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"regime": "direct"},
+        {"k_max": 5},
+        {"n_train": 2999},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"model": ModelSpec(d_mlp=256)},
+        {"optimizer": OptimizerSpec(lr=2e-3)},
+        {"optimizer": OptimizerSpec(betas=(0.9, 0.95))},
+    ],
+    ids=str,
+)
+def test_every_field_is_in_the_slug(change):
+    spec = RunSpec(task="digit-sum", regime="cot")
+    assert spec.model_copy(update=change).slug != spec.slug
+
+
+def test_a_number_has_one_spelling():
+    by_int = OptimizerSpec(lr=1, clip=2)
+    assert by_int == OptimizerSpec(lr=1.0, clip=2.0)
+    assert RunSpec(task="z6", regime="cot", optimizer=by_int).slug == (
+        RunSpec(task="z6", regime="cot", optimizer=OptimizerSpec(lr=1.0, clip=2.0)).slug
+    )
+
+
+def test_a_spec_survives_json(tiny):
+    again = RunSpec.model_validate_json(json.dumps(tiny.model_dump(mode="json")))
+    assert again == tiny
+    assert again.sha256 == json_hash(json.loads(tiny.model_dump_json()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"task": "digit-sums"}, r"unknown task 'digit-sums'. Nearest: \['digit-sum'\]"),
+        ({"task": "nowhere.py:Task"}, "no task file 'nowhere.py'"),
+        ({"regime": "cots"}, "unknown regime 'cots'. Did you mean 'cot'"),
+        ({"k_min": 1}, "k_min 1 to k_max 6 is not a range inside the 2 to 12 operands"),
+        ({"k_max": 13}, "k_min 2 to k_max 13 is not a range inside the 2 to 12 operands"),
+        ({"k_min": 4, "k_max": 3}, "k_min 4 to k_max 3 is not a range"),
+        ({"k_max": 7}, "takes up to 66 tokens, model.n_ctx is 64; raise it to 66 or lower k_max"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"n_train": 10**12}, "less than or equal to"),
+        ({"regimes": "cot"}, "Extra inputs are not permitted"),
+        ({"n_train": True}, "valid integer"),
+        ({"precision": "fp16"}, "'fp32' or 'bf16'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_impossible_runs_are_refused(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        RunSpec(**{"task": "digit-sum", "regime": "cot"} | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"steps": 0}, {"betas": (0.9, 1.0)}, {"betas": (0.9,)}],
+    ids=str,
+)
+def test_impossible_optimizers_are_refused(fields):
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        OptimizerSpec(**fields)
+
+
+def test_the_reference_transcripts_fit_their_position_table_with_room_to_spare():
+    task = get_task("digit-sum")
+    (hardest,) = solve(task, np.full((1, 6), 9))
+    assert len(render(task, hardest, "cot")) == 56
+    RunSpec(task="digit-sum", regime="cot", model=ModelSpec(n_ctx=56))
+    with pytest.raises(ValidationError, match="raise it to 56"):
+        RunSpec(task="digit-sum", regime="cot", model=ModelSpec(n_ctx=55))
+
+
+def test_a_task_in_a_file_gives_its_name_to_the_slug(tmp_path):
+    file = tmp_path / "countdown.py"
+    file.write_text(COUNTDOWN.format(flag=False))
+    spec = RunSpec(task=f"{file}:Countdown", regime="cot", k_max=4)
+    assert spec.slug.startswith("countdown-cot-L4-s0-")
+    assert spec == RunSpec(task=f"{file}:Countdown", regime="cot", k_max=4)
+
+
+def test_a_broken_task_in_a_file_is_refused(tmp_path):
+    file = tmp_path / "countdown.py"
+    file.write_text(COUNTDOWN.format(flag=True))
+    with pytest.raises(ValidationError, match="says commutative = True, but the order of"):
+        RunSpec(task=f"{file}:Countdown", regime="cot", k_max=4)
