@@ -22,7 +22,7 @@ help:
 reproduce: $(VENV)/installed-dev
 	$(BIN)/cotinterp reproduce --out $(OUT)
 
-# Small models: two processes with one thread each beat one process with two.
+# The models are small: one thread for each process, and the cores shared out among processes.
 test: lint chromium
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 

@@ -1,5 +1,7 @@
 """The fold and its contract."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_every_total_seen_is_reachable_and_every_state_parses_back(name):
         assert set(totals[:, step].tolist()) <= states
     assert [task.parse_state(task.state_text(state)) for state in range(task.n_states)] == list(range(task.n_states))
     assert task.parse_state("nonsense") is None
+
+
+@pytest.mark.parametrize("name", ["parity", "s3", "affine-mod10"])
+def test_reachable_totals_are_those_of_all_problems(name):
+    task = get_task(name)
+    every = np.array(list(product(range(task.n_operands), repeat=4)))
+    totals = task.steps(every).total
+    assert task.reachable(4)[1:] == tuple(frozenset(column.tolist()) for column in totals.T)
 
 
 def test_reachable_totals_of_a_digit_sum():

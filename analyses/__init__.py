@@ -1,0 +1,1 @@
+"""One question a script: question, call, table, figure. `python -m analyses.head_attribution`."""

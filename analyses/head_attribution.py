@@ -1,0 +1,56 @@
+"""Which heads does the answer rest on, and where do they look?
+
+Three numbers a head, because each alone misleads: direct logit attribution (Elhage et al. 2021) is the direct path and
+no cause; resample ablation is a cause that other heads may compensate; attention says where a head looks, not what it
+does with it. An iteration head (Cabannes et al. 2024, arXiv 2406.02128) looks at the previous total and at the next
+operand and is needed. Labels follow the rules of `cotinterp.mechanism.head_labels`.
+
+    python -m analyses.head_attribution [--quick]
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import tyro
+
+from analyses.desk import publish, reference_runs
+from cotinterp.mechanism.head_labels import READER_LABELS, rule_text
+from cotinterp.mechanism.heads import HeadResult, head_table
+from cotinterp.report.studies import head_pairs
+
+
+def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/head_attribution")) -> list[str]:
+    """Measure, publish, and return the answer in words."""
+    results = {
+        run.spec.slug: head_table(run.model, head_pairs(run, 12 if quick else 100, k=4), labels=run.labels)
+        for run in reference_runs(root)
+    }
+    tables = {
+        "heads": pd.concat([result.frame() for result in results.values()], ignore_index=True),
+        "heads_detail": pd.concat([result.detail() for result in results.values()], ignore_index=True),
+    }
+    figures = {f"heads_{slug}": result.figure() for slug, result in results.items()}
+    lines = [line for result in results.values() for line in answer(result)]
+    return publish(out, tables=tables, figures=figures, answer=[*lines, "", "Labels:", rule_text()])
+
+
+def answer(result: HeadResult) -> list[str]:
+    """The heads of one run that are needed or write the answer, and what is lost without all readers together."""
+    name = " ".join(str(value) for key, value in result.labels.items() if key != "seed")
+    lines = [f"{name}: mean logit difference {float(result.logit_difference.double().mean()):.2f}"]
+    for row in result.frame().sort_values("ablation_effect", ascending=False).head(4).to_dict("records"):
+        lines.append(
+            f"    L{row['layer']}H{row['head']} {row['label']}: ablation {row['ablation_effect']:.2f}, attribution "
+            f"{row['attribution']:.2f}, attention to previous total {row['attention_to_previous_total']:.2f}, "
+            f"to next operand {row['attention_to_next_operand']:.2f}"
+        )
+    readers = [label for label in result.head_labels if label in READER_LABELS]
+    lines.append(
+        f"    {len(readers)} readers; all of them ablated: {result.joint_effect:.2f} lost, as many random others: "
+        f"{result.random_joint_effect:.2f}"
+    )
+    return lines
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,63 @@
+"""Does the model read the totals that it wrote?
+
+One written total is replaced by a wrong one of the same length, the text is cut there, and the model goes on alone
+(after Lanham et al. 2023, arXiv 2307.13702). A reader of its trace arrives at the edited total's consequence, a model
+that recomputes from the prompt at the original answer. `none` writes the true total back; `shuffled_target` is chance.
+
+    python -m analyses.trace_edits [--quick]
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from analyses.desk import publish, reference_runs
+from cotinterp.behavior.edits import substitute_totals
+from cotinterp.report import trace_edits_figure
+from cotinterp.transcripts.problems import sample_problems
+
+
+def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/trace_edits")) -> list[str]:
+    """Measure, publish, and return the answer in words."""
+    results = []
+    for run in reference_runs(root, regimes=("cot",)):
+        rng = np.random.default_rng(0)
+        problems = [
+            problem
+            for k in range(run.spec.k_min, run.spec.k_max + 1)
+            for problem in sample_problems(run.task, k, 4 if quick else 100, split="heldout", rng=rng)
+        ]
+        results.append(
+            substitute_totals(
+                run.model,
+                run.task,
+                run.spec.regime,
+                problems,
+                rng=rng,
+                values_per_step=1 if quick else 3,
+                seed=run.spec.seed,
+            )
+        )
+    table = pd.concat([result.frame() for result in results], ignore_index=True)
+    distance = pd.concat([result.by_distance() for result in results], ignore_index=True)
+    excluded = pd.concat([result.exclusions() for result in results], ignore_index=True)
+    tables = {"trace_edits": table, "trace_edits_by_distance": distance, "trace_edits_excluded": excluded}
+    figures = {f"trace_edits_{task}": trace_edits_figure(rows) for task, rows in table.groupby("task", sort=False)}
+    return publish(out, tables=tables, figures=figures, answer=answer(table))
+
+
+def answer(table: pd.DataFrame) -> list[str]:
+    """One line a run and kind of edit: the outcomes, pooled over steps."""
+    lines = []
+    for (task, edit), rows in table.groupby(["task", "edit"], sort=False):
+        count = (rows["n"] * rows["rate"]).groupby(rows["outcome"]).sum()
+        n = int(rows.drop_duplicates("step")["n"].sum())
+        shares = ", ".join(f"{outcome} {count[outcome] / n:.1%}" for outcome in count.index)
+        lines.append(f"{task} cot, {edit} ({n} edits): {shares}")
+    return lines
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,31 @@
+"""What a model does: exact decoding, accuracy by K, where outputs go wrong, edits of the written trace."""
+
+from cotinterp.behavior.accuracy import AccuracyResult as AccuracyResult
+from cotinterp.behavior.accuracy import Output as Output
+from cotinterp.behavior.accuracy import accuracy_by_k as accuracy_by_k
+from cotinterp.behavior.decoding import LanguageModel as LanguageModel
+from cotinterp.behavior.decoding import Prefixes as Prefixes
+from cotinterp.behavior.decoding import greedy as greedy
+from cotinterp.behavior.decoding import prefixes as prefixes
+from cotinterp.behavior.decoding import verified as verified
+from cotinterp.behavior.decoding import verified_greedy as verified_greedy
+from cotinterp.behavior.diagnosis import CORRECT_ANSWER as CORRECT_ANSWER
+from cotinterp.behavior.diagnosis import Category as Category
+from cotinterp.behavior.diagnosis import Diagnosis as Diagnosis
+from cotinterp.behavior.diagnosis import Fault as Fault
+from cotinterp.behavior.diagnosis import categories as categories
+from cotinterp.behavior.diagnosis import classify as classify
+from cotinterp.behavior.diagnosis import diagnose as diagnose
+from cotinterp.behavior.edits import substitute_totals as substitute_totals
+from cotinterp.behavior.errors import ErrorResult as ErrorResult
+from cotinterp.behavior.errors import error_taxonomy as error_taxonomy
+from cotinterp.behavior.evaluation import evaluate_run as evaluate_run
+from cotinterp.behavior.evaluation import evaluation_problems as evaluation_problems
+from cotinterp.behavior.evaluation import evaluation_record as evaluation_record
+from cotinterp.behavior.evaluation import store_evaluation as store_evaluation
+from cotinterp.behavior.outcomes import EditResult as EditResult
+from cotinterp.behavior.outcomes import Outcome as Outcome
+from cotinterp.behavior.outcomes import TraceEdit as TraceEdit
+from cotinterp.behavior.wrong_totals import Exclusion as Exclusion
+from cotinterp.behavior.wrong_totals import WrongTotal as WrongTotal
+from cotinterp.behavior.wrong_totals import informative_totals as informative_totals

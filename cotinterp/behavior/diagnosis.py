@@ -1,0 +1,146 @@
+"""Where outputs go wrong: every output in exactly one category, the first fault in writing order.
+
+The order of judgment, in full:
+
+1. The expected response, symbol for symbol: `correct`.
+2. Ended, with the right answer, but not the expected response: `correct_with_faulty_trace`. Accuracy counts both.
+3. No stop symbol: `never_ended`, whatever the trace says. What was written is cut at a limit, so its end is unknown.
+4. A fault in the trace, the first in writing order. A trace without `{` is malformed. Then step by step: a segment
+   that is not a step of the regime is malformed (also one where an operand or state is none of the task's); a step
+   beyond the last one is a wrong number of steps; a previous total that is not the one just written (x_0's state at
+   step 1) is a wrong copy, then the operand likewise; a total that is wrong after both copies are right is an
+   arithmetic slip. Then a missing `}` is malformed, and too few steps are a wrong number.
+5. A faultless trace: a parsable answer `answer_differs_from_last_total`, no parsable answer `right_total_no_answer`.
+
+Because the first fault wins, every step before it is right, and later consequences are not counted again: a slip whose
+total is then carried on faithfully is one slip; a skipped operand is a wrong copy of the operand at the step where it
+is missed. `totals` writes no copies, so a wrong total there is an `arithmetic_slip` although a wrong copy inside the
+model would look the same. `direct` writes no trace: what ended and is not right is a `wrong_answer`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.parsing import ParsedResponse, ParsedStep, Style, parse_response
+from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.regimes import Regime, get_regime
+from cotinterp.transcripts.render import render
+
+
+class Category(StrEnum):
+    """What became of one output."""
+
+    CORRECT = "correct"
+    CORRECT_WITH_FAULTY_TRACE = "correct_with_faulty_trace"
+    ARITHMETIC_SLIP = "arithmetic_slip"
+    COPIED_WRONG_TOTAL = "copied_wrong_total"
+    COPIED_WRONG_OPERAND = "copied_wrong_operand"
+    WRONG_NUMBER_OF_STEPS = "wrong_number_of_steps"
+    MALFORMED_TRACE = "malformed_trace"
+    ANSWER_DIFFERS_FROM_LAST_TOTAL = "answer_differs_from_last_total"
+    RIGHT_TOTAL_NO_ANSWER = "right_total_no_answer"
+    WRONG_ANSWER = "wrong_answer"
+    NEVER_ENDED = "never_ended"
+
+
+CORRECT_ANSWER = frozenset({Category.CORRECT, Category.CORRECT_WITH_FAULTY_TRACE})
+"""The categories that accuracy counts as right."""
+
+_WITHOUT_TRACE = (Category.CORRECT, Category.CORRECT_WITH_FAULTY_TRACE, Category.WRONG_ANSWER, Category.NEVER_ENDED)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first fault of a trace in writing order, and the step (1..) at which it stands."""
+
+    category: Category
+    step: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The category of one output, and the first fault of its trace where there is one.
+
+    Attributes:
+        fault: Given also where the category is another one: a right answer all the same, or an output without an end.
+        n_steps: Steps that were written, of whatever form.
+    """
+
+    category: Category
+    fault: Fault | None
+    n_steps: int
+
+
+def classify(task: Task, problem: Problem, regime: str | Regime, text: str) -> Category:
+    """The one category of a response: see the module for the order of judgment. Any text has one."""
+    return diagnose(task, problem, regime, text).category
+
+
+def diagnose(task: Task, problem: Problem, regime: str | Regime, text: str) -> Diagnosis:
+    """`classify` with the first fault of the trace. What stands after the first stop symbol is not read."""
+    regime = get_regime(regime)
+    expected = render(task, problem, regime).response
+    parsed = parse_response(task, text)
+    fault = _first_fault(parsed, parse_response(task, expected))
+    as_expected = text.removesuffix(parsed.trailing) == expected
+    return Diagnosis(_category(problem, regime, parsed, fault, as_expected=as_expected), fault, len(parsed.steps))
+
+
+def categories(regime: str | Regime) -> tuple[Category, ...]:
+    """The categories that an output of this regime can fall into."""
+    if get_regime(regime).writes_totals:
+        return tuple(category for category in Category if category is not Category.WRONG_ANSWER)
+    return _WITHOUT_TRACE
+
+
+def _category(
+    problem: Problem, regime: Regime, parsed: ParsedResponse, fault: Fault | None, *, as_expected: bool
+) -> Category:
+    if not parsed.ended:
+        return Category.NEVER_ENDED
+    if as_expected:
+        return Category.CORRECT
+    if parsed.answer == problem.answer:
+        return Category.CORRECT_WITH_FAULTY_TRACE
+    if not regime.writes_totals:
+        return Category.WRONG_ANSWER
+    if fault is not None:
+        return fault.category
+    return Category.RIGHT_TOTAL_NO_ANSWER if parsed.answer is None else Category.ANSWER_DIFFERS_FROM_LAST_TOTAL
+
+
+def _first_fault(written: ParsedResponse, expected: ParsedResponse) -> Fault | None:
+    """The first departure of the written trace from the expected one; the cut end of an unended trace is not judged."""
+    if written.opened != expected.opened:
+        return Fault(Category.MALFORMED_TRACE, 1) if written.ended or written.opened or written.answer_text else None
+    cut = not written.ended and not written.closed
+    steps = written.steps[:-1] if cut else written.steps
+    for j, step in enumerate(steps, start=1):
+        wanted = expected.steps[j - 1] if j <= len(expected.steps) else None
+        category = _fault_of_step(step, wanted, style=expected.steps[0].style)
+        if category is not None:
+            return Fault(category, j)
+    if cut:
+        return None
+    after = len(steps) + 1
+    if written.opened and not written.closed:
+        return Fault(Category.MALFORMED_TRACE, after)
+    return Fault(Category.WRONG_NUMBER_OF_STEPS, after) if after <= len(expected.steps) else None
+
+
+def _fault_of_step(step: ParsedStep, wanted: ParsedStep | None, *, style: Style) -> Category | None:
+    """What is wrong with a step, given that every step before it is right."""
+    if step.style != style:
+        return Category.MALFORMED_TRACE
+    if wanted is None:
+        return Category.WRONG_NUMBER_OF_STEPS
+    fields = (
+        (step.previous, wanted.previous, Category.COPIED_WRONG_TOTAL),
+        (step.operand, wanted.operand, Category.COPIED_WRONG_OPERAND),
+        (step.total, wanted.total, Category.ARITHMETIC_SLIP),
+    )
+    for found, right, category in fields:
+        if found != right:
+            return Category.MALFORMED_TRACE if found is None else category
+    return None

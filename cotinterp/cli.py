@@ -1,0 +1,209 @@
+"""The command line: every instrument as a verb. Nothing heavy is imported until a command needs it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from pydantic import ValidationError
+
+from cotinterp.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from cotinterp.report.studies import StudyName
+
+DESCRIPTION = "What written reasoning tokens buy a fixed-depth transformer, and by which mechanism."
+
+app = tyro.extras.SubcommandApp()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The trained model that an instrument is pointed at, and where its tables go.
+
+    Attributes:
+        run: Slug under --root, or path of a run's directory.
+        root: Where checkpoints live.
+        task: path/to/file.py:ClassName where the run's task is not registered.
+        out: Tables and figures go here; out/<command> by default.
+        device: auto, cpu, cuda, ...
+        quick: Small samples: a look, not a measurement.
+    """
+
+    run: tyro.conf.Positional[str]
+    root: Path = Path("checkpoints")
+    task: str | None = None
+    out: Path | None = None
+    device: str = "auto"
+    quick: bool = False
+
+
+On = Annotated[Subject, tyro.conf.arg(name="")]
+
+
+@app.command(name="tasks")
+def tasks_command(k: int = 4) -> None:
+    """Print every task with an example in every regime.
+
+    Args:
+        k: Number of operands of the examples.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from cotinterp.tasks import get_task, task_names
+    from cotinterp.transcripts.problems import sample_problems
+    from cotinterp.transcripts.regimes import regime_names
+    from cotinterp.transcripts.render import render
+
+    table = Table("task", "states", "k", "order", "regime", "example", title=None, show_lines=False)
+    for name in task_names():
+        task = get_task(name)
+        (problem,) = sample_problems(task, k, 1, split="train", rng=np.random.default_rng(0))
+        order = "does not matter" if task.commutative else "matters"
+        facts = (name, str(task.n_states), f"{task.min_k}-{task.max_k}", order)
+        for row, regime in enumerate(regime_names()):
+            table.add_row(*(facts if row == 0 else ("",) * len(facts)), regime, render(task, problem, regime).text)
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 150).print(table, markup=False)
+
+
+@app.command(name="train")
+def train_command(
+    spec: Annotated[RunSpec, tyro.conf.arg(name="")],
+    root: Path = Path("checkpoints"),
+    device: str = "auto",
+    threads: int | None = None,
+    checkpoint_every: int = 200,
+) -> None:
+    """Train one model, or go on with it where an earlier process left off.
+
+    Args:
+        spec: What to train.
+        root: The run's directory is <root>/<slug>.
+        device: auto, cpu, cuda, ...
+        threads: CPU threads; the weights are the same, bit for bit, for the same number.
+        checkpoint_every: Updates between two saved states; a killed process loses at most so many.
+    """
+    from cotinterp.training.loop import train
+    from cotinterp.training.progress import rich_progress
+
+    with rich_progress(spec.slug) as progress:
+        run = train(
+            spec,
+            directory=root / spec.slug,
+            device=device,
+            threads=threads,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
+    print(f"run     {run.directory}\nweights {run.weight_hash}")
+
+
+@app.command(name="evaluate")
+def evaluate_command(on: On) -> None:
+    """Accuracy by number of operands and side of the split, and what the errors are; both free-running."""
+    _study("evaluate", on)
+
+
+@app.command(name="edit")
+def edit_command(on: On) -> None:
+    """Replace a written total by a wrong one and see whether the model follows it."""
+    _study("edit", on)
+
+
+@app.command(name="probe")
+def probe_command(on: On) -> None:
+    """Linear probes for the running totals by layer and role, with their controls."""
+    _study("probe", on)
+
+
+@app.command(name="patch")
+def patch_command(on: On) -> None:
+    """Activation patching on minimal pairs, denoising and noising, by role and by head."""
+    _study("patch", on)
+
+
+@app.command(name="attribute")
+def attribute_command(on: On) -> None:
+    """What each head adds to the logit difference, what its loss costs, and where it looks."""
+    _study("attribute", on)
+
+
+@app.command(name="report")
+def report_command(out: Path = Path("out")) -> None:
+    """Write report.html anew from the tables that lie in a folder.
+
+    Args:
+        out: Folder of an earlier `cotinterp reproduce`.
+    """
+    from cotinterp.report import rebuild_report
+
+    print(rebuild_report(out))
+
+
+@app.command(name="reproduce")
+def reproduce_command(
+    out: Path = Path("out"),
+    root: Path = Path("checkpoints"),
+    from_scratch: bool = False,
+    device: str = "auto",
+    jobs: int = 2,
+    quick: bool = False,
+) -> None:
+    """The reference experiment: load or train the four models, take them apart, write the report.
+
+    Args:
+        out: Report, figures, tables and manifest go here.
+        root: Where the reference checkpoints lie.
+        from_scratch: Train the models anew, under <out>/checkpoints, instead of loading them.
+        device: auto, cpu, cuda, ...
+        jobs: Models that are trained or measured side by side, each on one CPU thread.
+        quick: Small samples: a look, not a measurement.
+    """
+    from cotinterp.report.reproduce import reproduce
+
+    written = reproduce(out=out, root=root, from_scratch=from_scratch, device=device, jobs=jobs, quick=quick)
+    print(written)
+
+
+def _study(name: "StudyName", on: Subject) -> None:
+    from cotinterp.report.studies import FULL, QUICK, study, table_of
+    from cotinterp.results import output_folder, write_atomic
+    from cotinterp.training.checkpoints import load_run
+
+    folder = output_folder(on.out or Path("out") / name)
+    run = load_run(on.run, root=on.root, device=on.device, task=on.task)
+    for table, results in study(name, run, QUICK if on.quick else FULL).items():
+        frame = table_of(results)
+        print(frame.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
+        written = [path for figure, result in results.items() for path in result.save(folder, figure)]
+        if table not in results:
+            written.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
+        print(*written, sep="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. An error that tells its reader what to do next ends the program with status 2, no traceback."""
+    try:
+        app.cli(prog="cotinterp", description=DESCRIPTION, args=arguments)
+    except (ValueError, KeyError, OSError, ArithmeticError) as error:
+        print(f"cotinterp: error: {_text(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _text(error: Exception) -> str:
+    """What an error says, without the quotes of a KeyError and the frame that pydantic puts around its messages."""
+    if isinstance(error, ValidationError):
+        faults = [
+            (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
+        ]
+        return "; ".join(f"{place}: {message}" if place else message for place, message in faults)
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+if __name__ == "__main__":
+    main()

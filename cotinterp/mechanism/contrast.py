@@ -1,0 +1,151 @@
+"""Two runs that differ in one thing, where they are told apart, and the places at which they are compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from cotinterp.mechanism.metrics import require_different
+from cotinterp.transcripts.batch import Batch
+from cotinterp.transcripts.pairs import Pairs
+from cotinterp.transcripts.roles import Role
+
+
+class Address(NamedTuple):
+    """What a place is called in tables: role and step (-1 where it has none), and the symbol of the first example."""
+
+    role: str
+    step: int = -1
+    symbol: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Clean and corrupted tokens of any model, row by row, with the question that tells them apart.
+
+    `at`: position whose logits are read (they predict the token after it); `answer` and `foil`: the token that the
+    clean and the corrupted run should predict there. `places`: by label, in reading order, which positions of each
+    example belong to the place; a place of several tokens is always edited whole. `addresses` names places in tables
+    (by default role = label). `pair` says what was changed.
+
+    Any TransformerLens-style model will do, and no task of ours is needed:
+
+        clean = model.to_tokens(["The capital of France is", "The capital of Japan is"])
+        corrupted = clean.flip(0)
+        answer = model.to_tokens([" Paris", " Tokyo"], prepend_bos=False)[:, 0]
+        at = torch.full((2,), clean.shape[1] - 1)
+        symbols = model.to_str_tokens(clean[0])
+        contrast = Contrast.by_position(clean, corrupted, at, answer, answer.flip(0), symbols=symbols)
+        patch_sweep(model.eval(), contrast, heads=True).figure()
+
+    Raises ValueError where shapes differ, `at` leaves the tokens, answer and foil are one token, or a place is empty.
+    """
+
+    clean: Int[Tensor, "batch pos"]
+    corrupted: Int[Tensor, "..."]
+    at: Int[Tensor, "..."]
+    answer: Int[Tensor, "..."]
+    foil: Int[Tensor, "..."]
+    places: Mapping[str, Bool[Tensor, "..."]]
+    addresses: Mapping[str, Address] = field(default_factory=dict)
+    pair: str = "pair"
+
+    def __post_init__(self) -> None:
+        shape, batch = tuple(self.clean.shape), tuple(self.clean.shape[:1])
+        given = {"corrupted": (self.corrupted, shape), "at": (self.at, batch), "answer": (self.answer, batch)}
+        given |= {"foil": (self.foil, batch)} | {f"place {name!r}": (m, shape) for name, m in self.places.items()}
+        for name, (tensor, expected) in given.items():
+            if tuple(tensor.shape) != expected:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; clean tokens {shape} ask for {expected}.")
+        if not self.places:
+            raise ValueError("a contrast needs places to compare at; Contrast.by_position makes one of every position.")
+        if not len(self) or not 0 <= int(self.at.min()) <= int(self.at.max()) < shape[1]:
+            raise ValueError(f"`at` must lie inside the tokens, 0 to {shape[1] - 1}, got {self.at.tolist()}.")
+        require_different(self.answer, self.foil)
+        for label, mask in self.places.items():
+            empty = int((~mask.any(dim=1)).sum())
+            if empty:
+                raise ValueError(f"place {label!r} has no position in {empty} of {len(self)} examples: leave it out.")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def address(self, label: str) -> Address:
+        """Role, step and symbol of a place."""
+        return self.addresses.get(label, Address(role=label))
+
+    def select(self, keep: Bool[Tensor, " batch"] | Int[Tensor, " kept"] | slice) -> "Contrast":
+        """Some of the examples: `contrast.select(accuracy(model(c.clean), c.at, c.answer) == 1)`."""
+        rows = ("clean", "corrupted", "at", "answer", "foil")
+        places = {label: mask[keep] for label, mask in self.places.items()}
+        return replace(self, places=places, **{name: getattr(self, name)[keep] for name in rows})
+
+    def until_readout(self) -> "Contrast":
+        """The same contrast without the positions after the last readout, and without the places that lie there.
+
+        A causal model answers the same: nothing after `at` can reach it.
+        """
+        end = int(self.at.max()) + 1
+        cut = {label: mask[:, :end] for label, mask in self.places.items() if mask[:, :end].any(dim=1).all()}
+        return replace(self, clean=self.clean[:, :end], corrupted=self.corrupted[:, :end], places=cut)
+
+    @classmethod
+    def by_position(
+        cls,
+        clean: Int[Tensor, "batch pos"],
+        corrupted: Int[Tensor, "..."],
+        at: Int[Tensor, "..."],
+        answer: Int[Tensor, "..."],
+        foil: Int[Tensor, "..."],
+        *,
+        symbols: Sequence[str] | None = None,
+        pair: str = "pair",
+    ) -> "Contrast":
+        """One place for every position: for prompts of one template and no roles. `symbols` name the first prompt's."""
+        n = clean.shape[1]
+        if symbols is not None and len(symbols) != n:
+            raise ValueError(f"{len(symbols)} symbols for {n} positions: give one for each.")
+        masks = torch.eye(n, dtype=torch.bool, device=clean.device)[:, None].expand(n, len(clean), n)
+        named = symbols if symbols is not None else [""] * n
+        addresses = {f"position {i}": Address("position", i, symbol) for i, symbol in enumerate(named)}
+        return cls(clean, corrupted, at, answer, foil, dict(zip(addresses, masks, strict=True)), addresses, pair)
+
+    @classmethod
+    def from_pairs(cls, pairs: Pairs) -> "Contrast":
+        """One place for every role and step that all examples have at or before the readout, in reading order.
+
+        A value of several characters is one place, as are all tokens that share role and step.
+        The pair is called by what was changed and where it is read: `written_total 2 -> total 3`.
+        Pairs of several lengths keep the places that all of them have: sweep one k at a time to see every place.
+        """
+        batch = pairs.clean
+        reachable = torch.arange(batch.tokens.shape[1], device=pairs.at.device) <= pairs.at[:, None]
+        places: dict[str, Bool[Tensor, "batch pos"]] = {}
+        addresses: dict[str, Address] = {}
+        for token in batch.transcripts[0].tokens:
+            mask = batch.mask(token.role, token.step)
+            label = place_label(token.role, token.step)
+            if label not in places and bool((mask & reachable).any(dim=1).all()):
+                places[label] = mask
+                addresses[label] = Address(token.role.value, token.step, _symbol(batch, mask[0]))
+        role, step = pairs.readout
+        pair = f"{pairs.family} {pairs.step} -> {role.value} {step}"
+        tokens = (batch.tokens, pairs.corrupted.tokens)
+        return cls(*tokens, pairs.at, pairs.answer, pairs.foil, places, addresses, pair)
+
+
+def place_label(role: Role, step: int) -> str:
+    """`previous total 2`, `operand 0`, `prompt end`: a role and its step in words."""
+    words = role.value.replace("_", " ")
+    return words if step < 0 else f"{words} {step}"
+
+
+def _symbol(batch: Batch, mask: Bool[Tensor, " pos"]) -> str:
+    """What stands at a place of the first example, `12`; of a place in several pieces the first."""
+    symbols = batch.symbols(0)
+    positions = mask.nonzero()[:, 0].tolist()
+    run = [position for i, position in enumerate(positions) if position == positions[0] + i]
+    return "".join(symbols[position] for position in run)

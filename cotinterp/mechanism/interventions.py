@@ -1,0 +1,185 @@
+"""One primitive, `run_with(model, tokens, edits)`; patching, ablation and steering differ only in the value they write.
+
+An edit that did not fire, or that changed nothing, raises: an intervention that silently does nothing looks exactly
+like a site that does not matter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.sites import HEAD_AXIS, Positions, Site, refuse_write
+
+
+class InertEditError(ValueError):
+    """An edit did not fire, or fired and changed nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """`value` is written at `site`, at `positions` of each example.
+
+    `value`: a tensor in the layout of `Site.of` (or broadcasting to it; without the position axis where `positions` is
+    one position per example), or a function from the site's current activation to such a tensor. `positions`: None for
+    all, `batch` for one position per example, `batch pos` for a mask; for patterns, query positions.
+    `expect_change=False` accepts an edit that leaves all values as they were (a self-patch); it must still fire.
+    """
+
+    site: Site
+    value: Tensor | Callable[[Tensor], Tensor]
+    positions: Positions | None = None
+    expect_change: bool = True
+
+    def __post_init__(self) -> None:
+        refuse_write(self.site)
+
+
+@dataclass(eq=False)
+class _Firing:
+    """One edit during one run: how often it fired, and whether a value became another."""
+
+    edit: Edit
+    fired: int = 0
+    changed: bool = False
+
+    def __call__(self, activation: Tensor, **_: Any) -> Tensor:
+        edit = self.edit
+        value = edit.value
+        if not isinstance(value, Tensor):
+            value = value(edit.site.of(activation))
+            if edit.positions is not None and edit.positions.dtype != torch.bool:
+                part = edit.site.by_position(value)
+                value = part[torch.arange(len(part), device=part.device), edit.positions.to(part.device)]
+        written = edit.site.write(activation, value, edit.positions)
+        self.fired += 1
+        self.changed = self.changed or not torch.equal(written, activation)
+        return written
+
+    def __repr__(self) -> str:
+        # TransformerLens names hooks by their repr; that of an edit would print its tensors.
+        return f"Edit({self.edit.site})"
+
+
+def run_with(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], edits: Sequence[Edit]
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Logits of `model` on `tokens` with every edit applied; the model is left as it was, whatever happens inside.
+
+    Edits of one hook compose in the order given: each sees what the one before it wrote. No gradient is recorded.
+    Raises InertEditError if an edit did not fire or changed nothing in any example, ValueError for a model in train
+    mode, a site outside the model, or values and positions that do not fit.
+    """
+    require_eval(model)
+    firings = [_Firing(edit) for edit in edits]
+    for edit in edits:
+        edit.site.check(model)
+    with torch.no_grad(), model.hooks(fwd_hooks=[(firing.edit.site.hook, firing) for firing in firings]):
+        logits: Tensor = model(tokens)
+    inert = [_complaint(firing) for firing in firings if _is_inert(firing)]
+    if inert:
+        fired = [firing.edit.site.label for firing in firings if firing.fired]
+        raise InertEditError(f"{'; '.join(inert)}. Fired: {fired or 'none'} of {len(firings)} edits.")
+    return logits
+
+
+def patch(
+    site: Site, donor: Float[Tensor, "*donor"], positions: Positions | None = None, *, expect_change: bool = True
+) -> Edit:
+    """Write another run's activation: as `activations` returned it, with all positions or already gathered at them."""
+    if positions is not None and positions.dtype != torch.bool and donor.ndim >= _n_axes(site):
+        rows = torch.arange(len(donor), device=donor.device)
+        donor = site.by_position(donor)[rows, positions.to(donor.device)]
+    return Edit(site, donor, positions, expect_change)
+
+
+def ablate_zero(site: Site, positions: Positions | None = None) -> Edit:
+    """Write zeros. Off-distribution (Zhang & Nanda 2023, arXiv:2309.16042): prefer resampling, then the mean."""
+    return Edit(site, torch.zeros(()), positions)
+
+
+def ablate_mean(site: Site, reference: Float[Tensor, "n *rest"], positions: Positions | None = None) -> Edit:
+    """Write the mean of `reference` over its first axis.
+
+    The caller decides what is averaged: activations `n pos d` give one mean per position, activations gathered at one
+    role (`n d`) give one mean vector, which is written at every one of `positions`.
+    """
+    if not len(reference):
+        raise ValueError(f"no reference activations to average for {site}.")
+    mean = reference.mean(dim=0)
+    if reference.ndim == _n_axes(site) and positions is not None and positions.dtype != torch.bool:
+        mean = site.by_position(mean[None])[0][positions.to(mean.device)]
+    return Edit(site, mean, positions)
+
+
+def ablate_resample(
+    site: Site,
+    own: Float[Tensor, "batch *rest"],
+    positions: Positions | None = None,
+    *,
+    rng: np.random.Generator,
+) -> Edit:
+    """Write each example's activation from another example of the batch; no example keeps its own.
+
+    `own` are the activations of the very tokens that will be run. Meaningful where the examples share one template, so
+    that a position means the same in all of them. ValueError for a batch of one.
+    """
+    return patch(site, own[torch.from_numpy(derangement(len(own), rng)).to(own.device)], positions)
+
+
+def derangement(n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """A random permutation of 0..n-1 that leaves nothing in place: one random cycle. ValueError for n < 2."""
+    if n < 2:
+        raise ValueError(f"resampling needs at least two examples, {n} given: there is no other to take from.")
+    order = rng.permutation(n)
+    donors = np.empty(n, dtype=np.int64)
+    donors[order] = np.roll(order, 1)
+    return donors
+
+
+def steer(
+    site: Site, direction: Float[Tensor, "*direction"], positions: Positions | None = None, *, scale: float = 1.0
+) -> Edit:
+    """Add `scale * direction` to what is there (broadcast over examples and positions)."""
+    return Edit(site, lambda current: current + scale * direction.to(current), positions)
+
+
+def knock_out(site: Site, keys: Bool[Tensor, "batch pos"], queries: Positions | None = None) -> Edit:
+    """Forbid attention to `keys` (from `queries`, all by default) and spread what they had over the other keys.
+
+    `site` is `Site("pattern", layer)` for all heads together or with one head. The pattern is edited and renormalized,
+    because TransformerLens discards edits of the scores; both are the same for a softmax. A query left with no key at
+    all attends to nothing (a row of zeros). ValueError for other kinds of site.
+    """
+    if site.kind != "pattern":
+        raise ValueError(f"attention is knocked out at the pattern, not at {site}: Site('pattern', {site.layer}, ...).")
+
+    def without(pattern: Tensor) -> Tensor:
+        gone = keys.to(pattern.device)[:, None] if site.head is not None else keys.to(pattern.device)[:, None, None]
+        kept = pattern.masked_fill(gone, 0.0)
+        return kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+
+    return Edit(site, without, queries)
+
+
+def _n_axes(site: Site) -> int:
+    return 3 + (site.kind in HEAD_AXIS and site.head is None)
+
+
+def _is_inert(firing: _Firing) -> bool:
+    return not firing.fired or (firing.edit.expect_change and not firing.changed)
+
+
+def _complaint(firing: _Firing) -> str:
+    site = firing.edit.site
+    if not firing.fired:
+        return f"the edit of {site} did not fire: the forward pass never reached {site.hook}"
+    return (
+        f"the edit of {site} fired {firing.fired}x and changed no value: what it writes is what was there "
+        "(expect_change=False allows that, for self-patch baselines)"
+    )

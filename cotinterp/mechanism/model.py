@@ -1,0 +1,39 @@
+"""What an instrument needs of a model: the TransformerLens dialect, whoever built the model."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """Any TransformerLens-style model: our own, a user's `TransformerBridge`, a Hugging Face model booted by it.
+
+    `cfg` gives n_layers and n_heads; `hooks(fwd_hooks=[(name, function)])` is a context manager inside of which
+    `model(tokens)` returns logits `batch pos d_vocab` and calls `function(activation, hook=...)`.
+    """
+
+    @property
+    def cfg(self) -> Any:
+        """Sizes of the model."""
+        ...
+
+    def hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        """A context inside of which the given hooks are attached."""
+        ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
+        """Logits and the cached activations."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Logits `batch pos d_vocab` of tokens `batch pos`."""
+        ...
+
+
+def require_eval(model: HookedModel) -> None:
+    """ValueError if the model is in train mode: dropout would make two runs of the same tokens differ."""
+    if getattr(model, "training", False):
+        raise ValueError(
+            "the model is in train mode, in which two runs may differ although nothing was edited. "
+            "Call model.eval() first (TransformerLens's native bridges start in train mode)."
+        )

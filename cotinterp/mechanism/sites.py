@@ -1,0 +1,198 @@
+"""One vocabulary for the places in a model where activations live.
+
+`Site` alone spells hook names and head axes: `Site("z", layer=1, head=3)` is printed `L1H3.z` and is hooked at
+`blocks.1.attn.hook_z`. Heads lie on axis -2 of q, k, v and z and on axis 1 of the attention pattern; indexing the wrong
+axis is silent whenever the sizes happen to allow it, which is why nobody else indexes them.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.model import HookedModel
+
+Kind = Literal["resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_out", "resid_post"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+HEAD_AXIS: dict[str, int] = {"q": -2, "k": -2, "v": -2, "z": -2, "pattern": 1}
+Positions = Int[Tensor, " examples"] | Bool[Tensor, "examples pos"]
+
+_LABEL = re.compile(r"L(?P<layer>\d+)(?:H(?P<head>\d+))?\.(?P<kind>\w+)")
+
+
+def as_kind(name: str) -> Kind:
+    """The kind of this name. ValueError with the nearest names, or with the reason why edits there are refused."""
+    if name in KINDS:
+        return name
+    if name in ("attn_scores", "scores"):
+        raise ValueError(
+            "attn_scores is not a site: TransformerLens discards what is written there. "
+            "Read and knock out attention at 'pattern' instead (interventions.knock_out renormalizes it)."
+        )
+    near = difflib.get_close_matches(name, KINDS, n=3, cutoff=0.5)
+    raise ValueError(f"unknown kind {name!r}{f'; did you mean {near}' if near else ''}. Kinds: {list(KINDS)}.")
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Site:
+    """A place where activations live: `Site("z", layer=1, head=3)`, printed `L1H3.z`.
+
+    Sites sort in the order in which a forward pass reaches them. `resid_mid` can be read but not written (see
+    `refuse_write`). A site without a head, of a kind that has heads, means all heads together.
+    """
+
+    kind: Kind
+    layer: int
+    head: int | None = None
+
+    def __post_init__(self) -> None:
+        as_kind(self.kind)
+        if self.layer < 0:
+            raise ValueError(f"layer {self.layer} of {self.kind} is negative: layers count from 0.")
+        if self.head is not None and self.kind not in HEAD_AXIS:
+            raise ValueError(f"{self.kind} has no heads (head={self.head} given); kinds with heads: {list(HEAD_AXIS)}.")
+        if self.head is not None and self.head < 0:
+            raise ValueError(f"head {self.head} of {self.kind} is negative: heads count from 0.")
+
+    @property
+    def hook(self) -> str:
+        """Name of the hook point in TransformerLens."""
+        return f"blocks.{self.layer}.{'attn.' if self.kind in HEAD_AXIS else ''}hook_{self.kind}"
+
+    @property
+    def label(self) -> str:
+        """`L1H3.z`, `L2.resid_pre`: what tables and axes say."""
+        return f"{self.block}.{self.kind}"
+
+    @property
+    def block(self) -> str:
+        """`L1H3` or `L2`: the label without its kind."""
+        return f"L{self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
+
+    @property
+    def whole(self) -> "Site":
+        """The same hook with all of its heads."""
+        return Site(self.kind, self.layer)
+
+    @classmethod
+    def parse(cls, label: str) -> "Site":
+        """The site that prints as `label`. ValueError where it is not of the form L1H3.z or L2.resid_pre."""
+        match = _LABEL.fullmatch(label)
+        if match is None:
+            raise ValueError(f"{label!r} is not a site label; labels look like 'L2.resid_pre' or 'L1H3.z'.")
+        head = match["head"]
+        return cls(as_kind(match["kind"]), int(match["layer"]), None if head is None else int(head))
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __lt__(self, other: "Site") -> bool:
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[int, int, int]:
+        return self.layer, KINDS.index(self.kind), -1 if self.head is None else self.head
+
+    def check(self, model: HookedModel) -> "Site":
+        """This site, if the model has it. ValueError that says how many layers or heads there are."""
+        n_layers, n_heads = int(model.cfg.n_layers), self.n_heads(model)
+        if self.layer >= n_layers:
+            raise ValueError(f"{self} is outside the model: it has layers 0 to {n_layers - 1}.")
+        if self.head is not None and self.head >= n_heads:
+            raise ValueError(f"{self} is outside the model: its {self.kind} has heads 0 to {n_heads - 1}.")
+        return self
+
+    def n_heads(self, model: HookedModel) -> int:
+        """How many heads this kind has: fewer for k and v under grouped-query attention."""
+        grouped = getattr(model.cfg, "n_key_value_heads", None) if self.kind in ("k", "v") else None
+        return int(grouped or model.cfg.n_heads)
+
+    def of(self, activation: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch *rest"]:
+        """The part of a hook's activation that belongs to this site (a view): one head, or everything.
+
+        Layouts: `batch pos d_model`; one head of q, k, v, z: `batch pos d_head`; one head of pattern:
+        `batch query key`; all heads: `batch pos head d_head` and `batch head query key`.
+        """
+        return activation if self.head is None else activation.select(HEAD_AXIS[self.kind], self.head)
+
+    def by_position(self, part: Float[Tensor, "batch *axes"]) -> Float[Tensor, "batch pos *rest"]:
+        """`self.of(activation)` as a view with positions on axis 1; for patterns these are the query positions."""
+        return part.movedim(2, 1) if self.kind == "pattern" and self.head is None else part
+
+    def write(
+        self,
+        activation: Float[Tensor, "batch *axes"],
+        value: Float[Tensor, "*value"],
+        positions: Positions | None = None,
+    ) -> Float[Tensor, "batch *axes"]:
+        """A copy of `activation` in which this site holds `value`; nothing else is touched.
+
+        `value` has the layout of `self.of(activation)`, or broadcasts to it. `positions`: None writes everywhere,
+        one position per example (then `value` has no position axis), or a mask of positions (`value` is read at the
+        same positions). For patterns the positions are those of the queries. ValueError where shapes do not fit.
+        """
+        written = activation.clone()
+        natural = self.of(written)
+        target = self.by_position(natural)
+        value = value.to(written)
+        if positions is None or positions.dtype == torch.bool:
+            source = self.by_position(_fit(value, natural.shape, self))
+            if positions is None:
+                target.copy_(source)
+            else:
+                mask = _check_positions(positions, target, self)
+                target.copy_(torch.where(mask.reshape(*mask.shape, *[1] * (target.ndim - 2)), source, target))
+            return written
+        rows = torch.arange(len(target), device=target.device)
+        index = _check_positions(positions, target, self)
+        target[rows, index] = _fit(value, target[rows, index].shape, self)
+        return written
+
+
+def refuse_write(site: Site) -> None:
+    """ValueError for the one site that can be read but not written.
+
+    In TransformerLens 4 `hook_resid_mid` is the input of the second norm: what is written there reaches the MLP, but
+    the residual stream goes around it unchanged, so an "edit of resid_mid" would in fact be an edit of mlp_out.
+    """
+    if site.kind == "resid_mid":
+        raise ValueError(
+            f"{site} cannot be written: TransformerLens hooks it on the MLP's branch, so the residual stream would "
+            "keep its old value. Write attn_out or mlp_out of the layer, or resid_pre / resid_post."
+        )
+
+
+def residual_sites(model: HookedModel, kind: str = "resid_pre") -> tuple[Site, ...]:
+    """The residual stream (or attn_out, mlp_out, ...) at every layer, first to last."""
+    return tuple(Site(as_kind(kind), layer) for layer in range(int(model.cfg.n_layers)))
+
+
+def head_sites(model: HookedModel, kind: str = "z") -> tuple[Site, ...]:
+    """Every head of every layer: `L0H0.z`, `L0H1.z`, ... ValueError for kinds that have no heads."""
+    known = as_kind(kind)
+    heads = range(Site(known, 0).n_heads(model))
+    return tuple(Site(known, layer, head) for layer in range(int(model.cfg.n_layers)) for head in heads)
+
+
+def _fit(value: Tensor, shape: torch.Size, site: Site) -> Tensor:
+    try:
+        return value.broadcast_to(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"a value of shape {tuple(value.shape)} does not fit {site}, which takes {tuple(shape)}."
+        ) from None
+
+
+def _check_positions(positions: Tensor, target: Tensor, site: Site) -> Tensor:
+    batch, n = target.shape[:2]
+    expected = (batch, n) if positions.dtype == torch.bool else (batch,)
+    if tuple(positions.shape) != expected:
+        raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit {site}: expected {expected}.")
+    if positions.dtype != torch.bool and len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < n:
+        raise ValueError(f"positions {positions.tolist()} leave the {n} positions of {site} (counted from 0).")
+    return positions.to(target.device)

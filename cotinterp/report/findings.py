@@ -1,0 +1,40 @@
+"""Plain sentences about what a run found, each built from the numbers of one table and from nothing else.
+
+Every sentence says what was counted, of how many, and with what interval. None says why: a difference between two
+trained models is reported as a difference between two trained models.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings
+from cotinterp.report.mechanism_findings import head_findings, patching_findings, probe_findings
+
+MAKERS: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
+    "accuracy": accuracy_findings,
+    "errors": error_findings,
+    "trace_edits": edit_findings,
+    "probes": probe_findings,
+    "patching": patching_findings,
+    "heads": head_findings,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence and the table that it was computed from."""
+
+    text: str
+    table: str
+
+
+def findings(tables: Mapping[str, pd.DataFrame]) -> tuple[Finding, ...]:
+    """Every sentence that the tables at hand support, in the order of the report; none for a table that is missing."""
+    return tuple(
+        Finding(text, name)
+        for name, maker in MAKERS.items()
+        if name in tables and len(tables[name])
+        for text in maker(tables[name])
+    )

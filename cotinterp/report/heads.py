@@ -1,0 +1,66 @@
+"""The heads of each trained model as a table that can be sorted, with the rule behind every label."""
+
+from collections.abc import Hashable, Mapping
+from html import escape
+from math import isnan
+
+import pandas as pd
+from markupsafe import Markup
+
+from cotinterp.report.runs import runs_of
+
+COLUMNS = {
+    "name": "head",
+    "attribution": "direct attribution (logits)",
+    "ablation_effect": "ablation effect",
+    "attention_to_previous_total": "attention to previous total",
+    "attention_to_next_operand": "attention to next operand",
+    "label": "label",
+}
+NUMBERS = tuple(COLUMNS)[1:-1]
+
+
+def heads_table_html(frame: pd.DataFrame, label_rules: Mapping[str, str] | None = None) -> Markup:
+    """One sortable HTML table a trained model, and below them every label's rule in the order of the rules.
+
+    A label says which rule of thumb a head's numbers meet; it is not a verdict on the head's function. Every text is
+    escaped. Columns that the table has beside the fixed ones are left to the CSV file.
+    """
+    rules = label_rules or {}
+    tables = [_table(key.words, rows, rules) for key, rows in runs_of(frame)]
+    unexplained = [str(label) for label in frame["label"].unique() if label and label not in rules]
+    explained = {**rules, **dict.fromkeys(unexplained, "No rule was stored with this label.")}
+    definitions = "".join(f"<dt>{escape(label)}</dt><dd>{escape(rule)}</dd>" for label, rule in explained.items())
+    return Markup("".join(tables) + f'<dl class="rules">{definitions}</dl>')
+
+
+def _table(caption: str, rows: pd.DataFrame, rules: Mapping[str, str]) -> str:
+    named = rows.assign(name=[f"L{layer}H{head}" for layer, head in zip(rows["layer"], rows["head"], strict=True)])
+    named = named.assign(order=range(len(named)))
+    head = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(words)}</button></th>'
+        for words in COLUMNS.values()
+    )
+    limits = {column: float(named[column].abs().max()) for column in NUMBERS}
+    body = "".join(f"<tr>{_cells(row, limits, rules)}</tr>" for row in named.to_dict("records"))
+    return (
+        f'<div class="scroll"><table class="sortable"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cells(row: Mapping[Hashable, object], limits: Mapping[str, float], rules: Mapping[str, str]) -> str:
+    label = str(row["label"])
+    numbers = "".join(_number(float(str(row[column])), limit) for column, limit in limits.items())
+    return (
+        f'<th scope="row" data-value="{row["order"]}">{row["name"]}</th>{numbers}'
+        f'<td data-value="{escape(label)}" title="{escape(rules.get(label, ""))}">{escape(label)}</td>'
+    )
+
+
+def _number(value: float, limit: float) -> str:
+    """A number with a bar behind it, as long as its share of the column's largest: blue above 0, else orange."""
+    share = abs(value) / limit if limit > 0 and not isnan(value) else 0.0
+    sign = "minus" if value < 0 else "plus"
+    shown = "" if isnan(value) else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    return f'<td class="number {sign}" data-value="{value}" style="--share:{share:.0%}">{shown}</td>'

@@ -1,0 +1,141 @@
+"""The report as one HTML page that opens offline, and the folder of files beside it."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import plotly.io
+import plotly.offline
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cotinterp.report.attention import circuitsvis_script, save_attention_views
+from cotinterp.report.findings import findings
+from cotinterp.report.inputs import ReportInputs, read_inputs
+from cotinterp.report.manifest import Manifest, write_manifest
+from cotinterp.report.runs import ReportFigure
+from cotinterp.report.sections import sections
+from cotinterp.report.specs import specs_table, table_html
+from cotinterp.report.texts import QUESTION
+from cotinterp.results.atomic import output_folder, write_atomic
+from cotinterp.results.result import OFFLINE
+
+FILE = "report.html"
+CONFIG = OFFLINE | {
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+
+
+def build_report(inputs: ReportInputs) -> str:
+    """The whole report as one self-contained page: every script, style and figure inside, and nothing is requested.
+
+    Equal inputs give equal pages. Figures need JavaScript; the sentences and tables do not.
+    """
+    parts = sections(inputs)
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        question=QUESTION,
+        specs=table_html(specs_table(inputs.specs)) if inputs.specs else None,
+        findings=findings(inputs.tables),
+        sections=parts,
+        manifest=_manifest_tables(inputs.manifest),
+        figure_html=_figure_html,
+        plotly_script=Markup(plotly.offline.get_plotlyjs()) if any(part.figures for part in parts) else None,
+        circuitsvis_script=circuitsvis_script() if inputs.attention else None,
+    )
+
+
+def write_report(inputs: ReportInputs, directory: Path) -> list[Path]:
+    """Write report.html and, beside it, what it shows and was made from.
+
+    These are figures/*.html, tables/*.csv, attention.json and manifest.json, each whole or absent. Returns their
+    paths, the report first.
+    """
+    folder = output_folder(directory)
+    output_folder(folder / "tables")
+    written = [write_atomic(folder / FILE, build_report(inputs))]
+    written += write_figures([figure for part in sections(inputs) for figure in part.figures], folder)
+    for name, frame in inputs.tables.items():
+        written.append(write_atomic(folder / "tables" / f"{name}.csv", frame.to_csv(index=False)))
+    if inputs.attention:
+        written.append(save_attention_views(inputs.attention, folder))
+    if inputs.manifest:
+        written.append(write_manifest(inputs.manifest, folder))
+    return written
+
+
+def write_figures(figures: Sequence[ReportFigure], directory: Path) -> list[Path]:
+    """Write each figure to `directory`/figures/<name>.html; they share one plotly.min.js and open offline."""
+    folder = output_folder(directory / "figures")
+    written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
+    for figure in figures:
+        page = plotly.io.to_html(figure.figure, include_plotlyjs="directory", div_id=figure.name, config=CONFIG)
+        written.append(write_atomic(folder / f"{figure.name}.html", page))
+    return written
+
+
+def rebuild_report(directory: Path) -> Path:
+    """Write `directory`/report.html anew from the tables stored there; nothing else is touched and no model is loaded.
+
+    Raises FileNotFoundError without a folder of tables.
+    """
+    return write_atomic(directory / FILE, build_report(read_inputs(directory)))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("cotinterp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _figure_html(figure: ReportFigure, name: str) -> Markup:
+    html = plotly.io.to_html(
+        figure.figure,
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=name,
+        config=CONFIG,
+        default_height=f"{figure.figure.layout.height}px",
+    )
+    return Markup(html)
+
+
+def _manifest_tables(manifest: Manifest | None) -> list[Markup]:
+    if manifest is None:
+        return []
+    made = {
+        "command": manifest.command,
+        "wall time": f"{manifest.wall_time_seconds:.0f} s",
+        "git revision": _revision(manifest),
+        "platform": manifest.platform,
+        "CPUs": manifest.cpu_count,
+        "threads": manifest.threads,
+        "seeds": ", ".join(map(str, manifest.seeds)),
+    }
+    versions = {name: version or "not installed" for name, version in manifest.versions.items()}
+    hashes = pd.DataFrame(
+        [
+            (slug, manifest.weight_hashes.get(slug, ""), manifest.data_hashes.get(slug, ""))
+            for slug in {**manifest.specs, **manifest.weight_hashes, **manifest.data_hashes}
+        ],
+        columns=["run", "weights (sha256)", "data (sha256)"],
+    )
+    return [_pairs(made, "The command"), _pairs(versions, "Versions"), table_html(hashes, caption="Hashes")]
+
+
+def _pairs(entries: Mapping[str, object], caption: str) -> Markup:
+    frame = pd.DataFrame({"what": list(entries), "value": [str(value) for value in entries.values()]})
+    return table_html(frame, caption=caption)
+
+
+def _revision(manifest: Manifest) -> str:
+    if manifest.git_revision is None:
+        return "not from a checkout"
+    return manifest.git_revision + (" (with uncommitted changes)" if manifest.git_dirty else "")

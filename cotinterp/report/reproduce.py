@@ -1,0 +1,201 @@
+"""The whole reference experiment: models in, every table, figure and the report out.
+
+Work is dealt to a few processes with one CPU thread each, so that what comes out does not depend on how many there are.
+"""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cotinterp.behavior.accuracy import AccuracyResult
+from cotinterp.behavior.evaluation import store_evaluation
+from cotinterp.mechanism.head_labels import HEAD_LABELS
+from cotinterp.report.attention import AttentionView
+from cotinterp.report.budget import serial_budget
+from cotinterp.report.inputs import ReportInputs
+from cotinterp.report.manifest import collect_manifest
+from cotinterp.report.page import write_report
+from cotinterp.report.reference import reference_directories, reference_specs
+from cotinterp.report.studies import FULL, QUICK, Budget, StudyName, applicable, attention_example, study, table_of
+from cotinterp.results import output_folder
+from cotinterp.training.checkpoints import Run, load_run
+from cotinterp.training.loop import torch_threads, train
+from cotinterp.training.metrics import METRICS_FILE, read_metrics
+from cotinterp.training.spec import RunSpec
+
+THREADS = 1
+"""CPU threads of each process: the reference weights and tables are those of one thread on any machine."""
+
+
+Tables = dict[str, pd.DataFrame]
+"""Rows by table name."""
+
+Submitted = TypeVar("Submitted")
+
+
+def reproduce(
+    *,
+    out: Path,
+    root: Path = Path("checkpoints"),
+    from_scratch: bool = False,
+    device: str = "auto",
+    jobs: int = 2,
+    quick: bool = False,
+    specs: Sequence[RunSpec] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Load or train the runs, apply every study, write report, tables, figures and manifest under `out`.
+
+    Args:
+        out: Made where it is missing. With `from_scratch` the checkpoints are written under it too.
+        root: Where the checkpoints of the reference runs lie.
+        from_scratch: Train instead of loading; a training that was killed goes on where it was.
+        device: "auto", "cpu", "cuda", ...
+        jobs: Processes side by side.
+        quick: Small samples.
+        specs: Other runs than the reference ones; they are loaded from `root` or trained.
+        console: Where progress is shown; standard error by default.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        FileNotFoundError: A checkpoint is missing. NotADirectoryError, PermissionError: `out` cannot be written.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, got {jobs}")
+    began = time.perf_counter()
+    out = output_folder(out)
+    budget = QUICK if quick else FULL
+    wanted = tuple(specs or reference_specs())
+    if from_scratch:
+        directories = tuple(output_folder(out / "checkpoints") / spec.slug for spec in wanted)
+    else:
+        directories = reference_directories(root) if specs is None else tuple(root / spec.slug for spec in wanted)
+    with _pool(jobs) as pool, _progress(console or Console(stderr=True)) as progress:
+        if from_scratch:
+            _train_all(pool, wanted, directories, device, progress)
+        runs = [load_run(directory, device="cpu") for directory in directories]
+        tables = _measure_all(pool, runs, device, budget, store=from_scratch and not quick, progress=progress)
+    views = tuple(_attention(run, device, budget) for run in runs)
+    tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
+    tables["label_rules"] = pd.DataFrame([(rule.label, str(rule)) for rule in HEAD_LABELS], columns=["label", "rule"])
+    manifest = collect_manifest(
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        specs={run.spec.slug: run.spec.model_dump(mode="json") for run in runs},
+        weight_hashes={run.spec.slug: run.weight_hash for run in runs},
+        data_hashes={run.spec.slug: run.metadata["data"] for run in runs},
+        threads=THREADS,
+        wall_time_seconds=time.perf_counter() - began,
+    )
+    return write_report(ReportInputs(tables, views, manifest), out)[0]
+
+
+def _train_all(
+    pool: ProcessPoolExecutor,
+    specs: Sequence[RunSpec],
+    directories: Sequence[Path],
+    device: str,
+    progress: Progress,
+) -> None:
+    """Trains every run that is not finished, the longest transcripts first; progress is read from their metrics."""
+    work: dict[Future[None], tuple[RunSpec, Path, TaskID]] = {}
+    longest_first = sorted(zip(specs, directories, strict=True), key=lambda pair: pair[0].regime == "direct")
+    for spec, directory in longest_first:
+        row = progress.add_task(f"train {spec.slug}", total=spec.optimizer.steps, state="waiting")
+        work[pool.submit(_train, spec, directory, device)] = (spec, directory, row)
+    for done in _polled(work):
+        for future, (spec, directory, row) in work.items():
+            if future in done:
+                progress.update(row, completed=spec.optimizer.steps, state="done")
+            elif logged := read_metrics(directory / METRICS_FILE):
+                progress.update(row, completed=logged[-1]["step"], state=f"loss {logged[-1]['loss']:.4f}")
+
+
+def _measure_all(
+    pool: ProcessPoolExecutor,
+    runs: Sequence[Run],
+    device: str,
+    budget: Budget,
+    *,
+    store: bool,
+    progress: Progress,
+) -> Tables:
+    """Every applicable study of every run, in parallel; rows come back in the order of the runs."""
+    work: dict[Future[Tables], str] = {}
+    for run in runs:
+        for name in applicable(run.spec.regime):
+            future = pool.submit(_measure, run.directory, name, device, budget, store)
+            work[future] = f"{name} {run.spec.slug}"
+    row = progress.add_task("measure", total=len(work), state="")
+    for done in _polled(work):
+        running = next((text for future, text in work.items() if future not in done), "")
+        progress.update(row, completed=len(done), state=running)
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for future in work:
+        for table, frame in future.result().items():
+            frames.setdefault(table, []).append(frame)
+    return {table: pd.concat(parts, ignore_index=True) for table, parts in frames.items()}
+
+
+def _train(spec: RunSpec, directory: Path, device: str) -> None:
+    train(spec, directory=directory, device=device, threads=THREADS)
+
+
+def _measure(directory: Path, name: StudyName, device: str, budget: Budget, store: bool) -> Tables:
+    with torch_threads(THREADS):
+        run = load_run(directory, device=device)
+        results = study(name, run, budget)
+        accuracy = results.get("accuracy", {}).get("accuracy")
+        if store and isinstance(accuracy, AccuracyResult):
+            store_evaluation(run, accuracy)
+        return {table: table_of(parts) for table, parts in results.items()}
+
+
+def _attention(run: Run, device: str, budget: Budget) -> AttentionView:
+    return attention_example(load_run(run.directory, device=device), budget)
+
+
+def _budget(run: Run) -> pd.DataFrame:
+    ks = range(run.spec.k_min, run.spec.k_max + 1)
+    return serial_budget(run.task, run.spec.regime, n_layers=run.spec.model.n_layers, ks=ks)
+
+
+def _polled(work: Iterable[Future[Submitted]], every: float = 0.5) -> Iterator[set[Future[Submitted]]]:
+    """The finished futures, twice a second until all are; the first failure is raised and the rest are cancelled."""
+    everything = set(work)
+    pending = everything
+    while pending:
+        finished, pending = wait(pending, timeout=every)
+        for future in finished:
+            if (error := future.exception()) is not None:
+                for other in pending:
+                    other.cancel()
+                raise error
+        yield everything - pending
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[state]}"), console=console) as progress:
+        yield progress

@@ -1,0 +1,111 @@
+"""The tables that a report is made from: their columns, and the command that writes each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+INTEGERS = frozenset({"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers"})
+TEXT = frozenset(
+    {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
+    | {"direction", "metric", "label", "rule"}
+)
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table: the columns that it must have (it may have more), and the command that writes it."""
+
+    name: str
+    columns: tuple[str, ...]
+    command: str
+
+    @property
+    def path(self) -> str:
+        """Where the table lies, relative to the report."""
+        return f"tables/{self.name}.csv"
+
+
+def _schema(name: str, command: str, columns: str) -> TableSchema:
+    return TableSchema(name, tuple(columns.split()), command)
+
+
+SCHEMAS: Mapping[str, TableSchema] = {
+    schema.name: schema
+    for schema in (
+        _schema("accuracy", "cotinterp evaluate RUN", "task regime seed split k n correct accuracy ci_low ci_high"),
+        _schema("errors", "cotinterp evaluate RUN", "task regime seed k category count share"),
+        _schema("trace_edits", "cotinterp edit RUN", "task regime seed edit step outcome n rate ci_low ci_high"),
+        _schema(
+            "probes",
+            "cotinterp probe RUN",
+            "task regime seed model layer site role step target n_train n_test accuracy control_accuracy "
+            "selectivity chance ci_low ci_high",
+        ),
+        _schema(
+            "patching",
+            "cotinterp patch RUN",
+            "task regime seed pair direction site layer head role step metric effect ci_low ci_high n",
+        ),
+        _schema(
+            "heads",
+            "cotinterp attribute RUN",
+            "task regime seed layer head attribution ablation_effect attention_to_previous_total "
+            "attention_to_next_operand label",
+        ),
+        _schema(
+            "budget",
+            "cotinterp reproduce",
+            "task regime k n_layers additions tree_levels response_tokens layer_operations slots_before_answer",
+        ),
+        _schema("label_rules", "cotinterp attribute RUN", "label rule"),
+    )
+}
+
+
+def check_table(name: str, frame: pd.DataFrame, *, where: str = "") -> pd.DataFrame:
+    """`frame` as it came, if it has every column of the table `name`.
+
+    Raises KeyError for a table that no schema knows, ValueError naming the columns that are missing.
+    """
+    if name not in SCHEMAS:
+        raise KeyError(f"no table {name!r}; the report knows {sorted(SCHEMAS)}")
+    missing = [column for column in SCHEMAS[name].columns if column not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"table {name!r}{f' at {where}' if where else ''} lacks the columns {missing}; it has {list(frame)}."
+            f" Write it again with `{SCHEMAS[name].command}`."
+        )
+    return frame
+
+
+def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
+    """Every table of a finished run that lies in `directory`/tables, by name; a table that is not there is left out.
+
+    Text stays text: a symbol "3" is not turned into a number, nor the label "None" into a missing value.
+    Raises FileNotFoundError without a folder of tables, ValueError where a file lacks a column.
+    """
+    folder = directory / "tables"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no tables in {directory}: {folder} is not a folder. `cotinterp reproduce --out {directory}` writes them."
+        )
+    tables = {}
+    for name, schema in SCHEMAS.items():
+        path = directory / schema.path
+        if path.is_file():
+            frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+            tables[name] = _with_types(check_table(name, frame, where=str(path)))
+    return tables
+
+
+def _with_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers as integers unless some are missing (the head of a site without heads); texts are never missing."""
+    typed = frame.copy()
+    for column in typed.columns:
+        if column in TEXT:
+            typed[column] = typed[column].fillna("")
+        elif column in INTEGERS and typed[column].notna().all():
+            typed[column] = typed[column].astype("int64")
+    return typed

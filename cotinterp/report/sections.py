@@ -1,0 +1,154 @@
+"""The sections of the report: a question, how to read the answer, the answer, and what it does not establish."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from markupsafe import Markup
+
+from cotinterp.report.accuracy import accuracy_figure
+from cotinterp.report.attention import attention_view
+from cotinterp.report.edits import trace_edits_figure
+from cotinterp.report.errors import errors_figure
+from cotinterp.report.heads import heads_table_html
+from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
+from cotinterp.report.inputs import ReportInputs
+from cotinterp.report.patching import is_cell, patching_figures
+from cotinterp.report.probes import probe_figures
+from cotinterp.report.runs import ReportFigure, tasks_of
+from cotinterp.report.schema import SCHEMAS
+from cotinterp.report.specs import table_html
+from cotinterp.report.texts import TEXTS
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section, ready for the template. `note` stands in place of an answer where the table is missing."""
+
+    name: str
+    title: str
+    question: str
+    reading: str
+    limits: str
+    before: Markup = Markup()
+    figures: tuple[ReportFigure, ...] = ()
+    after: Markup = Markup()
+    downloads: tuple[str, ...] = ()
+    note: Markup = Markup()
+
+
+def sections(inputs: ReportInputs) -> tuple[Section, ...]:
+    """Every section in the order of the report; one whose table is missing says which command makes it."""
+    fillers: dict[str, Callable[[ReportInputs, Section], Section]] = {
+        "accuracy": _accuracy,
+        "budget": _budget,
+        "errors": _errors,
+        "trace_edits": _trace_edits,
+        "probes": _probes,
+        "patching": _patching,
+        "heads": _heads,
+    }
+    filled = [_table_section(name, inputs, filler) for name, filler in fillers.items()]
+    return (*filled, _attention(inputs))
+
+
+def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs, Section], Section]) -> Section:
+    section = Section(name, **TEXTS[name])
+    schema = SCHEMAS[name]
+    if name not in inputs.tables or inputs.tables[name].empty:
+        return replace(section, note=_missing(schema.path, schema.command))
+    return replace(fill(inputs, section), downloads=(schema.path,))
+
+
+def _missing(path: str, command: str) -> Markup:
+    return Markup("Not here yet: no <code>{}</code>. <code>{} --out DIR</code> writes it.").format(path, command)
+
+
+def _per_task(
+    frame: pd.DataFrame, name: str, caption: str, figure: Callable[[pd.DataFrame], object]
+) -> Sequence[ReportFigure]:
+    return [ReportFigure(f"{name}-{task}", caption.format(task=task), figure(rows)) for task, rows in tasks_of(frame)]
+
+
+def _accuracy(inputs: ReportInputs, section: Section) -> Section:
+    frame = inputs.tables["accuracy"]
+    figures = _per_task(frame, "accuracy", "{task}: accuracy by K", accuracy_figure)
+    cited = set(frame["task"]) & set(ACCURACY_BY_K)
+    after = Markup('<p class="aside">Hollow gray markers: {}</p>').format(CITATION) if cited else Markup()
+    return replace(section, figures=tuple(figures), after=after)
+
+
+def _budget(inputs: ReportInputs, section: Section) -> Section:
+    frame = inputs.tables["budget"]
+    accuracy = inputs.tables.get("accuracy")
+    tables = [
+        table_html(budget_by_k(rows, accuracy), caption=f"{task}, L = {int(rows['n_layers'].iloc[0])} layers")
+        for task, rows in tasks_of(frame)
+    ]
+    return replace(section, before=Markup().join(tables))
+
+
+def budget_by_k(budget: pd.DataFrame, accuracy: pd.DataFrame | None) -> pd.DataFrame:
+    """The budget of one task, a row for each K and regime, with measured held-out accuracy where there is any."""
+    rows = budget.sort_values("k", kind="stable")
+    table = pd.DataFrame(
+        {
+            "K": rows["k"],
+            "serial additions, K \N{MINUS SIGN} 1": rows["additions"],
+            "levels of a tree": rows["tree_levels"],
+            "regime": rows["regime"],
+            "response tokens R (mean)": rows["response_tokens"].map("{:.1f}".format),
+            "layer operations, R \N{MULTIPLICATION SIGN} L": rows["layer_operations"].map("{:.0f}".format),
+            "serial slots before the answer": rows["slots_before_answer"].map("{:.0f}".format),
+        }
+    )
+    if accuracy is not None:
+        held = accuracy[accuracy["split"] == "heldout"].groupby(["task", "regime", "k"])["accuracy"].mean()
+        keys = zip(rows["task"], rows["regime"], rows["k"], strict=True)
+        table["held-out accuracy"] = [f"{held[key]:.1%}" if key in held.index else "" for key in keys]
+    return table
+
+
+def _errors(inputs: ReportInputs, section: Section) -> Section:
+    figures = _per_task(inputs.tables["errors"], "errors", "{task}: faulty outputs by category", errors_figure)
+    return replace(section, figures=tuple(figures))
+
+
+def _trace_edits(inputs: ReportInputs, section: Section) -> Section:
+    caption = "{task}: after a written total was replaced"
+    figures = _per_task(inputs.tables["trace_edits"], "trace-edits", caption, trace_edits_figure)
+    return replace(section, figures=tuple(figures))
+
+
+def _probes(inputs: ReportInputs, section: Section) -> Section:
+    return replace(section, figures=tuple(probe_figures(inputs.tables["probes"], symbols=inputs.symbols)))
+
+
+def _patching(inputs: ReportInputs, section: Section) -> Section:
+    frame = inputs.tables["patching"]
+    baselines = frame[~is_cell(frame)]
+    columns = ["task", "regime", "seed", "pair", "direction", "site", "metric", "effect", "ci_low", "ci_high", "n"]
+    after = Markup()
+    if len(baselines):
+        caption = "Baselines: what the same measurement gives where the answer is known"
+        after = Markup("<details><summary>Baselines ({} rows)</summary>{}</details>").format(
+            len(baselines), table_html(baselines[columns], caption=caption)
+        )
+    return replace(section, figures=tuple(patching_figures(frame, symbols=inputs.symbols)), after=after)
+
+
+def _heads(inputs: ReportInputs, section: Section) -> Section:
+    return replace(section, before=heads_table_html(inputs.tables["heads"], inputs.rules))
+
+
+def _attention(inputs: ReportInputs) -> Section:
+    section = Section("attention", **TEXTS["attention"])
+    if not inputs.attention:
+        return replace(section, note=_missing("attention.json", "cotinterp reproduce"))
+    views = [
+        Markup("<h3>{}</h3><p class='transcript'><code>{}</code></p>{}").format(
+            view.run.words, "".join(view.tokens), attention_view(view.tokens, view.patterns, name=f"attention-{index}")
+        )
+        for index, view in enumerate(inputs.attention)
+    ]
+    return replace(section, before=Markup().join(views), downloads=("attention.json",))

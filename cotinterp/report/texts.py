@@ -1,0 +1,158 @@
+"""What the report says around each figure: the question, how to read the answer, and what it does not establish."""
+
+from typing import TypedDict
+
+
+class SectionText(TypedDict):
+    """The words of one section."""
+
+    title: str
+    question: str
+    reading: str
+    limits: str
+
+
+QUESTION = (
+    "What do written reasoning tokens buy a transformer of fixed depth, and by which mechanism? Pairs of toy "
+    "models that differ in nothing but the response string (the answer alone, or every running total and then the "
+    "answer) are trained, measured and taken apart."
+)
+
+TEXTS: dict[str, SectionText] = {
+    "accuracy": {
+        "title": "Accuracy by K",
+        "question": "How often is the answer exactly right, by number of operands, when the model writes on its own?",
+        "reading": (
+            "One point is the share of distinct problems whose decoded answer is exactly right; bars are 95% "
+            "Wilson intervals over problems. Solid lines: held-out problems, never trained on; dotted: problems of "
+            "the train split. Points of one K are set apart sideways so that intervals do not cover each other. "
+            "Hover for counts."
+        ),
+        "limits": (
+            "One line is one trained model: the interval covers the choice of problems, not the training seed, and "
+            "models trained without a trace are known to vary widely between seeds. A gap between the regimes does "
+            "not say whether serial depth, more supervision a problem, or more compute made it. On a commutative "
+            "task a held-out problem can have a reordered twin among the training problems."
+        ),
+    },
+    "budget": {
+        "title": "The serial budget",
+        "question": "How many steps are there to do one after another, and how many passes are there to do them in?",
+        "reading": (
+            "The folklore picture: to fold K operands from left to right takes K − 1 additions, each waiting for "
+            "the one before. A model that answers at once has L layers, one after another, and so at most L serial "
+            "slots. A model that writes R tokens passes through its L layers R times, each pass reading what the "
+            "earlier ones wrote: R × L layer operations (those that come before the answer's first symbol are in a "
+            "column of their own). The picture has rivals. An associative fold needs only about log2 K levels as a "
+            "tree; a commutative sum can be one average over the operands, whatever K is; and a written trace may "
+            "be decoration while the model recomputes from the prompt. The measured accuracies stand beside the "
+            "counts."
+        ),
+        "limits": (
+            "These are counts, not measurements: having slots is not using them, and a direct model also computes "
+            "at every prompt position. Where direct accuracy falls as K grows, that alone cannot tell the serial "
+            "budget from a problem space that grows tenfold with each operand while the training set does not."
+        ),
+    },
+    "errors": {
+        "title": "Errors",
+        "question": "When an output is faulty, what is the fault?",
+        "reading": (
+            "Every output falls into exactly one category; bars count those that are not correct in every part (so "
+            "also a right answer after a faulty trace). The number above a bar says how many, of how many. Each "
+            "panel has its own vertical scale, for one regime may fail far more often: compare the numbers, not "
+            "the heights. Hover for shares."
+        ),
+        "limits": (
+            "A category describes the text, not its cause: an arithmetic slip in a written step may come from a "
+            "wrong read, a wrong sum or a wrong write. A direct answer has no steps, so most categories cannot "
+            "apply to it. With few faulty outputs the shares among them are uncertain."
+        ),
+    },
+    "trace_edits": {
+        "title": "Trace edits",
+        "question": "Replace one written total by a wrong one and let the model write on: whose total does it use?",
+        "reading": (
+            "Only the final answer is judged. Follows: it is what the task computes from the edited total. "
+            "Ignores: it is the original answer all the same. Other: neither. Replacements are totals of the same "
+            "length that occur at that step. Bars carry 95% intervals over problems. Dotted lines are chance: each "
+            "answer judged by the two answers of another problem that was edited at the same step. In the control "
+            "the true total is written again, so following should come out as the model's accuracy. Only regimes "
+            "that write totals can be edited."
+        ),
+        "limits": (
+            "Following shows that the answer depends on what was written at that step; it does not show by which "
+            "heads, nor that nothing else is used. A model trained only on perfect traces has never seen a wrong "
+            "total, so ignoring or breaking down can come from being off its distribution. After Lanham et al. "
+            "(2023, arXiv 2307.13702)."
+        ),
+    },
+    "probes": {
+        "title": "Linear probes for the running totals",
+        "question": (
+            "At which layer and place can each running total be read off linearly, and is that more than chance "
+            "and wording?"
+        ),
+        "reading": (
+            "Columns are places of the transcript in reading order, rows are sites (deepest on top), one panel a "
+            "running total, the trained model beside an untrained one. Bold symbols are those of the example under "
+            "Attention. The row input is a baseline that sees only the current token and its position. Selectivity "
+            "(first figure of each pair) is accuracy minus that of the same probe on a random label for each "
+            "distinct input: white is none, blue is above, red is below. Accuracy is on problems that the probe "
+            "was not fitted on. Gray: not probed, as where the total is the token itself."
+        ),
+        "limits": (
+            "A written total is the token at its own place: decoding it there, or later, is trivial, so look to "
+            "the left of it. What the untrained model shows as well was in the tokens, not learned. Decodable is "
+            "not used: a probe cannot say that the model reads what the probe reads (Hewitt and Liang 2019, arXiv "
+            "1909.03368; Belinkov 2022, arXiv 2102.12452)."
+        ),
+    },
+    "patching": {
+        "title": "Activation patching",
+        "question": "Which activations, at which place, carry what the answer depends on?",
+        "reading": (
+            "Two transcripts of the same length differ in one thing (one operand, or one written total). Denoise: "
+            "put one activation of the clean run into the corrupted run; 1 means that this alone restores the "
+            "clean answer, 0 that it does nothing. Noise: put the corrupted one into the clean run; 1 means that "
+            "this alone breaks it. The metric is the normalized logit difference. Colors end at −1 and 1, the "
+            "numbers on hover do not. Columns are in reading order; bold symbols are those of the example under "
+            "Attention."
+        ),
+        "limits": (
+            "Denoising shows what is enough and noising what is needed, and on serial chains and redundant "
+            "circuits the two differ. A cell says that information there matters for this contrast, not that it is "
+            "computed there. Intervals are for one cell each and are not corrected for the number of cells scanned "
+            "(Zhang and Nanda 2023, arXiv 2309.16042; Heimersheim and Nanda 2024, arXiv 2404.15255)."
+        ),
+    },
+    "heads": {
+        "title": "Attention heads",
+        "question": "Which heads push toward the answer, which are missed when taken out, and where do they look?",
+        "reading": (
+            "Direct attribution is a head's own share of the logit difference, written straight to the output. The "
+            "ablation effect is what happens when the head's output is replaced by that from another example. "
+            "Attention columns are the mean mass onto the previous written total and onto the operand that comes "
+            "next. Bars are scaled within a column: blue above zero, orange below. Click a heading, or press Enter "
+            "on it, to sort."
+        ),
+        "limits": (
+            "Attribution leaves out what a head does through later layers; ablation includes it, and later layers "
+            "may repair it. Attention mass says where a head looks, not what it moves. A label is the name of a "
+            "rule that the numbers meet (below), not a verdict on what the head is for."
+        ),
+    },
+    "attention": {
+        "title": "Attention patterns of one example",
+        "question": "What does each head attend to, on one transcript?",
+        "reading": (
+            "Rows are destinations (who looks), columns sources (what is looked at), darker is more; gray cannot "
+            "be seen, being later. Hover over a small pattern to enlarge it, click to keep it, or choose the head "
+            "from the list, which needs no mouse. The number after a token is its position."
+        ),
+        "limits": (
+            "One example, chosen before looking. It shows what a pattern is like, not how often it is so, and "
+            "attention by itself is no evidence of what a head does: see patching and ablation."
+        ),
+    },
+}

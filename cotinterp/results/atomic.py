@@ -1,0 +1,54 @@
+"""Files that are whole or absent: whatever fails, no reader ever meets half a table."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomic(path: Path | str, content: str | bytes) -> Path:
+    """Write `content` (text as UTF-8, line ends untouched) to `path` in one step, replacing what was there.
+
+    The bytes go to a temporary name in the same folder, reach the disk, and are then renamed, so `path` holds the old
+    content or the new, never part of either. Raises `OSError` (the precise subclass: a full disk, a read-only folder, a
+    folder that is missing or is a file) that names the path and the cause; the temporary file is gone by then.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explained(error, "write", path) from error
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+    return path
+
+
+def output_folder(path: Path | str) -> Path:
+    """The folder `path`, made together with its parents where it is missing, and known to be writable.
+
+    Meant to be called before the work whose output it will hold: `NotADirectoryError` where `path` or a parent is a
+    file, `PermissionError` where nothing can be written there, each naming the place and the cause.
+    """
+    path = Path(path)
+    obstacle = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+    if obstacle is not None:
+        raise NotADirectoryError(f"cannot make the output folder {path}: {obstacle} is a file; choose another folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explained(error, "make the folder", path) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write into the output folder {path}: no permission; choose another folder")
+    return path
+
+
+def _explained(error: OSError, verb: str, path: Path) -> OSError:
+    """The same error, its text naming what was wanted. `OSError` picks the subclass that belongs to the number."""
+    cause = error.strerror or str(error)
+    return OSError(error.errno, f"cannot {verb} {path}: {cause}") if error.errno else OSError(f"{path}: {cause}")

@@ -1,0 +1,12 @@
+"""What a table says of the model that it is about."""
+
+from cotinterp.behavior.labels import described, labels_of
+from cotinterp.tasks import get_task
+
+
+def test_labels_are_the_first_columns_of_every_table():
+    assert list(labels_of(get_task("s3"), "cot", 4).items()) == [("task", "s3"), ("regime", "cot"), ("seed", 4)]
+
+
+def test_described():
+    assert described({"task": "s3", "regime": "cot", "seed": 4}) == "s3, cot, seed 4"

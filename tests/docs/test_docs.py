@@ -1,0 +1,175 @@
+"""The documentation does what it says: its code runs, its commands parse, its names and tables are the library's."""
+
+import contextlib
+import io
+import re
+import shlex
+from itertools import zip_longest
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from cotinterp import cli
+from cotinterp.report.reference import reference_specs
+from cotinterp.training.loop import train
+from cotinterp.training.spec import RunSpec
+from tests.docs.pages import PAGES, REPOSITORY, WITH_README, blocks, commands, prose
+from tests.docs.tiny import tiny
+
+SLUG = re.compile(r"\b[a-z0-9]+(?:-[a-z0-9]+)*-L\d+-s\d+-[0-9a-f]{8}\b")
+WRITTEN = {"evaluate": "accuracy.csv", "probe": "probes.csv"}
+NEW_TASK = REPOSITORY / "docs" / "new-task.md"
+
+
+def ids(path: Path) -> str:
+    return path.name
+
+
+@pytest.fixture
+def no_progress(monkeypatch):
+    """Importing TransformerLens or writing a progress bar is no part of parsing a command."""
+    monkeypatch.setattr("cotinterp.training.progress.rich_progress", lambda _: contextlib.nullcontext())
+
+
+@pytest.fixture
+def parsed(monkeypatch, no_progress):
+    """Runs a command line up to the work that it would do, and returns what it asked for."""
+    asked = []
+
+    def note(*given, **named):
+        asked.append((given, named))
+        return SimpleNamespace(directory="", weight_hash="")
+
+    monkeypatch.setattr("cotinterp.training.loop.train", note)
+    monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
+    monkeypatch.setattr("cotinterp.report.rebuild_report", note)
+    monkeypatch.setattr(cli, "_study", note)
+
+    def parse(words):
+        asked.clear()
+        cli.main(words)
+        return asked[0] if asked else None
+
+    return parse
+
+
+def write_files(page, directory):
+    """The files that a page tells its reader to save."""
+    for block in blocks(page):
+        if block.language == "python" and block.title:
+            (directory / block.title).write_text(block.text)
+
+
+def trained_on(page, parse) -> list[RunSpec]:
+    """The specs of the trainings that a page asks for."""
+    return [parse(words[1:])[0][0] for _, words in commands(page) if words[:2] == ["cotinterp", "train"]]
+
+
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_code_runs_in_order_and_prints_what_the_page_says(page, desk):
+    directory = desk(*dict.fromkeys(SLUG.findall(page.read_text())))
+    write_files(page, directory)
+    names, everything = {"__name__": "__main__"}, blocks(page)
+    for block, following in zip_longest(everything, everything[1:]):
+        if not block.is_run or block.title:
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
+        if following is not None and following.title == "output":
+            assert printed.getvalue().strip() == following.text.strip(), following.where
+
+
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_every_command_exists_and_parses(page, desk, parsed):
+    write_files(page, desk())
+    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M)
+    for block, words in commands(page):
+        if words[0] == "cotinterp":
+            parsed(words[1:])
+        elif words[0] == "make":
+            assert words[1] in targets, block.where
+        elif words[:2] == ["python", "-m"]:
+            assert (REPOSITORY / Path(*words[2].split("."))).with_suffix(".py").exists(), block.where
+
+
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_commands_and_flags_named_in_prose_exist(page, desk, capsys):
+    desk()
+    for words in map(shlex.split, re.findall(r"(?<!`)`cotinterp ([a-z][^`]*)`", prose(page))):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([words[0], "--help"])
+        assert ended.value.code == 0, words
+        there = re.findall(r"--[\w.-]+", capsys.readouterr().out)
+        assert [flag for flag in words if flag.startswith("-") and flag not in there] == []
+
+
+def test_a_command_that_does_not_parse_is_noticed(desk, parsed, capsys):
+    desk()
+    for words in (["train", "--tasks", "s3"], ["measure"], ["train", "--task", "digit-sun", "--regime", "cot"]):
+        with pytest.raises(SystemExit):
+            parsed(words)
+    assert "digit-sum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_runs_that_a_page_names_are_runs_that_it_trains_or_reference_runs(page, desk, parsed):
+    write_files(page, desk())
+    known = {spec.slug for spec in (*trained_on(page, parsed), *reference_specs())}
+    assert set(SLUG.findall(page.read_text())) <= known
+
+
+@pytest.mark.parametrize("verb", list(WRITTEN))
+def test_the_task_of_the_page_trains_and_the_instruments_take_it(verb, desk, parsed, monkeypatch, capsys):
+    write_files(NEW_TASK, desk())
+    specs = {spec.slug: spec for spec in trained_on(NEW_TASK, parsed)}
+    monkeypatch.undo()
+    monkeypatch.chdir(desk())
+    (words,) = [words[1:] for _, words in commands(NEW_TASK) if words[:2] == ["cotinterp", verb]]
+    spec = tiny(specs[words[1]]).model_copy(update={"k_max": 3})
+    train(spec, directory=Path("checkpoints") / words[1], device="cpu", threads=1)
+    cli.main([*words, *(["--quick"] if "--quick" not in words else [])])
+    table = pd.read_csv(Path("out") / verb / "tables" / f"{ {'evaluate': 'accuracy', 'probe': 'probes'}[verb] }.csv")
+    assert set(table["task"]) == {"remainder-mod7"}
+    assert table["accuracy"].between(0, 1).all()
+    with pytest.raises(SystemExit):
+        cli.main([verb, words[1]])
+    assert "pass task=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_functions_named_in_prose_exist(page, public_names):
+    named = re.findall(r"(?<!`)`(?:[\w.]+\.)?(\w+)\([^`]*\)`", prose(page))
+    assert [name for name in named if name not in public_names] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        headings = re.findall(r"^#+ (.+)$", prose(there), re.M)
+        assert not anchor or anchor in {slugify(heading) for heading in headings}, target
+
+
+def slugify(heading: str) -> str:
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
+    config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
+    listed = [path for entry in config["nav"] for path in entry.values()]
+    assert sorted(listed) == [page.name for page in PAGES]
+
+
+def test_the_site_asks_the_network_for_nothing():
+    config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
+    assert config["theme"]["font"] is False
+    assert not {"extra_javascript", "extra_css"} & set(config)
+    assert not [block.where for page in PAGES for block in blocks(page) if block.language == "mermaid"]

@@ -1,0 +1,91 @@
+"""The tables of vocabulary.md against the library: tokens, sites, columns, categories."""
+
+import numpy as np
+import pytest
+
+from cotinterp.behavior.diagnosis import Category
+from cotinterp.behavior.outcomes import Outcome
+from cotinterp.mechanism.patching import DIRECTIONS
+from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
+from cotinterp.report.schema import SCHEMAS
+from cotinterp.tasks import get_task
+from cotinterp.tasks.task import STRUCTURE
+from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.regimes import regime_names
+from cotinterp.transcripts.render import Transcript, render
+from cotinterp.transcripts.roles import Role
+from tests.docs.pages import REPOSITORY, prose, rows
+
+PAGE = REPOSITORY / "docs" / "vocabulary.md"
+
+
+def table(heading, first_column):
+    """Rows under a heading whose first column is called so."""
+    found = [row.cells for row in rows(PAGE) if row.heading == heading and next(iter(row.cells)) == first_column]
+    assert found, f"no table {first_column!r} under {heading!r}"
+    return found
+
+
+def example(regime) -> Transcript:
+    (problem,) = solve(get_task("digit-sum"), np.array([[3, 4, 5]]))
+    return render(get_task("digit-sum"), problem, regime)
+
+
+def test_every_token_of_the_example_is_named_as_render_names_it():
+    written = [
+        (int(row["position"]), row["symbol"], row["role"], int(row["step"]), int(row["part"]), int(row["value"]))
+        for row in table("Roles", "position")
+    ]
+    tokens = example("cot").tokens
+    assert written == [
+        (i, token.symbol, str(token.role), token.step, token.part, token.value) for i, token in enumerate(tokens)
+    ]
+    assert f"`{example('cot').text}`" in prose(PAGE)
+
+
+def test_the_example_shows_every_role_of_the_regime_and_the_symbols_name_the_rest():
+    shown = {row["role"] for row in table("Roles", "position")} | {row["role"] for row in table("Symbols", "symbol")}
+    assert {str(role) for role in Role} <= shown
+
+
+def test_symbols_are_those_of_the_transcripts_with_their_roles():
+    written = {row["symbol"]: row["role"] for row in table("Symbols", "symbol")}
+    assert sorted(written) == sorted(STRUCTURE)
+    roles = {token.symbol: str(token.role) for token in example("cot").tokens if token.symbol in STRUCTURE}
+    assert {symbol: written[symbol] for symbol in roles} == roles
+
+
+def test_regimes_and_their_responses():
+    written = {row["regime"]: row["response to `<3+4+5>"] for row in table("Regimes", "regime")}
+    assert written == {regime: example(regime).response for regime in regime_names()}
+
+
+def test_sites_hooks_axes_and_which_can_be_written():
+    written = table("Sites", "kind")
+    assert tuple(row["kind"] for row in written) == KINDS
+    for row in written:
+        site = Site(row["kind"], 0)
+        assert row["hook in layer 0"] == site.hook
+        assert row["head axis"] == str(HEAD_AXIS.get(site.kind, "none"))
+        layout = row["layout, all heads"].split()
+        assert "head" not in layout or layout.index("head") in (
+            HEAD_AXIS[site.kind],
+            len(layout) + HEAD_AXIS[site.kind],
+        )
+        assert ("head" in layout) == (site.kind in HEAD_AXIS)
+        if row["can be written"] == "yes":
+            refuse_write(site)
+        else:
+            with pytest.raises(ValueError, match="cannot be written"):
+                refuse_write(site)
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+def test_columns_of_each_table_in_order(name):
+    assert tuple(row["column"] for row in table(f"tables/{name}.csv", "column")) == SCHEMAS[name].columns
+
+
+def test_values_of_columns():
+    assert [row["category"] for row in table("tables/errors.csv", "category")] == [str(one) for one in Category]
+    assert [row["outcome"] for row in table("Outcomes of an edited trace", "outcome")] == [str(one) for one in Outcome]
+    assert tuple(row["direction"] for row in table("Denoise and noise", "direction")) == DIRECTIONS

@@ -1,0 +1,241 @@
+import numpy as np
+import pytest
+import torch
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.interventions import (
+    Edit,
+    InertEditError,
+    ablate_mean,
+    ablate_resample,
+    ablate_zero,
+    derangement,
+    knock_out,
+    patch,
+    run_with,
+    steer,
+)
+from cotinterp.mechanism.sites import KINDS, Site
+
+
+@pytest.fixture
+def other(tokens):
+    """Another batch: every token replaced by the next one of the vocabulary."""
+    return (tokens + 1) % 13
+
+
+@pytest.fixture
+def logits(tiny_model, tokens):
+    with torch.no_grad():
+        return tiny_model(tokens)
+
+
+def read(model, tokens, site):
+    return activations(model, tokens, [site])[site]
+
+
+def hooks_left(model):
+    return [name for name, point in model.hook_dict.items() if point.fwd_hooks]
+
+
+def test_no_edits_no_change(tiny_model, tokens, logits):
+    assert torch.equal(run_with(tiny_model, tokens, []), logits)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "resid_mid"])
+def test_patching_oneself_is_bitwise_nothing(tiny_model, tokens, logits, kind):
+    site = Site(kind, 1)
+    own = patch(site, read(tiny_model, tokens, site), expect_change=False)
+    assert torch.equal(run_with(tiny_model, tokens, [own]), logits)
+
+
+@pytest.mark.parametrize("site", [Site("resid_pre", 0), Site("resid_pre", 1), Site("resid_post", 1)])
+def test_patching_the_whole_stream_gives_the_donor(tiny_model, tokens, other, site):
+    with torch.no_grad():
+        expected = tiny_model(other)
+    assert torch.equal(run_with(tiny_model, tokens, [patch(site, read(tiny_model, other, site))]), expected)
+
+
+def test_patch_at_positions_changes_nothing_before_them(tiny_model, tokens, other, logits):
+    site, positions = Site("resid_pre", 1), torch.tensor([0, 2, 4, 6, 7])
+    donor = read(tiny_model, other, site)
+    gathered = donor[torch.arange(5), positions]
+    patched = run_with(tiny_model, tokens, [patch(site, donor, positions)])
+    assert torch.equal(patched, run_with(tiny_model, tokens, [patch(site, gathered, positions)]))
+    mask = torch.nn.functional.one_hot(positions, 8).bool()
+    assert torch.equal(patched, run_with(tiny_model, tokens, [patch(site, donor, mask)]))
+    for row, position in enumerate(positions.tolist()):
+        assert torch.equal(patched[row, :position], logits[row, :position])
+        assert not torch.equal(patched[row, position], logits[row, position])
+
+
+def test_one_head_is_one_term_of_attn_out(tiny_model, tokens):
+    """Zeroing a head takes z @ W_O of that head out of attn_out, and nothing else."""
+    z, out = read(tiny_model, tokens, Site("z", 1, 2)), Site("attn_out", 1)
+    seen = []
+    reader = Edit(out, lambda current: seen.append(current.clone()) or current, expect_change=False)
+    run_with(tiny_model, tokens, [ablate_zero(Site("z", 1, 2)), reader])
+    with torch.no_grad():
+        expected = read(tiny_model, tokens, out) - z @ tiny_model.W_O[1, 2]
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_edits_of_one_hook_compose_in_order(tiny_model, tokens):
+    site, one = Site("resid_pre", 1), torch.ones(16)
+    both = run_with(tiny_model, tokens, [steer(site, one), steer(site, one, scale=2.0)])
+    torch.testing.assert_close(both, run_with(tiny_model, tokens, [steer(site, one, scale=3.0)]))
+    overwritten = run_with(tiny_model, tokens, [steer(site, one), ablate_zero(site)])
+    assert torch.equal(overwritten, run_with(tiny_model, tokens, [ablate_zero(site)]))
+    heads = [ablate_zero(Site("z", 0, head)) for head in range(4)]
+    assert torch.equal(run_with(tiny_model, tokens, heads), run_with(tiny_model, tokens, [ablate_zero(Site("z", 0))]))
+
+
+def test_steering_one_position(tiny_model, tokens):
+    site, positions = Site("resid_pre", 1), torch.tensor([0, 1, 2, 3, 4])
+    by_hand = read(tiny_model, tokens, site)
+    by_hand[torch.arange(5), positions] += 0.5
+    found = run_with(tiny_model, tokens, [steer(site, torch.full((16,), 0.5), positions)])
+    assert torch.equal(found, run_with(tiny_model, tokens, [patch(site, by_hand)]))
+
+
+def test_means(tiny_model, tokens):
+    site, positions = Site("mlp_out", 0), torch.tensor([1, 1, 2, 3, 7])
+    own = read(tiny_model, tokens, site)
+    per_position = run_with(tiny_model, tokens, [ablate_mean(site, own)])
+    assert torch.equal(per_position, run_with(tiny_model, tokens, [Edit(site, own.mean(0, keepdim=True))]))
+    rows = torch.arange(5)
+    at_a_role = run_with(tiny_model, tokens, [ablate_mean(site, own[rows, positions], positions)])
+    expected = own[rows, positions].mean(0).expand(5, -1)
+    assert torch.equal(at_a_role, run_with(tiny_model, tokens, [Edit(site, expected, positions)]))
+    there = run_with(tiny_model, tokens, [ablate_mean(site, own, positions)])
+    assert torch.equal(there, run_with(tiny_model, tokens, [Edit(site, own.mean(0)[positions], positions)]))
+    with pytest.raises(ValueError, match="no reference"):
+        ablate_mean(site, own[:0])
+
+
+def test_resampling_writes_another_example(tiny_model, tokens):
+    site = Site("resid_pre", 0)
+    own, rng = read(tiny_model, tokens, site), np.random.default_rng(3)
+    order = derangement(5, np.random.default_rng(3))
+    with torch.no_grad():
+        expected = tiny_model(tokens[torch.from_numpy(order)])
+    assert torch.equal(run_with(tiny_model, tokens, [ablate_resample(site, own, rng=rng)]), expected)
+
+
+def test_derangements_move_everything():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 7):
+        orders = np.stack([derangement(n, rng) for _ in range(200)])
+        assert (np.sort(orders, axis=1) == np.arange(n)).all()
+        assert not (orders == np.arange(n)).any()
+    with pytest.raises(ValueError, match="at least two"):
+        derangement(1, rng)
+
+
+def test_knock_out_spreads_attention_over_the_other_keys(tiny_model, tokens):
+    site, keys = Site("pattern", 1, 2), torch.zeros(5, 8, dtype=torch.bool)
+    keys[:, 3] = True
+    before, seen = read(tiny_model, tokens, Site("pattern", 1)), []
+    reader = Edit(site.whole, lambda current: seen.append(current.clone()) or current, expect_change=False)
+    run_with(tiny_model, tokens, [knock_out(site, keys, torch.tensor([5, 5, 5, 6, 7])), reader])
+    row = before[0, 2, 5].clone()
+    row[3] = 0
+    torch.testing.assert_close(seen[0][0, 2, 5], row / row.sum())
+    assert torch.equal(seen[0][0, 2, 4], before[0, 2, 4])
+    assert torch.equal(seen[0][:, 1], before[:, 1])
+    every_head = run_with(tiny_model, tokens, [knock_out(site.whole, keys)])
+    one_by_one = run_with(tiny_model, tokens, [knock_out(Site("pattern", 1, head), keys) for head in range(4)])
+    assert torch.equal(every_head, one_by_one)
+
+
+def test_knock_out_equals_masking_the_scores(tiny_model, tokens):
+    """Renormalizing the pattern is what a mask inside the softmax would have done."""
+    keys = torch.zeros(5, 8, dtype=torch.bool)
+    keys[:, 2] = True
+    seen = []
+    reader = Edit(Site("pattern", 0, 1), lambda current: seen.append(current.clone()) or current, expect_change=False)
+    run_with(tiny_model, tokens, [knock_out(Site("pattern", 0, 1), keys), reader])
+    with torch.no_grad():
+        _, cache = tiny_model.run_with_cache(tokens, names_filter=["blocks.0.attn.hook_q", "blocks.0.attn.hook_k"])
+    q, k = (cache[f"blocks.0.attn.hook_{kind}"][:, :, 1] for kind in "qk")
+    allowed = torch.tril(torch.ones(8, 8, dtype=torch.bool)) & ~keys[:, None]
+    expected = (q @ k.mT / 2).masked_fill(~allowed, -torch.inf).softmax(-1)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_a_query_left_without_keys_attends_to_nothing(tiny_model, tokens):
+    first = torch.zeros(5, 8, dtype=torch.bool)
+    first[:, 0] = True
+    logits = run_with(tiny_model, tokens, [knock_out(Site("pattern", 0), first)])
+    assert torch.isfinite(logits).all()
+    with pytest.raises(ValueError, match="knocked out at the pattern, not at L0.z"):
+        knock_out(Site("z", 0), first)
+
+
+def test_an_edit_that_changes_nothing_raises(tiny_model, tokens):
+    site = Site("attn_out", 0)
+    own = read(tiny_model, tokens, site)
+    with pytest.raises(
+        InertEditError, match=r"L0.attn_out fired 1x and changed no value.*\['L1.z', 'L0.attn_out'\] of 2"
+    ):
+        run_with(tiny_model, tokens, [ablate_zero(Site("z", 1)), patch(site, own)])
+    nowhere = torch.zeros(5, 8, dtype=torch.bool)
+    with pytest.raises(InertEditError, match="changed no value"):
+        run_with(tiny_model, tokens, [Edit(site, torch.ones(16), nowhere)])
+
+
+def test_an_edit_that_does_not_fire_raises_even_as_a_baseline(tiny_model, tokens):
+    class Skips:
+        """A model whose second block is never reached."""
+
+        cfg, training, run_with_cache = tiny_model.cfg, False, tiny_model.run_with_cache
+
+        def hooks(self, fwd_hooks):
+            return tiny_model.hooks(fwd_hooks=[hook for hook in fwd_hooks if "blocks.1" not in hook[0]])
+
+        def __call__(self, tokens):
+            return tiny_model(tokens)
+
+    edits = [ablate_zero(Site("z", 0)), Edit(Site("z", 1), torch.zeros(()), expect_change=False)]
+    with pytest.raises(InertEditError, match=r"L1.z did not fire.*blocks.1.attn.hook_z.*Fired: \['L0.z'\] of 2 edits"):
+        run_with(Skips(), tokens, edits)
+
+
+def test_the_model_is_left_as_it_was(tiny_model, tokens, logits):
+    def explode(current):
+        raise RuntimeError(f"inside, at {tuple(current.shape)}")
+
+    run_with(tiny_model, tokens, [ablate_zero(Site("z", 0))])
+    assert not hooks_left(tiny_model)
+    with pytest.raises(RuntimeError, match="inside"):
+        run_with(tiny_model, tokens, [ablate_zero(Site("z", 0)), Edit(Site("z", 1), explode)])
+    assert not hooks_left(tiny_model)
+    with torch.no_grad():
+        assert torch.equal(tiny_model(tokens), logits)
+
+
+def test_hooks_of_the_user_stay(make_tiny, tokens):
+    model, seen = make_tiny(), []
+    model.add_hook("blocks.0.hook_resid_post", lambda _, hook: seen.append(hook.name))
+    run_with(model, tokens, [ablate_zero(Site("z", 0))])
+    assert len(seen) == 1
+    assert len(hooks_left(model)) >= 1
+
+
+def test_compatibility_mode_applies_an_edit_once(make_tiny, tokens):
+    """There a hook is known under two names; a steering vector must not be added twice."""
+    model, site, one = make_tiny(), Site("resid_pre", 1), torch.ones(16)
+    expected = run_with(model, tokens, [steer(site, one)])
+    model.enable_compatibility_mode(no_processing=True)
+    torch.testing.assert_close(run_with(model, tokens, [steer(site, one)]), expected)
+
+
+def test_refusals(tiny_model, make_tiny, tokens):
+    with pytest.raises(ValueError, match="cannot be written"):
+        ablate_zero(Site("resid_mid", 0))
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        run_with(tiny_model, tokens, [ablate_zero(Site("z", 2))])
+    with pytest.raises(ValueError, match="train mode"):
+        run_with(make_tiny().train(), tokens, [ablate_zero(Site("z", 0))])
+    with pytest.raises(ValueError, match=r"shape \(3,\) does not fit L0.mlp_out"):
+        run_with(tiny_model, tokens, [Edit(Site("mlp_out", 0), torch.ones(3))])

@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+from cotinterp.mechanism.model import HookedModel, require_eval
+
+
+def test_a_bridge_is_a_hooked_model_and_a_plain_module_is_not(tiny_model):
+    assert isinstance(tiny_model, HookedModel)
+    assert not isinstance(torch.nn.Linear(2, 2), HookedModel)
+
+
+def test_train_mode_is_refused_and_eval_accepted(make_tiny):
+    model = make_tiny().train()
+    with pytest.raises(ValueError, match=r"train mode.*model.eval\(\)"):
+        require_eval(model)
+    require_eval(model.eval())

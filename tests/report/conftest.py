@@ -1,0 +1,223 @@
+"""Tables as a run of two tasks and two regimes leaves them, from a seeded generator: a report needs no more."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotinterp.report import AttentionView, Manifest, ReportInputs, RunKey
+from cotinterp.results.intervals import wilson
+
+LAYERS, HEADS, TASKS, REGIMES, KS = 4, 4, ("digit-sum", "s3"), ("direct", "cot"), range(2, 7)
+LABELS = ("total reader", "operand reader", "mixed")
+
+
+def transcript(regime: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
+    """Tokens, roles and steps of `<3+4+5>` with its response: 7 and 12, the 12 in two characters."""
+    tokens = [("<", "prompt_start", -1)]
+    for index, digit in enumerate("345"):
+        tokens += [("+", "operator", index)] if index else []
+        tokens.append((digit, "operand", index))
+    tokens.append((">", "prompt_end", -1))
+    if regime == "cot":
+        tokens.append(("{", "trace_start", -1))
+        for step, (previous, operand, total) in enumerate((("3", "4", "7"), ("7", "5", "12")), start=1):
+            tokens += [(";", "step_end", step - 1)] if step > 1 else []
+            tokens += [
+                (previous, "previous_total", step),
+                ("+", "step_operator", step),
+                (operand, "step_operand", step),
+            ]
+            tokens += [("=", "equals", step), *((character, "total", step) for character in total)]
+        tokens.append(("}", "trace_end", -1))
+    tokens += [("1", "answer", 2), ("2", "answer", 2), ("#", "end", -1)]
+    symbols, roles, steps = zip(*tokens, strict=True)
+    return symbols, roles, steps
+
+
+def places(regime: str) -> list[tuple[str, int]]:
+    """The distinct (role, step) of the transcript in reading order."""
+    _, roles, steps = transcript(regime)
+    return list(dict.fromkeys(zip(roles, steps, strict=True)))
+
+
+def _runs() -> list[dict[str, object]]:
+    return [{"task": task, "regime": regime, "seed": 0} for task in TASKS for regime in REGIMES]
+
+
+def _accuracy(rng: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for run in _runs():
+        for split in ("heldout", "train"):
+            for k in KS:
+                n = min(1000, 20 * 4**k // 3)
+                share = 0.99 if run["regime"] == "cot" else 0.95 - 0.13 * (k - 2) + 0.03 * (split == "train")
+                correct = int(rng.binomial(n, share))
+                low, high = wilson(correct, n)
+                measured = {"n": n, "correct": correct, "accuracy": correct / n, "ci_low": low, "ci_high": high}
+                rows.append(run | {"split": split, "k": k} | measured)
+    return pd.DataFrame(rows)
+
+
+def _errors(rng: np.random.Generator) -> pd.DataFrame:
+    faults = {"direct": ("wrong_answer", "never_ended")}
+    cot = (
+        "correct_with_faulty_trace",
+        "arithmetic_slip",
+        "copied_wrong_total",
+        "wrong_number_of_steps",
+        "malformed_trace",
+    )
+    rows = []
+    for run in _runs():
+        for k in KS:
+            names = faults.get(str(run["regime"]), cot)
+            counts = rng.integers(0, 6 * k if run["regime"] == "cot" else 90 * k, size=len(names))
+            total = 1000
+            rows.append(
+                run | {"k": k, "category": "correct", "count": total - counts.sum(), "share": 1 - counts.sum() / total}
+            )
+            rows += [
+                run | {"k": k, "category": name, "count": count, "share": count / total}
+                for name, count in zip(names, counts, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _trace_edits(rng: np.random.Generator) -> pd.DataFrame:
+    shares = {"substitute_total": (0.9, 0.06), "none": (0.98, 0.0), "shuffled_target": (0.04, 0.05)}
+    rows = []
+    for run in (run for run in _runs() if run["regime"] == "cot"):
+        for edit, (follows, ignores) in shares.items():
+            for step in range(1, 6):
+                counts = rng.multinomial(600, (follows, ignores, 1 - follows - ignores))
+                for outcome, count in zip(("follows", "ignores", "other"), counts, strict=True):
+                    if edit == "none" and outcome == "ignores":
+                        continue
+                    low, high = wilson(int(count), 600)
+                    measured = {"n": 600, "rate": count / 600, "ci_low": low, "ci_high": high}
+                    rows.append(run | {"edit": edit, "step": step, "outcome": outcome} | measured)
+    return pd.DataFrame(rows)
+
+
+def _probes(rng: np.random.Generator) -> pd.DataFrame:
+    sites = [(-1, "input"), *((layer, "resid_pre") for layer in range(LAYERS)), (LAYERS - 1, "resid_post")]
+    rows = []
+    for run in _runs():
+        for role, step in places(str(run["regime"])):
+            for model in ("trained", "untrained"):
+                for layer, site in sites if model == "trained" else sites[1:]:
+                    for target in (1, 2):
+                        if role in ("total", "answer") and step == target:
+                            continue
+                        accuracy = float(
+                            np.clip(rng.normal(0.2 + 0.15 * layer * (model == "trained"), 0.08), 0.01, 0.99)
+                        )
+                        control = float(rng.uniform(0.02, 0.1))
+                        low, high = wilson(round(accuracy * 400), 400)
+                        cell = {"model": model, "layer": layer, "site": site, "role": role, "step": step}
+                        size = {"target": f"s_{target}", "n_train": 1600, "n_test": 400}
+                        found = {"accuracy": accuracy, "control_accuracy": control, "selectivity": accuracy - control}
+                        rows.append(run | cell | size | found | {"chance": 0.05, "ci_low": low, "ci_high": high})
+    return pd.DataFrame(rows)
+
+
+def _patching(rng: np.random.Generator) -> pd.DataFrame:
+    kinds = [("resid_pre", None), ("attn_out", None), ("mlp_out", None), *(("z", head) for head in range(HEADS))]
+    rows = []
+    for run in _runs():
+        for pair in ("operand 1", "written_total 1") if run["regime"] == "cot" else ("operand 1",):
+            for direction in ("denoise", "noise"):
+                shared = run | {"pair": pair, "direction": direction, "metric": "logit_diff", "n": 64}
+                for baseline, effect in (("self", 0.0), ("full", 1.0), ("random_donor", 0.02)):
+                    cell = {"site": baseline, "layer": 0, "head": None, "role": "all", "step": -1}
+                    rows.append(shared | cell | {"effect": effect, "ci_low": effect, "ci_high": effect})
+                for kind, head in kinds:
+                    for layer in range(LAYERS):
+                        site = f"L{layer}.{kind}" if head is None else f"L{layer}H{head}.{kind}"
+                        for role, step in places(str(run["regime"])):
+                            effect = float(np.clip(rng.normal(0.0, 0.25), -0.4, 1.1))
+                            cell = {"site": site, "layer": layer, "head": head, "role": role, "step": step}
+                            rows.append(
+                                shared | cell | {"effect": effect, "ci_low": effect - 0.05, "ci_high": effect + 0.05}
+                            )
+    return pd.DataFrame(rows)
+
+
+def _heads(rng: np.random.Generator) -> pd.DataFrame:
+    rows = [
+        run
+        | {"layer": layer, "head": head, "attribution": rng.normal(), "ablation_effect": rng.normal(0.2, 0.3)}
+        | {"attention_to_previous_total": rng.uniform(), "attention_to_next_operand": rng.uniform()}
+        | {"label": LABELS[(layer * HEADS + head) % 3]}
+        for run in _runs()
+        for layer in range(LAYERS)
+        for head in range(HEADS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _budget() -> pd.DataFrame:
+    rows = [
+        (task, regime, k, LAYERS, k - 1, int(np.ceil(np.log2(k))), tokens, tokens * LAYERS, slots)
+        for task in TASKS
+        for regime in REGIMES
+        for k in KS
+        for tokens, slots in [(2.6, 4.0) if regime == "direct" else (8.0 * k - 4, 32.0 * k - 26)]
+    ]
+    columns = [
+        "task",
+        "regime",
+        "k",
+        "n_layers",
+        "additions",
+        "tree_levels",
+        "response_tokens",
+        "layer_operations",
+        "slots_before_answer",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _view(run: dict[str, object], rng: np.random.Generator) -> AttentionView:
+    tokens, roles, steps = transcript(str(run["regime"]))
+    raw = rng.exponential(size=(LAYERS, HEADS, len(tokens), len(tokens))) ** 2
+    patterns = np.tril(raw)
+    key = RunKey(str(run["task"]), str(run["regime"]), 0)
+    return AttentionView(key, tokens, roles, steps, patterns / patterns.sum(-1, keepdims=True))
+
+
+def _manifest() -> Manifest:
+    spec = {"k_min": 2, "k_max": 6, "n_train": 3000, "model": {"n_layers": LAYERS, "d_model": 128}, "seed": 0}
+    specs = {f"{run['task']}-{run['regime']}-0f0f0f0f": run | spec for run in _runs()}
+    return Manifest(
+        command="cotinterp reproduce --out out/example",
+        specs=specs,
+        seeds=[0],
+        weight_hashes=dict.fromkeys(specs, "a3" * 32),
+        data_hashes=dict.fromkeys(specs, "b4" * 32),
+        versions={"python": "3.11.2", "torch": "2.13.0", "transformer-lens": "4.3.0", "cotinterp": None},
+        git_revision="c5" * 20,
+        git_dirty=True,
+        platform="Linux-6.1-x86_64",
+        cpu_count=2,
+        threads=2,
+        wall_time_seconds=321.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def inputs() -> ReportInputs:
+    """Two tasks by two regimes, every table, with attention and manifest."""
+    rng = np.random.default_rng(0)
+    tables = {
+        "accuracy": _accuracy(rng),
+        "errors": _errors(rng),
+        "trace_edits": _trace_edits(rng),
+        "probes": _probes(rng),
+        "patching": _patching(rng),
+        "heads": _heads(rng),
+        "budget": _budget(),
+        "label_rules": pd.DataFrame({"label": LABELS[:2], "rule": ["mass > 0.5 on <the total>", "mass > 0.5"]}),
+    }
+    rules = dict(zip(LABELS[:2], ["mass > 0.5 on <the total>", "mass > 0.5"], strict=True))
+    return ReportInputs(tables, tuple(_view(run, rng) for run in _runs()), _manifest(), rules)

@@ -1,0 +1,124 @@
+"""Probe and patching heatmaps: each cell stands where its row says, in the transcript's order, with its symbol."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from cotinterp.report import ReportInputs, RunKey, patching_figures, probe_figures
+from cotinterp.report.patching import is_cell, primary_metric
+from cotinterp.report.places import Place, axis_labels, reading_order, symbols_of
+
+COT = RunKey("s3", "cot", 0)
+
+
+def figures(inputs: ReportInputs) -> dict[str, go.Figure]:
+    made = [*probe_figures(inputs.tables["probes"], symbols=inputs.symbols)]
+    made += patching_figures(inputs.tables["patching"], symbols=inputs.symbols)
+    return {figure.name: figure.figure for figure in made}
+
+
+def panel(figure: go.Figure, title: str) -> go.Heatmap:
+    (number,) = (i for i, note in enumerate(figure.layout.annotations) if note.text == title)
+    return figure.data[number]
+
+
+def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(inputs: ReportInputs) -> None:
+    drawn = panel(figures(inputs)["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
+    rows = inputs.tables["probes"].query("task == 's3' and regime == 'cot' and model == 'trained' and target == 's_2'")
+    for layer, site, role, step in (
+        (2, "resid_pre", "equals", 1),
+        (3, "resid_post", "step_operand", 2),
+        (-1, "input", "operand", 0),
+    ):
+        cell = rows.query("layer == @layer and site == @site and role == @role and step == @step")
+        y = list(drawn.y).index(site if layer < 0 else f"L{layer}.{site}")
+        x = [label.split("  ")[0] for label in drawn.x].index(Place(role, step).words)
+        assert drawn.z[y][x] == pytest.approx(cell["selectivity"].item(), abs=1e-6)
+
+
+def test_cells_that_were_not_probed_are_empty_and_not_zero(inputs: ReportInputs) -> None:
+    drawn = panel(figures(inputs)["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
+    column = [label.split("  ")[0] for label in drawn.x].index("total 2")
+    assert np.isnan(np.asarray(drawn.z)[:, column]).all()
+
+
+def test_deeper_layers_stand_above_and_the_input_baseline_below(inputs: ReportInputs) -> None:
+    made = figures(inputs)
+    rows = list(made["probes-s3-cot-0-accuracy"].data[0].y)
+    assert rows == ["L3.resid_post", "L3.resid_pre", "L2.resid_pre", "L1.resid_pre", "L0.resid_pre", "input"]
+    heads = list(made["patching-s3-cot-0-operand 1-heads"].data[0].y)
+    assert (heads[0], heads[-1], len(heads)) == ("L3H3", "L0H0", 16)
+    assert made["probes-s3-cot-0-accuracy"].layout.yaxis.autorange == "reversed"
+
+
+def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(inputs: ReportInputs) -> None:
+    made = figures(inputs)
+    rows = inputs.tables["patching"].query("task == 's3' and regime == 'cot' and pair == 'written_total 1'")
+    for name, title, row, site, direction in (
+        ("layers", "<b>mlp_out</b>, noise (corrupted into clean)", "L2", "L2.mlp_out", "noise"),
+        ("heads", "<b>z</b>, denoise (clean into corrupted)", "L1H3", "L1H3.z", "denoise"),
+    ):
+        drawn = panel(made[f"patching-s3-cot-0-written_total 1-{name}"], title)
+        cell = rows[(rows["site"] == site) & (rows["direction"] == direction)].query("role == 'total' and step == 1")
+        x = [label.split("  ")[0] for label in drawn.x].index("total 1")
+        assert drawn.z[list(drawn.y).index(row)][x] == pytest.approx(cell["effect"].item(), abs=1e-6)
+        assert drawn.customdata[list(drawn.y).index(row)][x][2] == 64
+
+
+def test_places_stand_in_reading_order_with_the_symbols_of_the_example(inputs: ReportInputs) -> None:
+    labels = list(figures(inputs)["patching-s3-cot-0-operand 1-layers"].data[0].x)
+    assert labels[:4] == [
+        "prompt start  <b>&lt;</b>",
+        "operand 0  <b>3</b>",
+        "operator 1  <b>+</b>",
+        "operand 1  <b>4</b>",
+    ]
+    assert "total 2  <b>12</b>" in labels
+    assert labels[-1] == "end  <b>#</b>"
+
+
+def test_the_color_scale_is_symmetric_around_zero(inputs: ReportInputs) -> None:
+    axis = figures(inputs)["patching-s3-cot-0-operand 1-layers"].layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (-1, 1)
+
+
+def test_baselines_are_not_cells(inputs: ReportInputs) -> None:
+    frame = inputs.tables["patching"]
+    assert set(frame.loc[~is_cell(frame), "site"]) == {"self", "full", "random_donor"}
+
+
+def test_the_logit_difference_is_the_metric_that_is_shown() -> None:
+    assert primary_metric(pd.DataFrame({"metric": ["kl", "logit_diff", "accuracy"]})) == "logit_diff"
+    assert primary_metric(pd.DataFrame({"metric": ["kl", "accuracy"]})) == "kl"
+
+
+def test_two_numbers_for_one_cell_are_refused(inputs: ReportInputs) -> None:
+    frame = inputs.tables["patching"]
+    twice = pd.concat([frame, frame[is_cell(frame)].head(1)])
+    with pytest.raises(ValueError, match="more than one value"):
+        patching_figures(twice)
+
+
+def test_long_transcripts_put_all_panels_in_one_column(inputs: ReportInputs) -> None:
+    frame = inputs.tables["probes"].query("task == 's3' and regime == 'direct'")
+    longer = pd.concat([frame.assign(step=frame["step"] + 10 * repeat) for repeat in range(4)])
+    assert len(reading_order(longer)) > 22
+    narrow, wide = (probe_figures(table)[0].figure for table in (frame, longer))
+    assert narrow.data[1].xaxis == "x2"
+    assert narrow.data[1].yaxis == "y2"
+    assert narrow.layout.yaxis2.domain == narrow.layout.yaxis.domain
+    assert wide.layout.yaxis2.domain != wide.layout.yaxis.domain
+
+
+def test_labels_are_distinct_and_escape_what_would_be_markup() -> None:
+    places = (Place("total", 1), Place("total", 2), Place("end", -1))
+    labels = axis_labels(places, {places[0]: "<b>", places[2]: "#"})
+    assert labels == ["total 1  <b>&lt;b&gt;</b>", "total 2", "end  <b>#</b>"]
+
+
+def test_characters_of_one_total_are_joined() -> None:
+    assert symbols_of(("1", "2", ";"), ("total", "total", "step_end"), (2, 2, 2)) == {
+        Place("total", 2): "12",
+        Place("step_end", 2): ";",
+    }

@@ -1,0 +1,178 @@
+"""The page: self-contained, complete, honest about what is missing, and the same again from what was stored."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cotinterp.report import SCHEMAS, ReportInputs, build_report, rebuild_report, write_report
+from cotinterp.report.texts import TEXTS
+
+
+class Resources(HTMLParser):
+    """What a browser would load or could be sent to, and all text outside scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.scripts = 0
+        self.text: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag if tag in ("script", "style") else ""
+        self.scripts += tag == "script"
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.text.append(data)
+
+
+def parsed(page: str) -> Resources:
+    parser = Resources()
+    parser.feed(page)
+    return parser
+
+
+@pytest.fixture(scope="module")
+def page(inputs: ReportInputs) -> str:
+    return build_report(inputs)
+
+
+def test_nothing_is_loaded_from_anywhere(page: str) -> None:
+    links = parsed(page).links
+    outside = [
+        link for link in links if not link.startswith(("#", "data:,", "tables/", "attention.json", "manifest.json"))
+    ]
+    assert outside == []
+    assert "default-src 'none'" in page
+    assert "@import" not in page.split("</style>")[0]
+    assert "url(" not in page.split("</style>")[0]
+
+
+def test_each_library_is_in_the_page_once_and_the_page_stays_small(page: str) -> None:
+    assert page.count("var CircuitsVis=") == 1
+    assert len(re.findall(r"plotly\.js v\d", page)) == 1
+    assert len(page) < 20_000_000
+
+
+def test_every_section_has_its_question_reading_limits_and_numbers(page: str) -> None:
+    text = " ".join("".join(parsed(page).text).split())
+    for name, words in TEXTS.items():
+        for part in (words["title"], words["question"], words["reading"], words["limits"]):
+            assert " ".join(part.split()) in text, (name, part)
+    for name in set(SCHEMAS) - {"label_rules"}:
+        assert f'<a href="tables/{name}.csv" download>' in page
+
+
+def test_sections_stand_in_order_and_the_contents_lead_to_each(page: str) -> None:
+    parser = parsed(page)
+    order = [
+        "run",
+        "found",
+        "accuracy",
+        "budget",
+        "errors",
+        "trace_edits",
+        "probes",
+        "patching",
+        "heads",
+        "attention",
+        "made",
+    ]
+    assert [name for name in parser.ids if name in order] == order
+    assert [link for link in parser.links if link.startswith("#")][: len(order)] == [f"#{name}" for name in order]
+    assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_specs_hashes_and_command_are_shown(page: str, inputs: ReportInputs) -> None:
+    text = "".join(parsed(page).text)
+    for expected in (
+        "model.d_model",
+        "a3" * 32,
+        "b4" * 32,
+        "cotinterp reproduce --out out/example",
+        "with uncommitted changes",
+    ):
+        assert expected in text
+
+
+def test_plotly_is_told_not_to_offer_its_makers_server(page: str) -> None:
+    configs = re.findall(r'"showSendToCloud":\s*(\w+)', page.split("</head>")[1])
+    assert set(configs) == {"false"}
+    assert "cloud.plotly.com" not in page.split("</head>")[1]
+
+
+def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: ReportInputs) -> None:
+    small = {
+        name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "task" in frame else frame
+        for name, frame in inputs.tables.items()
+    }
+    for name in set(SCHEMAS) - {"label_rules"}:
+        tables = {other: frame for other, frame in small.items() if other != name}
+        page = build_report(ReportInputs(tables, inputs.attention[:1], inputs.manifest))
+        assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
+        assert page.count('class="note"') == 1
+
+
+def test_a_report_of_nothing_is_only_notes_and_carries_no_library(inputs: ReportInputs) -> None:
+    page = build_report(ReportInputs({}))
+    assert page.count('class="note"') == 3 + len(TEXTS)
+    assert len(page) < 40_000
+    empty = {name: frame.head(0) for name, frame in inputs.tables.items()}
+    assert build_report(ReportInputs(empty)) == page
+
+
+def test_names_from_tables_and_specs_cannot_become_markup(inputs: ReportInputs) -> None:
+    evil = "<img src=http://example.invalid/x onerror=alert(1)>"
+    tables = {
+        name: frame.replace({"task": {"s3": evil}}) if "task" in frame else frame
+        for name, frame in inputs.tables.items()
+    }
+    assert inputs.manifest is not None
+    manifest = replace(inputs.manifest, command=evil, specs={evil: {"task": evil}})
+    del tables["label_rules"]
+    page = build_report(ReportInputs(tables, inputs.attention, manifest, {"mixed": evil}))
+    body = page.split("</head>")[1]
+    assert evil not in body
+    assert not [link for link in parsed(page).links if "example.invalid" in link]
+
+
+def test_equal_inputs_give_equal_pages(inputs: ReportInputs, page: str) -> None:
+    assert build_report(inputs) == page
+
+
+def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, inputs: ReportInputs) -> None:
+    written = write_report(inputs, tmp_path)
+    assert written[0] == tmp_path / "report.html"
+    assert {path.relative_to(tmp_path).as_posix() for path in written} == {
+        "report.html", "attention.json", "manifest.json", *(f"tables/{name}.csv" for name in SCHEMAS)
+    }  # fmt: skip
+    first = written[0].read_text()
+    for link in parsed(first).links:
+        assert link.startswith(("#", "data:")) or (tmp_path / link).is_file()
+    written[0].unlink()
+    assert rebuild_report(tmp_path).read_text() == first
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="out"):
+        write_report(ReportInputs({}), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_several_seeds_share_a_color_and_are_named(inputs: ReportInputs) -> None:
+    frame = inputs.tables["accuracy"]
+    page = build_report(ReportInputs({"accuracy": pd.concat([frame, frame.assign(seed=1)])}))
+    assert "means of 2 cot and 2 direct models" in page

@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from cotinterp.results import Result, with_labels
+from cotinterp.results.plots import lines
+
+TABLE = pd.DataFrame({"k": [2, 3], "accuracy": [1.0, 1 / 3], "note": ["all, of them", None]})
+
+
+@dataclass(frozen=True)
+class Accuracy(Result):
+    table: pd.DataFrame
+
+    def frame(self) -> pd.DataFrame:
+        return with_labels(self.table, {"task": "digit-sum", "seed": 0})
+
+    def figure(self) -> go.Figure:
+        return lines(self.table, x="k", y="accuracy", title="Accuracy of <prompt>")
+
+
+def test_save_writes_the_table_and_a_page_of_its_own(tmp_path: Path) -> None:
+    table, page = Accuracy(TABLE).save(tmp_path / "out", "accuracy")
+    assert (table, page) == (tmp_path / "out/tables/accuracy.csv", tmp_path / "out/figures/accuracy.html")
+    assert table.read_text() == (
+        'task,seed,k,accuracy,note\ndigit-sum,0,2,1.0,"all, of them"\ndigit-sum,0,3,0.3333333333333333,\n'
+    )
+    html = page.read_text()
+    assert "plotly.js v" in html
+    assert "<script src" not in html
+    assert "cdn.plot.ly/plotly" not in html
+
+
+def test_equal_results_make_equal_files(tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in Accuracy(TABLE).save(tmp_path / "a", "accuracy")]
+    second = [path.read_bytes() for path in Accuracy(TABLE).save(tmp_path / "b", "accuracy")]
+    assert first == second
+
+
+@pytest.mark.browser
+def test_the_page_draws_itself_without_a_network(tmp_path: Path, opened: Callable[[Path], str]) -> None:
+    _, page = Accuracy(TABLE).save(tmp_path, "accuracy")
+    document = opened(page)
+    drawing = document[document.index('class="main-svg"') :]
+    assert "Accuracy of &lt;prompt&gt;" in drawing
+    assert drawing.count('class="point"') == len(TABLE)
+    assert 'class="main-svg"' not in page.read_text()
+
+
+def test_a_figure_that_fails_leaves_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no rows"):
+        Accuracy(TABLE[:0]).save(tmp_path, "accuracy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("kept")
+    with pytest.raises(NotADirectoryError, match="out is a file"):
+        Accuracy(TABLE).save(tmp_path / "out", "accuracy")
+    assert (tmp_path / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/accuracy"])
+def test_names_do_not_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is not a file name"):
+        Accuracy(TABLE).save(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_come_first_and_leave_the_frame_alone() -> None:
+    labeled = with_labels(TABLE, {"task": "s3", "seed": 4})
+    assert list(labeled) == ["task", "seed", "k", "accuracy", "note"]
+    assert labeled["task"].tolist() == ["s3", "s3"]
+    assert labeled["seed"].tolist() == [4, 4]
+    assert list(TABLE) == ["k", "accuracy", "note"]
+    assert list(with_labels(TABLE[:0], {"task": "s3"})) == ["task", "k", "accuracy", "note"]
+
+
+def test_a_label_may_not_hide_a_column() -> None:
+    with pytest.raises(ValueError, match=r"columns \['k'\] already"):
+        with_labels(TABLE, {"task": "s3", "k": 4})
+
+
+def test_the_three_verbs_are_asked_of_every_result() -> None:
+    class Halfway(Result):
+        def frame(self) -> pd.DataFrame:
+            return TABLE
+
+    with pytest.raises(TypeError, match="figure"):
+        Halfway()  # type: ignore[abstract]
+
+
+def test_importing_results_loads_neither_plots_nor_tables() -> None:
+    """What `cotinterp --help` waits for."""
+    loaded = "import sys, cotinterp.results; print({'pandas', 'plotly', 'scipy', 'torch'} & set(sys.modules))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout == "set()\n"
