@@ -43,6 +43,7 @@ def patch_sweep(
     direction: str = "denoise",
     metrics: Sequence[str] = ("logit_diff", "probability", "accuracy"),
     unrelated_donor: bool = False,
+    require_gap: bool = True,
     batch_size: int | None = None,
     seed: int = 0,
     labels: Mapping[str, str | int] | None = None,
@@ -51,13 +52,14 @@ def patch_sweep(
 
     The first of `metrics` is primary; all are measured on the same runs. `unrelated_donor` is the control of a whole
     sweep: donors are other examples' runs (same layout), while effects stay normalized by the own donor's gap, so a
-    cell whose effect is the same with an unrelated donor holds nothing about this pair. `batch_size` bounds the
-    sequences of one forward pass: small batches are stacked, several cells to a pass. `seed` draws unrelated donors
-    and bootstraps. `labels` (task, regime, seed) go in front of the table.
+    cell whose effect is the same with an unrelated donor holds nothing about this pair. `require_gap=False` keeps the
+    sweep of a model that does not tell clean from corrupted: its effects are missing and their n is 0. `batch_size`
+    bounds the sequences of one forward pass: small batches are stacked, several cells to a pass. `seed` draws unrelated
+    donors and bootstraps. `labels` (task, regime, seed) go in front of the table.
 
     Baselines of every sweep, at `resid_pre` of layer 0 at all positions: `self` (the recipient's own activations:
-    exactly 0), `full` (the donor's: exactly 1), `random_donor` (another example's; breaking a run at random does not
-    give 0 but about the half, where a logit difference of 0 lies). Cells where donor and recipient agree bit for bit
+    exactly 0), `full` (the donor's: exactly 1), `random_donor` (another example's whole first resid_pre: it breaks the
+    run, and what is left need not be 0). Cells where donor and recipient agree bit for bit
     are 0 without a run.
 
     ValueError: a model in train mode, unknown kinds, directions or metrics, no pair with a gap, or a sweep in which
@@ -97,7 +99,7 @@ def patch_sweep(
         pair=contrast.pair + (" (unrelated donor)" if unrelated_donor else ""),
         labels=dict(labels or {}),
         seed=seed,
-    ).checked()
+    ).checked(require_gap=require_gap)
 
 
 def _rows_at_once(model: HookedModel, contrast: Contrast) -> int:

@@ -47,10 +47,12 @@ class PatchingResult(Result):
         """Names of the metrics, the primary one first."""
         return tuple(self.measured.gaps)
 
-    def checked(self) -> "PatchingResult":
-        """This result. ValueError if it is one of nothing: no gap in the primary metric, or no cell changed it."""
+    def checked(self, *, require_gap: bool = True) -> "PatchingResult":
+        """This result. ValueError if it is one of nothing: no cell changed the primary metric, or (unless told not to
+        ask) that metric has no gap to normalize by."""
         primary = self.metrics[0]
-        self.effects(primary)
+        if require_gap:
+            self.effects(primary)
         if not self.measured.ran.any():
             raise ValueError(
                 f"donor and recipient agree bit for bit at every place of the sweep ({list(self.addresses)}): what was "

@@ -200,7 +200,7 @@ def _patch(run: Run, budget: Budget) -> Results:
         contrast = Contrast.from_pairs(pairs)
         for direction in DIRECTIONS:
             results[f"patching-{name}-{direction}"] = patch_sweep(
-                run.model, contrast, heads=True, direction=direction, labels=run.labels
+                run.model, contrast, heads=True, direction=direction, require_gap=False, labels=run.labels
             )
     return {"patching": results}
 

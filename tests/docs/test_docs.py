@@ -30,7 +30,7 @@ def ids(path: Path) -> str:
 
 @pytest.fixture
 def no_progress(monkeypatch):
-    """Importing TransformerLens or writing a progress bar is no part of parsing a command."""
+    """A progress bar is no part of parsing a command."""
     monkeypatch.setattr("cotinterp.training.progress.rich_progress", lambda _: contextlib.nullcontext())
 
 
@@ -126,13 +126,13 @@ def test_runs_that_a_page_names_are_runs_that_it_trains_or_reference_runs(page, 
 def test_the_task_of_the_page_trains_and_the_instruments_take_it(verb, desk, parsed, monkeypatch, capsys):
     write_files(NEW_TASK, desk())
     specs = {spec.slug: spec for spec in trained_on(NEW_TASK, parsed)}
-    monkeypatch.undo()
-    monkeypatch.chdir(desk())
+    monkeypatch.undo()  # from here on commands do their work
+    desk()
     (words,) = [words[1:] for _, words in commands(NEW_TASK) if words[:2] == ["cotinterp", verb]]
     spec = tiny(specs[words[1]]).model_copy(update={"k_max": 3})
     train(spec, directory=Path("checkpoints") / words[1], device="cpu", threads=1)
     cli.main([*words, *(["--quick"] if "--quick" not in words else [])])
-    table = pd.read_csv(Path("out") / verb / "tables" / f"{ {'evaluate': 'accuracy', 'probe': 'probes'}[verb] }.csv")
+    table = pd.read_csv(Path("out") / verb / "tables" / WRITTEN[verb])
     assert set(table["task"]) == {"remainder-mod7"}
     assert table["accuracy"].between(0, 1).all()
     with pytest.raises(SystemExit):

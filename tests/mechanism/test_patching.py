@@ -199,3 +199,16 @@ def test_runs_that_the_model_does_not_tell_apart_are_refused(tiny_model, contras
     same = Contrast(contrast.clean, contrast.clean, contrast.at, contrast.answer, contrast.foil, contrast.places)
     with pytest.raises(ValueError, match="none of 5 pairs has a gap"):
         patch_sweep(tiny_model, same)
+
+
+def test_a_sweep_without_a_gap_can_be_kept_and_says_that_nothing_was_measured(tiny_model, contrast):
+    """Every pair stands twice, once with answer and foil exchanged: the gaps cancel exactly."""
+    twice = contrast.select(torch.arange(5).repeat(2))
+    answer = torch.cat([contrast.answer, contrast.foil])
+    foil = torch.cat([contrast.foil, contrast.answer])
+    cancel = Contrast(twice.clean, twice.corrupted, twice.at, answer, foil, twice.places)
+    with pytest.raises(ValueError, match="cancel"):
+        patch_sweep(tiny_model, cancel, metrics=("logit_diff",))
+    table = patch_sweep(tiny_model, cancel, metrics=("logit_diff",), require_gap=False).frame()
+    assert table["effect"].isna().all()
+    assert (table["n"] == 0).all()

@@ -47,7 +47,7 @@ def test_deeper_layers_stand_above_and_the_input_baseline_below(inputs: ReportIn
     made = figures(inputs)
     rows = list(made["probes-s3-cot-0-accuracy"].data[0].y)
     assert rows == ["L3.resid_post", "L3.resid_pre", "L2.resid_pre", "L1.resid_pre", "L0.resid_pre", "input"]
-    heads = list(made["patching-s3-cot-0-operand 1-heads"].data[0].y)
+    heads = list(made["patching-s3-cot-0-operand-1-heads"].data[0].y)
     assert (heads[0], heads[-1], len(heads)) == ("L3H3", "L0H0", 16)
     assert made["probes-s3-cot-0-accuracy"].layout.yaxis.autorange == "reversed"
 
@@ -59,7 +59,7 @@ def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(inputs: Repo
         ("layers", "<b>mlp_out</b>, noise (corrupted into clean)", "L2", "L2.mlp_out", "noise"),
         ("heads", "<b>z</b>, denoise (clean into corrupted)", "L1H3", "L1H3.z", "denoise"),
     ):
-        drawn = panel(made[f"patching-s3-cot-0-written_total 1-{name}"], title)
+        drawn = panel(made[f"patching-s3-cot-0-written_total-1-{name}"], title)
         cell = rows[(rows["site"] == site) & (rows["direction"] == direction)].query("role == 'total' and step == 1")
         x = [label.split("  ")[0] for label in drawn.x].index("total 1")
         assert drawn.z[list(drawn.y).index(row)][x] == pytest.approx(cell["effect"].item(), abs=1e-6)
@@ -67,7 +67,7 @@ def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(inputs: Repo
 
 
 def test_places_stand_in_reading_order_with_the_symbols_of_the_example(inputs: ReportInputs) -> None:
-    labels = list(figures(inputs)["patching-s3-cot-0-operand 1-layers"].data[0].x)
+    labels = list(figures(inputs)["patching-s3-cot-0-operand-1-layers"].data[0].x)
     assert labels[:4] == [
         "prompt start  <b>&lt;</b>",
         "operand 0  <b>3</b>",
@@ -79,7 +79,7 @@ def test_places_stand_in_reading_order_with_the_symbols_of_the_example(inputs: R
 
 
 def test_the_color_scale_is_symmetric_around_zero(inputs: ReportInputs) -> None:
-    axis = figures(inputs)["patching-s3-cot-0-operand 1-layers"].layout.coloraxis
+    axis = figures(inputs)["patching-s3-cot-0-operand-1-layers"].layout.coloraxis
     assert (axis.cmin, axis.cmax) == (-1, 1)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.report import SCHEMAS, ReportInputs, build_report, rebuild_report, write_report
+from cotinterp.report.sections import sections
 from cotinterp.report.texts import TEXTS
 
 
@@ -155,9 +156,15 @@ def test_equal_inputs_give_equal_pages(inputs: ReportInputs, page: str) -> None:
 def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, inputs: ReportInputs) -> None:
     written = write_report(inputs, tmp_path)
     assert written[0] == tmp_path / "report.html"
+    figures = [figure.name for part in sections(inputs) for figure in part.figures]
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {
-        "report.html", "attention.json", "manifest.json", *(f"tables/{name}.csv" for name in SCHEMAS)
-    }  # fmt: skip
+        "report.html",
+        "attention.json",
+        "manifest.json",
+        *(f"tables/{name}.csv" for name in SCHEMAS),
+        *(f"figures/{name}.html" for name in figures),
+        "figures/plotly.min.js",
+    }
     first = written[0].read_text()
     for link in parsed(first).links:
         assert link.startswith(("#", "data:")) or (tmp_path / link).is_file()

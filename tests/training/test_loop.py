@@ -97,7 +97,10 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_uninterrupted_one(tiny, train
     state = directory / STATE_FILE
     assert (read_record(state).step if state.exists() else 0) == saved
     seen: list[int] = []
-    run = train(tiny, directory=directory, device="cpu", progress=lambda event: seen.append(event.step))
+    remembered = None if state.exists() else 1
+    run = train(
+        tiny, directory=directory, device="cpu", threads=remembered, progress=lambda event: seen.append(event.step)
+    )
     finished = moment.startswith("after the final")
     assert seen == ([] if finished else list(range(saved + 1, 61)))
     assert run.weight_hash == trained.weight_hash
