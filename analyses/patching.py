@@ -16,9 +16,11 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.report import patching_figures
+from cotinterp.report.patching import is_cell, kind_of
 from cotinterp.report.studies import FULL, QUICK, study, table_of
 
 BASELINES = ("self", "full", "random_donor")
+SHOWN = 0.05
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/patching")) -> list[str]:
@@ -30,7 +32,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
 
 
 def answer(table: pd.DataFrame, most: int = 3) -> list[str]:
-    """For each sweep the baselines, and per kind of site the cells with the largest effect on the logit difference.
+    """For each sweep the baselines, and per kind of site the cells with the largest effect, where it is 0.05 or more.
 
     The largest of many cells is biased upward: the interval is that of a cell, not of a maximum.
     """
@@ -42,9 +44,10 @@ def answer(table: pd.DataFrame, most: int = 3) -> list[str]:
             f"{site} {effect:.3f}" for site, effect in zip(baselines["site"], baselines["effect"], strict=True)
         )
         lines.append(f"{task} {regime}, {pair}, {direction}: {shown}")
-        for site, cells in sweep[~sweep["site"].isin(BASELINES)].groupby("site", sort=False):
-            top = ", ".join(named(cell) for cell in cells.nlargest(most, "effect").to_dict("records"))
-            lines.append(f"    {site}: {top}")
+        cells = sweep[is_cell(sweep) & (sweep["effect"] >= SHOWN)]
+        for kind, of_kind in cells.groupby(kind_of(cells), sort=False):
+            top = ", ".join(named(cell) for cell in of_kind.nlargest(most, "effect").to_dict("records"))
+            lines.append(f"    {kind}: {top}")
     return lines
 
 

@@ -9,37 +9,20 @@ that recomputes from the prompt at the original answer. `none` writes the true t
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior.edits import substitute_totals
+from cotinterp.behavior.outcomes import EditResult
 from cotinterp.report import trace_edits_figure
-from cotinterp.transcripts.problems import sample_problems
+from cotinterp.report.studies import FULL, QUICK, study
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/trace_edits")) -> list[str]:
     """Measure, publish, and return the answer in words."""
-    results = []
-    for run in reference_runs(root, regimes=("cot",)):
-        rng = np.random.default_rng(0)
-        problems = [
-            problem
-            for k in range(run.spec.k_min, run.spec.k_max + 1)
-            for problem in sample_problems(run.task, k, 4 if quick else 100, split="heldout", rng=rng)
-        ]
-        results.append(
-            substitute_totals(
-                run.model,
-                run.task,
-                run.spec.regime,
-                problems,
-                rng=rng,
-                values_per_step=1 if quick else 3,
-                seed=run.spec.seed,
-            )
-        )
+    budget = QUICK if quick else FULL
+    found = [study("edit", run, budget)["trace_edits"]["trace_edits"] for run in reference_runs(root, regimes=("cot",))]
+    results = [result for result in found if isinstance(result, EditResult)]
     table = pd.concat([result.frame() for result in results], ignore_index=True)
     distance = pd.concat([result.by_distance() for result in results], ignore_index=True)
     excluded = pd.concat([result.exclusions() for result in results], ignore_index=True)

@@ -104,9 +104,14 @@ def train_command(
 
 
 @app.command(name="evaluate")
-def evaluate_command(on: On) -> None:
-    """Accuracy by number of operands and side of the split, and what the errors are; both free-running."""
-    _study("evaluate", on)
+def evaluate_command(on: On, store: bool = False) -> None:
+    """Accuracy by number of operands and side of the split, and what the errors are; both free-running.
+
+    Args:
+        on: The trained model.
+        store: Keep the accuracies beside the weights too, in evaluation.json.
+    """
+    _study("evaluate", on, store=store)
 
 
 @app.command(name="edit")
@@ -170,14 +175,17 @@ def reproduce_command(
     print(written)
 
 
-def _study(name: "StudyName", on: Subject) -> None:
-    from cotinterp.report.studies import FULL, QUICK, study, table_of
+def _study(name: "StudyName", on: Subject, *, store: bool = False) -> None:
+    from cotinterp.report.studies import FULL, QUICK, store_accuracy, study, table_of
     from cotinterp.results import output_folder, write_atomic
     from cotinterp.training.checkpoints import load_run
 
     folder = output_folder(on.out or Path("out") / name)
     run = load_run(on.run, root=on.root, device=on.device, task=on.task)
-    for table, results in study(name, run, QUICK if on.quick else FULL).items():
+    tables = study(name, run, QUICK if on.quick else FULL)
+    if store:
+        store_accuracy(run, tables)
+    for table, results in tables.items():
         frame = table_of(results)
         print(frame.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
         written = [path for figure, result in results.items() for path in result.save(folder, figure)]

@@ -17,8 +17,6 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cotinterp.behavior.accuracy import AccuracyResult
-from cotinterp.behavior.evaluation import store_evaluation
 from cotinterp.mechanism.head_labels import HEAD_LABELS
 from cotinterp.report.attention import AttentionView
 from cotinterp.report.budget import serial_budget
@@ -26,7 +24,17 @@ from cotinterp.report.inputs import ReportInputs
 from cotinterp.report.manifest import collect_manifest
 from cotinterp.report.page import write_report
 from cotinterp.report.reference import reference_directories, reference_specs
-from cotinterp.report.studies import FULL, QUICK, Budget, StudyName, applicable, attention_example, study, table_of
+from cotinterp.report.studies import (
+    FULL,
+    QUICK,
+    Budget,
+    StudyName,
+    applicable,
+    attention_example,
+    store_accuracy,
+    study,
+    table_of,
+)
 from cotinterp.results import output_folder
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import torch_threads, train
@@ -156,9 +164,8 @@ def _measure(directory: Path, name: StudyName, device: str, budget: Budget, stor
     with torch_threads(THREADS):
         run = load_run(directory, device=device)
         results = study(name, run, budget)
-        accuracy = results.get("accuracy", {}).get("accuracy")
-        if store and isinstance(accuracy, AccuracyResult):
-            store_evaluation(run, accuracy)
+        if store and "accuracy" in results:
+            store_accuracy(run, results)
         return {table: table_of(parts) for table, parts in results.items()}
 
 

@@ -6,14 +6,16 @@ answer could be a memory, and the same for all runs of a task.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from cotinterp.behavior.accuracy import AccuracyResult
 from cotinterp.behavior.edits import substitute_totals
 from cotinterp.behavior.errors import error_taxonomy
-from cotinterp.behavior.evaluation import evaluate_run
+from cotinterp.behavior.evaluation import evaluate_run, store_evaluation
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads import head_table
@@ -93,6 +95,13 @@ def applicable(regime: str) -> tuple[StudyName, ...]:
 def table_of(results: Mapping[str, Result]) -> pd.DataFrame:
     """The rows of several results in one table."""
     return pd.concat([result.frame() for result in results.values()], ignore_index=True)
+
+
+def store_accuracy(run: Run, results: Results) -> Path:
+    """Write the accuracies that `evaluate` found beside the weights of `run`, in evaluation.json."""
+    accuracy = results["accuracy"]["accuracy"]
+    assert isinstance(accuracy, AccuracyResult)
+    return store_evaluation(run, accuracy)
 
 
 def heldout_problems(run: Run, n: int, *, k: int, seed: int = 0) -> tuple[Problem, ...]:

@@ -134,7 +134,9 @@ def test_figure_draws_the_table(sweep):
     assert ticks[:2] == ["prompt start: &lt;", "operand 0: 8"]
     assert "total 1: 13" in ticks
     title = figure.layout.title.text.replace("<br>", " ")
-    assert title.startswith("digit-sum, cot, written_total 1 -&gt; previous_total 2 changed. Denoising: logit difference restored")
+    assert title.startswith(
+        "digit-sum, cot, written_total 1 -&gt; previous_total 2 changed. Denoising: logit difference restored"
+    )
     assert "0: as corrupted, 1: as clean" in title
     scale = figure.layout.coloraxis
     assert scale.cmin == -scale.cmax

@@ -1,0 +1,38 @@
+"""Every script, run as a reader would run it, with --quick."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "analyses").glob("*.py") if path.stem not in ("__init__", "desk"))
+
+
+def test_the_scripts_are_those_of_the_readme():
+    assert SCRIPTS == ["accuracy_by_k", "errors", "head_attribution", "patching", "running_total_probes", "trace_edits"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_answers_and_leaves_tables_and_figures(script, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", f"analyses.{script}", "--quick", "--out", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = (tmp_path / "answer.txt").read_text()
+    assert answer.strip() in done.stdout
+    assert "digit-sum" in answer
+    assert list((tmp_path / "tables").glob("*.csv"))
+    assert list((tmp_path / "figures").glob("*.html"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_short_and_begins_with_its_question(script):
+    lines = (REPOSITORY / "analyses" / f"{script}.py").read_text().splitlines()
+    assert len(lines) <= 100
+    assert lines[0].endswith("?")

@@ -1,0 +1,89 @@
+"""The whole pipeline, small: models in, every file of a run out; and what it does when something is in the way."""
+
+import json
+
+import pytest
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.report.reference import reference_directories, reference_specs
+from cotinterp.report.reproduce import reproduce
+from cotinterp.report.schema import SCHEMAS
+from cotinterp.training.checkpoints import load_run, read_evaluation
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+
+def tiny_specs():
+    return tuple(
+        RunSpec(
+            task="s3",
+            regime=regime,
+            k_max=4,
+            n_train=100,
+            model=ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=32),
+            optimizer=OptimizerSpec(steps=20, batch_size=8, warmup=5),
+        )
+        for regime in ("direct", "cot")
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reproduce") / "out"
+    reproduce(out=out, from_scratch=True, specs=tiny_specs(), device="cpu", quick=True)
+    return out
+
+
+def test_every_file_is_written(out):
+    assert {path.name for path in (out / "tables").iterdir()} == {f"{name}.csv" for name in SCHEMAS}
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "manifest.json", "attention.json", "tables", "figures", "checkpoints"
+    }  # fmt: skip
+    assert len(list((out / "figures").glob("*.html"))) >= 8
+
+
+def test_the_manifest_names_what_was_used(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    for spec in tiny_specs():
+        run = load_run(out / "checkpoints" / spec.slug)
+        assert manifest["weight_hashes"][spec.slug] == run.weight_hash
+        assert RunSpec.model_validate_json(json.dumps(manifest["specs"][spec.slug])) == spec
+    assert manifest["threads"] == 1
+    assert manifest["wall_time_seconds"] > 0
+
+
+def test_finished_models_are_measured_again_with_the_same_result(out, tmp_path):
+    again = tmp_path / "again"
+    reproduce(out=again, root=out / "checkpoints", specs=tiny_specs(), device="cpu", quick=True, jobs=1)
+    for name in SCHEMAS:
+        assert (again / "tables" / f"{name}.csv").read_bytes() == (out / "tables" / f"{name}.csv").read_bytes()
+
+
+def test_a_quick_run_stores_no_evaluation(out):
+    assert all(read_evaluation(out / "checkpoints" / spec.slug) is None for spec in tiny_specs())
+
+
+def test_missing_reference_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="digit-sum-direct.*--from-scratch"):
+        reference_directories(tmp_path)
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        reproduce(out=tmp_path / "out", specs=tiny_specs())
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_failing_study_is_raised_and_nothing_is_half_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        reproduce(out=tmp_path / "out", root=tmp_path / "nowhere", specs=tiny_specs(), device="cpu")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_reference_pairs_differ_in_the_regime_alone():
+    by_task = {}
+    for spec in reference_specs():
+        by_task.setdefault(spec.task, []).append(spec)
+    for direct, cot in by_task.values():
+        assert (direct.regime, cot.regime) == ("direct", "cot")
+        assert direct.model_copy(update={"regime": "cot"}) == cot

@@ -1,0 +1,117 @@
+"""The standard settings, on a run small enough to train here."""
+
+import dataclasses
+
+import pytest
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.report.studies import (
+    FULL,
+    QUICK,
+    STUDIES,
+    applicable,
+    attention_example,
+    head_pairs,
+    standard_pairs,
+    study,
+)
+from cotinterp.training.loop import train
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.transcripts.problems import split_of
+from cotinterp.transcripts.roles import Role
+
+
+def tiny_run(tmp_path_factory, regime):
+    spec = RunSpec(
+        task="s3",
+        regime=regime,
+        k_max=4,
+        n_train=100,
+        model=ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=32),
+        optimizer=OptimizerSpec(steps=20, batch_size=8, warmup=5),
+    )
+    return train(spec, directory=tmp_path_factory.mktemp("runs") / spec.slug, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def cot(tmp_path_factory):
+    return tiny_run(tmp_path_factory, "cot")
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory):
+    return tiny_run(tmp_path_factory, "direct")
+
+
+def test_only_a_regime_with_totals_can_be_edited():
+    assert applicable("cot") == STUDIES
+    assert applicable("direct") == tuple(name for name in STUDIES if name != "edit")
+
+
+def test_pairs_are_declared_by_regime(cot, direct):
+    assert {name: pairs.readout for name, pairs in standard_pairs(cot, 4, k=4).items()} == {
+        "operand-2": (Role.STEP_OPERAND, 2),
+        "total-2-next": (Role.TOTAL, 3),
+        "total-3-answer": (Role.ANSWER, 3),
+    }
+    assert {name: pairs.readout for name, pairs in standard_pairs(direct, 4, k=4).items()} == {
+        "operand-2": (Role.ANSWER, 3),
+        "operand-3": (Role.ANSWER, 3),
+    }
+    assert head_pairs(cot, 4, k=4).readout == (Role.TOTAL, 3)
+    assert head_pairs(direct, 4, k=4).readout == (Role.ANSWER, 3)
+
+
+def test_mechanism_is_studied_on_problems_that_were_never_trained_on(cot):
+    for pairs in standard_pairs(cot, 8, k=4).values():
+        assert {split_of(transcript.problem.operands) for transcript in pairs.clean.transcripts} == {"heldout"}
+
+
+def test_k_stays_inside_the_range_of_the_run(cot):
+    assert dataclasses.replace(FULL, k=9).length(cot) == 4
+    assert dataclasses.replace(FULL, k=1).length(cot) == 2
+
+
+@pytest.mark.parametrize("name", ["evaluate", "edit", "patch", "attribute"])
+def test_every_study_fills_its_tables(cot, name):
+    tables = study(name, cot, QUICK)
+    expected = {
+        "evaluate": {"accuracy", "errors"},
+        "edit": {"trace_edits"},
+        "patch": {"patching"},
+        "attribute": {"heads"},
+    }
+    assert set(tables) == expected[name]
+    for results in tables.values():
+        for result in results.values():
+            assert list(result.frame().columns[:3]) == ["task", "regime", "seed"]
+
+
+def test_patching_has_its_baselines_in_every_sweep(cot):
+    for result in study("patch", cot, QUICK)["patching"].values():
+        rows = result.frame()
+        rows = rows[rows["metric"] == "logit_diff"].set_index("site")["effect"]
+        assert rows["self"] == 0.0
+        assert rows["full"] == 1.0
+        assert "random_donor" in rows.index
+
+
+def test_probes_have_their_controls(cot):
+    frame = study("probe", cot, dataclasses.replace(QUICK, probed=600))["probes"]["probes"].frame()
+    assert set(frame["model"]) == {"trained", "untrained"}
+    assert "input" in set(frame["site"])
+    assert (frame["selectivity"] - (frame["accuracy"] - frame["control_accuracy"])).abs().max() < 1e-12
+
+
+def test_the_attention_example_is_a_distribution_over_the_past(cot):
+    view = attention_example(cot, QUICK)
+    assert "".join(view.tokens).startswith("<")
+    assert abs(view.patterns.sum(-1) - 1).max() < 1e-5
+    dest, src = view.patterns.shape[-2:]
+    assert all(view.patterns[..., i, i + 1 :].sum() == 0 for i in range(dest - 1))
+    assert dest == src == len(view.tokens)
+
+
+def test_an_unknown_study_is_named():
+    with pytest.raises(KeyError, match="unknown study 'probes'; there are evaluate, edit, probe"):
+        study.__wrapped__("probes", None) if hasattr(study, "__wrapped__") else study("probes", None)

@@ -1,0 +1,55 @@
+"""The committed reference models: each loads, and scores what its stored evaluation says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cotinterp.behavior.accuracy import accuracy_by_k
+from cotinterp.behavior.evaluation import evaluate_run, evaluation_problems
+from cotinterp.report.reference import reference_specs
+from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
+from cotinterp.training.data import problems_of
+
+ROOT = Path(__file__).parents[1] / "checkpoints"
+SPECS = {spec.slug: spec for spec in reference_specs()}
+
+
+def test_the_reference_runs_and_no_others_are_there():
+    assert set(list_runs(ROOT)) == set(SPECS)
+
+
+@pytest.mark.parametrize("slug", SPECS)
+def test_a_reference_model_loads_and_is_what_its_evaluation_is_about(slug):
+    run = load_run(slug, root=ROOT)
+    assert run.spec == SPECS[slug]
+    assert run.metadata["step"] == "2000"
+    assert read_evaluation(run.directory)["weight_hash"] == run.weight_hash
+
+
+@pytest.mark.parametrize("slug", SPECS)
+def test_a_reference_model_scores_as_stored(slug):
+    """The stored problems of the three shortest lengths, answered again: the counts agree exactly, but for near-ties.
+
+    Another processor may round another way where two logits almost tie; one answer in a hundred is allowed for that.
+    """
+    run = load_run(slug, root=ROOT)
+    spec = run.spec
+    problems = evaluation_problems(
+        run.task, (spec.k_min, spec.k_max), problems_of(spec, run.task), rng=np.random.default_rng(0)
+    )
+    short = {split: [p for p in chosen if p.k <= 4] for split, chosen in problems.items()}
+    found = accuracy_by_k(run.model, run.task, spec.regime, short, seed=spec.seed).frame()
+    stored = {(row["split"], row["k"]): row for row in read_evaluation(run.directory)["accuracy"]}
+    for row in found.to_dict("records"):
+        before = stored[row["split"], row["k"]]
+        assert row["n"] == before["n"]
+        assert abs(row["correct"] - before["correct"]) <= row["n"] / 100
+
+
+@pytest.mark.parametrize("task", ["digit-sum", "s3"])
+def test_written_totals_carry_to_the_largest_k(task):
+    """Below 95% at K = 6 would mean a fault in masking, splits or decoding, not a finding."""
+    (slug,) = (slug for slug, spec in SPECS.items() if (spec.task, spec.regime) == (task, "cot"))
+    frame = evaluate_run(load_run(slug, root=ROOT), max_per_k=100).frame()
+    assert frame[frame["split"] == "heldout"]["accuracy"].min() >= 0.95

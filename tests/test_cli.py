@@ -1,0 +1,120 @@
+"""Commands, as somebody types them."""
+
+import json
+
+import pytest
+
+from cotinterp.cli import main
+from cotinterp.training.checkpoints import list_runs, load_run
+
+SIZES = {"n-layers": 1, "d-model": 16, "n-heads": 2, "d-mlp": 32, "n-ctx": 24}
+STEPS = {"steps": 30, "batch-size": 8, "warmup": 5}
+TINY = [
+    *["--task", "z6", "--regime", "cot", "--k-max", "3", "--n-train", "100", "--threads", "1"],
+    *(text for name, value in SIZES.items() for text in (f"--model.{name}", str(value))),
+    *(text for name, value in STEPS.items() for text in (f"--optimizer.{name}", str(value))),
+]
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    run("train", *TINY, "--root", root, "--device", "cpu")
+    return root
+
+
+@pytest.fixture(scope="module")
+def slug(root):
+    (slug,) = list_runs(root)
+    return slug
+
+
+def test_tasks_shows_each_with_an_example_in_every_regime(capsys):
+    run("tasks")
+    shown = capsys.readouterr().out
+    for name in ("digit-sum", "parity", "affine-mod10", "z6", "z60", "s3", "s5", "a5", "a4xz5"):
+        assert name in shown
+    for example in ("<9+2+2+0>13#", "{9+2=11;11+2=13;13+0=13}13#", "{11;13;13}13#"):
+        assert example in shown
+
+
+def test_train_prints_where_the_run_is_and_its_hash(root, slug, capsys):
+    run("train", *TINY, "--root", root, "--device", "cpu")
+    shown = capsys.readouterr().out
+    assert str(root / slug) in shown
+    assert load_run(slug, root=root).weight_hash in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "tables"),
+    [
+        ("evaluate", ("accuracy", "errors")),
+        ("edit", ("trace_edits",)),
+        ("patch", ("patching",)),
+        ("attribute", ("heads",)),
+    ],
+)
+def test_an_instrument_writes_its_tables_and_figures(command, tables, root, slug, tmp_path, capsys):
+    run(command, slug, "--root", root, "--out", tmp_path, "--quick", "--device", "cpu")
+    written = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    for table in tables:
+        assert f"{tmp_path}/tables/{table}.csv" in written
+        header = (tmp_path / "tables" / f"{table}.csv").read_text().splitlines()[0]
+        assert header.startswith("task,regime,seed,")
+    assert list((tmp_path / "figures").glob("*.html"))
+
+
+def test_evaluation_is_stored_on_demand_only(root, slug, tmp_path, capsys):
+    run("evaluate", slug, "--root", root, "--out", tmp_path, "--quick", "--device", "cpu")
+    stored = root / slug / "evaluation.json"
+    assert not stored.exists()
+    run("evaluate", slug, "--root", root, "--out", tmp_path, "--quick", "--device", "cpu", "--store")
+    assert json.loads(stored.read_text())["weight_hash"] == load_run(slug, root=root).weight_hash
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --task digit_sum --regime cot", "unknown task 'digit_sum'. Nearest: ['digit-sum']"),
+        ("train --task digit-sum --regime cott", "unknown regime 'cott'. Did you mean 'cot'?"),
+        ("train --task digit-sum --regime cot --k-max 13", "not a range inside the 2 to 12 operands"),
+        ("train --task digit-sum --regime cot --k-max 8", "raise it to 76 or lower k_max"),
+        ("train --task digit-sum --regime cot --model.n-ctx 20", "raise it to 56 or lower k_max"),
+        ("evaluate nothing-there", "no checkpoint 'nothing-there'"),
+        ("reproduce --root nowhere", "no reference checkpoints"),
+        ("reproduce --jobs 0", "jobs must be 1 or more, got 0"),
+        ("report --out nowhere", "no tables in nowhere"),
+        ("tasks --k 1", "2 to 12 operands, not 1"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_no_traceback(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments.split())
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert len(shown.strip().splitlines()) == 1
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_any_work(root, slug, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SystemExit):
+        run("probe", slug, "--root", root, "--out", tmp_path / "out")
+    assert "is a file; choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_direct_has_nothing_to_edit(tmp_path, capsys):
+    tiny = [argument if argument != "cot" else "direct" for argument in TINY]
+    run("train", *tiny, "--root", tmp_path, "--device", "cpu")
+    (slug,) = list_runs(tmp_path)
+    with pytest.raises(SystemExit):
+        run("edit", slug, "--root", tmp_path, "--out", tmp_path / "out")
+    assert "writes no totals" in capsys.readouterr().err
