@@ -9,31 +9,41 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from cotinterp.report.palette import dressed
+from cotinterp.report.palette import INK, dressed
 from cotinterp.report.places import Place, Symbols, axis_labels
 
-WIDE = 22
+WIDE = 16
+"""More places than this, and a number no longer fits into a cell of two panels side by side."""
+
 ABSENT = "#dcdcdc"
 GAP, TOP, CHARACTER = 34, 60, 6.6
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a number becomes a color: the ends of the scale, the colors, and what the number is."""
+    """How a number becomes a color: the ends of the scale, the colors, and what the number is.
+
+    Numbers of at least `written` (in absolute value) are printed in their cells, so that nobody has to read a color.
+    """
 
     low: float
     high: float
     colors: str
     title: str
+    written: float = 0.1
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One heatmap: a title, the labels of its rows from top to bottom, and the rows of the table that fill it."""
+    """One heatmap: a title, the labels of its rows from top to bottom, and the rows of the table that fill it.
+
+    `divide` draws a dashed line before the place of that number.
+    """
 
     title: str
     rows: tuple[str, ...]
     frame: pd.DataFrame
+    divide: int | None = None
 
 
 def heatmap_grid(
@@ -70,7 +80,10 @@ def heatmap_grid(
     below = round(20 + CHARACTER * max(len(re.sub(r"<.*?>|&", "", label)) for label in labels))
     for row_index, row in enumerate(grid, start=1):
         for column_index, panel in enumerate(row, start=1):
-            figure.add_trace(_heatmap(panel, places, labels, value), row_index, column_index)
+            figure.add_trace(_heatmap(panel, places, labels, value, scale.written), row_index, column_index)
+            if panel.divide is not None and 0 < panel.divide < len(places):
+                line = {"color": INK, "width": 1.5, "dash": "dash"}
+                figure.add_vline(x=panel.divide - 0.5, line=line, row=row_index, col=column_index)
     dressed(figure, height=inner + TOP + below, margin={"t": TOP, "b": below, "l": 90, "r": 90})
     figure.update_layout(plot_bgcolor=ABSENT)
     figure.update_xaxes(type="category", tickangle=-90, tickfont={"size": 11}, ticks="", dtick=1)
@@ -99,7 +112,9 @@ def _titles(grid: Sequence[Sequence[Panel]]) -> list[str]:
     return [row[index].title if index < len(row) else "" for row in grid for index in range(columns)]
 
 
-def _heatmap(panel: Panel, places: tuple[Place, ...], labels: list[str], value: str) -> go.Heatmap:
+def _heatmap(
+    panel: Panel, places: tuple[Place, ...], labels: list[str], value: str, written: float
+) -> go.Heatmap:
     """Cells by (row, place). The table has at most one row a cell: pivot raises where it has two."""
     cells = panel.frame.set_index(["row", "role", "step"])[[value, "ci_low", "ci_high", "n"]]
     if cells.index.has_duplicates:
@@ -115,11 +130,21 @@ def _heatmap(panel: Panel, places: tuple[Place, ...], labels: list[str], value: 
         y=list(panel.rows),
         customdata=table[:, :, 1:].round(4).tolist(),
         coloraxis="coloraxis",
+        text=[[_printed(number, written) for number in row] for row in table[:, :, 0]],
+        texttemplate="%{text}",
+        textfont={"size": 9},
         xgap=1,
         ygap=1,
         hoverongaps=False,
         hovertemplate=f"{panel.title}<br>%{{y}} at %{{x}}<br>%{{z:.3f}}{_interval(table)}<extra></extra>",
     )
+
+
+def _printed(number: float, written: float) -> str:
+    """A number as it stands in its cell, `.56`; nothing for one that is missing or too small to be printed."""
+    if np.isnan(number) or abs(number) < written:
+        return ""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{number:.2f}").replace("-", "\N{MINUS SIGN}")
 
 
 def _interval(table: np.ndarray) -> str:
