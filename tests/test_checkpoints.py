@@ -4,10 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.evaluation import evaluate_run, evaluation_problems
+from cotinterp.mechanism.attribution import logit_attribution
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.patching import patch_sweep
 from cotinterp.report.reference import reference_specs
+from cotinterp.report.studies import standard_pairs
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
 
@@ -53,3 +59,21 @@ def test_written_totals_carry_to_the_largest_k(task):
     (slug,) = (slug for slug, spec in SPECS.items() if (spec.task, spec.regime) == (task, "cot"))
     frame = evaluate_run(load_run(slug, root=ROOT), max_per_k=100).frame()
     assert frame[frame["split"] == "heldout"]["accuracy"].min() >= 0.95
+
+
+@pytest.mark.parametrize("slug", SPECS)
+def test_identities_hold_on_the_reference_models(slug):
+    """Self-patch exactly 0, full patch 1, and the parts of the residual stream sum to the logit difference."""
+    run = load_run(slug, root=ROOT)
+    for pairs in standard_pairs(run, 8, k=4).values():
+        contrast = Contrast.from_pairs(pairs)
+        parts = logit_attribution(run.model, contrast)
+        with torch.no_grad():
+            logits = run.model(contrast.clean)
+        difference = logit_diff(logits, contrast.at, contrast.answer, contrast.foil)
+        assert (parts.total() - difference).abs().max() < 1e-4
+        for direction in ("denoise", "noise"):
+            sweep = patch_sweep(run.model, contrast, kinds=("resid_pre",), direction=direction, require_gap=False)
+            baselines = sweep.baselines()
+            assert baselines["self"].effect.item() == 0.0
+            assert baselines["full"].effect.item() == pytest.approx(1.0, abs=1e-6)

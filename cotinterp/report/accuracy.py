@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from cotinterp.report.illustrative import illustrative_accuracy
 from cotinterp.report.palette import DASHES, GRAY, dressed, regime_mark
-from cotinterp.report.runs import only
+from cotinterp.report.runs import RunKey, only, runs_of
 
 SPLIT_WORDS = {"heldout": "held-out", "train": "train", "validation": "validation"}
 
@@ -31,6 +31,19 @@ def accuracy_figure(frame: pd.DataFrame, *, illustrative: bool = True) -> go.Fig
     figure.update_xaxes(title="K (number of operands)", dtick=1)
     figure.update_yaxes(title="exact-match accuracy", range=[-0.03, 1.05], tickformat=".0%", dtick=0.2)
     return figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "itemsizing": "constant"})
+
+
+def mostly_wrong(frame: pd.DataFrame) -> dict[RunKey, str]:
+    """For each run that is wrong on most held-out problems, how often it is right, in words.
+
+    Pooled over K. What is measured inside such a model is what moves its guesses, not how it finds answers.
+    """
+    found = {}
+    for key, rows in runs_of(frame[frame["split"] == "heldout"]):
+        right, n = int(rows["correct"].sum()), int(rows["n"].sum())
+        if 2 * right < n:
+            found[key] = f"right on {right} of {n} held-out problems, {right / n:.1%}"
+    return found
 
 
 def _line(regime: str, split: str, seed: int, rows: pd.DataFrame, shift: float) -> go.Scatter:

@@ -1,10 +1,13 @@
 """Sentences about what models write: accuracy, faults, and answers after an edited trace."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from cotinterp.report.edits import CHANCE, CONTROL, edit_words
 from cotinterp.report.errors import CORRECT
-from cotinterp.report.runs import runs_of, tasks_of
+from cotinterp.report.runs import RunKey, runs_of, tasks_of
 
 
 def percent(share: float) -> str:
@@ -16,7 +19,10 @@ def percent(share: float) -> str:
 
 
 def accuracy_findings(frame: pd.DataFrame) -> list[str]:
-    """Held-out accuracy at the largest K for each run, and the difference between two regimes of one task."""
+    """Held-out accuracy at the largest K and the difference between regimes, by task; then what sets single runs apart.
+
+    That is the largest gap between the train split and held-out problems, and an accuracy that rises with K.
+    """
     sentences = []
     for task, rows in tasks_of(frame[frame["split"] == "heldout"]):
         k = int(rows["k"].max())
@@ -29,6 +35,8 @@ def accuracy_findings(frame: pd.DataFrame) -> list[str]:
         sentences.append(f"{task}, held-out problems with K = {k}, right when decoding freely: {each}.")
         if {"direct", "cot"} <= set(last["regime"]):
             sentences.append(_gap(task, k, last))
+    for key, rows in runs_of(frame):
+        sentences += [*_carry_over(key, rows), *_rise(key, rows[rows["split"] == "heldout"])]
     return sentences
 
 
@@ -45,6 +53,47 @@ def _gap(task: str, k: int, rows: pd.DataFrame) -> str:
     )
 
 
+def _measured(row: Mapping[Any, Any]) -> str:
+    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
+    return f"{percent(row['accuracy'])} of {row['n']} ({interval})"
+
+
+def _carry_over(key: RunKey, rows: pd.DataFrame) -> list[str]:
+    """The K at which problems of the train split come out better than held-out ones by most, and where it is clear."""
+    train, held = (rows[(rows["split"] == split) & (rows["n"] > 0)].set_index("k") for split in ("train", "heldout"))
+    shared = train.index.intersection(held.index)
+    if shared.empty:
+        return []
+    gaps = train.loc[shared, "accuracy"] - held.loc[shared, "accuracy"]
+    if not (gaps > 0).any():
+        return [f"{key.words}: at no K are problems of the train split right more often than held-out ones."]
+    k = int(gaps.idxmax())
+    apart = [str(each) for each in shared if held.loc[each, "ci_high"] < train.loc[each, "ci_low"]]
+    where = f"do not overlap at K = {', '.join(apart)}" if apart else "overlap at every K"
+    return [
+        f"{key.words}: from the train split to held-out problems accuracy drops most at K = {k} (of {len(shared)} K), "
+        f"from {_measured(dict(train.loc[k]))} to {_measured(dict(held.loc[k]))}; the intervals of the two splits {where}."
+    ]
+
+
+def _rise(key: RunKey, held: pd.DataFrame) -> list[str]:
+    """A sentence where some K is clearly worse than a larger one: the pair of K that is furthest apart."""
+    rows = held.sort_values("k").to_dict("records")
+    rises = [
+        (high["accuracy"] - low["accuracy"], low, high)
+        for index, low in enumerate(rows)
+        for high in rows[index + 1 :]
+        if low["ci_high"] < high["ci_low"]
+    ]
+    if not rises:
+        return []
+    _, low, high = max(rises, key=lambda rise: rise[0])
+    return [
+        f"{key.words}: held-out accuracy is lower at K = {low['k']}, {_measured(low)}, than at K = {high['k']}, "
+        f"{_measured(high)} (of the pairs of K where it is, the one furthest apart, chosen after looking)."
+    ]
+
+
 def error_findings(frame: pd.DataFrame) -> list[str]:
     """How many outputs were faulty (answer wrong, or trace faulty), and the most frequent category among them."""
     sentences = []
@@ -55,9 +104,11 @@ def error_findings(frame: pd.DataFrame) -> list[str]:
             sentences.append(f"{key.words}: none of {total} outputs was faulty.")
             continue
         top = str(faulty.idxmax()).replace("_", " ")
+        quoted = f"\N{LEFT DOUBLE QUOTATION MARK}{top}\N{RIGHT DOUBLE QUOTATION MARK}"
+        most = int(faulty.max())
+        which = f"all of them {quoted}" if most == bad else f"most often {quoted} ({most} of {bad})"
         sentences.append(
-            f"{key.words}: {bad} of {total} outputs were faulty (a wrong answer or a faulty trace); most often "
-            f"\N{LEFT DOUBLE QUOTATION MARK}{top}\N{RIGHT DOUBLE QUOTATION MARK} ({int(faulty.max())} of {bad})."
+            f"{key.words}: {bad} of {total} outputs were faulty (a wrong answer or a faulty trace), {which}."
         )
     return sentences
 
@@ -66,22 +117,36 @@ def edit_findings(frame: pd.DataFrame) -> list[str]:
     """Of all transcripts whose total was replaced, how many followed the edit, ignored it, or did neither.
 
     Rates are pooled over steps without an interval: several edits of one problem are not independent, and the table
-    does not say which belong together. The intervals by step do know.
+    does not say which belong together. The intervals by step do know, so the first and the last step stand beside.
     """
     sentences = []
     for key, run in runs_of(frame):
-        by_chance = _pooled(run[run["edit"] == CHANCE])
+        by_chance, control = _pooled(run[run["edit"] == CHANCE]), _pooled(run[run["edit"] == CONTROL])
         for edit, rows in run[~run["edit"].isin([CHANCE, CONTROL])].groupby("edit", sort=False):
             rates, n = _pooled(rows), int(rows.groupby("step")["n"].first().sum())
-            by_step = rows.loc[rows["outcome"] == "follows", "rate"]
-            chance = f"; by chance {percent(by_chance['follows'])}" if "follows" in by_chance else ""
+            beside = {"by chance": by_chance, "with the true total written again": control}
+            words = [f"{percent(rate['follows'])} {name}" for name, rate in beside.items() if "follows" in rate]
+            beside_words = f" ({', '.join(words)})" if words else ""
             sentences.append(
-                f"{key.words}: with {edit_words(str(edit))}, {percent(rates.get('follows', 0.0))} of {n} answers "
-                f"followed the edit (by step {percent(by_step.min())} to {percent(by_step.max())}{chance}), "
+                f"{key.words}: with {edit_words(str(edit))}, {percent(rates.get('follows', 0.0))} of {n} answers, "
+                f"pooled over steps, followed it{beside_words}; "
                 f"{percent(rates.get('ignores', 0.0))} were the original answer, "
-                f"{percent(rates.get('other', 0.0))} neither."
+                f"{percent(rates.get('other', 0.0))} neither. {_ends(rows)}"
             )
     return sentences
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """What followed at the first and at the last step that were edited, and at any step with less than both."""
+    follows = rows[rows["outcome"] == "follows"].sort_values("step").drop_duplicates("step")
+    at_end = follows["step"].isin([follows["step"].min(), follows["step"].max()])
+    shown = follows[at_end | follows["rate"].lt(follows.loc[at_end, "rate"].min())]
+    each = "; ".join(
+        f"step {row['step']} {percent(row['rate'])} of {row['n']} "
+        f"(95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
+        for row in shown.to_dict("records")
+    )
+    return f"Following, by edited step: {each}."
 
 
 def _pooled(rows: pd.DataFrame) -> dict[str, float]:

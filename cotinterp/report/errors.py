@@ -8,6 +8,7 @@ from cotinterp.report.palette import CATEGORICAL, PATTERNS, dressed, pattern
 from cotinterp.report.runs import only, runs_of
 
 CORRECT = "correct"
+FEW = 5.0
 
 
 def errors_figure(frame: pd.DataFrame) -> go.Figure:
@@ -37,7 +38,8 @@ def errors_figure(frame: pd.DataFrame) -> go.Figure:
                 in_legend.add(category)
         _totals(figure, rows, column)
     dressed(figure, height=440, margin={"t": 50, "b": 130, "r": 20})
-    figure.update_xaxes(title="K (number of operands)", dtick=1)
+    ks = frame["k"]
+    figure.update_xaxes(title="K (number of operands)", dtick=1, range=[ks.min() - 0.7, ks.max() + 0.7])
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="faulty outputs", col=1)
     return figure.update_layout(
@@ -83,4 +85,7 @@ def _totals(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
         1,
         column,
     )
-    figure.update_yaxes(range=[0, max(float(faulty.max()) * 1.15, 1.0)], row=1, col=column)
+    # Counts: where there are hardly any, no fractions of an output on the axis.
+    figure.update_yaxes(
+        range=[0, max(float(faulty.max()) * 1.15, FEW)], dtick=1 if faulty.max() <= FEW else None, row=1, col=column
+    )

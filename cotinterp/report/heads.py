@@ -7,7 +7,7 @@ from math import isnan
 import pandas as pd
 from markupsafe import Markup
 
-from cotinterp.report.runs import runs_of
+from cotinterp.report.runs import RunKey, runs_of
 
 COLUMNS = {
     "name": "head",
@@ -20,18 +20,31 @@ COLUMNS = {
 NUMBERS = tuple(COLUMNS)[1:-1]
 
 
-def heads_table_html(frame: pd.DataFrame, label_rules: Mapping[str, str] | None = None) -> Markup:
+def heads_table_html(
+    frame: pd.DataFrame,
+    label_rules: Mapping[str, str] | None = None,
+    *,
+    caveats: Mapping[RunKey, str] | None = None,
+) -> Markup:
     """One sortable HTML table a trained model, and below them every label's rule in the order of the rules.
 
     A label says which rule of thumb a head's numbers meet; it is not a verdict on the head's function. Every text is
-    escaped. Columns that the table has beside the fixed ones are left to the CSV file.
+    escaped. `caveats` are printed in the captions of the runs that they are about. Columns that the table has beside
+    the fixed ones are left to the CSV file.
     """
     rules = label_rules or {}
-    tables = [_table(key.words, rows, rules) for key, rows in runs_of(frame)]
+    tables = [_table(_caption(key, caveats or {}), rows, rules) for key, rows in runs_of(frame)]
     unexplained = [str(label) for label in frame["label"].unique() if label and label not in rules]
     explained = {**rules, **dict.fromkeys(unexplained, "No rule was stored with this label.")}
-    definitions = "".join(f"<dt>{escape(label)}</dt><dd>{escape(rule)}</dd>" for label, rule in explained.items())
+    definitions = "".join(
+        f"<dt>{escape(label)}</dt><dd>{escape(rule.removeprefix(f'{label}: '))}</dd>"
+        for label, rule in explained.items()
+    )
     return Markup("".join(tables) + f'<dl class="rules">{definitions}</dl>')
+
+
+def _caption(key: RunKey, caveats: Mapping[RunKey, str]) -> str:
+    return f"{key.words}: {caveats[key]}" if key in caveats else key.words
 
 
 def _table(caption: str, rows: pd.DataFrame, rules: Mapping[str, str]) -> str:
@@ -62,5 +75,5 @@ def _number(value: float, limit: float) -> str:
     """A number with a bar behind it, as long as its share of the column's largest: blue above 0, else orange."""
     share = abs(value) / limit if limit > 0 and not isnan(value) else 0.0
     sign = "minus" if value < 0 else "plus"
-    shown = "" if isnan(value) else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    shown = "\N{EN DASH}" if isnan(value) else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
     return f'<td class="number {sign}" data-value="{value}" style="--share:{share:.0%}">{shown}</td>'

@@ -1,39 +1,23 @@
-"""Sentences about what happens inside: probes, patching, heads. A largest value says how many it was chosen from."""
+"""Sentences about what happens inside: probes, patching, heads. A largest value says how many it was chosen from.
+
+Where a model does not get the answers right, they say so and name no site or head: what moves a guess is no finding.
+"""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from cotinterp.report.behavior_findings import percent
-from cotinterp.report.patching import LAYER_SITES, is_cell, kind_of, primary_metric
+from cotinterp.report.patching import HEAD_SITES, is_cell, kind_of, pair_words, primary_metric, told_apart
 from cotinterp.report.places import Place
-from cotinterp.report.probes import site_label, target_words
+from cotinterp.report.probes import is_before, site_label, target_step, target_words
 from cotinterp.report.runs import RunKey, runs_of
-from cotinterp.transcripts.roles import Role
 
-BEFORE_STEPS = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.PROMPT_END, Role.TRACE_START})
-BEFORE_TOTAL = frozenset({Role.PREVIOUS_TOTAL, Role.STEP_OPERATOR, Role.STEP_OPERAND, Role.EQUALS})
-AFTER_TOTAL = frozenset({Role.TOTAL, Role.STEP_END})
-
-
-def target_step(target: str) -> int | None:
-    """The step that a probe's target is the total of, from its name (`s_2`, `total 2`); None without a number."""
-    digits = re.search(r"(\d+)$", target)
-    return int(digits.group()) if digits else None
-
-
-def is_before(role: str, step: int, target: int) -> bool:
-    """Whether a place comes before total `target` has been written in any regime that writes it.
-
-    The prompt does, and the parts of step `target` up to its equals sign. Its total, and all that follows, do not:
-    reading the total there may be reading a symbol. The answer and what ends a response never count as before.
-    """
-    if role in BEFORE_STEPS:
-        return True
-    return step <= target if role in BEFORE_TOTAL else role in AFTER_TOTAL and step < target
+COMPONENTS = ("attn_out", "mlp_out")
+Weak = Mapping[RunKey, str]
+"""Runs that are wrong on most held-out problems, and how often each is right, in words."""
 
 
 def before_written(run: pd.DataFrame) -> pd.Series:
@@ -50,52 +34,87 @@ def largest(frame: pd.DataFrame, column: str, *, absolute: bool = False) -> dict
     return {str(name): value for name, value in row.items()}
 
 
-def probe_findings(frame: pd.DataFrame) -> list[str]:
-    """The most selective probe of a trained model before the total is written, beside both baselines at that cell."""
+def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """For each run and running total the most selective probe before that total is written, beside its baselines.
+
+    The rows `input` are a baseline and never the best. A probe counts as above the untrained model where the lower end
+    of its interval is above the untrained model's accuracy at the same site and place.
+    """
     sentences = []
     for key, run in runs_of(frame):
         early = run[before_written(run)]
         learned = early[early["model"].eq("trained") & early["layer"].ge(0) & early["selectivity"].notna()]
-        if len(learned):
-            sentences.append(_probe_sentence(key, early, learned))
+        caveat = f" This model is {weak[key]}." if weak and key in weak else ""
+        for target in sorted(learned["target"].unique(), key=target_step):
+            found = _best_probe(early, learned[learned["target"] == target])
+            sentences.append(f"{key.words}: {target_words(target)}, before it is written: {found}{caveat}")
     return sentences
 
 
-def _probe_sentence(key: RunKey, early: pd.DataFrame, learned: pd.DataFrame) -> str:
+def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
     best = largest(learned, "selectivity")
+    if best["selectivity"] <= 0:
+        return f"no probe of {len(learned)} cells is above its control task."
+    where = f"{Place(best['role'], int(best['step'])).words}, {site_label(int(best['layer']), best['site'])}"
     same = early
     for column in ("role", "step", "target"):
         same = same[same[column] == best[column]]
     untrained = same[same["model"].eq("untrained") & same["layer"].eq(best["layer"]) & same["site"].eq(best["site"])]
-    baselines = {"untrained model": untrained, "current token and position alone": same[same["site"] == "input"]}
-    beside = [f"; {name} {percent(rows['accuracy'].iloc[0])}" for name, rows in baselines.items() if len(rows)]
-    where = f"{Place(best['role'], int(best['step'])).words}, {site_label(int(best['layer']), best['site'])}"
+    tokens = same[same["site"] == "input"]
+    beside = [f"majority class {percent(best['chance'])}"]
+    if len(tokens):
+        beside.append(f"current token and position alone {percent(tokens['accuracy'].iloc[0])}")
+    if len(untrained):
+        level = float(untrained["accuracy"].iloc[0])
+        beside.append(f"untrained model {percent(level)}{'' if best['ci_low'] > level else ', not clearly below'}")
     return (
-        f"{key.words}: before a total is written, the most selective probe reads {target_words(best['target'])} "
-        f"at {where}: accuracy {percent(best['accuracy'])}, selectivity {best['selectivity']:+.2f}; "
-        f"majority class {percent(best['chance'])}{''.join(beside)} "
-        f"(the largest of {len(learned)} cells, chosen after looking)."
+        f"most selective at {where}, accuracy {percent(best['accuracy'])} "
+        f"(95% interval {percent(best['ci_low'])} to {percent(best['ci_high'])}), selectivity "
+        f"{best['selectivity']:+.2f}; {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after looking)."
     )
 
 
-def patching_findings(frame: pd.DataFrame) -> list[str]:
-    """The cell with the largest denoising effect beyond the first layer's input, for each run and family of pairs."""
+def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """For each run and family of pairs the layer output and the head that alone restore most, and their noising.
+
+    The residual stream is left out: at the place of the readout it holds everything that was found by then. No site is
+    named where the top prediction tells clean from corrupted in fewer than half of the pairs, or the run is in `weak`.
+    """
     sentences = []
-    cells = frame.assign(kind=kind_of(frame))[is_cell(frame)]
-    # What enters layer 0 is the tokens themselves: restoring the changed token restores the problem.
-    beyond = ~(cells["kind"].eq("resid_pre") & cells["layer"].eq(0)) & cells["kind"].isin([*LAYER_SITES, "z"])
-    chosen = cells[beyond & cells["direction"].eq("denoise") & cells["effect"].notna()]
-    for key, run in runs_of(chosen):
+    for key, run in runs_of(frame.assign(kind=kind_of(frame))):
         for pair, of_pair in run.groupby("pair", sort=False):
-            rows = of_pair[of_pair["metric"] == primary_metric(of_pair)]
-            best = largest(rows, "effect")
-            sentences.append(
-                f"{key.words}: on pairs that differ in {str(pair).replace('_', ' ')}, the largest denoising effect "
-                f"beyond the embedding is {best['effect']:.2f} ({_interval(best)}, n = {int(best['n'])}) "
-                f"at {best['site']}, {Place(best['role'], int(best['step'])).words} "
-                f"(the largest of {len(rows)} cells, chosen after looking)."
-            )
+            told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
+            if (told and 2 * told[0] < told[1]) or (weak and key in weak):
+                why = [f"the top prediction tells clean from corrupted in {told[0]} of {told[1]} pairs"] if told else []
+                why += [f"the model is {weak[key]}"] if weak and key in weak else []
+                sentences.append(
+                    f"{subject}: undetermined; {', and '.join(why)}. "
+                    "What the figures show there is what moves a guess, so no site is named."
+                )
+                continue
+            rows = of_pair[
+                is_cell(of_pair) & (of_pair["metric"] == primary_metric(of_pair)) & of_pair["effect"].notna()
+            ]
+            outputs, heads = rows[rows["kind"].isin(COMPONENTS)], rows[rows["kind"].isin(HEAD_SITES)]
+            best = [_strongest(of_kind, noun) for of_kind, noun in ((outputs, "layer outputs"), (heads, "heads"))]
+            if any(best):
+                sentences.append(f"{subject}: {'; '.join(filter(None, best))} (each chosen after looking).")
     return sentences
+
+
+def _strongest(rows: pd.DataFrame, noun: str) -> str:
+    """The cell that restores most when it alone is denoised, and the same cell's effect when it is noised."""
+    denoised = rows[rows["direction"] == "denoise"]
+    if denoised.empty:
+        return ""
+    best = largest(denoised, "effect")
+    noised = rows[rows["direction"].eq("noise") & rows["site"].eq(best["site"])]
+    noised = noised[noised["role"].eq(best["role"]) & noised["step"].eq(best["step"])]
+    lost = f"; noising it {float(noised['effect'].iloc[0]):.2f}" if len(noised) else ""
+    return (
+        f"of {len(denoised)} cells of {noun}, {best['site']} at {Place(best['role'], int(best['step'])).words} alone "
+        f"restores most, {best['effect']:.2f} of the logit difference ({_interval(best)}, n = {int(best['n'])}{lost})"
+    )
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -104,10 +123,19 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f}"
 
 
-def head_findings(frame: pd.DataFrame) -> list[str]:
-    """How many heads have each label, and the head whose ablation changes the answer most."""
+def head_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """How many heads have each label, and the head whose ablation costs most; for a run in `weak`, neither."""
     sentences = []
     for key, rows in runs_of(frame):
+        if weak and key in weak:
+            sentences.append(
+                f"{key.words}: undetermined; the model is {weak[key]}. The table's numbers are about what moves a "
+                "guess, so no head is named and its labels are not counted."
+            )
+            continue
+        if rows["label"].eq("undetermined").all():
+            sentences.append(f"{key.words}: undetermined; the model does not tell answer from foil on these pairs.")
+            continue
         counts = rows["label"].replace("", "no label").value_counts()
         labels = ", ".join(f"{count} {str(label).replace('_', ' ')}" for label, count in counts.items())
         sentence = f"{key.words}: of {len(rows)} heads, {labels}"
@@ -115,6 +143,11 @@ def head_findings(frame: pd.DataFrame) -> list[str]:
         if len(measured):
             top = largest(measured, "ablation_effect", absolute=True)
             head = f"L{int(top['layer'])}H{int(top['head'])}"
-            sentence += f"; ablating {head} moves the answer most (effect {top['ablation_effect']:+.2f})"
+            size = float(top["ablation_effect"])
+            sentence += (
+                f"; ablating {head} alone {'loses' if size >= 0 else 'adds'} most, {abs(size):.2f} of the clean logit "
+                f"difference (label: {str(top['label']).replace('_', ' ') or 'none'}; the largest of {len(measured)}, "
+                "chosen after looking)"
+            )
         sentences.append(f"{sentence}.")
     return sentences

@@ -112,9 +112,7 @@ def _titles(grid: Sequence[Sequence[Panel]]) -> list[str]:
     return [row[index].title if index < len(row) else "" for row in grid for index in range(columns)]
 
 
-def _heatmap(
-    panel: Panel, places: tuple[Place, ...], labels: list[str], value: str, written: float
-) -> go.Heatmap:
+def _heatmap(panel: Panel, places: tuple[Place, ...], labels: list[str], value: str, written: float) -> go.Heatmap:
     """Cells by (row, place). The table has at most one row a cell: pivot raises where it has two."""
     cells = panel.frame.set_index(["row", "role", "step"])[[value, "ci_low", "ci_high", "n"]]
     if cells.index.has_duplicates:

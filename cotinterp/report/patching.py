@@ -94,9 +94,7 @@ def _about(of_pair: pd.DataFrame, rows: pd.DataFrame) -> str:
     return about if told is None else f"{about}, the top prediction tells {told[0]} of {told[1]} apart"
 
 
-def _figure(
-    rows: pd.DataFrame, places: tuple[Place, ...], symbols: Symbols | None, *, by_head: bool
-) -> go.Figure:
+def _figure(rows: pd.DataFrame, places: tuple[Place, ...], symbols: Symbols | None, *, by_head: bool) -> go.Figure:
     layer = "L" + rows["layer"].astype(int).astype(str)
     cells = rows.assign(row=layer + "H" + rows["head"].astype(int).astype(str) if by_head else layer)
     order = cells.sort_values(["layer", "head"] if by_head else ["layer"], ascending=False)["row"].drop_duplicates()

@@ -1,15 +1,46 @@
 """Where a running total can be read off linearly: layer by place, trained beside untrained."""
 
+import re
+
 import pandas as pd
 
 from cotinterp.report.panels import Panel, Scale, heatmap_grid
-from cotinterp.report.places import Symbols, reading_order
+from cotinterp.report.places import Place, Symbols, reading_order
 from cotinterp.report.runs import ReportFigure, RunKey, runs_of
+from cotinterp.transcripts.roles import Role
 
 MEASURES = {
     "selectivity": Scale(-1.0, 1.0, "RdBu", "selectivity"),
     "accuracy": Scale(0.0, 1.0, "Cividis", "probe accuracy"),
 }
+BEFORE_STEPS = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.PROMPT_END, Role.TRACE_START})
+BEFORE_TOTAL = frozenset({Role.PREVIOUS_TOTAL, Role.STEP_OPERATOR, Role.STEP_OPERAND, Role.EQUALS})
+AFTER_TOTAL = frozenset({Role.TOTAL, Role.STEP_END})
+
+
+def target_step(target: str) -> int | None:
+    """The step that a probe's target is the total of, from its name (`s_2`, `total 2`); None without a number."""
+    digits = re.search(r"(\d+)$", target)
+    return int(digits.group()) if digits else None
+
+
+def is_before(role: str, step: int, target: int) -> bool:
+    """Whether a place comes before total `target` has been written in any regime that writes it.
+
+    The prompt does, and the parts of step `target` up to its equals sign. Its total, and all that follows, do not:
+    reading the total there may be reading a symbol. The answer and what ends a response never count as before.
+    """
+    if role in BEFORE_STEPS:
+        return True
+    return step <= target if role in BEFORE_TOTAL else role in AFTER_TOTAL and step < target
+
+
+def written_from(places: tuple[Place, ...], target: str) -> int | None:
+    """The number of the first place at which a total may have been written already; None where there is none."""
+    step = target_step(target)
+    if step is None:
+        return None
+    return next((index for index, place in enumerate(places) if not is_before(place.role, place.step, step)), None)
 
 
 def probe_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | None = None) -> list[ReportFigure]:
@@ -47,17 +78,22 @@ def _figure(key: RunKey, run: pd.DataFrame, measure: str, scale: Scale, symbols:
     )
     models = [model for model in ("trained", "untrained") if model in set(cells["model"])]
     models += [str(model) for model in cells["model"].unique() if model not in models]
+    places = reading_order(run)
     grid = [
         [
             Panel(
                 f"<b>{target_words(str(target))}</b>, {model}",
                 tuple(rows),
                 cells[(cells["target"] == target) & (cells["model"] == model)],
+                written_from(places, str(target)),
             )
             for model in models
         ]
-        for target in sorted(cells["target"].unique())
+        for target in sorted(cells["target"].unique(), key=lambda name: (target_step(str(name)) or 0, str(name)))
     ]
-    places = reading_order(run)
+    caption = (
+        f"{key.words}: {measure} of linear probes (fitted on {int(run['n_train'].max())} problems, "
+        f"tested on {int(run['n_test'].max())})"
+    )
     figure = heatmap_grid(grid, places=places, value=measure, scale=scale, row_axis="", symbols=symbols)
-    return ReportFigure(f"probes-{key.slug}-{measure}", f"{key.words}: {measure} of linear probes", figure)
+    return ReportFigure(f"probes-{key.slug}-{measure}", caption, figure)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from markupsafe import Markup
 
-from cotinterp.report.accuracy import accuracy_figure
+from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
 from cotinterp.report.attention import attention_view
 from cotinterp.report.edits import trace_edits_figure
 from cotinterp.report.errors import errors_figure
@@ -138,7 +138,10 @@ def _patching(inputs: ReportInputs, section: Section) -> Section:
 
 
 def _heads(inputs: ReportInputs, section: Section) -> Section:
-    return replace(section, before=heads_table_html(inputs.tables["heads"], inputs.rules))
+    accuracy = inputs.tables.get("accuracy")
+    weak = {} if accuracy is None else mostly_wrong(accuracy)
+    caveats = {key: f"undetermined ({right}): the numbers are about what moves a guess" for key, right in weak.items()}
+    return replace(section, before=heads_table_html(inputs.tables["heads"], inputs.rules, caveats=caveats))
 
 
 def _attention(inputs: ReportInputs) -> Section:

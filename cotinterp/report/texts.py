@@ -26,7 +26,8 @@ TEXTS: dict[str, SectionText] = {
             "One point is the share of distinct problems whose decoded answer is exactly right; bars are 95% "
             "Wilson intervals over problems. Solid lines: held-out problems, never trained on; dotted: problems of "
             "the train split. Points of one K are set apart sideways so that intervals do not cover each other. "
-            "Hover for counts."
+            "Solid far below dotted is what storing the training answers would leave. Small K have few held-out "
+            "problems, so their intervals are wide. Hover for counts."
         ),
         "limits": (
             "One line is one trained model: the interval covers the choice of problems, not the training seed, and "
@@ -83,7 +84,9 @@ TEXTS: dict[str, SectionText] = {
         "limits": (
             "Following shows that the answer depends on what was written at that step; it does not show by which "
             "heads, nor that nothing else is used. A model trained only on perfect traces has never seen a wrong "
-            "total, so ignoring or breaking down can come from being off its distribution. After Lanham et al. "
+            "total, so ignoring or breaking down can come from being off its distribution. Steps are not alike: late "
+            "ones exist in longer problems only and are nearer to the answer, so rates pooled over steps depend on "
+            "how many of each there are. After Lanham et al. "
             "(2023, arXiv 2307.13702)."
         ),
     },
@@ -99,12 +102,13 @@ TEXTS: dict[str, SectionText] = {
             "Attention. The row input is a baseline that sees only the current token and its position. Selectivity "
             "(first figure of each pair) is accuracy minus that of the same probe on a random label for each "
             "distinct input: white is none, blue is above, red is below. Accuracy is on problems that the probe "
-            "was not fitted on. Gray: not probed, as where the total is the token itself."
+            "was not fitted on. Numbers of at least .1 are printed. Right of a dashed line the panel's total may "
+            "have been written already. Gray: not probed, as where the total is the token itself."
         ),
         "limits": (
             "A written total is the token at its own place: decoding it there, or later, is trivial, so look to "
-            "the left of it. What the untrained model shows as well was in the tokens, not learned. Decodable is "
-            "not used: a probe cannot say that the model reads what the probe reads (Hewitt and Liang 2019, arXiv "
+            "the left of the dashed line. What the untrained model shows as well was in the tokens, not learned. "
+            "Decodable is not used: a probe cannot say that the model reads what the probe reads (Hewitt and Liang 2019, arXiv "
             "1909.03368; Belinkov 2022, arXiv 2102.12452)."
         ),
     },
@@ -115,9 +119,13 @@ TEXTS: dict[str, SectionText] = {
             "Two transcripts of the same length differ in one thing (one operand, or one written total). Denoise: "
             "put one activation of the clean run into the corrupted run; 1 means that this alone restores the "
             "clean answer, 0 that it does nothing. Noise: put the corrupted one into the clean run; 1 means that "
-            "this alone breaks it. The metric is the normalized logit difference. Colors end at −1 and 1, the "
-            "numbers on hover do not. Columns are in reading order; bold symbols are those of the example under "
-            "Attention."
+            "this alone breaks it. The metric is the normalized logit difference between the two symbols at the "
+            "readout. Effects of at least .05 are printed; colors end at −1 and 1, the numbers do not. Hover for "
+            "intervals. Columns are in reading order, up to the place that predicts the readout; bold symbols are "
+            "those of the example under Attention. The residual stream at the last column holds all that was found "
+            "by then, so its effect grows with depth in any model: look at attn_out, mlp_out and the heads (z) for "
+            "what brought it there. A caption says in how many pairs the top prediction tells the two runs apart; "
+            "where that is few, the figure shows what moves a guess."
         ),
         "limits": (
             "Denoising shows what is enough and noising what is needed, and on serial chains and redundant "
@@ -131,15 +139,16 @@ TEXTS: dict[str, SectionText] = {
         "question": "Which heads push toward the answer, which are missed when taken out, and where do they look?",
         "reading": (
             "Direct attribution is a head's own share of the logit difference, written straight to the output. The "
-            "ablation effect is what happens when the head's output is replaced by that from another example. "
-            "Attention columns are the mean mass onto the previous written total and onto the operand that comes "
-            "next. Bars are scaled within a column: blue above zero, orange below. Click a heading, or press Enter "
-            "on it, to sort."
+            "ablation effect is the share of the clean logit difference that is lost when the head's output is "
+            "replaced by that from another example: 1 is all of it, below 0 it grows. Attention columns are the "
+            "mean mass onto the previous written total (a dash where none is written) and onto the operand that "
+            "comes next; the rules of the labels compare that mass with chance. Bars are scaled within a column: blue "
+            "above zero, orange below. Click a heading, or press Enter on it, to sort."
         ),
         "limits": (
             "Attribution leaves out what a head does through later layers; ablation includes it, and later layers "
             "may repair it. Attention mass says where a head looks, not what it moves. A label is the name of a "
-            "rule that the numbers meet (below), not a verdict on what the head is for."
+            "rule that the numbers meet (above), not a verdict on what the head is for."
         ),
     },
     "attention": {
