@@ -71,8 +71,9 @@ def _carry_over(key: RunKey, rows: pd.DataFrame) -> list[str]:
     apart = [str(each) for each in shared if held.loc[each, "ci_high"] < train.loc[each, "ci_low"]]
     where = f"do not overlap at K = {', '.join(apart)}" if apart else "overlap at every K"
     return [
-        f"{key.words}: from the train split to held-out problems accuracy drops most at K = {k} (of {len(shared)} K), "
-        f"from {_measured(dict(train.loc[k]))} to {_measured(dict(held.loc[k]))}; the intervals of the two splits {where}."
+        f"{key.words}: from the train split to held-out problems accuracy drops most at K = {k} (of {len(shared)} "
+        f"values of K), from {_measured(dict(train.loc[k]))} to {_measured(dict(held.loc[k]))}; the intervals of the "
+        f"two splits {where}."
     ]
 
 
@@ -143,7 +144,7 @@ def _ends(rows: pd.DataFrame) -> str:
     shown = follows[at_end | follows["rate"].lt(follows.loc[at_end, "rate"].min())]
     each = "; ".join(
         f"step {row['step']} {percent(row['rate'])} of {row['n']} "
-        f"(95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
+        f"(95% interval {percent(float(row['ci_low']))} to {percent(float(row['ci_high']))})"
         for row in shown.to_dict("records")
     )
     return f"Following, by edited step: {each}."

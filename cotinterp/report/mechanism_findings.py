@@ -45,7 +45,7 @@ def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
         early = run[before_written(run)]
         learned = early[early["model"].eq("trained") & early["layer"].ge(0) & early["selectivity"].notna()]
         caveat = f" This model is {weak[key]}." if weak and key in weak else ""
-        for target in sorted(learned["target"].unique(), key=target_step):
+        for target in sorted(learned["target"].unique(), key=lambda name: target_step(str(name)) or 0):
             found = _best_probe(early, learned[learned["target"] == target])
             sentences.append(f"{key.words}: {target_words(target)}, before it is written: {found}{caveat}")
     return sentences
@@ -69,7 +69,7 @@ def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
         beside.append(f"untrained model {percent(level)}{'' if best['ci_low'] > level else ', not clearly below'}")
     return (
         f"most selective at {where}, accuracy {percent(best['accuracy'])} "
-        f"(95% interval {percent(best['ci_low'])} to {percent(best['ci_high'])}), selectivity "
+        f"(95% interval {percent(float(best['ci_low']))} to {percent(float(best['ci_high']))}), selectivity "
         f"{best['selectivity']:+.2f}; {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after looking)."
     )
 
@@ -84,7 +84,7 @@ def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str
     for key, run in runs_of(frame.assign(kind=kind_of(frame))):
         for pair, of_pair in run.groupby("pair", sort=False):
             told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
-            if (told and 2 * told[0] < told[1]) or (weak and key in weak):
+            if (told and 2 * told[0] < max(told[1], 1)) or (weak and key in weak):
                 why = [f"the top prediction tells clean from corrupted in {told[0]} of {told[1]} pairs"] if told else []
                 why += [f"the model is {weak[key]}"] if weak and key in weak else []
                 sentences.append(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -72,6 +73,8 @@ def write_figures(figures: Sequence[ReportFigure], directory: Path) -> list[Path
     written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
     for figure in figures:
         page = plotly.io.to_html(figure.figure, include_plotlyjs="directory", div_id=figure.name, config=CONFIG)
+        title = escape(figure.caption)
+        page = page.replace("<head>", f"<head><title>{title}</title>", 1).replace("<body>", f"<body><p>{title}</p>", 1)
         written.append(write_atomic(folder / f"{figure.name}.html", page))
     return written
 

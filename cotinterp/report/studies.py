@@ -124,15 +124,17 @@ def standard_pairs(run: Run, n: int, *, k: int) -> dict[str, Pairs]:
     problems = heldout_problems(run, n, k=k)
     regime, rng = get_regime(run.spec.regime), np.random.default_rng(0)
     middle = k // 2
-    pairs = {f"operand-{middle}": operand_pairs(run.task, problems, regime, index=middle, rng=rng)}
+    pairs = {f"operand-{middle}": operand_pairs(run.task, problems, regime, index=middle, rng=rng, first_symbol=True)}
     if regime.writes_totals:
         if k > 2:
             pairs[f"total-{k - 2}-next"] = written_total_pairs(
-                run.task, problems, regime, step=k - 2, rng=rng, readout=(Role.TOTAL, k - 1)
+                run.task, problems, regime, step=k - 2, rng=rng, readout=(Role.TOTAL, k - 1), first_symbol=True
             )
-        pairs[f"total-{k - 1}-answer"] = written_total_pairs(run.task, problems, regime, step=k - 1, rng=rng)
+        pairs[f"total-{k - 1}-answer"] = written_total_pairs(
+            run.task, problems, regime, step=k - 1, rng=rng, first_symbol=True
+        )
     else:
-        pairs[f"operand-{k - 1}"] = operand_pairs(run.task, problems, regime, index=k - 1, rng=rng)
+        pairs[f"operand-{k - 1}"] = operand_pairs(run.task, problems, regime, index=k - 1, rng=rng, first_symbol=True)
     return pairs
 
 
@@ -144,8 +146,10 @@ def head_pairs(run: Run, n: int, *, k: int) -> Pairs:
     problems, regime, rng = heldout_problems(run, n, k=k), get_regime(run.spec.regime), np.random.default_rng(0)
     if regime.writes_totals and k > 2:
         readout = (Role.TOTAL, k - 1)
-        return written_total_pairs(run.task, problems, regime, step=k - 2, rng=rng, readout=readout)
-    return operand_pairs(run.task, problems, regime, index=k - 1, rng=rng, readout=(Role.ANSWER, k - 1))
+        return written_total_pairs(run.task, problems, regime, step=k - 2, rng=rng, readout=readout, first_symbol=True)
+    return operand_pairs(
+        run.task, problems, regime, index=k - 1, rng=rng, readout=(Role.ANSWER, k - 1), first_symbol=True
+    )
 
 
 def attention_example(run: Run, budget: Budget = FULL) -> AttentionView:

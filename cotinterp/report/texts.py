@@ -108,8 +108,8 @@ TEXTS: dict[str, SectionText] = {
         "limits": (
             "A written total is the token at its own place: decoding it there, or later, is trivial, so look to "
             "the left of the dashed line. What the untrained model shows as well was in the tokens, not learned. "
-            "Decodable is not used: a probe cannot say that the model reads what the probe reads (Hewitt and Liang 2019, arXiv "
-            "1909.03368; Belinkov 2022, arXiv 2102.12452)."
+            "Decodable is not used: a probe cannot say that the model reads what the probe reads (Hewitt and Liang "
+            "2019, arXiv 1909.03368; Belinkov 2022, arXiv 2102.12452)."
         ),
     },
     "patching": {
@@ -121,14 +121,15 @@ TEXTS: dict[str, SectionText] = {
             "clean answer, 0 that it does nothing. Noise: put the corrupted one into the clean run; 1 means that "
             "this alone breaks it. The metric is the normalized logit difference between the two symbols at the "
             "readout. Effects of at least .05 are printed; colors end at −1 and 1, the numbers do not. Hover for "
-            "intervals. Columns are in reading order, up to the place that predicts the readout; bold symbols are "
-            "those of the example under Attention. The residual stream at the last column holds all that was found "
-            "by then, so its effect grows with depth in any model: look at attn_out, mlp_out and the heads (z) for "
-            "what brought it there. A caption says in how many pairs the top prediction tells the two runs apart; "
-            "where that is few, the figure shows what moves a guess."
+            "intervals. Columns are in reading order, up to the place that predicts the readout's first symbol; "
+            "bold symbols are those of the example under Attention. The residual stream holds whatever was written "
+            "into it before: look at attn_out, mlp_out and the heads (z) for what brought it there. A caption "
+            "says in how many pairs the top prediction tells the two runs apart; where that is few, the figure "
+            "shows what moves a guess."
         ),
         "limits": (
-            "Denoising shows what is enough and noising what is needed, and on serial chains and redundant "
+            "All pairs are read where the readout's first symbol is predicted: for sums of two digits the tens, which "
+            "says nothing of how the units are made. Denoising shows what is enough and noising what is needed, and on serial chains and redundant "
             "circuits the two differ. A cell says that information there matters for this contrast, not that it is "
             "computed there. Intervals are for one cell each and are not corrected for the number of cells scanned "
             "(Zhang and Nanda 2023, arXiv 2309.16042; Heimersheim and Nanda 2024, arXiv 2404.15255)."

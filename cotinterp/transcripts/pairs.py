@@ -61,6 +61,7 @@ def operand_pairs(
     index: int,
     rng: np.random.Generator,
     readout: Place | None = None,
+    first_symbol: bool = False,
 ) -> Pairs:
     """Pairs whose prompt operand `index` differs, each response consistent with its own prompt.
 
@@ -68,6 +69,9 @@ def operand_pairs(
     that the prompt operand is the only difference the model has seen. For `direct` this is the answer; for `cot`, the
     step that copies the operand; for `totals`, the first total that depends on it. A later readout sees every
     difference that the operand caused on the way.
+
+    With `first_symbol` only changes are admitted that alter the first symbol of the readout (18 -> 23, not 18 -> 13):
+    then all pairs are read at the same place, directly before the readout begins.
     """
 
     def changes(problem: Problem) -> Iterable[Problem]:
@@ -77,7 +81,7 @@ def operand_pairs(
         return solve(task, changed)
 
     _check_index(problems, index, 0, "operand")
-    return _pairs(task, problems, regime, "operand", index, changes, readout, rng)
+    return _pairs(task, problems, regime, "operand", index, changes, readout, rng, first_symbol=first_symbol)
 
 
 def written_total_pairs(
@@ -88,13 +92,14 @@ def written_total_pairs(
     step: int,
     rng: np.random.Generator,
     readout: Place | None = None,
+    first_symbol: bool = False,
 ) -> Pairs:
     """Pairs with one prompt, whose written total at `step` is right in one and a valid wrong value in the other.
 
     The corrupted trace goes on from its wrong value by the task's own transition. By default the readout is the first
     value after the edited total: in `cot`, the previous total that opens the next step (a copy); in `totals`, the next
     total; after the last step, the answer. With `readout=(Role.TOTAL, step + 1)` in `cot` the copy differs as well, and
-    the readout asks what the next step was computed from.
+    the readout asks what the next step was computed from. `first_symbol` is that of `operand_pairs`.
 
     Raises:
         ValueError: The regime writes no totals.
@@ -106,7 +111,7 @@ def written_total_pairs(
         return (substitute_total(task, problem, step, state) for state in wrong_totals(task, problem, step))
 
     _check_index(problems, step, 1, "step")
-    return _pairs(task, problems, regime, "written_total", step, changes, readout, rng)
+    return _pairs(task, problems, regime, "written_total", step, changes, readout, rng, first_symbol=first_symbol)
 
 
 def _check_index(problems: Sequence[Problem], index: int, low: int, noun: str) -> None:
@@ -126,6 +131,8 @@ def _pairs(
     changes: Callable[[Problem], Iterable[Problem]],
     readout: Place | None,
     rng: np.random.Generator,
+    *,
+    first_symbol: bool,
 ) -> Pairs:
     chosen: list[tuple[Transcript, Transcript, Place, int]] = []
     for problem in problems:
@@ -134,7 +141,7 @@ def _pairs(
         candidates = [
             (clean, corrupted, *found)
             for corrupted in (render(task, change, regime) for change in changes(problem))
-            if (found := _first_difference(clean, corrupted, readout, after)) is not None
+            if (found := _first_difference(clean, corrupted, readout, after, first_symbol=first_symbol)) is not None
         ]
         if candidates:
             chosen.append(candidates[int(rng.integers(len(candidates)))])
@@ -165,7 +172,7 @@ def _pairs(
 
 
 def _first_difference(
-    clean: Transcript, corrupted: Transcript, readout: Place | None, edited_step: int | None
+    clean: Transcript, corrupted: Transcript, readout: Place | None, edited_step: int | None, *, first_symbol: bool
 ) -> tuple[Place, int] | None:
     """Place and position of the readout's first differing symbol; None where the layouts differ or nothing does."""
     layout = [token._replace(symbol="", value=-1) for token in clean.tokens]
@@ -176,5 +183,5 @@ def _first_difference(
         edited = token.role is Role.TOTAL and token.step == edited_step
         wanted = place == readout if readout is not None else token.role in RESPONSE_ROLES and not edited
         if wanted and token.symbol != other.symbol:
-            return place, position
+            return None if first_symbol and token.part else (place, position)
     return None

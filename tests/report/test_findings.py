@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
-from cotinterp.report import ReportInputs, findings
+from cotinterp.report import ReportInputs, RunKey, findings
+from cotinterp.report.accuracy import mostly_wrong
 from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings, percent
-from cotinterp.report.mechanism_findings import head_findings, is_before, patching_findings, probe_findings, target_step
+from cotinterp.report.mechanism_findings import head_findings, patching_findings, probe_findings
+from cotinterp.report.probes import is_before, target_step
 
 RUN = {"task": "s3", "regime": "cot", "seed": 0}
 
@@ -30,12 +32,40 @@ def test_accuracy_is_that_of_held_out_problems_at_the_largest_k() -> None:
             row | {"regime": "direct", "split": "heldout", "k": 2, "correct": 180, "accuracy": 0.9},
         ]
     )
-    first, second = accuracy_findings(frame)
+    first, second, *_ = accuracy_findings(frame)
     assert "K = 6" in first
     assert "direct (seed 0) 25.0% of 200 (95% interval 10.0% to 90.0%)" in first
     assert "100.0%" not in first
     assert "90.0% of" not in first
     assert "70.0 points above direct (one model a regime" in second
+
+
+def test_the_train_split_is_set_against_held_out_problems_where_the_gap_is_largest() -> None:
+    rows = [
+        ("train", 2, 1.0, 0.9, 1.0),
+        ("heldout", 2, 0.3, 0.1, 0.5),
+        ("train", 3, 0.95, 0.9, 0.97),
+        ("heldout", 3, 0.9, 0.85, 0.92),
+    ]
+    frame = pd.DataFrame(
+        [
+            RUN | {"split": split, "k": k, "n": 20, "correct": 1, "accuracy": accuracy, "ci_low": low, "ci_high": high}
+            for split, k, accuracy, low, high in rows
+        ]
+    )
+    _, gap, rise = accuracy_findings(frame)
+    assert "drops most at K = 2 (of 2 values of K), from 100.0% of 20" in gap
+    assert (
+        "to 30.0% of 20 (95% interval 10.0% to 50.0%); the intervals of the two splits do not overlap at K = 2." in gap
+    )
+    assert "held-out accuracy is lower at K = 2, 30.0% of 20" in rise
+    assert "than at K = 3, 90.0% of 20" in rise
+    wide = accuracy_findings(frame.assign(ci_low=0.0, ci_high=1.0))
+    assert len(wide) == 2
+    assert "overlap at every K" in wide[1]
+    assert "do not overlap" not in wide[1]
+    level = accuracy_findings(frame.assign(accuracy=0.5))
+    assert "at no K are problems of the train split right more often" in level[1]
 
 
 def test_when_cot_is_worse_the_sentence_says_below() -> None:
@@ -59,6 +89,9 @@ def test_faults_are_counted_over_k() -> None:
     assert "\N{LEFT DOUBLE QUOTATION MARK}malformed trace\N{RIGHT DOUBLE QUOTATION MARK} (4 of 7)" in sentence
     (clean,) = error_findings(frame[frame["category"] == "correct"])
     assert "none of 13 outputs" in clean
+    (alone,) = error_findings(frame[frame["category"] != "never_ended"])
+    assert "4 of 17 outputs were faulty" in alone
+    assert "all of them \N{LEFT DOUBLE QUOTATION MARK}malformed trace" in alone
 
 
 def test_edit_rates_are_pooled_by_n_and_stand_beside_chance() -> None:
@@ -73,8 +106,9 @@ def test_edit_rates_are_pooled_by_n_and_stand_beside_chance() -> None:
         ]
     )
     (sentence,) = edit_findings(frame)
-    assert "80.0% of 400 answers followed the edit (by step 50.0% to 90.0%; by chance 8.0%)" in sentence
+    assert "80.0% of 400 answers, pooled over steps, followed it (8.0% by chance)" in sentence
     assert "20.0% were the original answer" in sentence
+    assert "step 1 90.0% of 300 (95% interval 0.0% to 100.0%); step 2 50.0% of 100" in sentence
 
 
 @pytest.mark.parametrize(
@@ -126,32 +160,83 @@ def test_the_best_probe_is_looked_for_only_before_the_total_is_written() -> None
         ]
     )
     (sentence,) = probe_findings(frame)
-    assert "reads total 1 at equals 1, L1.resid_pre: accuracy 80.0%, selectivity +0.70" in sentence
-    assert "untrained model 35.0%" in sentence
+    assert "total 1, before it is written: most selective at equals 1, L1.resid_pre, accuracy 80.0%" in sentence
+    assert "selectivity +0.70" in sentence
+    assert "untrained model 35.0%, not clearly below" in sentence
+    (clear,) = probe_findings(frame.assign(ci_low=0.36), {})
+    assert "untrained model 35.0% (" in clear
+    (none,) = probe_findings(frame.assign(selectivity=-0.1))
+    assert "no probe of 2 cells is above its control task" in none
+    (guesses,) = probe_findings(frame, {RunKey("s3", "cot", 0): "right on 1 of 9"})
+    assert guesses.endswith("This model is right on 1 of 9.")
     assert "current token and position alone 40.0%" in sentence
     assert "largest of 2 cells" in sentence
     assert probe_findings(frame[frame["role"] == "step_end"]) == []
 
 
-def test_the_largest_patch_leaves_out_the_embedding_and_the_baselines() -> None:
-    cell = RUN | {"pair": "operand 1", "metric": "logit_diff", "head": None, "n": 5, "ci_low": 0.4, "ci_high": 0.6}
+def patches() -> pd.DataFrame:
+    cell = RUN | {"pair": "operand 1 -> answer 2", "head": None, "n": 5, "ci_low": 0.4, "ci_high": 0.6}
     rows = [
         ("full", 0, "all", -1, "denoise", 1.0),
-        ("L0.resid_pre", 0, "operand", 1, "denoise", 1.0),
+        ("L3.resid_pre", 3, "equals", 2, "denoise", 1.0),
         ("L1.attn_out", 1, "equals", 2, "denoise", 0.5),
+        ("L1.attn_out", 1, "equals", 2, "noise", 0.25),
         ("L2.attn_out", 2, "equals", 2, "noise", 0.9),
+        ("L2H1.z", 2, "equals", 2, "denoise", -0.1),
+        ("L2H3.z", 2, "equals", 2, "denoise", 0.3),
     ]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         [
-            cell | {"site": site, "layer": layer, "role": role, "step": step, "direction": direction, "effect": effect}
+            cell
+            | {"site": site, "layer": layer, "role": role, "step": step, "direction": direction, "effect": effect}
+            | {"metric": "logit_diff"}
             for site, layer, role, step, direction, effect in rows
         ]
     )
-    (sentence,) = patching_findings(frame)
-    assert "is 0.50 (95% interval 0.40 to 0.60, n = 5) at L1.attn_out, equals 2 (the largest of 1 cells" in sentence
-    (without,) = patching_findings(frame.assign(ci_low=float("nan"), ci_high=float("nan")))
+
+
+def test_the_largest_patches_are_layer_outputs_and_heads_and_not_the_residual_stream() -> None:
+    (sentence,) = patching_findings(patches())
+    assert "operand 1 differs, read at answer 2" in sentence
+    assert "of 1 cells of layer outputs, L1.attn_out at equals 2 alone restores most, 0.50" in sentence
+    assert "(95% interval 0.40 to 0.60, n = 5; noising it 0.25)" in sentence
+    assert "of 2 cells of heads, L2H3.z at equals 2 alone restores most, 0.30" in sentence
+    assert "chosen after looking" in sentence
+    (without,) = patching_findings(patches().assign(ci_low=float("nan"), ci_high=float("nan")))
     assert "no interval" in without
     assert "nan" not in without
+
+
+@pytest.mark.parametrize(("told", "named"), [(3, True), (2, False), (0, False)])
+def test_no_site_is_named_where_the_model_does_not_tell_the_pairs_apart(told: int, named: bool) -> None:
+    frame = patches()
+    first = frame[frame["site"] == "full"].assign(metric="accuracy", n=told)
+    (sentence,) = patching_findings(pd.concat([frame, first]))
+    assert ("L1.attn_out" in sentence) is named
+    assert (
+        f"undetermined; the top prediction tells clean from corrupted in {told} of 5 pairs" in sentence
+    ) is not named
+
+
+def test_no_site_or_head_is_named_in_a_model_that_is_mostly_wrong() -> None:
+    held = RUN | {"split": "heldout", "n": 100, "accuracy": 0.0, "ci_low": 0.0, "ci_high": 1.0}
+    accuracy = pd.DataFrame([held | {"k": 2, "correct": 20}, held | {"k": 3, "correct": 30}])
+    assert mostly_wrong(accuracy) == {RunKey("s3", "cot", 0): "right on 50 of 200 held-out problems, 25.0%"}
+    assert mostly_wrong(accuracy.assign(correct=50)) == {}
+    heads = pd.DataFrame([RUN | {"layer": 0, "head": 1, "ablation_effect": 0.5, "label": "total reader"}])
+    inside = findings({"accuracy": accuracy, "patching": patches(), "heads": heads})
+    texts = [finding.text for finding in inside if finding.table != "accuracy"]
+    assert len(texts) == 2
+    for text in texts:
+        assert "undetermined" in text
+        assert "right on 50 of 200" in text
+        assert "L0H1" not in text
+        assert "L1.attn_out" not in text
+        assert "total reader" not in text
+    sure = findings({"accuracy": accuracy.assign(correct=90), "patching": patches(), "heads": heads})
+    assert all("undetermined" not in finding.text for finding in sure)
+    (unlabeled,) = head_findings(heads.assign(label="undetermined"))
+    assert "does not tell answer from foil" in unlabeled
 
 
 def test_heads_are_counted_by_label_and_the_largest_ablation_may_be_negative() -> None:
@@ -164,8 +249,9 @@ def test_heads_are_counted_by_label_and_the_largest_ablation_may_be_negative() -
     )
     (sentence,) = head_findings(frame)
     assert "of 3 heads, 2 mixed, 1 total reader" in sentence
-    assert "L0H1" in sentence
-    assert "-0.50" in sentence
+    assert (
+        "ablating L0H1 alone adds most, 0.50 of the clean logit difference (label: mixed; the largest of 2" in sentence
+    )
 
 
 def test_no_sentence_without_its_table(inputs: ReportInputs) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from cotinterp.report import ReportInputs, heads_table_html
+from cotinterp.report import ReportInputs, RunKey, heads_table_html
 
 RUN = {
     "task": "s3",
@@ -31,8 +31,11 @@ def test_cells_carry_the_exact_value_for_sorting_and_three_decimals_for_reading(
     assert re.findall(r'<th scope="row" data-value="(\d)">(L\dH\d)</th>', html) == [("0", "L0H0"), ("1", "L1H3")]
 
 
-def test_a_missing_number_is_an_empty_cell() -> None:
-    assert re.findall(r'data-value="nan" style="--share:0%">([^<]*)</td>', heads_table_html(table())) == ["", ""]
+def test_a_missing_number_is_a_dash() -> None:
+    assert (
+        re.findall(r'data-value="nan" style="--share:0%">([^<]*)</td>', heads_table_html(table()))
+        == ["\N{EN DASH}"] * 2
+    )
 
 
 def test_labels_and_rules_are_escaped_and_missing_rules_are_said_to_be_missing() -> None:
@@ -40,6 +43,14 @@ def test_labels_and_rules_are_escaped_and_missing_rules_are_said_to_be_missing()
     assert "<b>reader" not in html
     assert "<dt>&lt;b&gt;reader</dt><dd>mass &gt; 0.5 &amp; needed</dd>" in html
     assert "<dt>mixed</dt><dd>No rule was stored with this label.</dd>" in html
+
+
+def test_a_rule_does_not_repeat_its_label_and_a_caveat_stands_with_its_run() -> None:
+    html = heads_table_html(table(), {"mixed": "mixed: otherwise"}, caveats={RunKey("s3", "cot", 0): "only <guesses>"})
+    assert "<dt>mixed</dt><dd>otherwise</dd>" in html
+    assert "<caption>s3, cot, seed 0: only &lt;guesses&gt;</caption>" in html
+    other = heads_table_html(table(), caveats={RunKey("s3", "direct", 0): "only guesses"})
+    assert "<caption>s3, cot, seed 0</caption>" in other
 
 
 def test_one_table_a_model_with_headings_that_a_keyboard_reaches(inputs: ReportInputs) -> None:

@@ -6,8 +6,10 @@ import plotly.graph_objects as go
 import pytest
 
 from cotinterp.report import ReportInputs, RunKey, patching_figures, probe_figures
-from cotinterp.report.patching import is_cell, primary_metric
+from cotinterp.report.palette import INK
+from cotinterp.report.patching import is_cell, pair_words, primary_metric, told_apart, without_dead_start
 from cotinterp.report.places import Place, axis_labels, reading_order, symbols_of
+from cotinterp.report.probes import written_from
 
 COT = RunKey("s3", "cot", 0)
 
@@ -103,12 +105,55 @@ def test_two_numbers_for_one_cell_are_refused(inputs: ReportInputs) -> None:
 def test_long_transcripts_put_all_panels_in_one_column(inputs: ReportInputs) -> None:
     frame = inputs.tables["probes"].query("task == 's3' and regime == 'direct'")
     longer = pd.concat([frame.assign(step=frame["step"] + 10 * repeat) for repeat in range(4)])
-    assert len(reading_order(longer)) > 22
+    assert len(reading_order(longer)) > 16
     narrow, wide = (probe_figures(table)[0].figure for table in (frame, longer))
     assert narrow.data[1].xaxis == "x2"
     assert narrow.data[1].yaxis == "y2"
     assert narrow.layout.yaxis2.domain == narrow.layout.yaxis.domain
     assert wide.layout.yaxis2.domain != wide.layout.yaxis.domain
+
+
+def test_numbers_that_matter_are_printed_in_their_cells_and_others_are_not(inputs: ReportInputs) -> None:
+    drawn = panel(
+        figures(inputs)["patching-s3-cot-0-operand-1-layers"], "<b>mlp_out</b>, denoise (clean into corrupted)"
+    )
+    for numbers, texts in zip(drawn.z, drawn.text, strict=True):
+        for number, text in zip(numbers, texts, strict=True):
+            assert bool(text) == (abs(number) >= 0.05)
+            assert not text or float(text.replace("\N{MINUS SIGN}", "-")) == pytest.approx(number, abs=0.006)
+
+
+def test_places_before_the_change_are_left_out_and_the_caption_says_so(inputs: ReportInputs) -> None:
+    table = inputs.tables["patching"].query("task == 's3' and regime == 'direct'")
+    early = table["role"].eq("prompt_start") | (table["role"].eq("operand") & table["step"].eq(0))
+    (cut, _) = patching_figures(table.assign(effect=table["effect"].mask(early & is_cell(table), 0.0)))
+    assert "2 places before operator 1 left out" in cut.caption
+    assert cut.figure.data[0].x[0] == "operator 1"
+    (whole, _) = patching_figures(table)
+    assert "left out" not in whole.caption
+    nothing = table[is_cell(table)].assign(effect=0.0)
+    assert without_dead_start(nothing) == (reading_order(nothing), 0)
+
+
+def test_a_pair_in_words_and_how_often_the_model_tells_it_apart() -> None:
+    assert pair_words("operand 2 -> step_operand 2") == "operand 2 differs, read at step operand 2"
+    assert pair_words("written_total 1") == "written total 1 differs"
+    full = pd.DataFrame(
+        {"site": ["full", "full", "self"], "metric": ["logit_diff", "accuracy", "accuracy"], "n": [48, 10, 9]}
+    )
+    assert told_apart(full) == (10, 48)
+    assert told_apart(full.head(1)) is None
+
+
+def test_a_dashed_line_stands_where_the_total_may_have_been_written(inputs: ReportInputs) -> None:
+    places = (Place("operand", 0), Place("equals", 1), Place("total", 1), Place("equals", 2), Place("total", 2))
+    assert [written_from(places, target) for target in ("s_1", "s_2", "answer")] == [2, 4, None]
+    assert written_from(places[:2], "s_1") is None
+    figure = figures(inputs)["probes-s3-cot-0-selectivity"]
+    words = [label.split("  ")[0] for label in figure.data[0].x]
+    (line,) = (shape for shape in figure.layout.shapes if shape.xref == "x")
+    assert line.x0 == line.x1 == words.index("total 1") - 0.5
+    assert line.line.color == INK
 
 
 def test_labels_are_distinct_and_escape_what_would_be_markup() -> None:

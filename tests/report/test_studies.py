@@ -88,12 +88,15 @@ def test_every_study_fills_its_tables(cot, name):
 
 
 def test_patching_has_its_baselines_in_every_sweep(cot):
-    for result in study("patch", cot, QUICK)["patching"].values():
-        rows = result.frame()
-        rows = rows[rows["metric"] == "logit_diff"].set_index("site")["effect"]
+    sweeps = [result.frame() for result in study("patch", cot, QUICK)["patching"].values()]
+    effects = [rows[rows["metric"] == "probability"].set_index("site")["effect"] for rows in sweeps]
+    assert len(effects) == 6
+    assert all({"self", "full", "random_donor"} <= set(rows.index) for rows in effects)
+    measured = [rows for rows in effects if rows.notna().any()]
+    assert measured
+    for rows in measured:
         assert rows["self"] == 0.0
-        assert rows["full"] == 1.0
-        assert "random_donor" in rows.index
+        assert rows["full"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_probes_have_their_controls(cot):

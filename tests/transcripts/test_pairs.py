@@ -128,3 +128,16 @@ def test_a_readout_that_never_differs():
 def test_no_problems():
     with pytest.raises(ValueError, match="at least one problem"):
         operand_pairs(SUM, [], "cot", index=0, rng=rng())
+
+
+@pytest.mark.parametrize("regime", ["direct", "cot", "totals"])
+def test_first_symbol_pairs_are_all_read_directly_before_the_readout(regime):
+    """Without it some digit sums differ in the units only, and are read at their own tens."""
+    chosen = problems(SUM, n=60)
+    last = (Role.ANSWER, 3)
+    free = operand_pairs(SUM, chosen, regime, index=3, rng=rng(), readout=last)
+    strict = operand_pairs(SUM, chosen, regime, index=3, rng=rng(), readout=last, first_symbol=True)
+    begins = [pairs.clean.where(*last) - 1 == pairs.at for pairs in (free, strict)]
+    assert not begins[0].all()
+    assert begins[1].all()
+    assert len(strict) + strict.dropped == len(chosen)
