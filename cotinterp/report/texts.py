@@ -132,7 +132,8 @@ TEXTS: dict[str, SectionText] = {
             "says nothing of how the units are made. Denoising shows what is enough and noising what is needed, and on "
             "serial chains and redundant circuits the two differ. A cell says that information there matters for this "
             "contrast, not that it is computed there. Intervals are for one cell each and are not corrected for the "
-            "number of cells scanned (Zhang and Nanda 2023, arXiv 2309.16042; Heimersheim and Nanda 2024, arXiv 2404.15255)."
+            "number of cells scanned (Zhang and Nanda 2023, arXiv 2309.16042; Heimersheim and Nanda 2024, arXiv "
+            "2404.15255)."
         ),
     },
     "heads": {
