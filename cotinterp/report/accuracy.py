@@ -29,7 +29,7 @@ def accuracy_figure(frame: pd.DataFrame, *, illustrative: bool = True) -> go.Fig
             figure.add_trace(_illustration(str(regime), rows))
     dressed(figure, height=440, margin={"t": 20, "r": 280})
     figure.update_xaxes(title="K (number of operands)", dtick=1)
-    figure.update_yaxes(title="exact-match accuracy", range=[-0.03, 1.05], tickformat=".0%", dtick=0.2)
+    figure.update_yaxes(title="answers right, free-running", range=[-0.03, 1.05], tickformat=".0%", dtick=0.2)
     return figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "itemsizing": "constant"})
 
 
