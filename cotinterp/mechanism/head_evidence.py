@@ -51,6 +51,7 @@ def head_evidence(
     return [
         {
             "clean_low": separated.low,
+            "prefers_answer": float((clean > 0).double().mean()),
             "ablation_effect": float(needed[head].mean()),
             "ablation_low": float(needed_interval.low[head]),
             "ablation_high": float(needed_interval.high[head]),

@@ -12,6 +12,7 @@ from typing import Literal
 
 Measure = Literal[
     "clean_low",
+    "prefers_answer",
     "ablation_effect",
     "ablation_low",
     "ablation_high",
@@ -24,6 +25,7 @@ Relation = Literal[">", ">=", "<", "<="]
 
 MEASURES: Mapping[Measure, str] = {
     "clean_low": "lower end of the 95% interval of the mean clean logit difference (logits)",
+    "prefers_answer": "share of the examples whose clean logit difference is positive",
     "ablation_effect": "mean loss of logit difference under resample ablation, over the mean clean logit difference",
     "ablation_low": "lower end of its interval, simultaneous over all heads (Bonferroni)",
     "ablation_high": "upper end of that interval",
@@ -41,6 +43,9 @@ MATTERS = 0.05
 """A twentieth of the logit difference: below it a head is not what the answer rests on, significant or not."""
 WRITES = 0.10
 """A tenth of the logit difference written directly: more than an even share in a model of more than ten heads."""
+
+SEPARATES = 0.75
+"""Half way from guessing between answer and foil (1/2) to always preferring the answer."""
 
 _RELATIONS: Mapping[Relation, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -90,6 +95,11 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
         "undetermined",
         "the model does not tell answer from foil here, so there is nothing to attribute or to lose",
         (Condition("clean_low", "<=", 0.0),),
+    ),
+    LabelRule(
+        "undetermined",
+        "the model prefers the answer in too few examples: a mean carried by some of them is no account of the task",
+        (Condition("prefers_answer", "<", SEPARATES),),
     ),
     LabelRule(
         "iteration head",

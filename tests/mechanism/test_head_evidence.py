@@ -72,5 +72,10 @@ def test_evidence_puts_the_numbers_of_each_head_together():
     assert first["ablation_low"] == pytest.approx(0.25)
     assert first["ablation_high"] == pytest.approx(0.75)
     assert first["clean_low"] == pytest.approx(1.0)
+    assert first["prefers_answer"] == 1.0
+    swapped = torch.tensor([1.0, -1.0, -1.0]) * CLEAN
+    assert head_evidence(swapped, CLEAN[None] / 4, CLEAN[None] / 2, found, "a")[0]["prefers_answer"] == pytest.approx(
+        1 / 3
+    )
     assert (second["ablation_low"], second["ablation_effect"], second["ablation_high"]) == (0, 0, 0)
     assert second["attribution_share"] == pytest.approx(1.0)

@@ -16,6 +16,7 @@ from cotinterp.mechanism.head_labels import (
 
 NOTHING = {
     "clean_low": 1.0,
+    "prefers_answer": 1.0,
     "ablation_effect": 0.0,
     "ablation_low": -0.01,
     "ablation_high": 0.01,
@@ -42,6 +43,8 @@ NEEDED = {"ablation_effect": 0.3, "ablation_low": 0.2, "ablation_high": 0.4}
         ("mixed", {**NEEDED}),
         ("mixed", {"ablation_effect": -0.3, "ablation_low": -0.4, "ablation_high": -0.2}),
         ("undetermined", {**NEEDED, "previous_total": 1.0, "clean_low": 0.0}),
+        ("undetermined", {**NEEDED, "previous_total": 1.0, "prefers_answer": 0.74}),
+        ("total reader", {**NEEDED, "previous_total": 1.0, "prefers_answer": 0.75}),
     ],
 )
 def test_labels_at_their_thresholds(label, evidence):
@@ -89,7 +92,7 @@ def test_the_text_names_every_rule_threshold_and_measure():
         assert str(rule) in text
     assert "total reader: previous_total >= 0.5 and ablation_low > 0 and ablation_effect >= 0.05" in text
     assert all(f"{measure}: " in text for measure in MEASURES)
-    stricter = replace(HEAD_LABELS[2], conditions=(Condition("previous_total", ">=", 0.9),))
+    stricter = replace(HEAD_LABELS[3], conditions=(Condition("previous_total", ">=", 0.9),))
     assert "total reader: previous_total >= 0.9 (" in rule_text([stricter])
 
 
