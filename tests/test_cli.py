@@ -55,7 +55,7 @@ def test_train_prints_where_the_run_is_and_its_hash(root, slug, capsys):
         ("evaluate", ("accuracy", "errors")),
         ("edit", ("trace_edits",)),
         ("patch", ("patching",)),
-        ("attribute", ("heads",)),
+        ("attribute", ("heads", "attention_by_role")),
     ],
 )
 def test_an_instrument_writes_its_tables_and_figures(command, tables, root, slug, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pandas as pd
 INTEGERS = frozenset({"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers"})
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
-    | {"direction", "metric", "label", "rule"}
+    | {"direction", "metric", "label", "rule", "dest", "src"}
 )
 
 
@@ -58,6 +58,11 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "budget",
             "cotinterp reproduce",
             "task regime k n_layers additions tree_levels response_tokens layer_operations slots_before_answer",
+        ),
+        _schema(
+            "attention_by_role",
+            "cotinterp attribute RUN",
+            "task regime seed layer head dest src attention ci_low ci_high chance n",
         ),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
     )

@@ -154,4 +154,5 @@ def _attention(inputs: ReportInputs) -> Section:
         )
         for index, view in enumerate(inputs.attention)
     ]
-    return replace(section, before=Markup().join(views), downloads=("attention.json",))
+    by_role = (SCHEMAS["attention_by_role"].path,) if "attention_by_role" in inputs.tables else ()
+    return replace(section, before=Markup().join(views), downloads=("attention.json", *by_role))

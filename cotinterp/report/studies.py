@@ -17,6 +17,7 @@ from cotinterp.behavior.edits import substitute_totals
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.behavior.evaluation import evaluate_run, store_evaluation
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.attention import attention_by_role
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads import head_table
 from cotinterp.mechanism.patching import DIRECTIONS, patch_sweep
@@ -220,7 +221,11 @@ def _patch(run: Run, budget: Budget) -> Results:
 
 def _attribute(run: Run, budget: Budget) -> Results:
     pairs = head_pairs(run, budget.headed, k=budget.length(run))
-    return {"heads": {"heads": head_table(run.model, pairs, labels=run.labels)}}
+    attention = attention_by_role(run.model, pairs.clean, labels=run.labels)
+    return {
+        "heads": {"heads": head_table(run.model, pairs, labels=run.labels)},
+        "attention_by_role": {"attention_by_role": attention},
+    }
 
 
 _STUDIES: Mapping[StudyName, Callable[[Run, Budget], Results]] = {

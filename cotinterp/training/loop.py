@@ -1,6 +1,8 @@
 """The one training loop. It sees tokens and targets; what the response is, it never asks."""
 
+import fcntl
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ import torch
 
 from cotinterp.models.device import resolve_device
 from cotinterp.models.weights import CheckpointError
+from cotinterp.results import output_folder
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.checkpoints import Run, claim_directory, finish, is_finished, load_run
 from cotinterp.training.fingerprint import task_fingerprint
@@ -66,22 +69,44 @@ def train(
         progress: Called after every update.
 
     Raises:
-        CheckpointError: The directory holds another run, or the task is no longer the one that the run began with.
+        CheckpointError: The directory holds another run, another process trains in it, or the task is no longer the
+            one that the run began with.
         NonFiniteLossError: Loss, gradient or weights became NaN or infinite.
     """
     if checkpoint_every < 1 or (threads is not None and threads < 1):
         raise ValueError(f"checkpoint_every {checkpoint_every} and threads {threads} must be at least 1")
     place = resolve_device(device)
     task = get_task(spec.task)
-    directory = claim_directory(directory, spec)
-    if not is_finished(directory):
-        state = directory / STATE_FILE
-        earlier = read_record(state) if state.exists() else None
-        with torch_threads(threads or (earlier.threads if earlier else None)):
-            learner = Learner.begin(spec, task, place)
-            start = _resume(state, learner, _record(spec, task, learner))
-            _run(learner, start, directory, checkpoint_every, progress)
+    with sole_trainer(directory):
+        directory = claim_directory(directory, spec)
+        if not is_finished(directory):
+            state = directory / STATE_FILE
+            earlier = read_record(state) if state.exists() else None
+            with torch_threads(threads or (earlier.threads if earlier else None)):
+                learner = Learner.begin(spec, task, place)
+                start = _resume(state, learner, _record(spec, task, learner))
+                _run(learner, start, directory, checkpoint_every, progress)
     return load_run(directory, device=str(place), task=task)
+
+
+@contextmanager
+def sole_trainer(directory: Path) -> Iterator[None]:
+    """Keeps other processes from training in `directory` while the block runs; the lock goes with its process.
+
+    Raises:
+        CheckpointError: Another process is at work there.
+    """
+    handle = os.open(output_folder(directory), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"another process is training in {directory}: wait for it, or choose another directory"
+        ) from error
+    else:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

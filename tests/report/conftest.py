@@ -205,6 +205,11 @@ def _manifest() -> Manifest:
     )
 
 
+def _attention_by_role() -> pd.DataFrame:
+    cell = {"layer": 0, "head": 1, "dest": "equals", "src": "total", "attention": 0.4, "ci_low": 0.3, "ci_high": 0.5}
+    return pd.DataFrame([run | cell | {"chance": 0.1, "n": 20} for run in _runs()])
+
+
 @pytest.fixture(scope="session")
 def inputs() -> ReportInputs:
     """Two tasks by two regimes, every table, with attention and manifest."""
@@ -217,6 +222,7 @@ def inputs() -> ReportInputs:
         "patching": _patching(rng),
         "heads": _heads(rng),
         "budget": _budget(),
+        "attention_by_role": _attention_by_role(),
         "label_rules": pd.DataFrame({"label": LABELS[:2], "rule": ["mass > 0.5 on <the total>", "mass > 0.5"]}),
     }
     rules = dict(zip(LABELS[:2], ["mass > 0.5 on <the total>", "mass > 0.5"], strict=True))

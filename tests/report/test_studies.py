@@ -79,7 +79,7 @@ def test_every_study_fills_its_tables(cot, name):
         "evaluate": {"accuracy", "errors"},
         "edit": {"trace_edits"},
         "patch": {"patching"},
-        "attribute": {"heads"},
+        "attribute": {"heads", "attention_by_role"},
     }
     assert set(tables) == expected[name]
     for results in tables.values():

@@ -17,7 +17,7 @@ from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, weight_hash
 from cotinterp.training.checkpoints import MODEL_FILE
 from cotinterp.training.learner import Learner
-from cotinterp.training.loop import NonFiniteLossError, torch_threads, train
+from cotinterp.training.loop import NonFiniteLossError, sole_trainer, torch_threads, train
 from cotinterp.training.metrics import read_metrics
 from cotinterp.training.progress import StepEvent
 from cotinterp.training.spec import OptimizerSpec
@@ -350,3 +350,12 @@ def test_torch_threads_are_given_back_even_after_an_error():
     with pytest.raises(KeyboardInterrupt), torch_threads(before + 2):
         raise KeyboardInterrupt
     assert torch.get_num_threads() == before
+
+
+def test_two_processes_do_not_train_in_one_directory(tiny, tmp_path):
+    """The second is refused while the first is at work, and not a moment longer."""
+    with sole_trainer(tmp_path), pytest.raises(CheckpointError, match="another process is training in"):
+        train(tiny, directory=tmp_path, device="cpu", threads=1)
+    assert not list(tmp_path.iterdir())
+    with sole_trainer(tmp_path):
+        pass
