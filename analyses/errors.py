@@ -12,11 +12,9 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior.errors import Category, error_taxonomy
-from cotinterp.behavior.evaluation import evaluate_run
+from cotinterp.behavior import CORRECT_ANSWER, Category, error_taxonomy, evaluate_run
 from cotinterp.report import errors_figure
 
-RIGHT = (Category.CORRECT.value, Category.CORRECT_WITH_FAULTY_TRACE.value)
 BOOKKEEPING = (
     Category.WRONG_NUMBER_OF_STEPS.value,
     Category.MALFORMED_TRACE.value,
@@ -43,7 +41,7 @@ def answer(table: pd.DataFrame) -> list[str]:
     lines = []
     for (task, regime), rows in table.groupby(["task", "regime"], sort=False):
         counts = rows.groupby("category", sort=False)["count"].sum()
-        wrong = counts.drop(list(RIGHT), errors="ignore")
+        wrong = counts.drop([category.value for category in CORRECT_ANSWER], errors="ignore")
         bookkeeping = int(counts.reindex(list(BOOKKEEPING), fill_value=0).sum())
         seen = ", ".join(f"{name} {count}" for name, count in wrong[wrong > 0].items()) or "none"
         kind = "" if regime == "direct" else f"; bookkeeping {bookkeeping} of {int(wrong.sum())}"

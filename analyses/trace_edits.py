@@ -15,20 +15,27 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior.outcomes import EditResult
 from cotinterp.report import trace_edits_figure
-from cotinterp.report.studies import FULL, QUICK, study
+from cotinterp.report.studies import FULL, QUICK, Budget, study
+from cotinterp.training.checkpoints import Run
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/trace_edits")) -> list[str]:
     """Measure, publish, and return the answer in words."""
     budget = QUICK if quick else FULL
-    found = [study("edit", run, budget)["trace_edits"]["trace_edits"] for run in reference_runs(root, regimes=("cot",))]
-    results = [result for result in found if isinstance(result, EditResult)]
+    results = [edited(run, budget) for run in reference_runs(root, regimes=("cot",))]
     table = pd.concat([result.frame() for result in results], ignore_index=True)
     distance = pd.concat([result.by_distance() for result in results], ignore_index=True)
     excluded = pd.concat([result.exclusions() for result in results], ignore_index=True)
     tables = {"trace_edits": table, "trace_edits_by_distance": distance, "trace_edits_excluded": excluded}
     figures = {f"trace_edits_{task}": trace_edits_figure(rows) for task, rows in table.groupby("task", sort=False)}
     return publish(out, tables=tables, figures=figures, answer=answer(table))
+
+
+def edited(run: Run, budget: Budget) -> EditResult:
+    """The standard edits of one run."""
+    result = study("edit", run, budget)["trace_edits"]["trace_edits"]
+    assert isinstance(result, EditResult)
+    return result
 
 
 def answer(table: pd.DataFrame) -> list[str]:

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cotinterp.mechanism.head_labels import HEAD_LABELS
-from cotinterp.report.attention import AttentionView
 from cotinterp.report.budget import serial_budget
 from cotinterp.report.inputs import ReportInputs
 from cotinterp.report.manifest import collect_manifest
@@ -36,10 +35,12 @@ from cotinterp.report.studies import (
     table_of,
 )
 from cotinterp.results import output_folder
+from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import torch_threads, train
 from cotinterp.training.metrics import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.render import longest_transcript
 
 THREADS = 1
 """CPU threads of each process: the reference weights and tables are those of one thread on any machine."""
@@ -71,7 +72,8 @@ def reproduce(
         device: "auto", "cpu", "cuda", ...
         jobs: Processes side by side.
         quick: Small samples.
-        specs: Other runs than the reference ones; they are loaded from `root` or trained.
+        specs: Other runs than the reference ones; they are loaded from `root` or trained. A task file that a spec
+            names is run.
         console: Where progress is shown; standard error by default.
 
     Returns:
@@ -90,12 +92,12 @@ def reproduce(
         directories = tuple(output_folder(out / "checkpoints") / spec.slug for spec in wanted)
     else:
         directories = reference_directories(root) if specs is None else tuple(root / spec.slug for spec in wanted)
-    with _pool(jobs) as pool, _progress(console or Console(stderr=True)) as progress:
+    with _pool(jobs) as pool, _progress(console) as progress:
         if from_scratch:
             _train_all(pool, wanted, directories, device, progress)
-        runs = [load_run(directory, device="cpu") for directory in directories]
+        runs = [load_run(place, device=device, task=spec.task) for spec, place in zip(wanted, directories, strict=True)]
         tables = _measure_all(pool, runs, device, budget, store=from_scratch and not quick, progress=progress)
-    views = tuple(_attention(run, device, budget) for run in runs)
+    views = tuple(attention_example(run, budget) for run in runs)
     tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
     tables["label_rules"] = pd.DataFrame([(rule.label, str(rule)) for rule in HEAD_LABELS], columns=["label", "rule"])
     manifest = collect_manifest(
@@ -118,7 +120,7 @@ def _train_all(
 ) -> None:
     """Trains every run that is not finished, the longest transcripts first; progress is read from their metrics."""
     work: dict[Future[None], tuple[RunSpec, Path, TaskID]] = {}
-    longest_first = sorted(zip(specs, directories, strict=True), key=lambda pair: pair[0].regime == "direct")
+    longest_first = sorted(zip(specs, directories, strict=True), key=lambda pair: _longest(pair[0]), reverse=True)
     for spec, directory in longest_first:
         row = progress.add_task(f"train {spec.slug}", total=spec.optimizer.steps, state="waiting")
         work[pool.submit(_train, spec, directory, device)] = (spec, directory, row)
@@ -143,7 +145,7 @@ def _measure_all(
     work: dict[Future[Tables], str] = {}
     for run in runs:
         for name in applicable(run.spec.regime):
-            future = pool.submit(_measure, run.directory, name, device, budget, store)
+            future = pool.submit(_measure, run.directory, run.spec.task, name, device, budget, store)
             work[future] = f"{name} {run.spec.slug}"
     row = progress.add_task("measure", total=len(work), state="")
     for done in _polled(work):
@@ -156,21 +158,21 @@ def _measure_all(
     return {table: pd.concat(parts, ignore_index=True) for table, parts in frames.items()}
 
 
+def _longest(spec: RunSpec) -> int:
+    return longest_transcript(get_task(spec.task), spec.k_max, spec.regime)
+
+
 def _train(spec: RunSpec, directory: Path, device: str) -> None:
     train(spec, directory=directory, device=device, threads=THREADS)
 
 
-def _measure(directory: Path, name: StudyName, device: str, budget: Budget, store: bool) -> Tables:
+def _measure(directory: Path, task: str, name: StudyName, device: str, budget: Budget, store: bool) -> Tables:
     with torch_threads(THREADS):
-        run = load_run(directory, device=device)
+        run = load_run(directory, device=device, task=task)
         results = study(name, run, budget)
         if store and "accuracy" in results:
             store_accuracy(run, results)
         return {table: table_of(parts) for table, parts in results.items()}
-
-
-def _attention(run: Run, device: str, budget: Budget) -> AttentionView:
-    return attention_example(load_run(run.directory, device=device), budget)
 
 
 def _budget(run: Run) -> pd.DataFrame:
@@ -201,8 +203,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
+def _progress(console: Console | None) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[state]}"), console=console) as progress:
-        yield progress
+    state = TextColumn("{task.fields[state]}")
+    return Progress(*columns, TimeElapsedColumn(), state, console=console or Console(stderr=True))

@@ -17,8 +17,8 @@ def register(cls: TaskClass) -> TaskClass:
     """Class decorator that makes a task known by its name. Registering the same class again replaces it."""
     task = cls()
     known = _REGISTRY.get(task.name)
-    if known is not None and type(known).__qualname__ != cls.__qualname__:
-        raise ValueError(f"task name {task.name!r} is taken by {type(known).__qualname__}; choose another")
+    if known is not None and _origin(type(known)) != _origin(cls):
+        raise ValueError(f"task name {task.name!r} is taken by {_origin(type(known))}; choose another")
     _REGISTRY[task.name] = task
     return cls
 
@@ -67,6 +67,10 @@ def _from_file(path: Path, class_name: str) -> Task:
     task = cls()
     check_task(task)
     return task
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _is_own_task(value: object, module_name: str) -> bool:

@@ -87,3 +87,16 @@ def test_reference_pairs_differ_in_the_regime_alone():
     for direct, cot in by_task.values():
         assert (direct.regime, cot.regime) == ("direct", "cot")
         assert direct.model_copy(update={"regime": "cot"}) == cot
+
+
+def test_a_task_of_ones_own_goes_through_the_whole_pipeline(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from cotinterp.tasks import FoldTask\n"
+        "class Doubling(FoldTask):\n"
+        "    name, operands, commutative = 'doubling', '0123456', False\n"
+        "    def step(self, total, operand):\n"
+        "        return (2 * total + operand) % 7\n"
+    )
+    (spec,) = (spec.model_copy(update={"task": f"{tmp_path}/mine.py:Doubling"}) for spec in tiny_specs()[:1])
+    reproduce(out=tmp_path / "out", from_scratch=True, specs=[spec], device="cpu", quick=True, jobs=1)
+    assert ",".join(("doubling", "direct", "0")) in (tmp_path / "out" / "tables" / "accuracy.csv").read_text()

@@ -59,7 +59,7 @@ def test_a_missing_file():
 
 
 def test_a_taken_name_is_refused():
-    with pytest.raises(ValueError, match="'parity' is taken by Parity"):
+    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.parity.Parity"):
 
         @register
         class Other(FoldTask):
@@ -69,3 +69,16 @@ def test_a_taken_name_is_refused():
 
             def step(self, total, operand):
                 return total ^ operand
+
+
+def test_a_class_of_the_same_name_elsewhere_does_not_replace_ours():
+    ours = get_task("parity")
+    theirs = type("Parity", (FoldTask,), {"name": "parity", "operands": "01", "commutative": True, "step": max})
+    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.parity.Parity"):
+        register(theirs)
+    assert get_task("parity") is ours
+
+
+def test_the_same_class_may_be_registered_again():
+    cls = type(get_task("parity"))
+    assert register(cls) is cls
