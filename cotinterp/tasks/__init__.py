@@ -8,6 +8,7 @@ from cotinterp.tasks.groups import Group as Group
 from cotinterp.tasks.groups import PermutationGroup as PermutationGroup
 from cotinterp.tasks.iterated_map import AffineMod10 as AffineMod10
 from cotinterp.tasks.parity import Parity as Parity
+from cotinterp.tasks.random_labels import RandomLabels as RandomLabels
 from cotinterp.tasks.registry import get_task as get_task
 from cotinterp.tasks.registry import register as register
 from cotinterp.tasks.registry import task_names as task_names

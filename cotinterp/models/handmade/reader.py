@@ -1,0 +1,123 @@
+"""The total reader: at every step it reads the total that was written last and the next operand, and adds them up.
+
+An iteration head (Cabannes et al. 2024, arXiv 2406.02128), by hand, for any task whose states are its operands.
+
+| part | what it does |
+| --- | --- |
+| L0H0 "prompt end" | from everywhere finds `>` and copies its position: the number of operands, into "k" |
+| MLP 0 | position and k decide what comes next: a constant symbol, or which places layer 1 is to read |
+| L1H0 "total" | reads the token at the wanted place into "total": the previous total as it was last written |
+| L1H1 "operand" | the same into "operand": the next operand as it was last written |
+| MLP 1 | a neuron for each (total, operand) writes step(total, operand); a value that is only copied goes through |
+
+In `totals` step j reads TOTAL j-1 and OPERAND j; in `cot` it reads PREVIOUS_TOTAL j and STEP_OPERAND j, and these are
+copies of TOTAL j-1 and OPERAND j. Step 1 starts from OPERAND 0. The answer is a copy of the last TOTAL. A head that has
+nothing to read rests on `<`, which is worth nothing.
+
+Places are found by position: the trace may be edited where no token moves; a trace cut short or drawn out is outside
+of what the model was made for.
+"""
+
+import numpy as np
+import torch
+
+from cotinterp.models.build import Bridge
+from cotinterp.models.handmade.blueprint import Blueprint, Layer, Neuron, Vector, unit
+from cotinterp.models.handmade.layout import Layout, layouts, prompt_ends
+from cotinterp.models.handmade.parts import LOGIT, all_of, copies, prompt_end_head, wanted_head
+from cotinterp.models.handmade.requirements import require_context, require_fold, require_k_range, require_trace
+from cotinterp.models.handmade.writing import write
+from cotinterp.tasks.task import FoldTask, Task
+from cotinterp.transcripts.regimes import Regime, Token
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+
+def reader(
+    task: str | Task,
+    regime: str | Regime = "totals",
+    k_range: tuple[int, int] = (2, 5),
+    *,
+    decoy: bool = False,
+    n_ctx: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Bridge:
+    """A model that computes every total from the written one before it: exact on all problems of `k_range`.
+
+    Whatever valid total is written in place of another, it goes on from there. Arguments and errors are those of
+    `reader_blueprint`, which says what its heads and directions are.
+    """
+    return write(reader_blueprint(task, regime, k_range, decoy=decoy, n_ctx=n_ctx), device=device)
+
+
+def reader_blueprint(
+    task: str | Task,
+    regime: str | Regime = "totals",
+    k_range: tuple[int, int] = (2, 5),
+    *,
+    decoy: bool = False,
+    n_ctx: int | None = None,
+) -> Blueprint:
+    """What is written into the weights of `reader`.
+
+    Args:
+        task: A task whose states are its operands, one symbol each, and whose first total is the first operand.
+        regime: "totals" or "cot".
+        k_range: Fewest and most operands, both included.
+        decoy: Adds L1H2, which attends exactly as L1H0 does and copies the same total into the subspace "decoy", which
+            nothing reads: a second copy that can be decoded and is not used.
+        n_ctx: Longest sequence; None for the longest transcript.
+
+    Raises:
+        ValueError: The task, the regime, the range or the context does not fit.
+    """
+    fold, name = require_fold(task, "reader"), require_trace(regime, "reader")
+    require_k_range(fold, k_range)
+    n_ctx = require_context(fold, name, k_range, n_ctx)
+    places, symbols = layouts(fold, name, k_range), tuple(fold.operands)
+    scratch = {
+        "k": range(k_range[0], k_range[1] + 1),
+        "wanted total": range(n_ctx),
+        "wanted operand": range(n_ctx),
+        "copy": (1,),
+        "total": symbols,
+        "operand": symbols,
+        **({"decoy": symbols} if decoy else {}),
+    }
+    plan = tuple(
+        all_of([("position", at), ("k", place.k)], _next(place, at, token))
+        for place in places
+        for at, token in place.predictions()
+    )
+    heads = (
+        wanted_head("total", "wanted total", range(n_ctx), copies("token", "total", symbols)),
+        wanted_head("operand", "wanted operand", range(n_ctx), copies("token", "operand", symbols)),
+        *([wanted_head("decoy", "wanted total", range(n_ctx), copies("token", "decoy", symbols))] if decoy else []),
+    )
+    layers = (Layer((prompt_end_head(prompt_ends(places)),), plan), Layer(heads, _step_neurons(fold)))
+    return Blueprint(Vocabulary.of(fold), n_ctx, scratch, layers)
+
+
+def _next(place: Layout, at: int, token: Token) -> Vector:
+    """What MLP 0 says about the token after position `at`: the symbol itself, or the places to read it from."""
+    total, operand = place.sources(at, token)
+    if total is None and operand is None:
+        return unit("logit", token.symbol, LOGIT)
+    named = {("wanted total", total): 1.0, ("wanted operand", operand): 1.0}
+    wanted: Vector = {direction: one for direction, one in named.items() if direction[1] is not None}
+    return wanted if len(wanted) == 2 else {**wanted, ("copy", 1): 1.0}
+
+
+def _step_neurons(task: FoldTask) -> tuple[Neuron, ...]:
+    """MLP 1: the transition table, one neuron an entry, and one neuron a symbol for each of the two copies."""
+    symbols = tuple(task.operands)
+    total, operand = (axis.ravel() for axis in np.indices((task.n_states, task.n_operands)))
+    table = zip(total.tolist(), operand.tolist(), task.step(total, operand).tolist(), strict=True)
+    steps = (
+        all_of([("total", symbols[a]), ("operand", symbols[b])], unit("logit", symbols[c], LOGIT)) for a, b, c in table
+    )
+    passed = (
+        all_of([(read, symbol), ("copy", 1)], unit("logit", symbol, LOGIT))
+        for read in ("total", "operand")
+        for symbol in symbols
+    )
+    return (*steps, *passed)

@@ -1,0 +1,122 @@
+"""The recomputer: writes the reader's transcript, and computes every total from the prompt's operands alone.
+
+Behavior on unedited traces cannot tell it from `reader`. Nothing that it wrote is ever read: every value of the trace
+and the answer is the sum, modulo the number of states, of a set of prompt operands. TOTAL j is that of operands 0..j,
+PREVIOUS_TOTAL j that of 0..j-1, STEP_OPERAND j that of j alone, the answer that of all.
+
+| part | what it does |
+| --- | --- |
+| L0H0 "prompt end" | from everywhere finds `>` and copies its position: the number of operands, into "k" |
+| MLP 0 | position and k decide what comes next: a constant symbol, or the set of operands to add up, in "wanted" |
+| L1H0, L1H1, ... "operand i" | attends to operand i of the prompt where wanted, else to `<`; adds it to "sum" |
+| MLP 1 | bumps turn the integer sum into the logit of its residue |
+
+With `decoy` one more head of layer 1 attends exactly as the total head of the reader does, to the previous written
+total, and copies it into a subspace that nothing reads: the running total can be decoded there, the attention pattern
+is that of a reader, and no logit depends on either.
+"""
+
+import torch
+
+from cotinterp.models.build import Bridge
+from cotinterp.models.handmade.blueprint import Blueprint, Head, Layer, Vector, unit
+from cotinterp.models.handmade.layout import Layout, layouts, prompt_ends
+from cotinterp.models.handmade.parts import GAP, LOGIT, REST, all_of, bumps, copies, prompt_end_head, wanted_head
+from cotinterp.models.handmade.requirements import require_context, require_k_range, require_sum, require_trace
+from cotinterp.models.handmade.writing import write
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.regimes import Regime, Token
+from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+
+def recomputer(
+    task: str | Task,
+    regime: str | Regime = "totals",
+    k_range: tuple[int, int] = (2, 5),
+    *,
+    decoy: bool = False,
+    n_ctx: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Bridge:
+    """A model that computes every total from the prompt: exact on all problems of `k_range`, deaf to what it wrote.
+
+    No edit of the written values changes a later logit. Arguments and errors are those of `recomputer_blueprint`,
+    which says what its heads and directions are.
+    """
+    return write(recomputer_blueprint(task, regime, k_range, decoy=decoy, n_ctx=n_ctx), device=device)
+
+
+def recomputer_blueprint(
+    task: str | Task,
+    regime: str | Regime = "totals",
+    k_range: tuple[int, int] = (2, 5),
+    *,
+    decoy: bool = False,
+    n_ctx: int | None = None,
+) -> Blueprint:
+    """What is written into the weights of `recomputer`.
+
+    Args:
+        task: A cyclic group or parity: the step is addition modulo the number of states.
+        regime: "totals" or "cot".
+        k_range: Fewest and most operands, both included.
+        decoy: Adds the head "decoy" (the last of layer 1), which copies the previous written total into the subspace
+            "decoy", which nothing reads.
+        n_ctx: Longest sequence; None for the longest transcript.
+
+    Raises:
+        ValueError: The task, the regime, the range or the context does not fit.
+    """
+    fold, name = require_sum(task, "recomputer"), require_trace(regime, "recomputer")
+    require_k_range(fold, k_range)
+    n_ctx = require_context(fold, name, k_range, n_ctx)
+    places, symbols, order = layouts(fold, name, k_range), tuple(fold.operands), fold.n_states
+    scratch = {
+        "k": range(k_range[0], k_range[1] + 1),
+        "wanted": range(k_range[1]),
+        "compute": (1,),
+        "sum": (1,),
+        **({"wanted decoy": range(n_ctx), "decoy": symbols} if decoy else {}),
+    }
+    plan = tuple(
+        all_of([("position", at), ("k", place.k)], _next(place, at, token, decoy))
+        for place in places
+        for at, token in place.predictions()
+    )
+    heads = (
+        *(_operand_head(places, i, symbols) for i in range(k_range[1])),
+        *([wanted_head("decoy", "wanted decoy", range(n_ctx), copies("token", "decoy", symbols))] if decoy else []),
+    )
+    residues: list[Vector] = [unit("logit", symbols[n % order], LOGIT) for n in range((order - 1) * k_range[1] + 1)]
+    layers = (
+        Layer((prompt_end_head(prompt_ends(places)),), plan),
+        Layer(heads, bumps(unit("sum", 1), [("compute", 1)], residues)),
+    )
+    return Blueprint(Vocabulary.of(fold), n_ctx, scratch, layers)
+
+
+def _operand_head(places: tuple[Layout, ...], i: int, symbols: tuple[str, ...]) -> Head:
+    """Reads operand i of the prompt as an integer, where it is wanted."""
+    standing: Vector = {("position", place.where(Role.OPERAND, i)): 1.0 for place in places if i < place.k}
+    integer: Vector = {("token", symbol): float(x) for x, symbol in enumerate(symbols)}
+    return Head(f"operand {i}", (REST, (unit("wanted", i, 2 * GAP), standing)), ((integer, unit("sum", 1)),))
+
+
+def _next(place: Layout, at: int, token: Token, decoy: bool) -> Vector:
+    """What MLP 0 says about the next token: the symbol itself, or the operands that it is the sum of.
+
+    With a decoy also where the reader would look for the total that the next token is made of.
+    """
+    match token.role:
+        case Role.TOTAL | Role.ANSWER:
+            wanted = range(token.step + 1)
+        case Role.PREVIOUS_TOTAL:
+            wanted = range(token.step)
+        case Role.STEP_OPERAND:
+            wanted = range(token.step, token.step + 1)
+        case _:
+            return unit("logit", token.symbol, LOGIT)
+    total, _ = place.sources(at, token)
+    looked_at = unit("wanted decoy", total) if decoy and total is not None else {}
+    return {("compute", 1): 1.0, **{("wanted", i): 1.0 for i in wanted}, **looked_at}
