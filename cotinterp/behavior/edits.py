@@ -1,40 +1,45 @@
-"""Does a model read the totals that it wrote? Replace one and let it go on alone.
+"""Does a model read what it wrote? Edit the trace and let it go on alone.
 
-The prompt and the totals before step j stay true; total j is replaced by another one of the same written length that
-occurs at that step, the text is cut directly after it, and the model continues greedily to its end (after Lanham et al.
-2023, arXiv 2307.13702). Only the final answer is judged:
+An edit puts another trace under a prompt than the one that belongs there (`edit_kinds` lists the ways and their rules),
+and the model continues greedily to its end (after Lanham et al. 2023, arXiv 2307.13702). Only the final answer of the
+free-running continuation is judged:
 
-- `follows`: the task's own transition continued from the edited total, as a reader of the trace would.
-- `ignores`: the answer of the unedited problem, as a model would that recomputes from the prompt.
+- `follows`: what the task's own transition makes of the trace that is shown, as a reader of it would answer.
+- `ignores`: the answer to the prompt that is shown, as a model would give that recomputes from the prompt.
 - `other`: any other answer, none, or an output that never ended.
 
-An edit after which both would answer alike cannot tell them apart; it is excluded and counted. Two rows of the table
-are controls. `none` writes the true total: its `follows` (there the same as ignoring) should be the model's accuracy.
-`shuffled_target` judges each edited output by the two answers of a random other problem edited at the same step: what
-agreement is worth by chance.
+An edit after which both would answer alike cannot tell them apart; it is excluded and counted. Two kinds of row are
+controls. `none` shows the true trace, cut after the total of a step or (step -1) closed: its `follows` (there the same
+as ignoring) should be the model's accuracy. `shuffled_target`, one for each kind of edit, judges each edited output by
+the two answers of a random other problem edited alike at the same step: what agreement is worth by chance.
 
-A model that was trained on perfect traces only has never seen a wrong total: what it does with one shows what its
+A model that was trained on perfect traces only has never seen an edited one: what it does with it shows what its
 answer depends on, not what it would have learned from imperfect traces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import torch
 
-from cotinterp.behavior.decoding import LanguageModel, prefixes, text_of, verified
+from cotinterp.behavior.decoding import LanguageModel, context_length, prefixes, text_of, verified
+from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal, get_edit
+from cotinterp.behavior.edited_trace import WHOLE, EditedTrace, EditKind, Original, Reason
 from cotinterp.behavior.labels import labels_of
-from cotinterp.behavior.outcomes import NONE, SUBSTITUTE, EditResult, Outcome, TraceEdit, judge
-from cotinterp.behavior.wrong_totals import Exclusion, WrongTotal, informative_totals
+from cotinterp.behavior.outcomes import NONE, EditResult, Outcome, TraceEdit, judge
+from cotinterp.behavior.wrong_totals import Exclusion
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import parse_response
-from cotinterp.transcripts.problems import Problem, substitute_total
+from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.regimes import Regime, get_regime, regime_names
-from cotinterp.transcripts.render import render
-from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-RENDERED_AT_ONCE = 8192
+READ_AT_ONCE = 8192
+OF_A_TRACE = frozenset("{};=")
 
 
 def substitute_totals(
@@ -51,96 +56,163 @@ def substitute_totals(
 ) -> EditResult:
     """Replaces each written total of each problem by other ones and lets `model` go on.
 
+    The prompt and the totals before step j stay true; total j is replaced by another one of the same written length
+    that occurs at that step, and the text is cut directly after it. Arguments and errors are those of `trace_edits`,
+    whose first kind of edit this is.
+    """
+    bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
+    return bench.result({SubstituteTotal(values_per_step): rng}, problems, seed)
+
+
+def trace_edits(
+    model: LanguageModel,
+    task: Task,
+    regime: str | Regime,
+    problems: Sequence[Problem],
+    *,
+    edits: Sequence[str | EditKind] = ALL_EDITS,
+    rng: np.random.Generator,
+    seed: int = 0,
+    max_new: int | None = None,
+    batch_size: int = 256,
+) -> EditResult:
+    """Edits the trace of each problem in every way that `edits` names, at every step, and lets `model` go on.
+
     Args:
         problems: Distinct ones are used once. Held-out problems keep memory of the answer out of `ignores`.
-        rng: Draws the wrong totals and the partners of `shuffled_target`.
-        values_per_step: Wrong totals for each problem and step, fewer where fewer exist; None takes all there are.
+        edits: Kinds of edit or their names; `all_edits` gives them all with another number of wrong totals.
+        rng: Draws what an edit leaves open, and the partners of `shuffled_target`. What one kind draws does not depend
+            on which others are asked for; `substitute_total` draws what `substitute_totals` does.
         seed: Label of the trained model in the tables.
         max_new: Symbols after which a continuation is given up; None as in `decoding.prefixes`.
 
     Raises:
-        ValueError: A regime that writes no totals, no problems, or no total that could be replaced.
+        KeyError: An unknown kind of edit; those that exist are named.
+        ValueError: A regime that writes no totals, no problems, no kinds, one kind twice, or no edit that could be
+            made.
     """
+    kinds = [get_edit(edit) for edit in edits]
+    if not kinds or len({kind.name for kind in kinds}) < len(kinds):
+        raise ValueError(f"name at least one kind of edit and each once, got {[kind.name for kind in kinds]}")
+    known = [kind.name for kind in ALL_EDITS]
+    names = known + [kind.name for kind in kinds if kind.name not in known]
+    streams = dict(zip(names, [rng, *rng.spawn(len(names) - 1)], strict=True))
+    bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
+    return bench.result({kind: streams[kind.name] for kind in kinds}, problems, seed)
+
+
+def _with_totals(regime: str | Regime) -> Regime:
     regime = get_regime(regime)
     if not regime.writes_totals:
         able = [name for name in regime_names() if get_regime(name).writes_totals]
         raise ValueError(f"regime {regime.name!r} writes no totals that could be edited; those that do: {able}")
-    if not problems:
-        raise ValueError("trace edits need at least one problem, got none")
-    if values_per_step is not None and values_per_step < 1:
-        raise ValueError(f"values_per_step must be 1 or more, or None for all, got {values_per_step}")
-    edits: list[TraceEdit] = []
-    chance: list[Outcome | None] = []
-    excluded: list[Exclusion] = []
-    distinct = list(dict.fromkeys(problems))
-    for k, step in _cells(distinct):
-        group = [problem for problem in distinct if problem.k == k]
-        plan, left_out = informative_totals(task, group, step, at_most=values_per_step, rng=rng)
-        excluded.extend(left_out)
-        controls = [WrongTotal(problem, step, problem.totals[step - 1], problem.answer) for problem in group]
-        done: list[TraceEdit] = []
-        for some in _blocks([*plan, *controls]):
-            done.extend(_continue(model, task, regime, some, max_new=max_new, batch_size=batch_size))
-        edits.extend(done)
-        chance.extend(_by_chance(done, rng))
-    if all(edit.edit == NONE for edit in edits):
-        raise ValueError(
-            f"no total of these {len(distinct)} problems of task {task.name!r} has another one of the same length that "
-            "occurs at its step and changes the answer; take other problems"
-        )
-    return EditResult(tuple(edits), tuple(chance), tuple(excluded), labels_of(task, regime, seed))
+    return regime
 
 
-def _cells(problems: Sequence[Problem]) -> Iterator[tuple[int, int]]:
-    """Every number of operands with every step of it."""
-    for k in sorted({problem.k for problem in problems}):
-        for step in range(1, k):
-            yield k, step
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """A model and how it is asked."""
 
+    model: LanguageModel
+    task: Task
+    regime: Regime
+    max_new: int | None
+    batch_size: int
 
-def _blocks(plan: Sequence[WrongTotal]) -> Iterator[Sequence[WrongTotal]]:
-    """Parts of a plan small enough to be rendered at once."""
-    for first in range(0, len(plan), RENDERED_AT_ONCE):
-        yield plan[first : first + RENDERED_AT_ONCE]
+    def result(self, kinds: dict[EditKind, np.random.Generator], problems: Sequence[Problem], seed: int) -> EditResult:
+        """Every kind of edit at every step of every problem, its chance and its control."""
+        if not problems:
+            raise ValueError("trace edits need at least one problem, got none")
+        groups: dict[int, list[Problem]] = {}
+        for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.k):
+            groups.setdefault(problem.k, []).append(problem)
+        cells = [(kind, rng, k, step) for kind, rng in kinds.items() for k in groups for step in kind.steps(k)]
+        edits: list[TraceEdit] = []
+        chance: list[Outcome | None] = []
+        excluded: list[Exclusion] = []
+        controlled: set[tuple[int, int]] = set()
+        for kind, rng, k, step in cells:
+            plan, left_out = kind.plan(self.task, self.regime, groups[k], step, rng=rng)
+            done = list(self._answers(plan, excluded))
+            place = WHOLE if kind.closed else step
+            true = [] if (k, place) in controlled else self._controls(groups[k], place, rng)
+            controls = list(self._answers(true, excluded))
+            controlled.add((k, place))
+            edits += [*done, *controls]
+            chance += [*_by_chance(done, rng), *(None for _ in controls)]
+            excluded += left_out
+        if all(edit.edit == NONE for edit in edits):
+            raise ValueError(_nothing_done(self.task, [kind.name for kind in kinds], len(problems), excluded))
+        return EditResult(tuple(edits), tuple(chance), tuple(excluded), labels_of(self.task, self.regime, seed))
 
+    def _controls(self, group: Sequence[Problem], step: int, rng: np.random.Generator) -> Iterator[EditedTrace]:
+        """The true trace of each problem, cut after the total of `step`, or closed where that is `WHOLE`."""
+        for problem in group:
+            true = Original(NONE, self.task, self.regime, problem, step, rng)
+            if step == WHOLE:
+                yield true.closed(true.steps(), total=problem.answer, followed=problem.answer)
+            else:
+                yield true.cut(problem, followed=problem.answer)
 
-def _continue(
-    model: LanguageModel,
-    task: Task,
-    regime: Regime,
-    plan: Sequence[WrongTotal],
-    *,
-    max_new: int | None,
-    batch_size: int,
-) -> Iterator[TraceEdit]:
-    """Lets the model go on after the edited total of each edit; all of them are at one step."""
-    vocabulary = Vocabulary.of(task)
-    step = plan[0].step
-    transcripts = [render(task, substitute_total(task, edit.problem, step, edit.total), regime) for edit in plan]
-    batch = collate(transcripts, vocabulary)
-    start = prefixes(model, batch, given=batch.where(Role.TOTAL, step, part=-1) + 1, max_new=max_new)
-    written = verified(model, start, stop=vocabulary.end, batch_size=batch_size)
-    for edit, transcript, given, tokens in zip(plan, transcripts, start.given.tolist(), written, strict=True):
-        text = transcript.text[transcript.n_prompt : given] + text_of(vocabulary, tokens)
-        parsed = parse_response(task, text)
-        answer = parsed.answer if parsed.ended else None
-        yield TraceEdit(edit.problem, step, edit.total, edit.followed, text, answer)
+    def _answers(self, plan: Iterable[EditedTrace], excluded: list[Exclusion]) -> Iterator[TraceEdit]:
+        """Lets the model go on after each edit, and counts those that its context cannot hold."""
+        n_ctx = context_length(self.model)
+        rest, too_long = iter(plan), Counter[tuple[int, int, str]]()
+        while some := list(islice(rest, READ_AT_ONCE)):
+            fits = [n_ctx is None or len(edit.transcript) <= n_ctx for edit in some]
+            too_long.update(
+                (edit.problem.k, edit.step, edit.edit) for edit, fit in zip(some, fits, strict=True) if not fit
+            )
+            if any(fits):
+                yield from self._continued([edit for edit, fit in zip(some, fits, strict=True) if fit])
+        for (k, step, name), n in too_long.items():
+            excluded.append(Exclusion(k, step, Reason.TOO_LONG.value, n, name))
+
+    def _continued(self, edits: Sequence[EditedTrace]) -> Iterator[TraceEdit]:
+        vocabulary = Vocabulary.of(self.task)
+        batch = collate([edit.transcript for edit in edits], vocabulary)
+        start = prefixes(self.model, batch, given=torch.tensor([edit.given for edit in edits]), max_new=self.max_new)
+        written = verified(self.model, start, stop=vocabulary.end, batch_size=self.batch_size)
+        for edit, tokens in zip(edits, written, strict=True):
+            own = text_of(vocabulary, tokens)
+            text = edit.transcript.text[edit.transcript.n_prompt : edit.given] + own
+            parsed = parse_response(self.task, text)
+            yield TraceEdit(
+                edit.problem,
+                edit.step,
+                edit.total,
+                edit.followed,
+                text,
+                parsed.answer if parsed.ended else None,
+                kind=edit.edit,
+                resumed=not OF_A_TRACE.isdisjoint(own) if edit.closed else None,
+            )
 
 
 def _by_chance(edits: Sequence[TraceEdit], rng: np.random.Generator) -> list[Outcome | None]:
-    """Each wrong edit's answer judged by the two answers of another problem's edit, where one exists."""
-    wrong: dict[Problem, list[TraceEdit]] = {}
+    """Each answer judged by the two answers of another problem's edit, where one exists."""
+    of: dict[Problem, list[TraceEdit]] = {}
     for edit in edits:
-        if edit.edit == SUBSTITUTE:
-            wrong.setdefault(edit.problem, []).append(edit)
-    ring = [list(wrong)[index] for index in rng.permutation(len(wrong))]
+        of.setdefault(edit.problem, []).append(edit)
+    ring = [list(of)[index] for index in rng.permutation(len(of))]
     partner = dict(zip(ring, ring[1:] + ring[:1], strict=True))
     outcomes: list[Outcome | None] = []
     for edit in edits:
-        if edit.edit == NONE or partner[edit.problem] == edit.problem:
+        others = of[partner[edit.problem]]
+        if partner[edit.problem] == edit.problem:
             outcomes.append(None)
             continue
-        others = wrong[partner[edit.problem]]
         other = others[int(rng.integers(len(others)))]
         outcomes.append(judge(edit.answer, other.followed, other.problem.answer))
     return outcomes
+
+
+def _nothing_done(task: Task, kinds: list[str], n: int, excluded: Sequence[Exclusion]) -> str:
+    counts = Counter[str]()
+    for one in excluded:
+        counts[one.reason] += one.n
+    reasons = ", ".join(f"{reason} {n}" for reason, n in counts.items() if n) or "they have no step for it"
+    return (
+        f"none of the edits {', '.join(kinds)} can be made on these {n} problems of task {task.name!r}: "
+        f"{reasons}; take other problems, other edits, or a model with a larger context where they are too_long"
+    )

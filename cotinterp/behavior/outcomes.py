@@ -26,6 +26,12 @@ class Outcome(StrEnum):
 
 
 SUBSTITUTE, NONE, SHUFFLED = "substitute_total", "none", "shuffled_target"
+RESUMED = "resumed"
+
+
+def chance_of(edit: str) -> str:
+    """Value of the column `edit` for the chance of a kind of edit: `shuffled_target`, or `shuffled_target:swap`."""
+    return SHUFFLED if edit == SUBSTITUTE else f"{SHUFFLED}:{edit}"
 
 
 @dataclass(frozen=True)
@@ -33,25 +39,38 @@ class TraceEdit:
     """One edited trace and what the model made of it.
 
     Attributes:
-        problem: The unedited problem.
-        step: Step whose total was replaced.
-        total: State written there; the true one for the control `none`.
-        followed: Answer of the task continued from `total`.
+        problem: The problem whose prompt was shown, unedited.
+        step: Step that was edited; -1 where the edit is of no step.
+        total: State of the last total in the text that the model was given: the wrong one of `substitute_total`, the
+            true one of the control `none`. None where no total stood there.
+        followed: Answer of a reader of that text; None where there is nothing to follow.
         text: The whole response, edited prefix included.
         answer: State that the response answers; None where it never ended or answers none.
+        kind: Name of the kind of edit.
+        resumed: Whether the model went on with the trace after its closing brace; None where that was not given.
     """
 
     problem: Problem
     step: int
-    total: int
-    followed: int
+    total: int | None
+    followed: int | None
     text: str
     answer: int | None
+    kind: str = SUBSTITUTE
+    resumed: bool | None = None
 
     @property
     def edit(self) -> str:
-        """`substitute_total`, or `none` where the true total was written."""
-        return NONE if self.total == self.problem.totals[self.step - 1] else SUBSTITUTE
+        """The kind of edit; `none` where the true total was written in the place of a wrong one."""
+        true = self.kind == SUBSTITUTE and self.total == self.problem.totals[self.step - 1]
+        return NONE if true else self.kind
+
+    @property
+    def delta(self) -> int | None:
+        """Index of the written state minus that of the true one, where one total is written in another's place."""
+        if self.total is None or self.step < 1 or self.edit not in (SUBSTITUTE, NONE):
+            return None
+        return self.total - self.problem.totals[self.step - 1]
 
     @property
     def outcome(self) -> Outcome:
@@ -59,7 +78,7 @@ class TraceEdit:
         return judge(self.answer, self.followed, self.problem.answer)
 
 
-def judge(answer: int | None, followed: int, original: int) -> Outcome:
+def judge(answer: int | None, followed: int | None, original: int) -> Outcome:
     """The outcome of an answer, given what a reader and what a recomputer would answer."""
     if answer is not None and answer == followed:
         return Outcome.FOLLOWS
@@ -68,11 +87,11 @@ def judge(answer: int | None, followed: int, original: int) -> Outcome:
 
 @dataclass(frozen=True)
 class EditResult(Result):
-    """Outcomes of replacing one written total, edit by edit.
+    """Outcomes of editing the written trace, edit by edit.
 
     A rate is the share of the edits of its cell. Where each problem was edited once in a cell its interval is Wilson's;
-    where several wrong values of one problem are in it, problems are redrawn with all their edits (bootstrap), and
-    where all edits end alike, Wilson's over the problems. It describes one trained model.
+    where several edits of one problem are in it, problems are redrawn with all their edits (bootstrap), and where all
+    edits end alike, Wilson's over the problems. It describes one trained model.
     """
 
     edits: tuple[TraceEdit, ...]
@@ -83,7 +102,8 @@ class EditResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row for each edit, step and outcome: task, regime, seed, edit, step, outcome, n, rate, ci_low, ci_high.
 
-        `none` has no row `ignores`: with the true total written, following and ignoring are one answer.
+        `step` is -1 where an edit is of no step. `none` has no row `ignores`: with the true trace written, following
+        and ignoring are one answer. An edit that leaves nothing to follow has no row `follows`, nor has its chance.
         """
         return self._table(["edit", "step"])
 
@@ -91,14 +111,42 @@ class EditResult(Result):
         """`frame` with k, and distance (steps from the edit to the answer, k - 1 - step) in the place of step.
 
         Args:
-            by_delta: Also split by delta, the index of the written state minus that of the true one.
+            by_delta: Also split by delta, the index of the written state minus that of the true one. Edits that do more
+                than write another total at their step have none and are left out.
         """
         return self._table(["edit", "k", "distance", *(["delta"] if by_delta else [])])
 
+    def resumed(self) -> pd.DataFrame:
+        """How often the model went on with the trace after its closing brace: task, ..., edit, step, n, rate, ci_*.
+
+        Such an output answers nothing that can be judged and counts as `other`. Edits that leave the trace open have no
+        row.
+        """
+        return with_labels(self._resumed(["edit", "step"]), self.labels)
+
+    def pooled(self) -> pd.DataFrame:
+        """All steps of an edit together: task, ..., edit, closed, outcome, n, rate, ci_low, ci_high, by_chance.
+
+        `closed` says that the trace was given to its end, so that only the answer was left to write; the control `none`
+        is there in both forms. `by_chance` is the rate of the edit's `shuffled_target`. Closed edits have one more
+        outcome, `resumed`: the part of `other` in which the model went on with the trace.
+
+        Short and long problems have different steps; the rate is of the mixture that was edited.
+        """
+        table = self._table(["edit", "closed"]).drop(columns=list(self.labels))
+        shuffled = table["edit"].str.startswith(SHUFFLED)
+        chance, table = table[shuffled].set_index(["edit", "outcome"])["rate"], table[~shuffled]
+        by_chance = chance.reindex(pd.MultiIndex.from_arrays([table["edit"].map(chance_of), table["outcome"]]))
+        resumed = self._resumed(["edit"]).assign(closed=True, outcome=RESUMED)
+        rows = pd.concat([table.assign(by_chance=by_chance.to_numpy()), resumed], ignore_index=True)
+        order = {edit: rank for rank, edit in enumerate(dict.fromkeys(table["edit"]))}
+        at = rows.assign(edit=rows["edit"].map(order)).sort_values(["edit", "closed"], kind="stable").index
+        return with_labels(rows.loc[at].reset_index(drop=True), self.labels)
+
     def exclusions(self) -> pd.DataFrame:
-        """What was not edited, and why: task, regime, seed, k, step, reason, n (see `Exclusion`)."""
-        rows = [(x.k, x.step, x.reason, x.n) for x in self.excluded]
-        return with_labels(pd.DataFrame(rows, columns=["k", "step", "reason", "n"]), self.labels)
+        """What was not edited, and why: task, regime, seed, edit, k, step, reason, n (see `Exclusion`)."""
+        rows = [(x.edit, x.k, x.step, x.reason, x.n) for x in self.excluded]
+        return with_labels(pd.DataFrame(rows, columns=["edit", "k", "step", "reason", "n"]), self.labels)
 
     def examples(self) -> pd.DataFrame:
         """One row for each edit, states as indices, with the outcome and what it would be by chance."""
@@ -110,54 +158,69 @@ class EditResult(Result):
                 "operands": edit.problem.operands,
                 "k": edit.problem.k,
                 "step": edit.step,
-                "distance": edit.problem.k - 1 - edit.step,
-                "true_total": edit.problem.totals[edit.step - 1],
+                "distance": edit.problem.k - 1 - edit.step if edit.step >= 0 else -1,
+                "true_total": edit.problem.totals[edit.step - 1] if edit.step > 0 else None,
                 "written_total": edit.total,
-                "delta": edit.total - edit.problem.totals[edit.step - 1],
+                "delta": edit.delta,
                 "original_answer": edit.problem.answer,
                 "followed_answer": edit.followed,
                 "answer": edit.answer,
                 "text": edit.text,
+                "closed": edit.resumed is not None,
+                "resumed": edit.resumed,
                 "outcome": edit.outcome.value,
                 "chance_outcome": None if by_chance is None else by_chance.value,
             }
             for edit, by_chance in zip(self.edits, self.chance, strict=True)
         ]
-        return pd.DataFrame(rows).astype({"answer": "Int64"})
+        states = ("true_total", "written_total", "delta", "followed_answer", "answer")
+        return pd.DataFrame(rows).astype({**dict.fromkeys(states, "Int64"), "resumed": "boolean"})
 
     def figure(self) -> go.Figure:
-        """Share of each outcome by edited step, with intervals; the lines are what chance gives."""
+        """Share of each outcome by edited step, with intervals; one panel an edit, chance in broken lines."""
         table = self.frame()
-        titles = {
-            SUBSTITUTE: "a wrong total is written",
-            NONE: "control: the true total is written",
-            SHUFFLED: "chance: judged by another problem's answers",
-        }
+        table["measured"] = np.where(table["edit"].str.startswith(SHUFFLED), "by chance", "after the edit")
+        table["edit"] = table["edit"].str.removeprefix(f"{SHUFFLED}:").replace(SHUFFLED, SUBSTITUTE)
+        table = table[(table["measured"] != "by chance") | (table["outcome"] != Outcome.OTHER)]
+        edits = list(dict.fromkeys(table["edit"]))
+        words = {edit: edit.replace("_", " ") for edit in edits} | {NONE: "control: the true trace"}
         return lines(
-            table.assign(edit=pd.Categorical(table["edit"].map(titles), list(titles.values()))),
+            table.assign(edit=pd.Categorical(table["edit"].map(words), [words[edit] for edit in edits])),
             x="step",
             y="rate",
             low="ci_low",
             high="ci_high",
             color="outcome",
+            dash="measured",
             facet="edit",
             bounds=(0.0, 1.0),
-            title=f"After one written total is replaced: {described(self.labels)}",
-            x_title="step whose total is replaced",
+            title=f"After the written trace is edited: {described(self.labels)}",
+            x_title="step that is edited (-1: the whole trace)",
             y_title="share of edits",
             hover=["n"],
         )
 
+    def _resumed(self, by: list[str]) -> pd.DataFrame:
+        examples = self.examples()
+        rows = []
+        for cell, group in examples[examples["closed"]].groupby(by, sort=False):
+            hits = group["resumed"].to_numpy(dtype=bool)
+            rows.append((*cell, len(group), hits.mean(), *_interval(hits, group["problem"].to_numpy())))
+        return pd.DataFrame(rows, columns=[*by, "n", "rate", "ci_low", "ci_high"])
+
     def _table(self, by: list[str]) -> pd.DataFrame:
         examples = self.examples()
         shuffled = examples.dropna(subset=["chance_outcome"])
-        shuffled = shuffled.assign(edit=SHUFFLED, outcome=shuffled["chance_outcome"])
-        order = {edit: rank for rank, edit in enumerate((SUBSTITUTE, NONE, SHUFFLED))}
+        shuffled = shuffled.assign(edit=shuffled["edit"].map(chance_of), outcome=shuffled["chance_outcome"])
+        kinds = [edit for edit in dict.fromkeys(examples["edit"]) if edit not in (SUBSTITUTE, NONE)]
+        names = [SUBSTITUTE, NONE, SHUFFLED, *(name for kind in kinds for name in (kind, chance_of(kind)))]
+        order = {edit: rank for rank, edit in enumerate(names)}
         rows = []
         for cell, group in pd.concat([examples, shuffled]).groupby(by):
-            for outcome in Outcome:
-                if cell[0] == NONE and outcome is Outcome.IGNORES:
-                    continue
+            undefined = {Outcome.IGNORES} if cell[0] == NONE else set()
+            if group["followed_answer"].isna().all():
+                undefined = {Outcome.FOLLOWS}
+            for outcome in (one for one in Outcome if one not in undefined):
                 hits = (group["outcome"] == outcome.value).to_numpy()
                 low, high = _interval(hits, group["problem"].to_numpy())
                 rows.append((*cell, outcome.value, len(group), hits.mean(), low, high))

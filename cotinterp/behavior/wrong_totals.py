@@ -32,14 +32,20 @@ class Exclusion:
     """Why something at one step of the problems of one length was not edited.
 
     Attributes:
-        reason: `no_other_total` counts problems for which no other total of the same length occurs at the step;
-            `ambiguous` counts wrong totals after which reader and recomputer give the same answer.
+        step: -1 for an edit of no step.
+        reason: `ambiguous`: reader and recomputer would give the same answer. `too_long`: the text, with what a
+            follower would write, does not fit the model's context. `no_other_total`, `no_other_trace`,
+            `no_other_operand`: nothing of the same layout was found to take its place. `only_totals`: the trace holds
+            nothing but totals, so that filling its steps is the same as filling its totals.
+        n: Problems; for `substitute_total` the wrong totals that are `ambiguous` or `too_long`.
+        edit: Kind of edit.
     """
 
     k: int
     step: int
     reason: str
     n: int
+    edit: str = "substitute_total"
 
 
 def informative_totals(

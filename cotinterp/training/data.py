@@ -12,7 +12,7 @@ from cotinterp.tasks import Task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem, training_problems
-from cotinterp.transcripts.render import render
+from cotinterp.transcripts.render import Transcript, render_for_training
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 NOT_SCORED = -100
@@ -36,13 +36,25 @@ def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:
     return training_problems(task, (spec.k_min, spec.k_max), spec.n_train, rng)
 
 
+def transcripts_of(spec: RunSpec, task: Task) -> tuple[Transcript, ...]:
+    """What the run is trained on, row by row. What is drawn for a row depends on `spec.seed` and the row alone."""
+    return tuple(
+        render_for_training(task, problem, spec.regime, _rng_of_row(spec.seed, row))
+        for row, problem in enumerate(problems_of(spec, task))
+    )
+
+
+def _rng_of_row(seed: int, row: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, row)))
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """All training transcripts of a run.
 
     Attributes:
         inputs: Token ids without each row's last position.
-        targets: The token that follows each input where it is part of the response, else NOT_SCORED.
+        targets: The token that follows each input where it is a scored part of the response, else NOT_SCORED.
         length: Inputs of each row that are not padding; stays on the CPU, where the batches are cut.
     """
 
@@ -53,8 +65,7 @@ class TrainingSet:
     @classmethod
     def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
         """The training set that a spec describes."""
-        transcripts = [render(task, problem, spec.regime) for problem in problems_of(spec, task)]
-        batch = collate(transcripts, Vocabulary.of(task))
+        batch = collate(transcripts_of(spec, task), Vocabulary.of(task))
         targets = batch.tokens.masked_fill(~batch.loss_mask, NOT_SCORED)[:, 1:]
         return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
 

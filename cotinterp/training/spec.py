@@ -47,7 +47,7 @@ class RunSpec(Spec):
 
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
-        regime: How a response is written: "direct", "cot", "totals".
+        regime: How a response is written: "direct", "cot", "totals", "noisy".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.

@@ -23,6 +23,7 @@ class Batch:
         step: Step of every token, -1 where it has none.
         part: Which character of a multi-character value.
         value: Operand or state index that the token belongs to, -1 where none.
+        scored: False where a token carries no loss although it is written by the model; see `Token`.
         length: Tokens of each transcript.
         n_prompt: Of these, how many are prompt.
     """
@@ -32,6 +33,7 @@ class Batch:
     step: Int[Tensor, "batch pos"]
     part: Int[Tensor, "batch pos"]
     value: Int[Tensor, "batch pos"]
+    scored: Bool[Tensor, "batch pos"]
     length: Int[Tensor, " batch"]
     n_prompt: Int[Tensor, " batch"]
     transcripts: tuple[Transcript, ...]
@@ -42,9 +44,9 @@ class Batch:
 
     @property
     def loss_mask(self) -> Bool[Tensor, "batch pos"]:
-        """True where the token is written by the model; the logits one position earlier predict it."""
+        """True where the token is written by the model and scored; the logits one position earlier predict it."""
         codes = torch.tensor([ROLE_CODE[role] for role in RESPONSE_ROLES], device=self.role.device)
-        return torch.isin(self.role, codes)
+        return torch.isin(self.role, codes) & self.scored
 
     def mask(self, role: Role | str, step: int | None = None) -> Bool[Tensor, "batch pos"]:
         """True at every token of a role, and of one step where a step is given."""
@@ -91,6 +93,7 @@ class Batch:
             step=self.step[rows][:, :width],
             part=self.part[rows][:, :width],
             value=self.value[rows][:, :width],
+            scored=self.scored[rows][:, :width],
             length=self.length[rows],
             n_prompt=self.n_prompt[rows],
             transcripts=tuple(self.transcripts[row] for row in rows.tolist()),
@@ -120,6 +123,7 @@ def collate(transcripts: Sequence[Transcript], vocabulary: Vocabulary) -> Batch:
         step=column([[t.step for t in x.tokens] for x in transcripts], -1),
         part=column([[t.part for t in x.tokens] for x in transcripts], 0),
         value=column([[t.value for t in x.tokens] for x in transcripts], -1),
+        scored=column([[t.scored for t in x.tokens] for x in transcripts], 1).bool(),
         length=torch.tensor([len(x) for x in transcripts]),
         n_prompt=torch.tensor([x.n_prompt for x in transcripts]),
         transcripts=tuple(transcripts),

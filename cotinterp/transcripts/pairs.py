@@ -2,11 +2,18 @@
 
 Corruption is by replacement with a symbol of the same kind, never by noise (Zhang & Nanda 2023, arXiv 2309.16042): same
 length, same roles at every position, in distribution, and what the model should write at the readout differs.
+
+The families of pairs, by what the model has been shown otherwise before the readout:
+
+- operand: a prompt operand, and whatever the response says of it on the way (`operand_pairs`);
+- written_total: one written total, and whatever the trace goes on to say from it (`written_total_pairs`);
+- written_total_alone: that one total and nothing else, in `cot` not even its copy (`continued=False`);
+- prompt_operand, both, unrelated, exchanged: `pair_families.py`, where all are read against one gap.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +28,7 @@ from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import RESPONSE_ROLES, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-Family = Literal["operand", "written_total"]
+Family = Literal["operand", "written_total", "written_total_alone", "prompt_operand", "both", "unrelated", "exchanged"]
 Place = tuple[Role, int]
 
 
@@ -30,13 +37,16 @@ class Pairs:
     """Clean and corrupted transcripts, row by row, and where they are told apart.
 
     Attributes:
-        family: What was changed: a prompt operand (the rest consistent with it), or one written total (prompt fixed).
+        family: What was changed before the readout; see the families above.
         step: Index of the changed operand, or the step of the changed total.
         readout: Role and step of the value at which the two are compared.
-        at: Position whose logits predict the first symbol in which the readouts differ.
+        at: Position whose logits predict the first symbol in which answer and foil differ.
         answer: Token of the clean transcript there.
-        foil: Token of the corrupted transcript there.
+        foil: Token there of a model that follows the change. Of a `prompt_operand` the corrupted transcript holds the
+            answer there, not the foil: its response is kept as it was.
         dropped: Problems for which no admissible change exists.
+        reference: The corrupted transcripts that define the unit of effects, where those of the pair itself cannot:
+            pairs of a change that should not matter. None: the pair's own gap is the unit.
     """
 
     clean: Batch
@@ -48,9 +58,17 @@ class Pairs:
     answer: Int[Tensor, " batch"]
     foil: Int[Tensor, " batch"]
     dropped: int
+    reference: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.clean)
+
+
+class Change(NamedTuple):
+    """One way to corrupt a problem: what the corrupted run is shown, and the problem whose readout is the foil."""
+
+    shown: Problem
+    foil: Problem
 
 
 def operand_pairs(
@@ -74,14 +92,11 @@ def operand_pairs(
     then all pairs are read at the same place, directly before the readout begins.
     """
 
-    def changes(problem: Problem) -> Iterable[Problem]:
-        others = [x for x in range(task.n_operands) if x != problem.operands[index]]
-        changed = np.tile(np.array(problem.operands), (len(others), 1))
-        changed[:, index] = others
-        return solve(task, changed)
+    def changes(problem: Problem) -> Iterable[Change]:
+        return (Change(changed, changed) for changed in other_operands(task, problem, index))
 
-    _check_index(problems, index, 0, "operand")
-    return _pairs(task, problems, regime, "operand", index, changes, readout, rng, first_symbol=first_symbol)
+    check_index(problems, index, 0, "operand")
+    return search_pairs(task, problems, regime, "operand", index, changes, readout, rng, first_symbol=first_symbol)
 
 
 def written_total_pairs(
@@ -93,13 +108,20 @@ def written_total_pairs(
     rng: np.random.Generator,
     readout: Place | None = None,
     first_symbol: bool = False,
+    continued: bool = True,
 ) -> Pairs:
     """Pairs with one prompt, whose written total at `step` is right in one and a valid wrong value in the other.
 
-    The corrupted trace goes on from its wrong value by the task's own transition. By default the readout is the first
-    value after the edited total: in `cot`, the previous total that opens the next step (a copy); in `totals`, the next
-    total; after the last step, the answer. With `readout=(Role.TOTAL, step + 1)` in `cot` the copy differs as well, and
-    the readout asks what the next step was computed from. `first_symbol` is that of `operand_pairs`.
+    The corrupted trace goes on from its wrong value by the task's own transition: everything after it differs too. By
+    default the readout is the first value after the edited total, where that total is still all that differs: in `cot`,
+    the previous total that opens the next step (a copy); in `totals`, the next total; after the last step, the answer.
+    With `readout=(Role.TOTAL, step + 1)` in `cot` the copy differs as well, and the readout asks what the next step was
+    computed from.
+
+    With `continued=False` (family `written_total_alone`) everything else before the readout is as in the clean
+    transcript, and the foil is still what the continued trace has there. At the default readout that is the same pair.
+    At `(Role.TOTAL, step + 1)` in `cot` it asks whether the step reads the total itself past an unchanged copy; further
+    on, whether the total is read past the unchanged totals in between. `first_symbol` is that of `operand_pairs`.
 
     Raises:
         ValueError: The regime writes no totals.
@@ -107,14 +129,33 @@ def written_total_pairs(
     if not get_regime(regime).writes_totals:
         raise ValueError(f"regime {get_regime(regime).name!r} writes no totals to change; use 'cot' or 'totals'")
 
-    def changes(problem: Problem) -> Iterable[Problem]:
-        return (substitute_total(task, problem, step, state) for state in wrong_totals(task, problem, step))
+    def changes(problem: Problem) -> Iterable[Change]:
+        for state in wrong_totals(task, problem, step):
+            edited = substitute_total(task, problem, step, state)
+            alone = (*problem.totals[: step - 1], state, *problem.totals[step:])
+            yield Change(edited if continued else replace(problem, totals=alone), edited)
 
-    _check_index(problems, step, 1, "step")
-    return _pairs(task, problems, regime, "written_total", step, changes, readout, rng, first_symbol=first_symbol)
+    check_index(problems, step, 1, "step")
+    family: Family = "written_total" if continued else "written_total_alone"
+
+    def is_edited(_: Transcript, place: Place) -> bool:
+        return place == (Role.TOTAL, step)
+
+    return search_pairs(
+        task, problems, regime, family, step, changes, readout, rng, first_symbol=first_symbol, skip=is_edited
+    )
 
 
-def _check_index(problems: Sequence[Problem], index: int, low: int, noun: str) -> None:
+def other_operands(task: Task, problem: Problem, index: int) -> tuple[Problem, ...]:
+    """The solved problems that differ from this one in operand `index` alone."""
+    others = [x for x in range(task.n_operands) if x != problem.operands[index]]
+    changed = np.tile(np.array(problem.operands), (len(others), 1))
+    changed[:, index] = others
+    return solve(task, changed)
+
+
+def check_index(problems: Sequence[Problem], index: int, low: int, noun: str) -> None:
+    """ValueError unless every problem has an operand, or a step, of this number."""
     if not problems:
         raise ValueError("minimal pairs need at least one problem, got none")
     shortest = min(problem.k for problem in problems)
@@ -122,27 +163,34 @@ def _check_index(problems: Sequence[Problem], index: int, low: int, noun: str) -
         raise ValueError(f"{noun} {index} is not in every problem: the shortest has {noun}s {low} to {shortest - 1}")
 
 
-def _pairs(
+def search_pairs(
     task: Task,
     problems: Sequence[Problem],
     regime: str | Regime,
     family: Family,
     step: int,
-    changes: Callable[[Problem], Iterable[Problem]],
+    changes: Callable[[Problem], Iterable[Change]],
     readout: Place | None,
     rng: np.random.Generator,
     *,
     first_symbol: bool,
+    skip: Callable[[Transcript, Place], bool] | None = None,
 ) -> Pairs:
-    chosen: list[tuple[Transcript, Transcript, Place, int]] = []
+    """One admissible change of each problem, drawn at random: same layout, and a foil at the readout.
+
+    Without a `readout`, the first place of the response at which answer and foil differ and that `skip` lets pass.
+    """
+    chosen: list[tuple[Transcript, Transcript, Transcript, Place, int]] = []
     for problem in problems:
         clean = render(task, problem, regime)
-        after = step if family == "written_total" else None
-        candidates = [
-            (clean, corrupted, *found)
-            for corrupted in (render(task, change, regime) for change in changes(problem))
-            if (found := _first_difference(clean, corrupted, readout, after, first_symbol=first_symbol)) is not None
-        ]
+        layout = _layout(clean)
+        candidates = []
+        for change in changes(problem):
+            foil = render(task, change.foil, regime)
+            shown = foil if change.shown is change.foil else render(task, change.shown, regime)
+            if _layout(foil) == layout == _layout(shown):
+                found = _first_difference(clean, foil, readout, skip, first_symbol=first_symbol)
+                candidates += [] if found is None else [(clean, shown, foil, *found)]
         if candidates:
             chosen.append(candidates[int(rng.integers(len(candidates)))])
     if not chosen:
@@ -155,9 +203,9 @@ def _pairs(
         raise ValueError(f"the pairs are read at different places {sorted(readouts)}; name one with `readout`")
     vocabulary = Vocabulary.of(task)
     clean_batch = collate([clean for clean, *_ in chosen], vocabulary)
-    corrupted_batch = collate([corrupted for _, corrupted, *_ in chosen], vocabulary)
+    corrupted_batch = collate([shown for _, shown, *_ in chosen], vocabulary)
     target = torch.tensor([position for *_, position in chosen])
-    rows = torch.arange(len(chosen))
+    told = [foil.tokens[position].symbol for _, _, foil, _, position in chosen]
     return Pairs(
         clean=clean_batch,
         corrupted=corrupted_batch,
@@ -165,23 +213,29 @@ def _pairs(
         step=step,
         readout=readouts.pop(),
         at=target - 1,
-        answer=clean_batch.tokens[rows, target],
-        foil=corrupted_batch.tokens[rows, target],
+        answer=clean_batch.tokens[torch.arange(len(chosen)), target],
+        foil=torch.tensor([vocabulary.token(symbol) for symbol in told]),
         dropped=len(problems) - len(chosen),
     )
 
 
+def _layout(transcript: Transcript) -> list[tuple[Role, int, int]]:
+    return [(token.role, token.step, token.part) for token in transcript.tokens]
+
+
 def _first_difference(
-    clean: Transcript, corrupted: Transcript, readout: Place | None, edited_step: int | None, *, first_symbol: bool
+    clean: Transcript,
+    foil: Transcript,
+    readout: Place | None,
+    skip: Callable[[Transcript, Place], bool] | None,
+    *,
+    first_symbol: bool,
 ) -> tuple[Place, int] | None:
-    """Place and position of the readout's first differing symbol; None where the layouts differ or nothing does."""
-    layout = [token._replace(symbol="", value=-1) for token in clean.tokens]
-    if layout != [token._replace(symbol="", value=-1) for token in corrupted.tokens]:
-        return None
-    for position, (token, other) in enumerate(zip(clean.tokens, corrupted.tokens, strict=True)):
+    """Place and position of the readout's first differing symbol; None where nothing differs."""
+    for position, (token, other) in enumerate(zip(clean.tokens, foil.tokens, strict=True)):
         place = (token.role, token.step)
-        edited = token.role is Role.TOTAL and token.step == edited_step
-        wanted = place == readout if readout is not None else token.role in RESPONSE_ROLES and not edited
-        if wanted and token.symbol != other.symbol:
+        if token.symbol == other.symbol or token.role not in RESPONSE_ROLES:
+            continue
+        if place == readout or (readout is None and not (skip and skip(clean, place))):
             return None if first_symbol and token.part else (place, position)
     return None

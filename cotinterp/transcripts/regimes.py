@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, substitute_total, wrong_totals
 from cotinterp.transcripts.roles import Role
 
 
@@ -19,6 +21,7 @@ class Token(NamedTuple):
         step: The operand's index for OPERAND, the step 1..k-1 for a token of the trace, k-1 for ANSWER, else -1.
         part: Which character of a value of several characters.
         value: Operand index (OPERAND, STEP_OPERAND) or state index (PREVIOUS_TOTAL, TOTAL, ANSWER), else -1.
+        scored: False where a response symbol carries no loss in training, because a model must not learn to write it.
     """
 
     symbol: str
@@ -26,6 +29,7 @@ class Token(NamedTuple):
     step: int = -1
     part: int = 0
     value: int = -1
+    scored: bool = True
 
 
 def written(text: str, role: Role, step: int, value: int) -> Iterator[Token]:
@@ -34,15 +38,38 @@ def written(text: str, role: Role, step: int, value: int) -> Iterator[Token]:
 
 
 class Regime(ABC):
-    """One way of responding. A subclass is final: a name, a sentence, and `response`."""
+    """One way of responding. A subclass is final: a name, a sentence, and `response`.
+
+    In training (`training_response`) a regime may show wrong totals. Each written total is replaced with probability
+    `wrong_share` by one of its `wrong_totals`, independently of the others; one that has none stays. Trace and answer
+    go on from what stands there, so that each later step is right given the one before it, and reading the trace is
+    the one way to predict it. The symbols of a replaced total carry no loss: they are read, never learned to be
+    written. Evaluation, probes and patching see `response`.
+
+    Attributes:
+        writes_totals: Whether every running total is written.
+        wrong_share: Probability that a written total is replaced in training; above 0 only where totals are written.
+    """
 
     name: ClassVar[str]
     description: ClassVar[str]
     writes_totals: ClassVar[bool] = False
+    wrong_share: ClassVar[float] = 0.0
 
     @abstractmethod
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
         """Everything after the prompt, END included."""
+
+    def training_response(self, task: Task, problem: Problem, rng: np.random.Generator) -> Iterator[Token]:
+        """What a model reads in training: `response` but for the totals that `rng` picks to be replaced."""
+        replaced = set()
+        for step, (whether, which) in enumerate(rng.random((problem.k - 1, 2)).tolist(), start=1):
+            if whether < self.wrong_share and (others := wrong_totals(task, problem, step)):
+                problem = substitute_total(task, problem, step, others[int(which * len(others))])
+                replaced.add(step)
+        for token in self.response(task, problem):
+            unscored = token.role is Role.TOTAL and token.step in replaced
+            yield token._replace(scored=False) if unscored else token
 
 
 def _answer(task: Task, problem: Problem) -> Iterator[Token]:
@@ -99,7 +126,18 @@ class Totals(Regime):
         yield from _answer(task, problem)
 
 
-_REGIMES: dict[str, Regime] = {regime.name: regime for regime in (Direct(), Cot(), Totals())}
+class Noisy(Cot):
+    """As `cot`, but trained on traces of which some totals are wrong: an edited trace is nothing new to the model.
+
+    At a share of 0.2, two thirds of the training transcripts with five totals hold at least one wrong total.
+    """
+
+    name = "noisy"
+    description = "writes every step, then the answer; trained on traces with some wrong totals"
+    wrong_share = 0.2
+
+
+_REGIMES: dict[str, Regime] = {regime.name: regime for regime in (Direct(), Cot(), Totals(), Noisy())}
 
 
 def regime_names() -> tuple[str, ...]:

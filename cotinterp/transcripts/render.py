@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.regimes import Regime, Token, get_regime
@@ -56,6 +58,15 @@ def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:
     """The transcript of `problem` in `regime`."""
     regime = get_regime(regime)
     return Transcript(problem, regime.name, (*prompt(task, problem), *regime.response(task, problem)))
+
+
+def render_for_training(task: Task, problem: Problem, regime: str | Regime, rng: np.random.Generator) -> Transcript:
+    """The transcript that a model of `regime` is trained on; `render` but for regimes that draw something from `rng`.
+
+    `problem` in the result is the one that was asked, whatever the trace says.
+    """
+    regime = get_regime(regime)
+    return Transcript(problem, regime.name, (*prompt(task, problem), *regime.training_response(task, problem, rng)))
 
 
 def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:

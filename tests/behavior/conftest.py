@@ -68,26 +68,41 @@ def _step(task: Task, state: int, operand: int) -> int:
     return int(task.step(np.array([state]), np.array([operand]))[0])
 
 
+@cache
+def _response(task: Task, problem: Problem, regime: str) -> str:
+    return render(task, problem, regime).response
+
+
 def recomputer(task: Task, regime: str) -> Policy:
-    """Writes what belongs at each place of the true response, whatever was written before."""
+    """Writes what belongs at each place of the true response, whatever was written before; after `}` the answer."""
 
     def policy(text: str) -> str:
         problem, written = asked(task, text)
-        expected = render(task, problem, regime).response
-        return expected[len(written)] if len(written) < len(expected) else "#"
+        trace, brace, answer = written.partition("}")
+        expected = _response(task, problem, regime)
+        place = expected.index("}") + 1 + len(answer) if brace and "}" in expected else len(written)
+        return expected[place] if place < len(expected) else "#"
 
     return policy
 
 
 def reader(task: Task, regime: str, *, slip_at: int | None = None) -> Policy:
-    """Continues from the totals that stand in the trace; with `slip_at` it computes that one step wrong."""
+    """Continues from the totals that stand in the trace; with `slip_at` it computes that one step wrong.
+
+    After a closed trace it answers with the last total in it, with s_0 where none is, and with nothing for a filler.
+    """
 
     def policy(text: str) -> str:
         problem, written = asked(task, text)
         out, state = "{", problem.previous[0]
+        if "}" in written:
+            trace, _, answer = written.partition("}")
+            last = re.split("[{;=]", trace)[-1]
+            out = (task.state_text(state) if not last else last if task.parse_state(last) is not None else "") + "#"
+            return out[len(answer)] if len(answer) < len(out) else "#"
         for step, operand in enumerate(problem.step_operands, start=1):
             out += ";" if step > 1 else ""
-            out += f"{task.state_text(state)}{task.operator}{task.operands[operand]}=" if regime == "cot" else ""
+            out += f"{task.state_text(state)}{task.operator}{task.operands[operand]}=" if regime != "totals" else ""
             if len(out) > len(written):
                 return out[len(written)]
             total = _step(task, state, operand)

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edits import substitute_totals
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, Outcome, TraceEdit
+from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal, all_edits
+from cotinterp.behavior.edited_trace import EditKind
+from cotinterp.behavior.edits import substitute_totals, trace_edits
+from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, Outcome, TraceEdit, chance_of
+from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render
 
 COLUMNS = ["task", "regime", "seed", "edit", "step", "outcome", "n", "rate", "ci_low", "ci_high"]
@@ -20,6 +23,12 @@ def edited(scripted, policy, name, problems, regime, **options):
     )
 
 
+def all_edited(scripted, policy, name, problems, regime, *, edits=ALL_EDITS, n_ctx=None, **options):
+    task = get_task(name)
+    model = scripted.Model(task, policy, n_ctx=n_ctx)
+    return trace_edits(model, task, regime, problems, edits=edits, rng=np.random.default_rng(0), **options)
+
+
 def rates(result, edit):
     frame = result.frame()
     return {(row.step, row.outcome): row.rate for row in frame[frame["edit"] == edit].itertuples()}
@@ -28,7 +37,7 @@ def rates(result, edit):
 @pytest.mark.parametrize(("name", "regime"), WRITING)
 def test_a_reader_always_follows(scripted, some_problems, name, regime):
     policy = scripted.reader(get_task(name), regime)
-    result = edited(scripted, policy, name, some_problems(name, 6, k_max=4), regime, values_per_step=2)
+    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values_per_step=2)
     expected = {(step, outcome): float(outcome == "follows") for step in (1, 2, 3) for outcome in Outcome}
     assert rates(result, SUBSTITUTE) == expected
     assert {rate for (_, outcome), rate in rates(result, NONE).items() if outcome == "follows"} == {1.0}
@@ -37,10 +46,171 @@ def test_a_reader_always_follows(scripted, some_problems, name, regime):
 @pytest.mark.parametrize(("name", "regime"), WRITING)
 def test_a_recomputer_always_ignores(scripted, some_problems, name, regime):
     policy = scripted.recomputer(get_task(name), regime)
-    result = edited(scripted, policy, name, some_problems(name, 6, k_max=4), regime, values_per_step=2)
+    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values_per_step=2)
     expected = {(step, outcome): float(outcome == "ignores") for step in (1, 2, 3) for outcome in Outcome}
     assert rates(result, SUBSTITUTE) == expected
     assert {rate for (_, outcome), rate in rates(result, NONE).items() if outcome == "follows"} == {1.0}
+
+
+@pytest.mark.parametrize(("name", "regime"), [("digit-sum", "cot"), ("s3", "totals"), ("affine-mod10", "noisy")])
+@pytest.mark.parametrize(("policy", "outcome"), [("reader", "follows"), ("recomputer", "ignores")])
+def test_every_kind_of_edit_tells_a_reader_from_a_recomputer(scripted, some_problems, name, regime, policy, outcome):
+    policy = getattr(scripted, policy)(get_task(name), regime)
+    result = all_edited(scripted, policy, name, some_problems(name, 2, k_max=4), regime)
+    frame = result.frame()
+    one = frame[(frame["outcome"] == outcome) & ~frame["edit"].str.startswith(SHUFFLED)]
+    cells = one.groupby("edit")["rate"].agg(["min", "max"])
+    both_answer_alike = {NONE} if outcome == "ignores" else {"fill_totals", "fill_steps"}
+    expected = {kind.name for kind in ALL_EDITS} | {NONE}
+    expected -= both_answer_alike | ({"fill_steps"} if regime == "totals" else set())
+    assert set(cells.index) == expected
+    assert cells.to_numpy().tolist() == [[1.0, 1.0]] * len(expected)
+    assert not result.resumed()["rate"].any()
+
+
+@pytest.mark.parametrize("regime", ["totals", "cot"])
+def test_transformers_written_by_hand_read_or_recompute_wherever_no_token_moves(some_problems, regime):
+    """Both find places by position: after a trace that is too short they go on with it, and `resumed` says so."""
+    task, problems = get_task("z6"), some_problems("z6", 3, k_max=3)
+    short, filled = {"truncate", "delete"}, {"fill_totals", "fill_steps"} if regime == "cot" else {"fill_totals"}
+    rest = {kind.name for kind in ALL_EDITS} - short - {"fill_totals", "fill_steps"}
+    for model, outcome in ((reader(task, regime, (2, 3)), "follows"), (recomputer(task, regime, (2, 3)), "ignores")):
+        result = trace_edits(model, task, regime, problems, rng=np.random.default_rng(0))
+        frame = result.frame()
+        always = {edit: set(rows[rows["rate"] == 1.0]["outcome"]) for edit, rows in frame.groupby("edit")}
+        assert {edit: always[edit] for edit in rest} == {edit: {outcome} for edit in rest}
+        assert always[NONE] == {"follows"}
+        assert {edit: always[edit] for edit in short} == {edit: {"other"} for edit in short}
+        assert {always[edit].pop() for edit in filled} == {"other" if outcome == "follows" else "ignores"}
+        resumed = result.resumed()
+        assert set(resumed[resumed["rate"] == 1.0]["edit"]) == short
+
+
+def test_a_babbler_is_other_after_every_kind_of_edit(scripted, some_problems):
+    policy = scripted.babbler(get_task("digit-sum"))
+    frame = all_edited(
+        scripted, policy, "digit-sum", some_problems("digit-sum", 12, k_max=3), "cot", max_new=12
+    ).frame()
+    other = frame[(frame["outcome"] == "other") & ~frame["edit"].str.startswith(SHUFFLED)]
+    hits = (other["rate"] * other["n"]).groupby(other["edit"]).sum() / other.groupby("edit")["n"].sum()
+    assert set(hits.index) == {kind.name for kind in ALL_EDITS} | {NONE}
+    assert hits.min() > 0.85
+
+
+def test_every_kind_has_its_chance_and_its_control(scripted, some_problems):
+    """Of 6 equally frequent answers of s3, one in six agrees with a random other problem's, whatever the edit."""
+    policy = scripted.reader(get_task("s3"), "cot")
+    names = ("swap", "delete", "edit_prompt", "fill_totals")
+    frame = all_edited(scripted, policy, "s3", some_problems("s3", 50, k_max=3), "cot", edits=names).frame()
+    chance = frame[frame["edit"].isin(map(chance_of, names[:3])) & (frame["outcome"] == "follows")]
+    assert set(chance["edit"]) == set(map(chance_of, names[:3]))
+    assert np.average(chance["rate"], weights=chance["n"]) == pytest.approx(1 / 6, abs=0.07)
+    for name in ("fill_totals", chance_of("fill_totals")):
+        assert set(frame[frame["edit"] == name]["outcome"]) == {"ignores", "other"}
+    control = frame[frame["edit"] == NONE].set_index(["step", "outcome"])
+    assert control["n"].to_dict() == {(-1, "follows"): 44, (-1, "other"): 44}
+    assert control.loc[(-1, "follows"), "rate"] == 1.0
+    assert chance_of(SUBSTITUTE) == SHUFFLED == chance_of("swap").removesuffix(":swap")
+
+
+def test_edits_by_hand_to_the_end(scripted):
+    task = get_task("digit-sum")
+    problem, _ = scripted.asked(task, "<3+4+5+6>")
+    result = all_edited(scripted, scripted.reader(task, "cot"), "digit-sum", [problem], "cot")
+    texts = {(edit.edit, edit.step): (edit.text, edit.answer, edit.outcome) for edit in result.edits}
+    assert texts["truncate", 0] == ("{}3#", 3, Outcome.FOLLOWS)
+    assert texts["truncate", 2] == ("{3+4=7;7+5=12}12#", 12, Outcome.FOLLOWS)
+    assert texts["delete", 1] == ("{3+5=8;8+6=14}14#", 14, Outcome.FOLLOWS)
+    assert texts["fill_steps", -1] == ("{.....;......;.......}#", None, Outcome.OTHER)
+    assert texts[NONE, -1] == ("{3+4=7;7+5=12;12+6=18}18#", 18, Outcome.FOLLOWS)
+    assert texts[NONE, 3] == texts[NONE, -1]
+    assert set(result.chance) == {None}
+
+
+def test_a_model_that_goes_on_after_the_brace_is_noticed(scripted):
+    """After an early brace it opens the trace anew and gets it right: nothing that could be judged, and counted."""
+    task = get_task("digit-sum")
+    problem, _ = scripted.asked(task, "<3+4+5>")
+    right = "{3+4=7;7+5=12}12#"
+
+    def policy(text):
+        written = text.partition(">")[2]
+        _, brace, after = written.partition("}")
+        out = right if brace and not written.startswith(right[:14]) else right[len("{3+4=7;7+5=12}") :]
+        return out[len(after)] if brace and len(after) < len(out) else "#"
+
+    result = all_edited(scripted, policy, "digit-sum", [problem], "cot", edits=["truncate"], max_new=30)
+    assert [(e.edit, e.step, e.text, e.outcome, e.resumed) for e in result.edits] == [
+        ("truncate", 0, "{}" + right, Outcome.OTHER, True),
+        (NONE, -1, right, Outcome.FOLLOWS, False),
+        ("truncate", 1, "{3+4=7}" + right, Outcome.OTHER, True),
+    ]
+    rows = result.resumed().set_index(["edit", "step"])
+    assert rows["rate"].to_dict() == {("truncate", 0): 1.0, (NONE, -1): 0.0, ("truncate", 1): 1.0}
+
+
+def test_what_one_kind_draws_does_not_depend_on_the_others(scripted, some_problems):
+    task, problems = get_task("digit-sum"), some_problems("digit-sum", 3, k_max=4)
+    policy = scripted.reader(task, "totals")
+    together = all_edited(scripted, policy, "digit-sum", problems, "totals", edits=all_edits(values_per_step=2))
+    alone = edited(scripted, policy, "digit-sum", problems, "totals", values_per_step=2)
+    swapped = all_edited(scripted, policy, "digit-sum", problems, "totals", edits=["swap"])
+
+    def of(result, kind):
+        pairs = zip(result.edits, result.chance, strict=True)
+        return [(edit, chance) for edit, chance in pairs if edit.edit == kind]
+
+    assert of(together, SUBSTITUTE) == of(alone, SUBSTITUTE)
+    assert of(together, "swap") == of(swapped, "swap")
+    assert of(together, "swap")
+
+
+def test_a_kind_of_ones_own(scripted, some_problems):
+    class Doubled(EditKind):
+        """The true trace twice over."""
+
+        name = "doubled"
+        description = "the trace is written twice"
+
+        def edit(self, original):
+            return original.closed([*original.steps(), *original.steps()], total=original.problem.answer, followed=None)
+
+    task, problems = get_task("s3"), some_problems("s3", 3, k_max=3)
+    policy = scripted.recomputer(task, "cot")
+    frame = all_edited(scripted, policy, "s3", problems, "cot", edits=[Doubled(), "swap"]).frame()
+    assert rates_of(frame, "doubled") == {(-1, "ignores"): 1.0, (-1, "other"): 0.0}
+
+
+def rates_of(frame, edit):
+    return {(row.step, row.outcome): row.rate for row in frame[frame["edit"] == edit].itertuples()}
+
+
+def test_what_the_context_cannot_hold_is_left_out_and_counted(scripted):
+    """`<3+4>{3+4=7}7#` takes 14 symbols, `<3+4+0>{3+4=7;7+0=7}7#` takes 22."""
+    task = get_task("digit-sum")
+    problems = [*solve(task, np.array([[3, 4], [2, 5]])), *solve(task, np.array([[3, 4, 0]]))]
+    policy = scripted.reader(task, "cot")
+    edits = [SubstituteTotal(1), "edit_prompt"]
+    result = all_edited(scripted, policy, "digit-sum", problems, "cot", edits=edits, n_ctx=21)
+    assert {edit.problem.k for edit in result.edits} == {2}
+    counts = result.exclusions().query("n > 0").set_index(["edit", "k", "step", "reason"])["n"].to_dict()
+    steps = {"substitute_total": (1, 2), "edit_prompt": (0, 1, 2)}
+    expected = {(edit, 3, step, "too_long"): 1 for edit, places in steps.items() for step in places}
+    assert counts == expected | {(NONE, 3, step, "too_long"): 1 for step in (-1, 1, 2)}
+    with pytest.raises(ValueError, match="edits edit_prompt can be made on these 3 .* too_long 4; .* larger context"):
+        all_edited(scripted, policy, "digit-sum", problems[2:] * 3, "cot", edits=["edit_prompt"], n_ctx=21)
+
+
+def test_kinds_that_cannot_be(scripted, some_problems):
+    problems = some_problems("s3", 2, k_max=2)
+    policy = scripted.reader(get_task("s3"), "cot")
+    for edits in ([], ["swap", "swap"]):
+        with pytest.raises(ValueError, match="at least one kind of edit and each once"):
+            all_edited(scripted, policy, "s3", problems, "cot", edits=edits)
+    with pytest.raises(KeyError, match="unknown edit 'shuffle'"):
+        all_edited(scripted, policy, "s3", problems, "cot", edits=["shuffle"])
+    with pytest.raises(ValueError, match="edits permute, delete can be made on these 2 .* they have no step for it"):
+        all_edited(scripted, policy, "s3", problems, "cot", edits=["permute", "delete"])
 
 
 def test_random_answers_are_at_chance(scripted, some_problems):
@@ -52,7 +222,7 @@ def test_random_answers_are_at_chance(scripted, some_problems):
         symbol = reading(text)
         return noise(text) if text.endswith("}") else symbol
 
-    result = edited(scripted, policy, "s3", some_problems("s3", 60, k_max=4), "cot", values_per_step=None)
+    result = edited(scripted, policy, "s3", some_problems("s3", 40, k_max=3), "cot", values_per_step=None)
     frame = result.frame()
     for edit in (SUBSTITUTE, SHUFFLED):
         pooled = frame[frame["edit"] == edit].assign(hits=lambda rows: rows["n"] * rows["rate"])
@@ -72,7 +242,7 @@ def test_a_babbler_is_mostly_other(scripted, some_problems):
 def test_chance_of_a_reader_is_the_rate_at_which_other_problems_agree(scripted, some_problems):
     """Of 6 equally frequent answers one in six agrees with a random other problem's."""
     task = get_task("s3")
-    problems = some_problems("s3", 60, k_max=4)
+    problems = some_problems("s3", 40, k_max=3)
     result = edited(scripted, scripted.reader(task, "cot"), "s3", problems, "cot", values_per_step=None)
     frame = result.frame()
     shuffled = frame[(frame["edit"] == SHUFFLED) & (frame["outcome"] == "follows")]
@@ -139,10 +309,11 @@ def test_frames(scripted, some_problems, tmp_path):
     wrong = by_delta[(by_delta["edit"] == SUBSTITUTE) & (by_delta["outcome"] == "other")]
     assert wrong["n"].sum() == 3 * 36
     exclusions = result.exclusions()
-    assert list(exclusions.columns) == ["task", "regime", "seed", "k", "step", "reason", "n"]
+    assert list(exclusions.columns) == ["task", "regime", "seed", "edit", "k", "step", "reason", "n"]
     assert exclusions["n"].sum() == 0
     traces = result.figure().data
-    assert {trace.name for trace in traces} == {"follows", "ignores", "other"}
+    measured = {f"{outcome}, after the edit" for outcome in Outcome}
+    assert {trace.name for trace in traces} == measured | {"follows, by chance", "ignores, by chance"}
     assert [path.name for path in result.save(tmp_path, "trace_edits")] == ["trace_edits.csv", "trace_edits.html"]
 
 
@@ -171,7 +342,9 @@ def test_bad_requests(scripted, some_problems):
     task = get_task("digit-sum")
     problems = some_problems("digit-sum", 2, k_max=2)
     policy = scripted.recomputer(task, "direct")
-    with pytest.raises(ValueError, match=r"regime 'direct' writes no totals .* those that do: \['cot', 'totals'\]"):
+    with pytest.raises(
+        ValueError, match=r"regime 'direct' writes no totals .* those that do: \['cot', 'totals', 'noisy'\]"
+    ):
         edited(scripted, policy, "digit-sum", problems, "direct")
     with pytest.raises(ValueError, match="at least one problem"):
         edited(scripted, policy, "digit-sum", (), "cot")
@@ -192,5 +365,5 @@ def test_a_task_without_another_total_of_any_length(scripted):
     task = Lonely()
     problem, _ = scripted.asked(task, "<0*1>")
     model = scripted.Model(task, scripted.recomputer(task, "cot"))
-    with pytest.raises(ValueError, match="no total of these 1 problems of task 'lonely' has another one"):
+    with pytest.raises(ValueError, match="edits substitute_total can be made on these 1 .*'lonely': no_other_total 1"):
         substitute_totals(model, task, "cot", [problem], rng=np.random.default_rng(0))

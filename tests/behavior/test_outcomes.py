@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, EditResult, Outcome, TraceEdit, judge
+from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, EditResult, Outcome, TraceEdit, chance_of, judge
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
@@ -27,6 +27,8 @@ def test_an_answer_is_judged_once():
     assert judge(3, 5, 3) is Outcome.IGNORES
     assert judge(4, 5, 3) is Outcome.OTHER
     assert judge(None, 5, 3) is Outcome.OTHER
+    assert judge(3, None, 3) is Outcome.IGNORES
+    assert judge(None, None, 3) is Outcome.OTHER
 
 
 def test_rates_by_hand():
@@ -75,3 +77,75 @@ def test_the_true_total_is_the_control():
     wrong = TraceEdit(PROBLEMS[1], 1, PROBLEMS[1].totals[0], PROBLEMS[1].answer, "", None)
     frame = EditResult((right, wrong), (None, None), (), LABELS).frame()
     assert frame[["edit", "outcome", "rate"]].to_numpy().tolist() == [[NONE, "follows", 0.5], [NONE, "other", 0.5]]
+
+
+def whole_trace(problem, answer, *, kind="swap", followed=100, resumed=False):
+    return TraceEdit(problem, -1, followed, followed, "", answer, kind=kind, resumed=resumed)
+
+
+def test_kinds_of_edit_have_rows_of_their_own():
+    edits = (
+        *(TraceEdit(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
+        *(whole_trace(one, 100) for one in PROBLEMS[:3]),
+        whole_trace(PROBLEMS[3], None, resumed=True),
+        *(whole_trace(one, one.answer, kind="fill_totals", followed=None) for one in PROBLEMS[:2]),
+        *(whole_trace(one, one.answer, kind=NONE, followed=one.answer) for one in PROBLEMS[:2]),
+    )
+    chance = [Outcome.OTHER] * 4 + [Outcome.FOLLOWS] + [Outcome.OTHER] * 3 + [Outcome.IGNORES] * 2 + [None] * 2
+    result = EditResult(edits, tuple(chance), (), LABELS)
+    frame = result.frame()
+    assert list(dict.fromkeys(frame["edit"])) == [
+        *(SUBSTITUTE, NONE, SHUFFLED, "swap", chance_of("swap"), "fill_totals", chance_of("fill_totals"))
+    ]
+    rates = frame.set_index(["edit", "step", "outcome"])["rate"].to_dict()
+    assert rates["swap", -1, "follows"] == 3 / 4
+    assert rates[chance_of("swap"), -1, "follows"] == 1 / 4
+    assert rates["fill_totals", -1, "ignores"] == rates[chance_of("fill_totals"), -1, "ignores"] == 1.0
+    assert not {(edit, -1, "follows") for edit in ("fill_totals", chance_of("fill_totals"))} & set(rates)
+    assert rates[NONE, -1, "follows"] == 1.0
+    assert (NONE, -1, "ignores") not in rates
+    resumed = result.resumed().set_index("edit")
+    assert resumed["rate"].to_dict() == {"swap": 1 / 4, "fill_totals": 0.0, NONE: 0.0}
+    assert tuple(resumed.loc["swap", ["ci_low", "ci_high"]]) == wilson(1, 4)
+
+
+def test_kinds_pooled_over_steps_stand_beside_their_chance():
+    edits = (
+        *(TraceEdit(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
+        *(TraceEdit(one, 2, (one.totals[1] + 1) % 6, 100, "", one.answer) for one in PROBLEMS[:4]),
+        *(TraceEdit(one, 1, one.totals[0], one.answer, "", one.answer) for one in PROBLEMS[:2]),
+        whole_trace(PROBLEMS[0], 100),
+        whole_trace(PROBLEMS[1], None, resumed=True),
+        whole_trace(PROBLEMS[0], None, kind=NONE, followed=PROBLEMS[0].answer),
+    )
+    chance = [Outcome.FOLLOWS, *[Outcome.OTHER] * 7, None, None, Outcome.IGNORES, Outcome.OTHER, None]
+    frame = EditResult(edits, tuple(chance), (), LABELS).pooled()
+    assert list(frame.columns) == [
+        *LABELS, "edit", "closed", "outcome", "n", "rate", "ci_low", "ci_high", "by_chance"
+    ]  # fmt: skip
+    rows = frame.set_index(["edit", "closed", "outcome"]).sort_index()
+    assert list(dict.fromkeys(zip(frame["edit"], frame["closed"], strict=True))) == [
+        (SUBSTITUTE, False), (NONE, False), (NONE, True), ("swap", True)
+    ]  # fmt: skip
+    follows = rows.loc[(SUBSTITUTE, False, "follows")]
+    assert (follows["n"], follows["rate"], follows["by_chance"]) == (8, 0.5, 1 / 8)
+    assert rows.loc["swap", True]["rate"].to_dict() == {"follows": 0.5, "ignores": 0.0, "other": 0.5, "resumed": 0.5}
+    assert rows.loc[("swap", True, "ignores"), "by_chance"] == 0.5
+    assert rows.loc[NONE, False]["rate"].to_dict() == {"follows": 1.0, "other": 0.0}
+    assert rows.loc[NONE, True]["rate"].to_dict() == {"follows": 0.0, "other": 1.0, "resumed": 0.0}
+    assert rows.loc[NONE, "by_chance"].isna().all()
+
+
+def test_an_edit_of_the_whole_trace_has_neither_distance_nor_delta():
+    result = EditResult((whole_trace(PROBLEMS[0], 100),), (None,), (), LABELS)
+    row = result.examples().iloc[0]
+    assert (row["step"], row["distance"], row["written_total"]) == (-1, -1, 100)
+    assert row[["true_total", "delta"]].isna().all()
+    assert result.by_distance()["distance"].tolist() == [-1] * 3
+    assert result.by_distance(by_delta=True).empty
+
+
+def test_an_operand_that_enters_before_step_1_is_furthest_from_the_answer():
+    edit = TraceEdit(PROBLEMS[0], 0, 100, 100, "", 100, kind="edit_prompt", resumed=False)
+    (row,) = EditResult((edit,), (None,), (), LABELS).examples().to_dict("records")
+    assert (row["distance"], row["k"], row["outcome"]) == (2, 3, "follows")

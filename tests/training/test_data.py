@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
-from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of
+from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
+from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import split_of
+from cotinterp.transcripts.regimes import get_regime
+from cotinterp.transcripts.render import render
+from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
@@ -77,3 +82,59 @@ def test_the_hash_sees_every_token_and_every_target(tiny):
     data.inputs[-1, 0] -= 1
     data.targets[3, 0] = 1
     assert data.sha256 != before
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Digit sums: totals of one and of two symbols."""
+    model = ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=56)
+    return RunSpec(task="digit-sum", regime="noisy", n_train=150, model=model, seed=3)
+
+
+def test_what_is_drawn_for_a_row_depends_on_the_seed_and_the_row_alone(noisy):
+    task = get_task(noisy.task)
+    rows = transcripts_of(noisy, task)
+    assert transcripts_of(noisy, task) == rows
+    assert problems_of(noisy, task) == tuple(row.problem for row in rows)
+    other = transcripts_of(noisy.model_copy(update={"seed": 4}), task)
+    for row in (0, 17, 149):
+        rng = np.random.default_rng(np.random.SeedSequence(3, spawn_key=(1, row)))
+        tokens = get_regime("noisy").training_response(task, rows[row].problem, rng)
+        assert "".join(token.symbol for token in tokens) == rows[row].response
+    assert other != rows
+
+
+def test_a_fifth_of_the_written_totals_is_replaced_and_just_these_are_not_scored(noisy):
+    task, vocabulary = get_task(noisy.task), Vocabulary.of(get_task(noisy.task))
+    rows, data = transcripts_of(noisy, task), TrainingSet.of(noisy, task, CPU)
+    replaced = written = 0
+    for row, transcript in enumerate(rows):
+        free = {token.step for token in transcript.tokens if not token.scored}
+        tokens = [(t.step, t.symbol) for t in transcript.tokens if t.role is Role.TOTAL and t.step in free]
+        targets = data.targets[row, : data.length[row]]
+        read = [
+            (token.step, token.symbol)
+            for token, target in zip(transcript.tokens[1:], targets.tolist(), strict=True)
+            if target == NOT_SCORED and token.role is Role.TOTAL
+        ]
+        assert read == tokens
+        assert vocabulary.decode(data.inputs[row, : data.length[row]].tolist()) == transcript.text[:-1]
+        assert int((targets == NOT_SCORED).sum()) == len(transcript.prompt) - 1 + len(tokens)
+        replaced, written = replaced + len(free), written + transcript.problem.k - 1
+    assert replaced / written == pytest.approx(0.2, abs=3 * (0.16 / written) ** 0.5)
+
+
+def test_regimes_other_than_noisy_are_trained_on_their_true_transcripts(noisy):
+    task = get_task(noisy.task)
+    for regime in ("direct", "cot", "totals"):
+        spec = noisy.model_copy(update={"regime": regime})
+        assert transcripts_of(spec, task) == tuple(render(task, problem, regime) for problem in problems_of(spec, task))
+
+
+@pytest.mark.parametrize(
+    ("regime", "digest"), [("cot", "c061b7a8b3b7f652"), ("direct", "d3c66409efe17453"), ("totals", "b7fc692d9c701e8f")]
+)
+def test_training_sets_stay_what_they_were_when_the_reference_models_were_trained(regime, digest):
+    """A saved state goes on only with the training set that it began with."""
+    spec = RunSpec(task="digit-sum", regime=regime, n_train=100)
+    assert TrainingSet.of(spec, get_task("digit-sum"), CPU).sha256.startswith(digest)

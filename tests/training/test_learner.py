@@ -33,6 +33,24 @@ def test_the_loss_is_the_mean_over_response_tokens(learner):
     assert response_loss(learner.module, batch).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
+def test_a_replaced_total_carries_no_gradient(tiny):
+    """The model reads it, and nothing is asked of the logits that would have written it."""
+    learner = Learner.begin(tiny.model_copy(update={"regime": "noisy"}), get_task(tiny.task), CPU)
+    true = Learner.begin(tiny, get_task(tiny.task), CPU)
+    batch, clean = learner.data.rows(np.arange(40)), true.data.rows(np.arange(40))
+    kept = []
+    handle = learner.module.register_forward_hook(lambda module, inputs, logits: kept.append(logits))
+    loss = response_loss(learner.module, batch)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(loss, kept)
+    replaced = (batch.targets == NOT_SCORED) & (clean.targets != NOT_SCORED)
+    assert replaced.any(1).sum() > 5
+    assert not gradient[replaced].any()
+    assert gradient[batch.targets != NOT_SCORED].any(-1).all()
+    written = batch.inputs[:, 1:][replaced[:, :-1]]
+    assert (written != clean.targets[:, :-1][replaced[:, :-1]]).any()
+
+
 def test_a_model_that_knows_nothing_pays_the_log_of_the_vocabulary(learner):
     with torch.no_grad():
         learner.module.head.weight.zero_()

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.behavior import error_taxonomy, evaluate_run
+from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, weight_hash
 from cotinterp.training.checkpoints import MODEL_FILE
+from cotinterp.training.data import problems_of
 from cotinterp.training.learner import Learner
 from cotinterp.training.loop import NonFiniteLossError, sole_trainer, torch_threads, train
-from cotinterp.training.metrics import read_metrics
+from cotinterp.training.metrics import METRICS_FILE, read_metrics
 from cotinterp.training.progress import StepEvent
 from cotinterp.training.spec import OptimizerSpec
 from cotinterp.training.state import STATE_FILE, read_record
@@ -359,3 +362,18 @@ def test_two_processes_do_not_train_in_one_directory(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
     with sole_trainer(tmp_path):
         pass
+
+
+def test_a_noisy_run_is_trained_evaluated_and_edited_like_any_other(tiny, tmp_path):
+    spec = tiny.model_copy(update={"regime": "noisy"})
+    run = train(spec, directory=tmp_path / spec.slug, device="cpu", threads=1)
+    assert spec.slug.startswith("z6-noisy-L1-s0-")
+    losses = [row["loss"] for row in read_metrics(run.directory / METRICS_FILE)]
+    assert losses[-1] < losses[0]
+    assert run.weight_hash != train(tiny, directory=tmp_path / tiny.slug, device="cpu", threads=1).weight_hash
+    accuracy = evaluate_run(run, max_per_k=4)
+    assert error_taxonomy(run.task, "noisy", accuracy.of_split("heldout")).frame()["share"].sum() == pytest.approx(2.0)
+    problems = problems_of(spec, run.task)[:6]
+    edited = trace_edits(run.model, run.task, "noisy", problems, rng=np.random.default_rng(0)).frame()
+    assert edited["regime"].unique().tolist() == ["noisy"]
+    assert {"substitute_total", "swap", "truncate", "edit_prompt"} <= set(edited["edit"])

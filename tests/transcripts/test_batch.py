@@ -8,7 +8,7 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.regimes import regime_names
-from cotinterp.transcripts.render import render
+from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -36,6 +36,16 @@ def test_the_loss_is_on_the_response_and_nothing_else(regime):
         masked = [s for s, on in zip(transcript.text, batch.loss_mask[row].tolist(), strict=False) if on]
         assert "".join(masked) == transcript.response
         assert not batch.loss_mask[row, len(transcript) :].any()
+
+
+def test_what_is_not_scored_is_no_part_of_the_loss():
+    whole = render(SUM, solve(SUM, np.array([[3, 4, 5]]))[0], "cot")
+    tokens = tuple(t._replace(scored=not (t.role is Role.TOTAL and t.step == 2)) for t in whole.tokens)
+    batch = collate([Transcript(whole.problem, "cot", tokens), whole], VOCABULARY)
+    assert torch.equal(batch.loss_mask[0] ^ batch.loss_mask[1], batch.mask(Role.TOTAL, 2)[0])
+    assert batch.loss_mask[1].sum() == len(whole.response)
+    assert torch.equal(batch[[0]].loss_mask[0], batch.loss_mask[0])
+    assert torch.equal(batch.to("cpu").scored, batch.scored)
 
 
 def test_addresses_follow_the_value_not_the_position():
@@ -75,7 +85,7 @@ def test_rows_of_a_batch_are_the_batch_of_the_rows():
     transcripts = [render(SUM, problem, "cot") for problem in problems]
     rows = [5, 2]
     part, direct = collate(transcripts, VOCABULARY)[rows], collate([transcripts[row] for row in rows], VOCABULARY)
-    for name in ("tokens", "role", "step", "part", "value", "length", "n_prompt"):
+    for name in ("tokens", "role", "step", "part", "value", "scored", "length", "n_prompt"):
         assert torch.equal(getattr(part, name), getattr(direct, name))
     assert part.transcripts == direct.transcripts
 

@@ -12,7 +12,7 @@ from cotinterp.transcripts.roles import PROMPT_ROLES, ROLE_CODE, Role
 SUM, S3 = get_task("digit-sum"), get_task("s3")
 
 
-def problems(task, n=30, k=4):
+def problems(task, n=12, k=4):
     return sample_problems(task, k, n, split="heldout", rng=np.random.default_rng(0))
 
 
@@ -97,6 +97,54 @@ def test_a_later_readout_sees_the_copy_as_well():
     assert (differs & pairs.clean.mask(Role.PREVIOUS_TOTAL, 2)).any(dim=1).all()
 
 
+def differing(pairs):
+    """Roles and steps at which the two sides differ before the readout, in any pair."""
+    before = torch.arange(pairs.clean.tokens.shape[1]) <= pairs.at[:, None]
+    rows, positions = ((pairs.clean.tokens != pairs.corrupted.tokens) & before).nonzero(as_tuple=True)
+    tokens = {pairs.clean.transcripts[row].tokens[i] for row, i in zip(rows.tolist(), positions.tolist(), strict=True)}
+    return {(token.role, token.step) for token in tokens}
+
+
+@pytest.mark.parametrize("regime", ["cot", "totals"])
+@pytest.mark.parametrize("task", [SUM, S3], ids=lambda task: task.name)
+def test_a_total_alone(task, regime):
+    """Everything between the edited total and the readout is as it was; the foil is the continued trace's."""
+    readout = (Role.TOTAL, 3)
+    pairs = written_total_pairs(
+        task, problems(task), regime, step=1, rng=rng(), readout=readout, first_symbol=True, continued=False
+    )
+    assert pairs.family == "written_total_alone"
+    assert differing(pairs) == {(Role.TOTAL, 1)}
+    for row, (clean, shown) in enumerate(zip(pairs.clean.transcripts, pairs.corrupted.transcripts, strict=True)):
+        edited = shown.problem.totals[0]
+        assert clean.problem.operands == shown.problem.operands
+        rest = task.resume(np.array([clean.problem.operands]), 1, np.array([edited])).total[0]
+        assert pairs.clean.vocabulary.token(task.state_text(int(rest[1]))[0]) == pairs.foil[row]
+        assert pairs.clean.vocabulary.token(task.state_text(clean.problem.totals[2])[0]) == pairs.answer[row]
+
+
+@pytest.mark.parametrize(
+    ("regime", "expected"),
+    [
+        ("totals", {(Role.TOTAL, 1), (Role.TOTAL, 2)}),
+        ("cot", {(Role.TOTAL, 1), (Role.PREVIOUS_TOTAL, 2), (Role.TOTAL, 2), (Role.PREVIOUS_TOTAL, 3)}),
+    ],
+)
+def test_a_continued_trace_differs_all_the_way(regime, expected):
+    pairs = written_total_pairs(S3, problems(S3), regime, step=1, rng=rng(), readout=(Role.TOTAL, 3))
+    assert differing(pairs) == expected
+
+
+def test_at_the_default_readout_the_total_is_alone_either_way():
+    for regime in ("cot", "totals"):
+        continued, alone = (
+            written_total_pairs(S3, problems(S3), regime, step=1, rng=rng(), continued=way) for way in (True, False)
+        )
+        assert differing(continued) == differing(alone) == {(Role.TOTAL, 1)}
+        assert continued.readout == alone.readout
+        assert torch.equal(continued.foil, alone.foil)
+
+
 def test_an_operand_change_leaves_the_rest_of_the_prompt():
     pairs = operand_pairs(SUM, problems(SUM), "cot", index=1, rng=rng())
     codes = torch.tensor([ROLE_CODE[role] for role in PROMPT_ROLES])
@@ -133,7 +181,7 @@ def test_no_problems():
 @pytest.mark.parametrize("regime", ["direct", "cot", "totals"])
 def test_first_symbol_pairs_are_all_read_directly_before_the_readout(regime):
     """Without it some digit sums differ in the units only, and are read at their own tens."""
-    chosen = problems(SUM, n=60)
+    chosen = problems(SUM, n=30)
     last = (Role.ANSWER, 3)
     free = operand_pairs(SUM, chosen, regime, index=3, rng=rng(), readout=last)
     strict = operand_pairs(SUM, chosen, regime, index=3, rng=rng(), readout=last, first_symbol=True)

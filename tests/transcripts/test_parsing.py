@@ -27,7 +27,7 @@ def test_what_is_rendered_parses_back(name, regime):
             assert parsed.steps == ()
         else:
             assert tuple(step.total for step in parsed.steps) == problem.totals
-            assert {step.style for step in parsed.steps} == {"step" if regime == "cot" else "total"}
+            assert {step.style for step in parsed.steps} == {"total" if regime == "totals" else "step"}
         if regime == "cot":
             assert tuple(step.previous for step in parsed.steps) == problem.previous
             assert tuple(step.operand for step in parsed.steps) == problem.step_operands

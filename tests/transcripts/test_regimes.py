@@ -6,7 +6,7 @@ import pytest
 from cotinterp.tasks import get_task, task_names
 from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.regimes import get_regime, regime_names
-from cotinterp.transcripts.render import longest_transcript, render
+from cotinterp.transcripts.render import longest_transcript, render, render_for_training
 from cotinterp.transcripts.roles import Role
 
 SUM = get_task("digit-sum")
@@ -15,7 +15,12 @@ SUM = get_task("digit-sum")
 
 @pytest.mark.parametrize(
     ("regime", "response"),
-    [("direct", "18#"), ("cot", "{3+4=7;7+5=12;12+6=18}18#"), ("totals", "{7;12;18}18#")],
+    [
+        ("direct", "18#"),
+        ("cot", "{3+4=7;7+5=12;12+6=18}18#"),
+        ("totals", "{7;12;18}18#"),
+        ("noisy", "{3+4=7;7+5=12;12+6=18}18#"),
+    ],
 )
 def test_the_reference_transcripts(regime, response):
     transcript = render(SUM, PROBLEM, regime)
@@ -26,7 +31,7 @@ def test_the_reference_transcripts(regime, response):
 
 def test_every_symbol_of_a_step_is_named():
     tokens = render(SUM, PROBLEM, "cot").tokens[-12:]
-    assert [tuple(token) for token in tokens] == [
+    assert [tuple(token)[:5] for token in tokens] == [
         (";", Role.STEP_END, 2, 0, -1),
         ("1", Role.PREVIOUS_TOTAL, 3, 0, 12),
         ("2", Role.PREVIOUS_TOTAL, 3, 1, 12),
@@ -67,9 +72,79 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
     (nines,) = solve(SUM, np.full((1, 6), 9))
     bound = longest_transcript(SUM, 6, regime)
     assert len(render(SUM, nines, regime)) <= bound
-    assert bound == {"direct": 16, "cot": 56, "totals": 16 + 2 + 5 * 2 + 4}[regime]
+    assert bound == {"direct": 16, "cot": 56, "totals": 16 + 2 + 5 * 2 + 4, "noisy": 56}[regime]
 
 
 def test_unknown_regime_gets_the_nearest():
-    with pytest.raises(KeyError, match="Did you mean 'cot'.*Known: direct, cot, totals"):
+    with pytest.raises(KeyError, match="Did you mean 'cot'.*Known: direct, cot, totals, noisy"):
         get_regime("cott")
+
+
+class Draws(np.random.Generator):
+    """A generator whose numbers are given: for each step whether (below the share) and which of the wrong totals."""
+
+    def __init__(self, *pairs):
+        super().__init__(np.random.PCG64(0))
+        self.pairs = pairs
+
+    def random(self, shape):
+        assert shape == (len(self.pairs), 2)
+        return np.array(self.pairs)
+
+
+def trained(*pairs, regime="noisy", problem=PROBLEM):
+    tokens = tuple(get_regime(regime).training_response(SUM, problem, Draws(*pairs)))
+    unscored = [(token.role, token.step, token.symbol) for token in tokens if not token.scored]
+    return "".join(token.symbol for token in tokens), unscored
+
+
+@pytest.mark.parametrize("regime", [name for name in regime_names() if name != "noisy"])
+def test_other_regimes_are_trained_on_what_they_are_measured_on(regime):
+    transcript = render_for_training(SUM, PROBLEM, regime, np.random.default_rng(0))
+    assert transcript == render(SUM, PROBLEM, regime)
+    assert all(token.scored for token in transcript.tokens)
+
+
+def test_a_replaced_total_by_hand():
+    """Step 2 may hold 10..27 but 12: the first of these is 10. The trace goes on from it; only its symbols are free."""
+    text, unscored = trained((0.9, 0.0), (0.1999, 0.0), (0.2, 0.0))
+    assert text == "{3+4=7;7+5=10;10+6=16}16#"
+    assert unscored == [(Role.TOTAL, 2, "1"), (Role.TOTAL, 2, "0")]
+
+
+def test_two_replaced_totals_by_hand():
+    """3+4 is replaced by 9, the last of 0..9 but 7; then 9+5=14 stands, and 14+6=20 is replaced by 10, the first."""
+    text, unscored = trained((0.0, 0.999), (0.5, 0.5), (0.0, 0.0))
+    assert text == "{3+4=9;9+5=14;14+6=10}10#"
+    assert unscored == [(Role.TOTAL, 1, "9"), (Role.TOTAL, 3, "1"), (Role.TOTAL, 3, "0")]
+
+
+def test_a_share_of_one_in_five_replaces_exactly_two_of_ten_evenly_spaced_draws():
+    replaced = [bool(trained((0.05 + 0.1 * i, 0.0), (0.99, 0.0), (0.99, 0.0))[1]) for i in range(10)]
+    assert replaced == [True, True] + [False] * 8
+    assert get_regime("noisy").wrong_share == 0.2
+    assert {get_regime(name).wrong_share for name in regime_names() if name != "noisy"} == {0.0}
+
+
+def test_a_noisy_transcript_keeps_the_prompt_and_the_problem_that_was_asked():
+    for seed in range(10):
+        transcript = render_for_training(SUM, PROBLEM, "noisy", np.random.default_rng(seed))
+        assert (transcript.prompt, transcript.problem, transcript.regime) == ("<3+4+5+6>", PROBLEM, "noisy")
+        assert len(transcript) <= longest_transcript(SUM, 4, "noisy")
+
+
+def test_every_step_of_a_noisy_trace_but_the_unscored_is_right_given_the_one_before():
+    rng = np.random.default_rng(0)
+    problems = sample_problems(SUM, 5, 60, split="train", rng=rng)
+    wrong = 0
+    for problem in problems:
+        tokens = render_for_training(SUM, problem, "noisy", rng).tokens
+        first = {(t.role, t.step): t for t in tokens if t.part == 0}
+        state = problem.operands[0]
+        for step in range(1, 5):
+            assert first[Role.PREVIOUS_TOTAL, step].value == state
+            total = first[Role.TOTAL, step]
+            assert (total.value == state + problem.operands[step]) == total.scored
+            state, wrong = total.value, wrong + (not total.scored)
+        assert first[Role.ANSWER, 4].value == state
+    assert wrong == pytest.approx(0.2 * 240, abs=3 * (0.2 * 0.8 * 240) ** 0.5)
