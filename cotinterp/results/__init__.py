@@ -10,5 +10,11 @@ from cotinterp.results.intervals import Intervals as Intervals
 from cotinterp.results.intervals import bootstrap as bootstrap
 from cotinterp.results.intervals import bootstrap_means as bootstrap_means
 from cotinterp.results.intervals import wilson as wilson
+from cotinterp.results.multiplicity import Simultaneous as Simultaneous
+from cotinterp.results.multiplicity import exchange_test as exchange_test
+from cotinterp.results.multiplicity import holm as holm
+from cotinterp.results.multiplicity import max_statistic as max_statistic
+from cotinterp.results.multiplicity import sign_flip_p as sign_flip_p
+from cotinterp.results.multiplicity import simultaneous_half_width as simultaneous_half_width
 from cotinterp.results.result import Result as Result
 from cotinterp.results.result import with_labels as with_labels
