@@ -1,6 +1,6 @@
 """Reading activations: only the sites that were asked for, and only at the positions that were asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cotinterp.mechanism.hooks import Hook, hooked, never_reached
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.sites import Site
 
-Hook = Callable[..., Tensor | None]
 Readings = dict[Site, Tensor]
 
 
@@ -29,7 +29,8 @@ def activations(
     the position axis is gone (`batch d_model`); with several (`batch places`) it becomes `places`. `batch_size` bounds
     how many examples run at once. Values are copies without gradient, at least float32.
 
-    Raises ValueError for a model in train mode, sites outside the model, positions outside the tokens, no sites at all.
+    Raises ValueError for a model in train mode, sites outside the model, sites that its architecture lacks, does not
+    fire or lays out in another way, positions outside the tokens, no sites at all.
     """
     return run_and_read(model, tokens, sites, positions=positions, batch_size=batch_size)[1]
 
@@ -59,11 +60,11 @@ def run_and_read(
         rows = slice(start, start + step)
         store: Readings = {}
         hooks = _hooks(wanted, None if positions is None else positions[rows], store)
-        with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        with torch.no_grad(), hooked(model, tokens[rows], hooks):
             logits.append(model(tokens[rows]).detach())
-        silent = [site.label for site in wanted if site not in store]
+        silent = [site for site in wanted if site not in store]
         if silent:
-            raise ValueError(f"the model ran but never reached {silent}: it does not fire these hooks.")
+            raise ValueError(never_reached(silent))
         for site in wanted:
             readings[site].append(store[site])
     return torch.cat(logits), {site: torch.cat(parts) for site, parts in readings.items()}
@@ -77,12 +78,14 @@ def at_positions(
     return part[rows, positions.to(part.device)]
 
 
-def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings) -> list[tuple[str, Hook]]:
+def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings) -> list[tuple[Site, Hook]]:
     """One reading hook per hook point, however many of its heads are wanted."""
 
     def reader(group: list[Site]) -> Hook:
         def read(activation: Tensor, **_: Any) -> None:
             for site in group:
+                if site in store:
+                    raise ValueError(f"{site} was reached twice in one pass: its layer runs more than once.")
                 part = site.of(activation.detach())
                 if positions is not None:
                     part = at_positions(site.by_position(part), positions)
@@ -91,7 +94,7 @@ def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings) -> 
 
         return read
 
-    return [(hook, reader(list(group))) for hook, group in groupby(sites, key=lambda site: site.hook)]
+    return [(whole, reader(list(group))) for whole, group in groupby(sites, key=lambda site: site.whole)]
 
 
 def _check(positions: Tensor | None, tokens: Tensor) -> None:

@@ -29,7 +29,8 @@ class Contrast:
     `at`: position whose logits are read (they predict the token after it); `answer` and `foil`: the token that the
     clean and the corrupted run should predict there. `places`: by label, in reading order, which positions of each
     example belong to the place; a place of several tokens is always edited whole. `addresses` names places in tables
-    (by default role = label). `pair` says what was changed.
+    (by default role = label). `pair` says what was changed. `reference`, where given, is a third run that defines the
+    unit of effects in place of the corrupted one: for changes that should not matter, which have no gap of their own.
 
     Any TransformerLens-style model will do, and no task of ours is needed:
 
@@ -52,11 +53,13 @@ class Contrast:
     places: Mapping[str, Bool[Tensor, "..."]]
     addresses: Mapping[str, Address] = field(default_factory=dict)
     pair: str = "pair"
+    reference: Int[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
         shape, batch = tuple(self.clean.shape), tuple(self.clean.shape[:1])
         given = {"corrupted": (self.corrupted, shape), "at": (self.at, batch), "answer": (self.answer, batch)}
         given |= {"foil": (self.foil, batch)} | {f"place {name!r}": (m, shape) for name, m in self.places.items()}
+        given |= {} if self.reference is None else {"reference": (self.reference, shape)}
         for name, (tensor, expected) in given.items():
             if tuple(tensor.shape) != expected:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}; clean tokens {shape} ask for {expected}.")
@@ -79,7 +82,7 @@ class Contrast:
 
     def select(self, keep: Bool[Tensor, " batch"] | Int[Tensor, " kept"] | slice) -> "Contrast":
         """Some of the examples: `contrast.select(accuracy(model(c.clean), c.at, c.answer) == 1)`."""
-        rows = ("clean", "corrupted", "at", "answer", "foil")
+        rows = ["clean", "corrupted", "at", "answer", "foil"] + ["reference"] * (self.reference is not None)
         places = {label: mask[keep] for label, mask in self.places.items()}
         return replace(self, places=places, **{name: getattr(self, name)[keep] for name in rows})
 
@@ -90,7 +93,10 @@ class Contrast:
         """
         end = int(self.at.max()) + 1
         cut = {label: mask[:, :end] for label, mask in self.places.items() if mask[:, :end].any(dim=1).all()}
-        return replace(self, clean=self.clean[:, :end], corrupted=self.corrupted[:, :end], places=cut)
+        reference = None if self.reference is None else self.reference[:, :end]
+        return replace(
+            self, clean=self.clean[:, :end], corrupted=self.corrupted[:, :end], places=cut, reference=reference
+        )
 
     @classmethod
     def by_position(
@@ -118,7 +124,8 @@ class Contrast:
         """One place for every role and step that all examples have at or before the readout, in reading order.
 
         A value of several characters is one place, as are all tokens that share role and step.
-        The pair is called by what was changed and where it is read: `written_total 2 -> total 3`.
+        The pair is called by what was changed and where it is read: `written_total 2 -> total 3`. A reference comes
+        along.
         Pairs of several lengths keep the places that all of them have: sweep one k at a time to see every place.
         """
         batch = pairs.clean
@@ -134,7 +141,8 @@ class Contrast:
         role, step = pairs.readout
         pair = f"{pairs.family} {pairs.step} -> {role.value} {step}"
         tokens = (batch.tokens, pairs.corrupted.tokens)
-        return cls(*tokens, pairs.at, pairs.answer, pairs.foil, places, addresses, pair)
+        reference = None if pairs.reference is None else pairs.reference.tokens
+        return cls(*tokens, pairs.at, pairs.answer, pairs.foil, places, addresses, pair, reference)
 
 
 def place_label(role: Role, step: int) -> str:

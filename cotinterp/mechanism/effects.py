@@ -41,6 +41,29 @@ def has_gap(gap: Float[np.ndarray, " batch"], eps: float = EPS) -> Bool[np.ndarr
     return found
 
 
+def kept_pairs(
+    change: Float[np.ndarray, "cells batch"], gap: Float[np.ndarray, " batch"], eps: float = EPS
+) -> Bool[np.ndarray, " batch"]:
+    """Which pairs an effect is computed from: those with a gap and with a measurement in every cell.
+
+    NoGapError where that is none of them, or where their gaps cancel.
+    """
+    keep: Bool[np.ndarray, " batch"] = has_gap(gap, eps) & np.isfinite(change).all(axis=0)
+    n = int(keep.sum())
+    if not n:
+        raise NoGapError(
+            f"none of {len(gap)} pairs has a gap of {eps:g} between clean and corrupted (largest "
+            f"{np.abs(gap).max(initial=0.0):.2g}): the model does not tell them apart, so no effect can be normalized."
+        )
+    gap = gap[keep]
+    if abs(gap.mean()) < eps:
+        raise NoGapError(
+            f"the gaps of {n} pairs cancel (mean {gap.mean():.2g}, mean size {np.abs(gap).mean():.2g}): the model "
+            "prefers the corrupted answer as often as the clean one. Keep the pairs it gets right (Contrast.select)."
+        )
+    return keep
+
+
 def normalized_effects(
     change: Float[np.ndarray, "cells batch"],
     gap: Float[np.ndarray, " batch"],
@@ -61,19 +84,9 @@ def normalized_effects(
 
     Pairs with a NaN in any cell are dropped as well. NoGapError where no pair has a gap, or where the gaps cancel.
     """
-    keep = has_gap(gap, eps) & np.isfinite(change).all(axis=0)
+    keep = kept_pairs(change, gap, eps)
     n = int(keep.sum())
-    if not n:
-        raise NoGapError(
-            f"none of {len(gap)} pairs has a gap of {eps:g} between clean and corrupted (largest "
-            f"{np.abs(gap).max(initial=0.0):.2g}): the model does not tell them apart, so no effect can be normalized."
-        )
     change, gap = change[:, keep], gap[keep]
-    if abs(gap.mean()) < eps:
-        raise NoGapError(
-            f"the gaps of {n} pairs cancel (mean {gap.mean():.2g}, mean size {np.abs(gap).mean():.2g}): the model "
-            "prefers the corrupted answer as often as the clean one. Keep the pairs it gets right (Contrast.select)."
-        )
     # Summed in one order above and below, so that a full patch is 1 and not 1 - 1e-16; + 0.0 makes -0.0 a plain 0.
     effect = np.array([row.sum() / gap.sum() for row in change], dtype=np.float64) + 0.0
     missing = np.full(len(change), np.nan)

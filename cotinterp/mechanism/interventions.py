@@ -4,7 +4,9 @@ An edit that did not fire, or that changed nothing, raises: an intervention that
 like a site that does not matter.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cotinterp.mechanism.hooks import hooked, never_reached
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.sites import HEAD_AXIS, Positions, Site, refuse_write
 
 
 class InertEditError(ValueError):
-    """An edit did not fire, or fired and changed nothing."""
+    """An edit did not fire, or fired and changed nothing, or what it wrote was discarded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,11 @@ class _Firing:
         edit = self.edit
         value = edit.value
         if not isinstance(value, Tensor):
-            value = value(edit.site.of(activation))
+            current = edit.site.of(activation)
+            value = value(current)
+            if value is current:
+                self.fired += 1
+                return activation
             if edit.positions is not None and edit.positions.dtype != torch.bool:
                 part = edit.site.by_position(value)
                 value = part[torch.arange(len(part), device=part.device), edit.positions.to(part.device)]
@@ -72,14 +79,15 @@ def run_with(
     """Logits of `model` on `tokens` with every edit applied; the model is left as it was, whatever happens inside.
 
     Edits of one hook compose in the order given: each sees what the one before it wrote. No gradient is recorded.
-    Raises InertEditError if an edit did not fire or changed nothing in any example, ValueError for a model in train
-    mode, a site outside the model, or values and positions that do not fit.
+    Raises InertEditError if an edit did not fire, changed nothing in any example, or was discarded by TransformerLens;
+    ValueError for a model in train mode, a site outside the model, or values and positions that do not fit.
     """
     require_eval(model)
     firings = [_Firing(edit) for edit in edits]
     for edit in edits:
         edit.site.check(model)
-    with torch.no_grad(), model.hooks(fwd_hooks=[(firing.edit.site.hook, firing) for firing in firings]):
+    hooks = [(firing.edit.site, firing) for firing in firings]
+    with torch.no_grad(), _discarding_raises(edits), hooked(model, tokens, hooks):
         logits: Tensor = model(tokens)
     inert = [_complaint(firing) for firing in firings if _is_inert(firing)]
     if inert:
@@ -150,21 +158,63 @@ def steer(
 
 
 def knock_out(site: Site, keys: Bool[Tensor, "batch pos"], queries: Positions | None = None) -> Edit:
-    """Forbid attention to `keys` (from `queries`, all by default) and spread what they had over the other keys.
+    """`knock_out_pairs` of `keys`, from `queries` (all by default)."""
+    mask = keys[:, None, :].expand(-1, keys.shape[1], -1)
+    if queries is None:
+        return knock_out_pairs(site, mask)
+    rows = torch.arange(keys.shape[1], device=queries.device)
+    dest = queries if queries.dtype == torch.bool else rows[None] == queries[:, None]
+    return knock_out_pairs(site, mask & dest.to(mask.device)[:, :, None])
+
+
+def knock_out_pairs(site: Site, mask: Bool[Tensor, "batch dest src"], *, expect_change: bool = True) -> Edit:
+    """Forbid each `dest` to attend to the `src` marked for it, and spread what they had over its other sources.
 
     `site` is `Site("pattern", layer)` for all heads together or with one head. The pattern is edited and renormalized,
-    because TransformerLens discards edits of the scores; both are the same for a softmax. A query left with no key at
-    all attends to nothing (a row of zeros). ValueError for other kinds of site.
+    because TransformerLens discards edits of the scores; both are the same for a softmax, as far as float32 still holds
+    the other sources' weights: a head that had (but for less than 1e-38) all of its attention there attends to nothing
+    afterward, a row of zeros, where a masked softmax would have turned to the next best. Destinations without a marked
+    source keep their rows bit for bit. ValueError for other kinds of site.
     """
     if site.kind != "pattern":
         raise ValueError(f"attention is knocked out at the pattern, not at {site}: Site('pattern', {site.layer}, ...).")
 
     def without(pattern: Tensor) -> Tensor:
-        gone = keys.to(pattern.device)[:, None] if site.head is not None else keys.to(pattern.device)[:, None, None]
+        gone = mask.to(pattern.device) if site.head is not None else mask.to(pattern.device)[:, None]
         kept = pattern.masked_fill(gone, 0.0)
-        return kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+        spread = kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+        return torch.where(gone.any(dim=-1, keepdim=True), spread, pattern)
 
-    return Edit(site, without, queries)
+    return Edit(site, without, expect_change=expect_change)
+
+
+def watch(site: Site, into: dict[Site, Tensor]) -> Edit:
+    """Write nothing, and put a copy of what `site` holds in this run into `into`, after the edits before this one."""
+
+    def seen(current: Tensor) -> Tensor:
+        into[site] = current.detach().clone()
+        return current
+
+    return Edit(site, seen, expect_change=False)
+
+
+@contextmanager
+def _discarding_raises(edits: Sequence[Edit]) -> Iterator[None]:
+    """TransformerLens fires the pattern of some architectures when it has been used already, and merely warns."""
+    patterns = sorted({edit.site.label for edit in edits if edit.site.kind == "pattern"})
+    if not patterns:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="(?s).*edit is discarded", category=UserWarning)
+        try:
+            yield
+        except UserWarning as warning:
+            raise InertEditError(
+                f"the edit of {patterns} fired and was discarded: in this architecture attention runs inside the "
+                "Hugging Face module, and its pattern is shown when it has been used already. It can be read, not "
+                "written: write q, k, v or z of the layer instead."
+            ) from warning
 
 
 def _n_axes(site: Site) -> int:
@@ -178,7 +228,7 @@ def _is_inert(firing: _Firing) -> bool:
 def _complaint(firing: _Firing) -> str:
     site = firing.edit.site
     if not firing.fired:
-        return f"the edit of {site} did not fire: the forward pass never reached {site.hook}"
+        return f"the edit of {site} did not fire: {never_reached([site])}"
     return (
         f"the edit of {site} fired {firing.fired}x and changed no value: what it writes is what was there "
         "(expect_change=False allows that, for self-patch baselines)"

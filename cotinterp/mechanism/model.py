@@ -3,6 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 
 @runtime_checkable
 class HookedModel(Protocol):
@@ -31,9 +33,13 @@ class HookedModel(Protocol):
 
 
 def require_eval(model: HookedModel) -> None:
-    """ValueError if the model is in train mode: dropout would make two runs of the same tokens differ."""
-    if getattr(model, "training", False):
+    """ValueError if the model, or any module in it, is in train mode: dropout would make two equal runs differ.
+
+    All modules are asked: a bridge that says eval may hold a Hugging Face model that was set to train behind its back.
+    """
+    parts = model.modules() if isinstance(model, torch.nn.Module) else (model,)
+    if any(getattr(part, "training", False) for part in parts):
         raise ValueError(
-            "the model is in train mode, in which two runs may differ although nothing was edited. "
+            "the model is in train mode, or a part of it, in which two runs may differ although nothing was edited. "
             "Call model.eval() first (TransformerLens's native bridges start in train mode)."
         )

@@ -31,7 +31,7 @@ def as_kind(name: str) -> Kind:
         return name
     if name in ("attn_scores", "scores"):
         raise ValueError(
-            "attn_scores is not a site: TransformerLens discards what is written there. "
+            "attn_scores is not a site: on native models TransformerLens discards what is written there. "
             "Read and knock out attention at 'pattern' instead (interventions.knock_out renormalizes it)."
         )
     near = difflib.get_close_matches(name, KINDS, n=3, cutoff=0.5)

@@ -1,6 +1,7 @@
 """A model whose only mechanism is known: a head that copies the previous token."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -10,15 +11,15 @@ BIAS = 0.5
 BIASED_TOKEN = 1
 
 
-def previous_token_copier(make_tiny: Callable[..., TransformerBridge]) -> TransformerBridge:
-    """One layer without MLP or norm, two heads, eight tokens, eight positions.
+def previous_token_copier(make_tiny: Callable[..., TransformerBridge], **changes: Any) -> TransformerBridge:
+    """One layer without MLP or norm, two heads, eight tokens, eight positions; `changes` go to the config.
 
     Head 0 attends from each position to the one before and adds `WRITES` to the logit of the token there (the first
     position attends to itself). Head 1 has no weights: it attends evenly and writes nothing. b_O adds `BIAS` to the
     logit of `BIASED_TOKEN`. Nothing else reaches the logits.
     """
     sizes = {"n_layers": 1, "n_heads": 2, "d_head": 8, "d_model": 24, "d_vocab": 8, "n_ctx": 8}
-    model = make_tiny(**sizes, attn_only=True, normalization_type=None)
+    model = make_tiny(**{**sizes, "attn_only": True, "normalization_type": None, **changes})
     native = model.original_model
     token, position, output = slice(0, 8), slice(8, 16), slice(16, 24)
     eye = torch.eye(8)

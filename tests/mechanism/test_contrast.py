@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from cotinterp.mechanism.contrast import Contrast, place_label
 from cotinterp.tasks import get_task
+from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.roles import Role
@@ -47,6 +50,30 @@ def test_selecting_examples():
         one = by_position().select(keep)
         assert (one.clean.tolist(), one.answer.tolist(), len(one)) == ([[1, 5, 3, 4]], [9], 1)
         assert one.places["position 3"].tolist() == [[False, False, False, True]]
+
+
+def test_a_reference_goes_where_the_tokens_go():
+    pairs = replace(by_position(), reference=CLEAN.flip(0))
+    assert pairs.until_readout().reference.tolist() == CLEAN.flip(0)[:, :3].tolist()
+    assert pairs.select(slice(1, 2)).reference.tolist() == [CLEAN[0].tolist()]
+    with pytest.raises(ValueError, match=r"reference has shape \(2, 3\); clean tokens \(2, 4\)"):
+        replace(by_position(), reference=CLEAN[:, :3])
+
+
+def test_unrelated_pairs_bring_their_reference_along():
+    task = get_task("s3")
+    chosen = solve(task, np.array([[1, 2, 3, 4], [2, 2, 5, 1]]))
+    families = pair_families(task, chosen, "totals", step=2, rng=np.random.default_rng(0))
+    contrasts = {family: Contrast.from_pairs(pairs) for family, pairs in families.items()}
+    assert [contrast.pair for contrast in contrasts.values()] == [
+        "prompt_operand 0 -> total 2",
+        "written_total 1 -> total 2",
+        "both 0 -> total 2",
+        "unrelated 3 -> total 2",
+    ]
+    assert contrasts["both"].reference is None
+    for family in ("prompt_operand", "written_total", "unrelated"):
+        assert torch.equal(contrasts[family].reference, contrasts["both"].corrupted)
 
 
 @pytest.mark.parametrize(

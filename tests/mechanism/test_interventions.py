@@ -11,9 +11,11 @@ from cotinterp.mechanism.interventions import (
     ablate_zero,
     derangement,
     knock_out,
+    knock_out_pairs,
     patch,
     run_with,
     steer,
+    watch,
 )
 from cotinterp.mechanism.sites import KINDS, Site
 
@@ -163,6 +165,32 @@ def test_knock_out_equals_masking_the_scores(tiny_model, tokens):
     torch.testing.assert_close(seen[0], expected)
 
 
+def test_knocking_out_pairs_leaves_every_other_row_bit_for_bit(tiny_model, tokens):
+    site, mask = Site("pattern", 1, 2), torch.zeros(5, 8, 8, dtype=torch.bool)
+    mask[0, 5, [1, 3]] = True
+    mask[1, 7, 7] = True
+    before, seen = read(tiny_model, tokens, Site("pattern", 1)), {}
+    run_with(tiny_model, tokens, [knock_out_pairs(site, mask), watch(site.whole, seen)])
+    expected = before.clone()
+    for row, dest in ((0, 5), (1, 7)):
+        kept = before[row, 2, dest].masked_fill(mask[row, dest], 0.0)
+        expected[row, 2, dest] = kept / kept.sum()
+    changed = torch.zeros(5, 4, 8, dtype=torch.bool)
+    changed[0, 2, 5] = changed[1, 2, 7] = True
+    torch.testing.assert_close(seen[site.whole], expected)
+    assert torch.equal(seen[site.whole][~changed], before[~changed])
+    with pytest.raises(InertEditError, match="changed no value"):
+        run_with(tiny_model, tokens, [knock_out_pairs(site, torch.zeros_like(mask))])
+
+
+def test_watching_writes_nothing_and_sees_the_edits_before_it(tiny_model, tokens, logits):
+    site, before, after = Site("z", 0, 2), {}, {}
+    assert torch.equal(run_with(tiny_model, tokens, [watch(site, before)]), logits)
+    assert torch.equal(before[site], read(tiny_model, tokens, site))
+    run_with(tiny_model, tokens, [ablate_zero(site), watch(site, after)])
+    assert not after[site].any()
+
+
 def test_a_query_left_without_keys_attends_to_nothing(tiny_model, tokens):
     first = torch.zeros(5, 8, dtype=torch.bool)
     first[:, 0] = True
@@ -197,7 +225,9 @@ def test_an_edit_that_does_not_fire_raises_even_as_a_baseline(tiny_model, tokens
             return tiny_model(tokens)
 
     edits = [ablate_zero(Site("z", 0)), Edit(Site("z", 1), torch.zeros(()), expect_change=False)]
-    with pytest.raises(InertEditError, match=r"L1.z did not fire.*blocks.1.attn.hook_z.*Fired: \['L0.z'\] of 2 edits"):
+    with pytest.raises(
+        InertEditError, match=r"L1.z did not fire.*never reached \['L1.z'\].*Fired: \['L0.z'\] of 2 edits"
+    ):
         run_with(Skips(), tokens, edits)
 
 

@@ -14,3 +14,15 @@ def test_train_mode_is_refused_and_eval_accepted(make_tiny):
     with pytest.raises(ValueError, match=r"train mode.*model.eval\(\)"):
         require_eval(model)
     require_eval(model.eval())
+
+
+def test_a_module_set_to_train_behind_the_back_of_its_bridge_is_refused():
+    """The bridge says eval, and dropout is on all the same."""
+    from cotinterp.models.foreign import foreign_model
+
+    model = foreign_model("gpt2")
+    require_eval(model)
+    model.original_model.train()
+    assert not model.training
+    with pytest.raises(ValueError, match="or a part of it"):
+        require_eval(model)

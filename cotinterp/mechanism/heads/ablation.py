@@ -1,0 +1,178 @@
+"""How much of a logit difference is lost when heads are given the output that they have on another problem.
+
+Resample ablation (Zhang & Nanda 2023, arXiv 2309.16042, prefer it to means and zeros): z of the head, at all positions,
+is taken from another example that has the same template, so the head keeps its usual values and loses only what it
+knows of this problem. A necessity test with two limits: what is the same in all examples of a template is not removed,
+and other heads may compensate for a head that is, so ablate several together before calling any of them idle.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attribution import LogitContrast
+from cotinterp.mechanism.interventions import Edit, derangement, run_with
+from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp.transcripts.batch import Batch
+from cotinterp.transcripts.pairs import Pairs
+
+NO_DONOR = -1
+
+Method = Literal["resample", "mean", "zero"]
+"""What a head, or a value that it moves, is replaced by: that of another example of the template, their mean, zero."""
+METHODS: tuple[Method, ...] = get_args(Method)
+
+Rows = Int[Tensor, " some"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The edits of one row of a table: `edits(rows, source)`, `source` naming the examples that give to these rows.
+
+    `resampled` False: nothing is taken from other examples, `source` is `rows`, and one run says it all.
+    """
+
+    edits: Callable[[Rows, Rows], Sequence[Edit]]
+    resampled: bool = True
+
+
+def templates(batch: Batch) -> Int[np.ndarray, " batch"]:
+    """A number for each transcript, equal where role, step and part agree at every position."""
+    layout = torch.stack([batch.role, batch.step, batch.part], dim=-1).flatten(start_dim=1)
+    return np.unique(layout.cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def question(
+    contrast: Pairs | LogitContrast, groups: Int[np.ndarray, " batch"] | None = None
+) -> tuple[LogitContrast, Int[np.ndarray, " batch"]]:
+    """What is read out, and the template of each example: pairs know their own; else one for all, if none are given."""
+    if isinstance(contrast, Pairs):
+        return Contrast.from_pairs(contrast), templates(contrast.clean) if groups is None else groups
+    return contrast, np.zeros(len(contrast.clean), dtype=np.int64) if groups is None else groups
+
+
+def draw_donors(
+    templates: Int[np.ndarray, " batch"], n_draws: int, rng: np.random.Generator
+) -> Int[np.ndarray, "draw batch"]:
+    """For every draw and example, another example of its template; `NO_DONOR` for the only one of its kind.
+
+    Within a draw every example gives and receives once. ValueError if no example has a companion.
+    """
+    donors = np.full((n_draws, len(templates)), NO_DONOR)
+    for template in np.unique(templates):
+        members = np.flatnonzero(templates == template)
+        if len(members) > 1:
+            for draw in donors:
+                draw[members] = members[derangement(len(members), rng)]
+    if (donors == NO_DONOR).all():
+        raise ValueError(
+            f"no two of the {len(templates)} examples share a template, so there is no donor to resample from: "
+            "give more problems, or problems with one number of operands."
+        )
+    return donors
+
+
+def substitutes(
+    method: Method, own: Float[Tensor, "batch *rest"], templates: Int[np.ndarray, " batch"]
+) -> Float[Tensor, "batch *rest"]:
+    """What each example has to give: its own activations (resample), the mean of its template, or zeros."""
+    if method == "resample":
+        return own
+    if method == "zero":
+        return torch.zeros_like(own)
+    averaged = torch.empty_like(own)
+    for template in np.unique(templates):
+        members = torch.from_numpy(np.flatnonzero(templates == template)).to(own.device)
+        averaged[members] = own[members].mean(dim=0)
+    return averaged
+
+
+def ablate_heads(
+    model: HookedModel,
+    contrast: LogitContrast,
+    head_sets: Sequence[Sequence[Site]],
+    donors: Int[np.ndarray, "draw batch"],
+    *,
+    method: Method = "resample",
+    templates: Int[np.ndarray, " batch"] | None = None,
+    batch_size: int | None = None,
+) -> Float[Tensor, "set batch"]:
+    """Logit difference lost by each example when the heads of a set are ablated together, in logits, mean of draws.
+
+    Positive: the heads carried something in favor of the answer. NaN for examples without a donor, whatever the method,
+    so that methods are compared on the same examples. `donors[draw]` names, for each example, the example whose z it
+    receives; naming itself changes nothing. Means are over the examples of one template (all of them by default).
+    """
+    foreign = [site.label for heads in head_sets for site in heads if site.kind != "z" or site.head is None]
+    if foreign:
+        raise ValueError(f"heads are ablated at their z, as Site('z', layer, head); got {foreign}.")
+    _, groups = question(contrast, templates)
+    own = activations(model, until_readout(model, contrast), residual_sites(model, "z"), batch_size=batch_size)
+    given = {site: substitutes(method, z, groups) for site, z in own.items()}
+    plans = [Plan(_replacing(heads, given), resampled=method == "resample") for heads in head_sets]
+    return logits_lost(model, contrast, plans, donors, batch_size=batch_size)
+
+
+def logits_lost(
+    model: HookedModel,
+    contrast: LogitContrast,
+    plans: Sequence[Plan],
+    donors: Int[np.ndarray, "draw batch"],
+    *,
+    batch_size: int | None = None,
+) -> Float[Tensor, "plan batch"]:
+    """Clean logit difference minus that under each plan, per example, in logits: the mean of the draws.
+
+    NaN for examples without a donor. Only the tokens that can reach a readout are run.
+    """
+    tokens = until_readout(model, contrast)
+    known = np.flatnonzero((donors != NO_DONOR).all(axis=0))
+    lost = torch.full((len(plans), len(contrast.clean)), torch.nan)
+    size = len(known) if batch_size is None else batch_size
+    for rows in (torch.from_numpy(known[start : start + size]) for start in range(0, len(known), size)):
+        clean = _logit_difference(model, tokens, contrast, rows, [])
+        for index, plan in enumerate(plans):
+            sources = [draw[rows] for draw in torch.from_numpy(donors)] if plan.resampled else [rows]
+            edited = [_logit_difference(model, tokens, contrast, rows, plan.edits(rows, source)) for source in sources]
+            lost[index, rows] = torch.stack([clean - each for each in edited]).mean(dim=0)
+    return lost
+
+
+def clean_difference(
+    model: HookedModel, contrast: LogitContrast, *, batch_size: int | None = None
+) -> Float[Tensor, " batch"]:
+    """The logit difference of the unedited model for each example, in logits."""
+    tokens = until_readout(model, contrast)
+    size = len(tokens) if batch_size is None else batch_size
+    pieces = torch.arange(len(tokens)).split(size)
+    return torch.cat([_logit_difference(model, tokens, contrast, rows, []) for rows in pieces])
+
+
+def until_readout(model: HookedModel, contrast: LogitContrast) -> Int[Tensor, "batch pos"]:
+    """The clean tokens that can reach some readout: in a causal model, none behind the last of them."""
+    causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
+    return contrast.clean[:, : int(contrast.at.max()) + 1] if causal else contrast.clean
+
+
+def _replacing(heads: Sequence[Site], given: dict[Site, Tensor]) -> Callable[[Rows, Rows], Sequence[Edit]]:
+    # A head whose z is the same on all problems is unmoved, and its effect of 0 is then the true answer.
+    return lambda _, source: [
+        Edit(site, site.of(given[site.whole][source.to(given[site.whole].device)]), expect_change=False)
+        for site in heads
+    ]
+
+
+def _logit_difference(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], contrast: LogitContrast, rows: Rows, edits: Sequence[Edit]
+) -> Float[Tensor, " some"]:
+    logits = run_with(model, tokens[rows], edits)
+    return logit_diff(logits, contrast.at[rows], contrast.answer[rows], contrast.foil[rows]).float().cpu()

@@ -1,0 +1,161 @@
+"""How much attention each head pays, from tokens of one kind to tokens of another.
+
+Where a head looks, not what it does with it: attention weight alone is not evidence that a token is used (Jain and
+Wallace 2019, arXiv 1902.10186). `table.py` sets the ablation of the head beside it before it calls any head a reader.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.heads.reads import role_masks
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.sites import residual_sites
+from cotinterp.results import Result, bootstrap_means, with_labels
+from cotinterp.results.plots import heatmap
+from cotinterp.transcripts.batch import Batch
+
+
+@dataclass(frozen=True)
+class AttentionResult(Result):
+    """Attention mass from each group of tokens to each group of tokens, per head and example.
+
+    Attributes:
+        groups: Names of the groups, in reading order.
+        mass: Sum of attention over the source tokens, averaged over the destination tokens; between 0 and 1, and NaN
+            where the example holds no such destination. Where the groups cover all tokens that can be attended to, each
+            destination's masses sum to 1.
+        chance: The same for a head that attends evenly to everything up to the destination.
+    """
+
+    groups: tuple[str, ...]
+    mass: Float[Tensor, "layer head dest src batch"]
+    chance: Float[Tensor, "dest src batch"]
+    labels: Mapping[str, str | int] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per layer, head, destination and source: mean over the n examples that hold the destination."""
+        n_layers, n_heads = self.mass.shape[:2]
+        rows = []
+        for index, dest in enumerate(self.groups):
+            held = ~self.mass[0, 0, index, 0].isnan()
+            values = self.mass[:, :, index][..., held].double().numpy()
+            low, high = bootstrap_means(values.reshape(-1, values.shape[-1]))
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "layer": np.arange(n_layers).repeat(n_heads * len(self.groups)),
+                        "head": np.tile(np.arange(n_heads).repeat(len(self.groups)), n_layers),
+                        "dest": dest,
+                        "src": list(self.groups) * (n_layers * n_heads),
+                        "attention": values.mean(axis=-1).ravel(),
+                        "ci_low": low,
+                        "ci_high": high,
+                        "chance": np.tile(
+                            self.chance[index][:, held].double().mean(dim=-1).numpy(), n_layers * n_heads
+                        ),
+                        "n": int(held.sum()),
+                    }
+                )
+            )
+        table = pd.concat(rows).sort_values(["layer", "head"], kind="stable", ignore_index=True)
+        return with_labels(table, self.labels)
+
+    def figure(self, layer: int | None = None, head: int | None = None) -> go.Figure:
+        """A heat map of destination against source for every head, or for the heads of one layer, or for one head."""
+        table = self.frame()
+        if layer is not None:
+            table = table[table["layer"] == layer]
+        if head is not None:
+            table = table[table["head"] == head]
+        if table.empty:
+            raise ValueError(
+                f"no head {head} in layer {layer}: there are {tuple(self.mass.shape[:2])} layers and heads."
+            )
+        table = table.assign(block=[f"L{row.layer}H{row.head}" for row in table.itertuples()])
+        return heatmap(
+            table,
+            x="src",
+            y="dest",
+            value="attention",
+            facet="block",
+            bounds=(0.0, 1.0),
+            title="Attention from each role (rows) to each role (columns)",
+        )
+
+
+def attention_mass(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    groups: Mapping[str, Bool[Tensor, "..."]],
+    *,
+    batch_size: int | None = None,
+    labels: Mapping[str, str | int] | None = None,
+) -> AttentionResult:
+    """Attention from each group of tokens to each, for any model and any masks `batch pos` that name groups of tokens.
+
+    `batch_size` bounds how many examples' patterns are held at once. Chance supposes a causal model. ValueError where
+    a mask does not fit the tokens, or marks nothing.
+    """
+    _check_groups(groups, tokens)
+    members = torch.stack([mask.to(tokens.device) for mask in groups.values()], dim=1).float()
+    averaging = members / members.sum(dim=-1, keepdim=True)
+    averaging = torch.where(members.any(dim=-1, keepdim=True), averaging, torch.nan)
+    found = [
+        einsum(averaging[rows], pattern, members[rows], "b dest q, layer b head q k, b src k -> layer head dest src b")
+        for rows, pattern in patterns(model, tokens, batch_size)
+    ]
+    even = uniform_attention(tokens.shape[1]).to(tokens.device)
+    return AttentionResult(
+        groups=tuple(groups),
+        mass=torch.cat(found, dim=-1).cpu(),
+        chance=einsum(averaging, even, members, "b dest q, q k, b src k -> dest src b").cpu(),
+        labels=dict(labels or {}),
+    )
+
+
+def attention_by_role(
+    model: HookedModel,
+    batch: Batch,
+    *,
+    batch_size: int | None = None,
+    labels: Mapping[str, str | int] | None = None,
+) -> AttentionResult:
+    """`attention_mass` between the roles that the batch holds."""
+    return attention_mass(model, batch.tokens, role_masks(batch), batch_size=batch_size, labels=labels)
+
+
+def patterns(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], batch_size: int | None = None
+) -> Iterator[tuple[slice, Float[Tensor, "layer batch head dest src"]]]:
+    """The attention patterns of all layers, some examples at a time, with the rows that they belong to."""
+    size = len(tokens) if batch_size is None else batch_size
+    sites = residual_sites(model, "pattern")
+    for start in range(0, len(tokens), size):
+        rows = slice(start, start + size)
+        found = activations(model, tokens[rows], sites)
+        yield rows, torch.stack([found[site] for site in sites])
+
+
+def uniform_attention(n_pos: int) -> Float[Tensor, "dest src"]:
+    """The pattern of a causal head that attends evenly to everything up to and including itself."""
+    causal = torch.ones(n_pos, n_pos).tril()
+    return causal / causal.sum(dim=-1, keepdim=True)
+
+
+def _check_groups(groups: Mapping[str, Bool[Tensor, "..."]], tokens: Int[Tensor, "batch pos"]) -> None:
+    if not groups:
+        raise ValueError("no groups of tokens were given; name at least one mask, e.g. role_masks(batch).")
+    for name, mask in groups.items():
+        if mask.shape != tokens.shape:
+            raise ValueError(f"the mask of {name!r} has shape {tuple(mask.shape)}, the tokens {tuple(tokens.shape)}.")
+        if not bool(mask.any()):
+            raise ValueError(f"the mask of {name!r} marks no token.")

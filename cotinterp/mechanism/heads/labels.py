@@ -1,0 +1,179 @@
+"""What a head is called, and by which rule: labels as data, so that the report can print them beside the table.
+
+A label that says "reader" needs three kinds of evidence about one prediction: the head looks there before it, without
+the head it suffers, and it suffers already when this head alone is given another problem's values from just there.
+Attention weight alone is not evidence, nor is a head's being needed for something else. A label sums up these numbers
+on one contrast; it shows no mechanism.
+"""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Measure = Literal[
+    "clean_low",
+    "prefers_answer",
+    "ablation_effect",
+    "ablation_low",
+    "ablation_high",
+    "ablation_p",
+    "attribution_share",
+    "attribution_low",
+    "previous_total",
+    "next_operand",
+    "total_read_effect",
+    "total_read_low",
+    "operand_read_effect",
+    "operand_read_low",
+]
+Relation = Literal[">", ">=", "<", "<="]
+
+MEASURES: Mapping[Measure, str] = {
+    "clean_low": "lower end of the 95% interval of the mean clean logit difference (logits)",
+    "prefers_answer": "share of the examples whose clean logit difference is positive",
+    "ablation_effect": "mean loss of logit difference under resample ablation, over the mean clean logit difference",
+    "ablation_low": "lower end of its 95% interval, simultaneous over all heads (max-statistic)",
+    "ablation_high": "upper end of that interval",
+    "ablation_p": "p-value of an ablation effect of 0, adjusted for all heads (max-statistic)",
+    "attribution_share": "mean direct logit attribution, over the mean clean logit difference",
+    "attribution_low": "lower end of its 95% interval, simultaneous over all heads (max-statistic)",
+    "previous_total": "attention to the previous total before the readout's role, (mass - chance) / (1 - chance)",
+    "next_operand": "attention to the next operand before the readout's role, (mass - chance) / (1 - chance)",
+    "total_read_effect": "mean loss when what the head moves from the previous total is another problem's, as above",
+    "total_read_low": "lower end of its 95% interval, simultaneous over the heads that look there (max-statistic)",
+    "operand_read_effect": "mean loss when what the head moves from the next operand is another problem's, as above",
+    "operand_read_low": "lower end of its 95% interval, simultaneous over the heads that look there (max-statistic)",
+}
+
+LOOKS = 0.5
+"""Half of what a head that looks nowhere else shows; the mass is then above one half, more than all else together."""
+LOOKS_AT_BOTH = 0.25
+"""The same for a head that has to divide its attention evenly between two sets of tokens: half of one half."""
+MATTERS = 0.05
+"""A twentieth of the logit difference: below it a head is not what the answer rests on, significant or not."""
+WRITES = 0.10
+"""A tenth of the logit difference written directly: more than an even share in a model of more than ten heads."""
+
+SEPARATES = 0.75
+"""Half way from guessing between answer and foil (1/2) to always preferring the answer."""
+
+_RELATIONS: Mapping[Relation, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of a measure of the head with a threshold; false where the measure is NaN."""
+
+    measure: Measure
+    relation: Relation
+    threshold: float
+
+    def holds(self, evidence: Mapping[Measure, float]) -> bool:
+        """Whether the evidence meets the condition."""
+        return _RELATIONS[self.relation](evidence[self.measure], self.threshold)
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.relation} {self.threshold:g}"
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """A label, what it says about the head, and the conditions that must all hold for it."""
+
+    label: str
+    meaning: str
+    conditions: tuple[Condition, ...] = ()
+
+    def holds(self, evidence: Mapping[Measure, float]) -> bool:
+        """Whether all conditions are met."""
+        return all(condition.holds(evidence) for condition in self.conditions)
+
+    def __str__(self) -> str:
+        return f"{self.label}: {' and '.join(map(str, self.conditions)) or 'otherwise'} ({self.meaning})"
+
+
+FAMILY_ERROR = 0.05
+"""The chance that a scan over nothing finds something, which all heads (or cells) of one table share."""
+
+NEEDED = (
+    Condition("ablation_low", ">", 0.0),
+    Condition("ablation_p", "<=", FAMILY_ERROR),
+    Condition("ablation_effect", ">=", MATTERS),
+)
+USES_TOTAL = (Condition("total_read_low", ">", 0.0), Condition("total_read_effect", ">=", MATTERS))
+USES_OPERAND = (Condition("operand_read_low", ">", 0.0), Condition("operand_read_effect", ">=", MATTERS))
+UNDETERMINED = "undetermined"
+READER_LABELS = frozenset({"iteration head", "total reader", "operand reader"})
+
+HEAD_LABELS: tuple[LabelRule, ...] = (
+    LabelRule(
+        UNDETERMINED,
+        "the model does not tell answer from foil here, so there is nothing to attribute or to lose",
+        (Condition("clean_low", "<=", 0.0),),
+    ),
+    LabelRule(
+        UNDETERMINED,
+        "the model prefers the answer in too few examples: a mean carried by some of them is no account of the task",
+        (Condition("prefers_answer", "<", SEPARATES),),
+    ),
+    LabelRule(
+        "iteration head",
+        "divides its attention between the previous total and the next operand, and is needed for what both say",
+        (
+            Condition("previous_total", ">=", LOOKS_AT_BOTH),
+            Condition("next_operand", ">=", LOOKS_AT_BOTH),
+            *NEEDED,
+            *USES_TOTAL,
+            *USES_OPERAND,
+        ),
+    ),
+    LabelRule(
+        "total reader",
+        "looks at the previous total and is needed for what it finds there",
+        (Condition("previous_total", ">=", LOOKS), *NEEDED, *USES_TOTAL),
+    ),
+    LabelRule(
+        "operand reader",
+        "looks at the next operand and is needed for what it finds there",
+        (Condition("next_operand", ">=", LOOKS), *NEEDED, *USES_OPERAND),
+    ),
+    LabelRule(
+        "answer writer",
+        "writes the answer directly and is needed, but not for what it finds at either",
+        (Condition("attribution_share", ">=", WRITES), Condition("attribution_low", ">", 0.0), *NEEDED),
+    ),
+    LabelRule(
+        "inert",
+        "alone neither needed nor writing: its interval is small and holds zero (other heads may stand in for it)",
+        (
+            Condition("ablation_p", ">", FAMILY_ERROR),
+            Condition("ablation_low", "<=", 0.0),
+            Condition("ablation_high", ">=", 0.0),
+            Condition("ablation_low", ">=", -MATTERS),
+            Condition("ablation_high", "<=", MATTERS),
+            Condition("attribution_share", "<=", MATTERS),
+            Condition("attribution_share", ">=", -MATTERS),
+        ),
+    ),
+    LabelRule("mixed", "none of the above: needed for something else, harmful, or not measured closely enough"),
+)
+
+
+def label_head(evidence: Mapping[Measure, float], rules: Sequence[LabelRule] = HEAD_LABELS) -> str:
+    """Label of the first rule all of whose conditions hold. ValueError if none does."""
+    for rule in rules:
+        if rule.holds(evidence):
+            return rule.label
+    raise ValueError(f"no rule covers {dict(evidence)}; end the rules with one that has no conditions.")
+
+
+def rule_text(rules: Sequence[LabelRule] = HEAD_LABELS) -> str:
+    """The rules in order, first match wins, and what each measure is: what a report prints below the table."""
+    measures = "\n".join(f"  {name}: {meaning}" for name, meaning in MEASURES.items())
+    return "\n".join(f"{number}. {rule}" for number, rule in enumerate(rules, start=1)) + f"\nwhere\n{measures}"

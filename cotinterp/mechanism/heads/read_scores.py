@@ -1,0 +1,210 @@
+"""How far each head looks where a reader of the chain would have to look: attention to the previous total and to the
+next operand, with the chance level of each score.
+
+`attention` is the mass on the named source tokens, averaged over destinations; `peakiness` (Cabannes et al. 2024,
+arXiv 2406.02128: the fraction of attention entries above one half) is the share of destinations at which a single one
+of those tokens holds more than half. Both say where a head looks, not that it uses what it finds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.heads.attention import patterns, uniform_attention
+from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, ReadPattern, read_masks
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.results import Result, bootstrap_means, with_labels
+from cotinterp.results.plots import heatmap
+from cotinterp.transcripts.batch import Batch
+
+PEAK = 0.5
+"""A single token holds the attention when it has more than this: no other token can have as much."""
+
+ALL_TARGETS = "all"
+
+
+@dataclass(frozen=True)
+class ReadScores(Result):
+    """Attention on the tokens to be read, summed over each example's destinations of each read.
+
+    A row is one target (the role that the destination predicts) of one read. Sums and counts are kept, so that targets
+    can be pooled with every destination counting once.
+
+    Attributes:
+        reads: All reads that were asked for, found in these tokens or not.
+        rows: (read, target) of each row.
+        attention: Sum over destinations of the mass on the sources.
+        peaked: Number of destinations at which a single source holds more than `PEAK`.
+        chance: Sum over destinations of the mass that even attention to everything up to there would put on them.
+        n_dest: Number of destinations.
+    """
+
+    reads: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+    attention: Float[Tensor, "row layer head batch"]
+    peaked: Float[Tensor, "row layer head batch"]
+    chance: Float[Tensor, "row batch"]
+    n_dest: Int[Tensor, "row batch"]
+    labels: Mapping[str, str | int] = field(default_factory=dict)
+
+    def targets(self, read: str) -> tuple[str, ...]:
+        """The targets of a read that occur in these tokens; none where the read cannot be made. KeyError if unknown."""
+        if read not in self.reads:
+            raise KeyError(f"no read {read!r}; there are {list(self.reads)}")
+        return tuple(target for name, target in self.rows if name == read)
+
+    def score(self, read: str, target: str = ALL_TARGETS) -> Float[Tensor, "layer head"]:
+        """Attention to the sources, averaged over each example's destinations, then over examples; NaN without any."""
+        return self._mean(self.attention, self._rows(read, target))
+
+    def peakiness(self, read: str, target: str = ALL_TARGETS) -> Float[Tensor, "layer head"]:
+        """Share of destinations at which one source holds more than half, averaged over examples."""
+        return self._mean(self.peaked, self._rows(read, target))
+
+    def chance_level(self, read: str, target: str = ALL_TARGETS) -> float:
+        """What `score` would be for a head that attends evenly to everything up to the destination."""
+        return float(self._mean(self.chance, self._rows(read, target)))
+
+    def above_chance(self, read: str, target: str = ALL_TARGETS) -> Float[Tensor, "layer head"]:
+        """(score - chance) / (1 - chance): 0 for even attention, 1 if nothing else is looked at, below 0 if avoided.
+
+        Comparable between reads and regimes whose chance levels differ, as raw scores are not.
+        """
+        chance = self.chance_level(read, target)
+        return (self.score(read, target) - chance) / (1 - chance)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per layer, head, read and target ("all" pools them), with chance, peakiness and a 95% interval.
+
+        `n` counts the examples that hold such a destination, `n_dest` the destinations in them.
+        """
+        places = [(read, target) for read in self.reads for target in (*self.targets(read), ALL_TARGETS)]
+        tables = [self._table(read, target) for read, target in places]
+        order = ["layer", "head", "read", "target"]
+        table = pd.concat([part for part in tables if len(part)]).sort_values(order[:2], kind="stable")
+        return with_labels(table.reset_index(drop=True), self.labels)
+
+    def figure(self) -> go.Figure:
+        """A row for each head, a column for each read and target; a read that cannot be made has a gray column."""
+        table = self.frame()
+        shown = table[(table["target"] != ALL_TARGETS) | ~table["read"].isin([read for read, _ in self.rows])]
+        where = np.where(shown["target"] == ALL_TARGETS, "", ", before " + shown["target"])
+        words = (shown["read"] + where).str.replace("_", " ")
+        return heatmap(
+            shown.assign(reads=words, heads=[f"L{row.layer}H{row.head}" for row in shown.itertuples()]),
+            x="reads",
+            y="heads",
+            value="attention",
+            bounds=(0.0, 1.0),
+            x_title="what is read, and before which prediction",
+            y_title="head",
+            title="Attention to what a reader of the chain would read",
+        )
+
+    def _rows(self, read: str, target: str) -> list[int]:
+        targets = self.targets(read)
+        if target != ALL_TARGETS and target not in targets:
+            raise KeyError(f"read {read!r} has no target {target!r} here; there are {[*targets, ALL_TARGETS]}")
+        return [i for i, row in enumerate(self.rows) if row[0] == read and target in (ALL_TARGETS, row[1])]
+
+    def _per_example(self, sums: Float[Tensor, "row *axes batch"], rows: Sequence[int]) -> Float[Tensor, "*axes some"]:
+        """Means over destinations, for the examples that have some."""
+        counts = self.n_dest[list(rows)].sum(dim=0)
+        return sums[list(rows)].sum(dim=0)[..., counts > 0] / counts[counts > 0]
+
+    def _mean(self, sums: Float[Tensor, "row *axes batch"], rows: Sequence[int]) -> Float[Tensor, "*axes"]:
+        return self._per_example(sums, rows).mean(dim=-1)
+
+    def _table(self, read: str, target: str) -> pd.DataFrame:
+        rows = self._rows(read, target)
+        values = rearrange(self._per_example(self.attention, rows), "layer head n -> (layer head) n").double().numpy()
+        n_layers, n_heads = self.attention.shape[1:3]
+        low, high = bootstrap_means(values)
+        return pd.DataFrame(
+            {
+                "layer": np.arange(n_layers).repeat(n_heads),
+                "head": np.tile(np.arange(n_heads), n_layers),
+                "read": read,
+                "target": target,
+                "attention": self.score(read, target).flatten().numpy(),
+                "ci_low": low,
+                "ci_high": high,
+                "chance": self.chance_level(read, target),
+                "above_chance": self.above_chance(read, target).flatten().numpy(),
+                "peakiness": self.peakiness(read, target).flatten().numpy(),
+                "n": values.shape[1],
+                "n_dest": int(self.n_dest[rows].sum()),
+            }
+        )
+
+
+def read_scores(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    reads: Mapping[str, Mapping[str, ReadMask]],
+    *,
+    batch_size: int | None = None,
+    labels: Mapping[str, str | int] | None = None,
+) -> ReadScores:
+    """Attention on the sources of each read, for any model: `reads[read][target]` is True at [example, dest, src].
+
+    A position is a destination of a target where its mask marks a source. A read without targets has NaN scores.
+    Chance supposes a causal model. ValueError where a mask marks a token after its destination.
+    """
+    rows = [
+        (read, target, mask.to(tokens.device)) for read, targets in reads.items() for target, mask in targets.items()
+    ]
+    for read, target, mask in rows:
+        if bool(mask.triu(diagonal=1).any()):
+            raise ValueError(
+                f"read {read!r} before {target!r} marks a source behind its destination, out of a head's sight."
+            )
+    found = [_sums(pattern, [mask[some] for *_, mask in rows]) for some, pattern in patterns(model, tokens, batch_size)]
+    even = uniform_attention(tokens.shape[1]).to(tokens.device)
+    n = len(tokens)
+    return ReadScores(
+        reads=tuple(reads),
+        rows=tuple((read, target) for read, target, _ in rows),
+        attention=torch.cat([attention for attention, _ in found], dim=-1).cpu(),
+        peaked=torch.cat([peaked for _, peaked in found], dim=-1).cpu(),
+        chance=_stack((einsum(mask.float(), even, "b q k, q k -> b") for *_, mask in rows), torch.zeros(n)),
+        n_dest=_stack((mask.any(dim=-1).sum(dim=-1) for *_, mask in rows), torch.zeros(n, dtype=torch.long)),
+        labels=dict(labels or {}),
+    )
+
+
+def iteration_scores(
+    model: HookedModel,
+    batch: Batch,
+    *,
+    read_patterns: Sequence[ReadPattern] = READ_PATTERNS,
+    batch_size: int | None = None,
+    labels: Mapping[str, str | int] | None = None,
+) -> ReadScores:
+    """`read_scores` of the declared reads, where the roles of the batch have them; `reads.py` has the exact sets."""
+    reads = {pattern.name: read_masks(batch, pattern) for pattern in read_patterns}
+    return read_scores(model, batch.tokens, reads, batch_size=batch_size, labels=labels)
+
+
+def _sums(
+    pattern: Float[Tensor, "layer batch head dest src"], masks: Sequence[ReadMask]
+) -> tuple[Float[Tensor, "row layer head batch"], Float[Tensor, "row layer head batch"]]:
+    """Mass on the sources, and number of destinations at which one source peaks, summed over destinations."""
+    empty = pattern.new_zeros(pattern.shape[0], pattern.shape[2], pattern.shape[1])
+    read = [pattern * mask[None, :, None] for mask in masks]
+    mass = (rearrange(part.sum(dim=(-1, -2)), "layer b head -> layer head b") for part in read)
+    peaks = ((part.amax(dim=-1) > PEAK).sum(dim=-1).to(pattern) for part in read)
+    return _stack(mass, empty), _stack((rearrange(part, "layer b head -> layer head b") for part in peaks), empty)
+
+
+def _stack(rows: Iterator[Tensor], like: Tensor) -> Tensor:
+    """Rows on a new first axis; a tensor without rows, of the same remaining shape, where there are none."""
+    found = list(rows)
+    return (torch.stack(found) if found else like[None][:0]).cpu()

@@ -1,0 +1,254 @@
+"""What a patching sweep found: per example until the table, and the pictures of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from cotinterp.mechanism.contrast import Address
+from cotinterp.mechanism.effects import Effects, NoGapError, has_gap, missing_effects, normalized_effects
+from cotinterp.mechanism.metrics import MetricName, metric_name
+from cotinterp.mechanism.patching.baselines import live_cells, random_site
+from cotinterp.mechanism.patching.block import FIRST, Cell, Measured
+from cotinterp.mechanism.patching.run_predictions import RunPredictions
+from cotinterp.mechanism.patching.scan import TOLD_APART, Scan, scan_effects
+from cotinterp.results import Result, output_folder, with_labels, write_atomic
+from cotinterp.results.plots import heatmap
+
+READINGS = {
+    "denoise": "Denoising: {metric} restored by writing clean activations into the corrupted run "
+    "(0: as corrupted, 1: as clean)",
+    "noise": "Noising: {metric} lost by writing corrupted activations into the clean run "
+    "(0: as clean, 1: as corrupted)",
+}
+SPOKEN: dict[str, str] = {"logit_diff": "logit difference", "kl": "KL divergence", "log_prob": "log probability"}
+COLUMNS = ("pair", "direction", "site", "layer", "head", "role", "step", "metric", "effect", "ci_low", "ci_high", "n")
+SCAN_COLUMNS = (*COLUMNS[:8], "family", *COLUMNS[8:11], "p_adjusted", "flagged", "n", "dropped", "told_apart")
+
+
+@dataclass(frozen=True, eq=False)
+class PatchingResult(Result):
+    """Normalized effects of every cell (site and place), per example until asked for the table.
+
+    `measured` holds numerators and denominators by metric; the first metric is primary. `effects` aggregates them (see
+    `normalized_effects` for what is dropped, the ratio and the interval). Signs and limits: see `mechanism.patching`.
+    """
+
+    cells: tuple[Cell, ...]
+    measured: Measured
+    addresses: Mapping[str, Address]
+    direction: str
+    pair: str
+    labels: Mapping[str, str | int]
+    seed: int = 0
+
+    @property
+    def metrics(self) -> tuple[MetricName, ...]:
+        """Names of the metrics, the primary one first."""
+        return tuple(self.measured.gaps)
+
+    def checked(self, *, require_gap: bool = True) -> "PatchingResult":
+        """This result. ValueError if it is one of nothing: donor and recipient agree at every place; or (unless told
+        not to ask) there is no gap to normalize by; or no patch changed the primary metric. The last is an answer, and
+        no error, where a reference defines the gap or no gap is asked for."""
+        primary = self.metrics[0]
+        if require_gap:
+            self.effects(primary)
+        if not self.measured.ran.any():
+            raise ValueError(
+                f"donor and recipient agree bit for bit at every place of the sweep ({list(self.addresses)}): what was "
+                "changed lies at none of them, or after them all. Add the places that differ."
+            )
+        wants_change = require_gap and "whole_change" not in self.measured.baselines
+        if wants_change and not np.nan_to_num(self.measured.changes[primary]).any():
+            raise ValueError(
+                f"{int(self.measured.ran.sum())} patches were written and none changed {primary} in any example: the "
+                "model does not use what it holds there, or its hooks do not act on its forward pass."
+            )
+        return self
+
+    def effects(self, metric: str | None = None) -> Effects:
+        """Effect and interval of every cell, in the order of `cells`."""
+        name = self._name(metric)
+        return normalized_effects(self.measured.changes[name], self.measured.gaps[name], seed=self.seed)
+
+    def baselines(self, metric: str | None = None) -> dict[str, Effects]:
+        """By name, each an Effects of one cell:
+
+        - `self`: the recipient's own activations, exactly 0. `full`: the whole gap, exactly 1.
+        - `whole_change`, where a reference defines the gap: this pair's own change, all of it. 0 if it does not matter.
+        - `random_donor`: another example's whole first layer. Missing (n = 0) where none has another one of its layout.
+        - `random_site KIND`: what a patch at a random site of this kind does, by which a cell is to be judged: the mean
+          over the cells of the sweep at which donor and recipient differ in that example. Cells that are 0 by identity
+          are not in it, so it is not small by construction; it is what drawing a cell again and again would come to.
+        """
+        name, measured = self._name(metric), self.measured
+        rows = {key: values[name] for key, values in measured.baselines.items()} | random_site(
+            self.cells, measured, name
+        )
+        found = {}
+        for key, values in rows.items():
+            some = bool(np.isfinite(values)[has_gap(measured.gaps[name])].any())
+            change, gap = values[None], measured.gaps[name]
+            found[key] = normalized_effects(change, gap, seed=self.seed) if some else missing_effects(1, len(gap))
+        return found
+
+    def runs(self) -> RunPredictions:
+        """What the clean, the corrupted and the reference run put first, before any patch."""
+        return RunPredictions(self.measured.predicted, self.pair, self.labels)
+
+    def scan(
+        self,
+        metric: str | None = None,
+        *,
+        headline: Sequence[tuple[str, str]] = (),
+        level: float = 0.95,
+        min_told_apart: float = TOLD_APART,
+    ) -> pd.DataFrame:
+        """One row per cell: effect, simultaneous interval, adjusted p-value, and whether the cell is flagged.
+
+        A cell is flagged where its `p_adjusted` is at most 1 - level and the model tells the runs of the unit apart in
+        at least `min_told_apart` of the pairs (`RunPredictions.told_apart`): with nothing to explain, nothing explains
+        it. The chance of one false flag in the whole family is then at most 1 - level. `headline` names cells declared
+        before looking, as (site, place) like ("L1H3.z", "total 2"); they are a family of their own, the others the
+        second. With fewer than 6 pairs nothing can be flagged at 95%. What is tested: `scan.scan_effects`.
+
+        KeyError for headline cells that are not in the sweep.
+        """
+        name, index = self._name(metric), {(cell.site.label, cell.place): i for i, cell in enumerate(self.cells)}
+        unknown = [cell for cell in headline if cell not in index]
+        if unknown:
+            raise KeyError(f"headline cells {unknown} are not in the sweep; its cells look like {list(index)[:3]}")
+        declared = {index[cell] for cell in headline}
+        families = [sorted(declared), [i for i in range(len(self.cells)) if i not in declared]]
+        change, gap, told = self.measured.changes[name], self.measured.gaps[name], self.runs().told_apart
+        try:
+            found = scan_effects(change, gap, [f for f in families if f], level=level, seed=self.seed)
+        except NoGapError:
+            nothing = np.full(len(self.cells), np.nan)
+            found = Scan(nothing, nothing, nothing, nothing, 0, len(gap))
+        flagged = (found.p <= 1 - level + 1e-12) & (told >= min_told_apart)
+        rows = [
+            {
+                **self._address(i, name),
+                "family": "headline" if i in declared else "scan",
+                **{"effect": found.effect[i], "ci_low": found.ci_low[i], "ci_high": found.ci_high[i]},
+                **{"p_adjusted": found.p[i], "flagged": bool(flagged[i])},
+                **{"n": found.n, "dropped": found.dropped, "told_apart": told},
+            }
+            for i in range(len(self.cells))
+        ]
+        return self._labeled(rows, SCAN_COLUMNS)
+
+    def frame(self) -> pd.DataFrame:
+        """tables/patching.csv: one row per metric and cell, the baselines first.
+
+        `n` is the number of pairs with a gap in that metric; where it has none to normalize by (accuracy of a model
+        that is never right) the effects are missing and n is 0. `head` is missing for sites without heads.
+        """
+        return self._labeled([row for metric in self.metrics for row in self._rows(metric)], COLUMNS)
+
+    def detail(self) -> pd.DataFrame:
+        """`frame` with two more columns: pairs `dropped` for want of a gap, and in how many the cell was `live`.
+
+        Live: donor and recipient differ there, so that a patch had anything to write. For `random_site` rows it is the
+        number of cells drawn from (with very few, the row is those cells' own effect); missing for other baselines.
+        """
+        rows = [row for metric in self.metrics for row in self._rows(metric)]
+        return self._labeled(rows, (*COLUMNS, "dropped", "live")).astype({"live": "Int64"})
+
+    def figure(self, metric: str | None = None, *, heads: bool | None = None) -> go.Figure:
+        """Layers by places, one facet per kind; with `heads`, head by place. By default heads only where that is all.
+
+        Red is negative, blue positive, white 0; the places carry the symbols of the first example.
+        """
+        name, table = self._name(metric), self.drawn(metric, heads=heads)
+        reading = READINGS[self.direction].format(metric=SPOKEN.get(name, name.replace("_", " ")))
+        return heatmap(
+            table,
+            x="place",
+            y="block",
+            value="effect",
+            facet="kind",
+            midpoint=0.0,
+            title=f"{self._subject()}{reading}",
+            x_title="place and its symbol in the first example",
+            y_title="layer and head" if table["head"].notna().any() else "layer",
+            value_title="normalized effect",
+        )
+
+    def drawn(self, metric: str | None = None, *, heads: bool | None = None) -> pd.DataFrame:
+        """The rows of `frame` that a figure draws, with `kind`, `block` (L1, L1H3) and `place` (label and symbol)."""
+        frame, name = self.frame(), self._name(metric)
+        of_heads = not self._has(heads=False) if heads is None else heads
+        if not self._has(heads=of_heads):
+            raise ValueError(f"the sweep has no cells {'of' if of_heads else 'without'} heads to draw.")
+        cells = [i for i, cell in enumerate(self.cells) if (cell.site.head is not None) == of_heads]
+        table = frame[frame["metric"] == name].iloc[-len(self.cells) :].iloc[cells]
+        return table.assign(
+            kind=[self.cells[i].site.kind for i in cells],
+            block=[self.cells[i].site.block for i in cells],
+            place=[self._tick(self.cells[i].place) for i in cells],
+        )
+
+    def save(self, directory: Path | str, name: str) -> list[Path]:
+        """`Result.save`, and `figures/<name>_heads.html` where the sweep has heads besides other sites."""
+        paths = super().save(directory, name)
+        if self._has(heads=True) and self._has(heads=False):
+            page = self.figure(heads=True).to_html(include_plotlyjs=True, div_id=f"{name}_heads")
+            paths.append(write_atomic(output_folder(Path(directory) / "figures") / f"{name}_heads.html", page))
+        return paths
+
+    def _rows(self, metric: MetricName) -> Iterator[dict[str, Any]]:
+        shared = {"pair": self.pair, "direction": self.direction, "metric": metric}
+        effects, baselines = self._effects_or_missing(metric)
+        drawn = live_cells(self.cells, self.measured)
+        for key, baseline in baselines.items():
+            address = {"site": key, "layer": FIRST.layer, "head": None, "role": "all", "step": -1}
+            yield {**shared, **address, **_cell(baseline, 0), "live": len(drawn[key]) if key in drawn else None}
+        for i in range(len(self.cells)):
+            yield {**self._address(i, metric), **_cell(effects, i), "live": int(self.measured.live[i].sum())}
+
+    def _address(self, i: int, metric: MetricName) -> dict[str, Any]:
+        site, (role, step, _) = self.cells[i].site, self.addresses[self.cells[i].place]
+        sweep = {"pair": self.pair, "direction": self.direction, "metric": metric}
+        return {**sweep, "site": site.label, "layer": site.layer, "head": site.head, "role": role, "step": step}
+
+    def _labeled(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+        table = pd.DataFrame(rows).astype({"head": "Int64"})[list(columns)]
+        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+
+    def _effects_or_missing(self, metric: MetricName) -> tuple[Effects, dict[str, Effects]]:
+        try:
+            return self.effects(metric), self.baselines(metric)
+        except NoGapError:
+            pairs = len(self.measured.gaps[metric])
+            names = [*self.measured.baselines, *random_site(self.cells, self.measured, metric)]
+            return missing_effects(len(self.cells), pairs), dict.fromkeys(names, missing_effects(1, pairs))
+
+    def _name(self, metric: str | None) -> MetricName:
+        name = self.metrics[0] if metric is None else metric_name(metric)
+        if name not in self.metrics:
+            raise ValueError(f"{name} was not measured in this sweep; it has {list(self.metrics)}.")
+        return name
+
+    def _has(self, *, heads: bool) -> bool:
+        return any((cell.site.head is not None) == heads for cell in self.cells)
+
+    def _tick(self, place: str) -> str:
+        symbol = self.addresses[place].symbol
+        return f"{place}: {symbol}" if symbol else place
+
+    def _subject(self) -> str:
+        named = [str(value) for label, value in self.labels.items() if label in ("task", "regime")]
+        return ", ".join([*named, f"{self.pair} changed"]) + ". "
+
+
+def _cell(effects: Effects, i: int) -> dict[str, Any]:
+    """The columns of one effect."""
+    interval = {"ci_low": effects.ci_low[i], "ci_high": effects.ci_high[i]}
+    return {"effect": effects.effect[i], **interval, "n": effects.n, "dropped": effects.dropped}

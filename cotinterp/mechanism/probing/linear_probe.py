@@ -1,0 +1,150 @@
+"""A fitted probe as a value: its directions in the model's own units, to be used on other rows or written back."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.probing.circle_fit import CircleFit, fit_circle
+from cotinterp.mechanism.probing.place import ProbedAt, as_place
+from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_logistic
+from cotinterp.mechanism.sites import Site
+
+SILENT = 1e-5
+"""Directions shorter than this share of the longest are rounding, not directions."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearProbe:
+    """A linear classifier of activations: `logits = (features - mean) @ direction.T + bias`, the largest wins.
+
+    In the units of the features that were handed in, so `direction` can be added to, or projected out of, the
+    activations of `at`. Rows of `direction` sum to zero: a constant added to all logits changes nothing. A direction
+    that decodes a target is one along which it can be read; neither that the model reads it there, nor the direction
+    along which the activations move most with the target (that is between the rows of `centers`).
+
+    Attributes:
+        at: Where the training rows came from.
+        target: What the classes are classes of.
+        classes: What is predicted, in the order of the rows; only classes that the training rows have.
+        bias: Logits of the mean training row.
+        mean, scale: Mean and (population) standard deviation of the training rows; scale 0 for a constant feature.
+        centers: Mean of the training rows of each class.
+        n_train: How many rows it was fitted on.
+    """
+
+    at: ProbedAt
+    target: str
+    classes: Int[np.ndarray, " classes"]
+    direction: Float[Tensor, "classes d_feature"]
+    bias: Float[Tensor, " classes"]
+    mean: Float[Tensor, " d_feature"]
+    scale: Float[Tensor, " d_feature"]
+    centers: Float[Tensor, "classes d_feature"]
+    n_train: int
+
+    def logits(self, features: Float[Tensor, "m d_feature"]) -> Float[Tensor, "m classes"]:
+        """How much speaks for each class, up to a constant for each row."""
+        return (features.to(self.mean) - self.mean) @ self.direction.T + self.bias
+
+    def predict(self, features: Float[Tensor, "m d_feature"]) -> Int[np.ndarray, " m"]:
+        """The class of each row."""
+        found: Int[np.ndarray, " m"] = self.classes[self.logits(features).argmax(1).cpu().numpy()]
+        return found
+
+    def subspace(
+        self, rank: int | None = None, *, of: Literal["direction", "centers"] = "direction"
+    ) -> Float[Tensor, "rank d_feature"]:
+        """Orthonormal rows that span the differences between classes, the longest first.
+
+        At most one fewer than the classes, two for a circle. Outside it the probe sees nothing: features that agree on
+        this subspace get equal predictions. `of="centers"` spans the differences between class means instead, along
+        which the rows themselves move. ValueError for a rank beyond what there is.
+        """
+        rows = self.direction if of == "direction" else self.centers
+        _, lengths, basis = torch.linalg.svd((rows - rows.mean(0)).double(), full_matrices=False)
+        found = int((lengths > SILENT * lengths[0]).sum()) if lengths[0] > 0 else 0
+        if rank is not None and not 1 <= rank <= found:
+            raise ValueError(f"the {of} of the probe for {self.target} span {found} dimensions, not {rank}")
+        chosen: Tensor = basis[: found if rank is None else rank]
+        return chosen.to(rows)
+
+
+def fit_probe(
+    features: Float[Tensor, "n d_feature"],
+    truth: Int[np.ndarray, " n"],
+    *,
+    at: str | Site | ProbedAt = "features",
+    target: str = "target",
+    circle: Float[np.ndarray, "points 2"] | None = None,
+    penalty: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 2000,
+) -> LinearProbe:
+    """One probe on all rows given, without a test: hold rows out before; accuracy and controls are `fit_probes`'.
+
+    Multinomial logistic regression as in `fit_probes`, or, given the points of a `circle` (see `coordinates`), linear
+    regression onto them: then `truth` are numbers of points and the logits are inner products with each point.
+
+    Raises:
+        ValueError: Fewer than two classes, a class beyond the circle, features that are not finite.
+        ProbeNotConverged: Names place and target.
+    """
+    classes, index = np.unique(truth, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"target {target!r} has {len(classes)} class(es) {classes.tolist()}; a probe needs two")
+    where = as_place(at)
+    design = Design.of(features, torch.promote_types(features.dtype, torch.float32))
+    if circle is not None:
+        labels = torch.from_numpy(truth)[None].to(features.device)
+        found: CircleFit | LogisticFit = fit_circle(design, labels, torch.from_numpy(circle), penalty=penalty)
+        classes = np.arange(len(circle))
+    else:
+        codes = torch.from_numpy(index.reshape(1, -1)).to(features.device)
+        name = f"{where.model} {where.row} at {where.column}, target {target}"
+        found = fit_logistic(
+            design,
+            codes,
+            len(classes),
+            penalty=penalty,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            name=name,
+        )
+    return as_probe(found, classes, features, truth, at=where, target=target)
+
+
+def as_probe(
+    fit: LogisticFit | CircleFit,
+    classes: Int[np.ndarray, " classes"],
+    features: Float[Tensor, "n d_feature"],
+    truth: Int[np.ndarray, " n"],
+    *,
+    at: ProbedAt,
+    target: str,
+) -> LinearProbe:
+    """The first label set of a fit to `features` and `truth`, in the features' units; absent classes are dropped."""
+    present = np.isin(classes, truth)
+    kept = torch.from_numpy(present).to(features.device)
+    if isinstance(fit, CircleFit):
+        # The nearest point of a circle is the one with the largest inner product.
+        weight, bias = (fit.weight[0] @ fit.points.T)[:, kept], (fit.points @ fit.center[0])[kept]
+    else:
+        weight, bias = fit.weight[0][:, kept], fit.bias[0][kept]
+    direction = (fit.design.scale[:, None] * weight).T
+    members = torch.from_numpy(classes[present][:, None] == truth).to(features)
+    scale = fit.design.scale
+    return LinearProbe(
+        at=at,
+        target=target,
+        classes=classes[present],
+        direction=direction - direction.mean(0),
+        bias=bias,
+        mean=fit.design.mean,
+        scale=torch.where(scale > 0, 1 / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0.0),
+        centers=members @ features / members.sum(1, keepdim=True),
+        n_train=len(truth),
+    )

@@ -1,0 +1,173 @@
+"""Multinomial logistic regression for many feature sets and many label sets at once, solved to a gradient test.
+
+A probing sweep fits thousands of small, full-batch, L2-regularized softmax regressions. What the label sets of one set
+of features share is done once (`Design`): standardization, and the eigenvectors of the features' Gram matrix, in which
+the L2 penalty is unchanged and the curvature nearly diagonal, the start that `probe_lbfgs` wants.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.probing.lbfgs import Fits
+
+CPU_BYTES, DEVICE_BYTES = 2**24, 2**30
+LEAK = 1e-12
+
+
+class ProbeNotConverged(RuntimeError):
+    """A probe's gradient did not fall below the tolerance: its accuracy says nothing and must not be reported."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Training features made ready for fitting: standardized on these rows alone, in their principal axes.
+
+    Features that are constant on the training rows are given the value 0 wherever they are used, so that no weight and
+    no test row can make anything of them.
+    """
+
+    mean: Float[Tensor, " d_feature"]
+    scale: Float[Tensor, " d_feature"]
+    """One over the (population) standard deviation; 0 for a feature that is constant on the training rows."""
+    rotation: Float[Tensor, "d_feature axes"]
+    """Principal axes that carry more than 1e-10 of the variance; under the penalty no weight would go to the others."""
+    rows: Float[Tensor, "n axes"]
+    """The standardized training rows in their principal axes."""
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d_feature"], dtype: torch.dtype = torch.float32) -> "Design":
+        """Standardize `features` (training rows only) and rotate them to principal axes. Raises on NaN or infinity."""
+        if not torch.isfinite(features).all():
+            bad = int((~torch.isfinite(features)).any(1).sum())
+            raise ValueError(f"{bad} of {len(features)} training rows hold NaN or infinite features; nothing to probe")
+        wide = features.double()
+        mean, deviation = wide.mean(0), wide.std(0, unbiased=False)
+        size = wide.abs()
+        # What varies a trillion times less than the largest entry is no part of the computation: standardized, an
+        # attention leak of 1e-14 would weigh as much as a state that is written out.
+        floor = torch.maximum(10 * torch.finfo(features.dtype).eps * size.amax(0), LEAK * size.amax())
+        constant = deviation <= floor
+        scale = torch.where(constant, 0.0, 1.0 / deviation.masked_fill(constant, 1.0))
+        standard = (wide - mean) * scale
+        variance, rotation = torch.linalg.eigh(standard.T @ standard)
+        rotation = rotation[:, variance > 1e-10 * variance.sum()]
+        return cls(mean.to(dtype), scale.to(dtype), rotation.to(dtype), (standard @ rotation).to(dtype))
+
+    def standardized(self, features: Float[Tensor, "m d_feature"]) -> Float[Tensor, "m d_feature"]:
+        """Any rows in the training rows' units: mean 0 and standard deviation 1 on the training rows."""
+        return (features.to(self.mean) - self.mean) * self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticFit:
+    """Converged softmax regressions, one for each label set, in the units of the standardized features."""
+
+    design: Design
+    weight: Float[Tensor, "sets d_feature classes"]
+    bias: Float[Tensor, "sets classes"]
+    """Minus infinity for a class that does not occur in that label set's training rows."""
+    gradient_norm: Float[Tensor, " sets"]
+    iterations: int
+
+    def predict(self, features: Float[Tensor, "m d_feature"]) -> Int[Tensor, "sets m"]:
+        """The most probable class of each row under each label set's regression."""
+        return (self.design.standardized(features) @ self.weight + self.bias[:, None]).argmax(-1)
+
+
+def fit_logistic(
+    design: Design,
+    labels: Int[Tensor, "sets n"],
+    n_classes: int,
+    *,
+    penalty: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 2000,
+    name: str = "probe",
+) -> LogisticFit:
+    """The minimizers of `sum_i cross_entropy_i + penalty / 2 * ||weight||^2` for every label set; the bias is free.
+
+    `penalty` is one over scikit-learn's `C` (whose default 1.0 on standardized features this matches; with two classes
+    scikit-learn fits one coefficient vector, and agrees at half its `C`). A fit has converged when the Euclidean norm
+    of the gradient of the objective divided by `n` is at most `tolerance`; the weights are unique, so which solver
+    found them does not matter. Raises `ProbeNotConverged` naming `name` otherwise, ValueError for labels outside
+    `0..n_classes-1`.
+    """
+    fits = fit_designs(
+        [design],
+        labels[None],
+        n_classes,
+        penalty=penalty,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        names=[name],
+    )
+    return fits[0]
+
+
+def fit_designs(
+    designs: Sequence[Design],
+    labels: Int[Tensor, "designs sets n"],
+    n_classes: int,
+    *,
+    penalty: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 2000,
+    names: Sequence[str] = (),
+    max_bytes: int | None = None,
+) -> list[LogisticFit]:
+    """`fit_logistic` for every design and its label sets, as many at once as fit into about `max_bytes`.
+
+    The answers are those of one design after another, to within the tolerance; what is saved is the time between small
+    operations: little on a CPU, most of it on a GPU. Designs are put together with others that have nearly as many
+    axes, so little is spent on padding. All have equally many rows. `max_bytes` is by default 16 MiB on a CPU (more no
+    longer fits its caches) and 1 GiB elsewhere. `names` are the designs', for the error of one that does not converge.
+    """
+    names = list(names) or [f"probe {number}" for number in range(len(designs))]
+    if labels.numel() == 0 or int(labels.min()) < 0 or int(labels.max()) >= n_classes:
+        raise ValueError(f"{names[0]}: labels {tuple(labels.shape[1:])} must be there and lie in 0..{n_classes - 1}")
+    if penalty <= 0:
+        raise ValueError(f"{names[0]}: penalty {penalty} must be positive: a separable target has no solution else")
+    if max_bytes is None:
+        max_bytes = CPU_BYTES if labels.device.type == "cpu" else DEVICE_BYTES
+    found: dict[int, LogisticFit] = {}
+    for batch in _batches(designs, labels, n_classes, max_bytes):
+        fits = Fits([designs[i].rows for i in batch], labels[batch], n_classes, penalty)
+        iterations = 0
+        while fits.record(tolerance):
+            if iterations == max_iterations or not fits.finite():
+                where, norm, left = fits.worst()
+                raise ProbeNotConverged(
+                    f"{names[batch[where]]}: gradient norm {norm:.1e} after {iterations} iterations, above the "
+                    f"tolerance {tolerance:.1e}, for {left} of {labels.shape[1]} label sets. Raise max_iterations or "
+                    f"the penalty ({penalty:g}), or loosen the tolerance and say so."
+                )
+            fits.step(iterations)
+            iterations += 1
+        for place, number in enumerate(batch):
+            design = designs[number]
+            weight, bias = fits.solution(place, design.rows.shape[1])
+            found[number] = LogisticFit(design, design.rotation @ weight, bias, fits.norms[place], iterations)
+    return [found[number] for number in range(len(designs))]
+
+
+def _batches(
+    designs: Sequence[Design], labels: Int[Tensor, "designs sets n"], n_classes: int, max_bytes: int
+) -> list[list[int]]:
+    """Numbers of the designs to be solved together: of similar width, and within the bytes (at least one)."""
+    batches: list[list[int]] = []
+    widest = 0
+    for number in sorted(range(len(designs)), key=lambda i: -designs[i].rows.shape[1]):
+        width = designs[number].rows.shape[1]
+        if batches and 4 * width >= 3 * widest:
+            size = designs[number].rows.element_size()
+            each = Fits.n_bytes(labels.shape[1], labels.shape[2], widest, n_classes, size)
+            if (len(batches[-1]) + 1) * each <= max_bytes:
+                batches[-1].append(number)
+                continue
+        batches.append([number])
+        widest = width
+    return batches

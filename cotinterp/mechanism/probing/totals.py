@@ -1,0 +1,216 @@
+"""Which running totals can be read off the activations, where, and from which layer on.
+
+A target `s_j` is the running total after step j. In a causal model nothing can hold `s_j` before operand j was read:
+places before that are probed all the same, as cells in which no more may be found than the operands so far allow. A
+total that has been written is the symbol at its own place, so such places are left out (`is_written`); the question is
+whether it is there before that: at the operands and the end of the prompt, at the step's operand and its equals sign.
+After a total was written, later places may simply look it up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.probing.cells import Fitting, Question, Readable, answer
+from cotinterp.mechanism.probing.controls import check_split, distinct_rows, hold_out
+from cotinterp.mechanism.probing.coordinates import Coordinate
+from cotinterp.mechanism.probing.fit import as_place, label_sets
+from cotinterp.mechanism.probing.null import renamed_totals, renamings
+from cotinterp.mechanism.probing.place import ProbedAt
+from cotinterp.mechanism.probing.result import ProbeResult
+from cotinterp.mechanism.probing.rows import all_operands, last_written
+from cotinterp.mechanism.probing.rows import beginnings as beginnings
+from cotinterp.mechanism.probing.rows import current_token as current_token
+from cotinterp.mechanism.probing.rows import is_written as is_written
+from cotinterp.mechanism.probing.rows import running_total as running_total
+from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.batch import Batch, collate
+from cotinterp.transcripts.roles import Role
+
+Place = tuple[Role, int]
+"""A role and a step, -1 where the role belongs to none."""
+
+WITH_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.STEP_OPERAND, Role.EQUALS})
+WITHOUT_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.TRACE_START, Role.STEP_END})
+
+
+def probe_totals(
+    model: HookedModel,
+    batch: Batch,
+    *,
+    test: Batch | None = None,
+    untrained: HookedModel | None = None,
+    sites: Sequence[Site] | None = None,
+    places: Sequence[tuple[Role | str, int]] | None = None,
+    targets: Sequence[int] | None = None,
+    written: bool = False,
+    coordinates: Mapping[str, Coordinate] | None = None,
+    task: Task | None = None,
+    n_renamings: int = 0,
+    test_fraction: float = 0.25,
+    n_controls: int = 1,
+    n_shuffles: int = 1,
+    penalty: float = 1.0,
+    tolerance: float = 1e-4,
+    max_bytes: int | None = None,
+    keep: bool = False,
+    seed: int = 0,
+    batch_size: int | None = 256,
+    labels: Mapping[str, str | int] | None = None,
+) -> ProbeResult:
+    """Linear probes for running totals at every place of every site, with controls, on problems unseen by the probe.
+
+    The activations are those of a teacher-forced pass over the transcripts of `batch` by a causal model. A place is a
+    role and a step, wherever in the transcript it stands; of a value of several characters it is the last, where the
+    value is complete. The control task gives a random label to each distinct input that the target is made of there
+    (`beginnings`): the operands up to j as far as the place can see them, from the last written total on where there is
+    one. Early totals have few such inputs, and a step from a written total has few, so a probe may store them, and then
+    has no selectivity; a total that was written earlier is its own input, and has none at all. Rows of the site
+    `input` (layer -1) are the baseline that sees the current token and its position alone; they belong to no model and
+    stand among the trained rows.
+
+    Args:
+        test: Problems to test on; by default a quarter of `batch`, by problem. A problem on both sides is refused.
+        untrained: The same model at its initialization (another seed), probed with the same budget.
+        sites: By default what enters each layer (`resid_pre`) and what leaves the last (`resid_post`).
+        places: Role and step (-1 where it has none); by default `probe_places(batch)`.
+        targets: Steps j whose total is the target; by default 1 to k-1, k the fewest operands of any problem here.
+        written: Also probe where the target is the written symbol itself; an accuracy of 1 there says nothing.
+        coordinates: Probe each total in all of these coordinates (`coordinates(task)`): `s_2`, `parity of s_2`, ...
+        task: Whose problems these are; needed for renamings alone.
+        n_renamings: How many renamings of the operands to fit as well (`null`), for `ProbeResult.scan`: 19 or
+            more. Each costs as much as a control.
+        labels: Constant columns of the table: task, regime, seed.
+
+    Other arguments are those of `fit_probes`.
+
+    Raises:
+        KeyError: A place that some transcript lacks.
+        ValueError: A target beyond the shortest problem, nothing left to probe, and what `fit_probes` refuses.
+        ProbeNotConverged: Names the cell.
+    """
+    everything = batch if test is None else _joined(batch, test)
+    problems = distinct_rows(all_operands(everything))
+    train = (
+        hold_out(problems, fraction=test_fraction, seed=seed)
+        if test is None
+        else np.arange(len(everything)) < len(batch)
+    )
+    chosen = probe_places(everything) if places is None else [(Role(role), step) for role, step in places]
+    if not chosen:
+        raise ValueError("no places to probe; name some as (role, step), or leave them to probe_places(batch)")
+    steps = _steps(everything, targets)
+    sites = (*residual_sites(model), Site("resid_post", int(model.cfg.n_layers) - 1)) if sites is None else sites
+    positions = torch.stack([everything.where(role, step, part=-1) for role, step in chosen], dim=1)
+    read = {
+        name: activations(one, everything.tokens, sites, positions=positions, batch_size=batch_size)
+        for name, one in (("trained", model), ("untrained", untrained))
+        if one is not None
+    }
+    check_split(problems, train)
+    null = _Null.of(everything, task, n_renamings, seed)
+    questions: list[Question] = []
+    for column, (role, step) in enumerate(chosen):
+        here = positions[:, column]
+        wanted = [j for j in steps if written or not is_written(role, step, j)]
+        if not wanted:
+            continue
+        words = _words(everything, here, role, step)
+        asked = label_sets(
+            {f"s_{j}": running_total(everything, j) for j in wanted},
+            train,
+            problems,
+            {f"s_{j}": beginnings(everything, here, j) for j in wanted},
+            coordinates=coordinates,
+            renamed={} if null is None else null.labels(everything, here, wanted),
+            n_controls=n_controls,
+            n_shuffles=n_shuffles,
+            seed=seed,
+        )
+        for name, found in read.items():
+            for site in sites:
+                at = as_place(site, role=role, step=step, model=name, place=words)
+                where = Readable.of(at, found[site][:, column].flatten(1), train)
+                questions += [Question(where, one) for one in asked]
+        at = ProbedAt(site="input", role=role, step=step, place=words)
+        where = Readable.of(at, current_token(everything, here), train)
+        questions += [Question(where, one.unnamed()) for one in asked]
+    if not questions:
+        named = ", ".join(f"{role} {step}" for role, step in chosen)
+        raise ValueError(f"at {named} the targets {steps} stand written; name other places, or written=True")
+    fitting = Fitting(penalty=penalty, tolerance=tolerance, max_bytes=max_bytes, keep=keep)
+    cells = answer(questions, train, problems, fitting)
+    sections = {(cell.at.model, cell.at.site == "input", cell.at.row): None for cell in cells}
+    order = {section: number for number, section in enumerate(sorted(sections, key=lambda section: section[:2]))}
+    cells.sort(key=lambda cell: order[cell.at.model, cell.at.site == "input", cell.at.row])
+    return ProbeResult(tuple(cells), labels or {})
+
+
+def probe_places(batch: Batch) -> tuple[Place, ...]:
+    """The places probed by default, in reading order: those before a total is written that every transcript has.
+
+    The operands and the end of the prompt; the operand and the equals sign of each step, or, where the trace has no
+    such tokens, the symbol before each total.
+    """
+    common = set.intersection(*({(token.role, token.step) for token in x.tokens} for x in batch.transcripts))
+    wanted = WITH_STEPS if any(role == Role.EQUALS for role, _ in common) else WITHOUT_STEPS
+    in_order = dict.fromkeys((token.role, token.step) for token in batch.transcripts[0].tokens)
+    return tuple(place for place in in_order if place in common and place[0] in wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Null:
+    """The renamings of one sweep, the same at all of its places."""
+
+    task: Task
+    operands: Int[np.ndarray, "n k"]
+    names: Int[np.ndarray, "draws operands"]
+
+    @classmethod
+    def of(cls, batch: Batch, task: Task | None, n: int, seed: int) -> "_Null | None":
+        """None where none are asked for. ValueError without a task, or for problems of several lengths."""
+        if not n:
+            return None
+        operands = all_operands(batch)
+        if task is None or (operands < 0).any():
+            raise ValueError(
+                f"{n} renamings need the task (task=), and problems that all have the same number of operands"
+            )
+        return cls(task, operands, renamings(task, operands, n, rng=np.random.default_rng([seed, 2])))
+
+    def labels(
+        self, batch: Batch, positions: Int[Tensor, " batch"], steps: Sequence[int]
+    ) -> dict[str, Int[np.ndarray, "draws batch"]]:
+        """Labels of each total under each renaming; totals that stand written at the place are left out."""
+        after = int(last_written(batch, positions).max())
+        shown = running_total(batch, after) if after else None
+        return {
+            f"s_{j}": renamed_totals(self.task, self.operands, j, self.names, after=after, shown=shown)
+            for j in steps
+            if j > after
+        }
+
+
+def _joined(batch: Batch, test: Batch) -> Batch:
+    if batch.vocabulary != test.vocabulary:
+        raise ValueError("the training and test batches have different vocabularies: no one model reads both")
+    return collate((*batch.transcripts, *test.transcripts), batch.vocabulary).to(batch.tokens.device)
+
+
+def _steps(batch: Batch, targets: Sequence[int] | None) -> list[int]:
+    fewest = min(transcript.problem.k for transcript in batch.transcripts)
+    return list(range(1, fewest)) if targets is None else list(targets)
+
+
+def _words(batch: Batch, positions: Int[Tensor, " batch"], role: Role, step: int) -> str:
+    """`equals 2 =`: role, step, and the symbol where it is the same in every transcript."""
+    symbols = {batch.transcripts[row].tokens[at].symbol for row, at in enumerate(positions.tolist())}
+    words = str(role).replace("_", " ") + (f" {step}" if step >= 0 else "")
+    return f"{words} {symbols.pop()}" if len(symbols) == 1 else words

@@ -1,0 +1,119 @@
+"""Two heads of which one suffices: single ablations find neither, the joint one both."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cotinterp.mechanism.heads.backups import BackupResult, backup_heads
+from cotinterp.mechanism.heads.table import analyze_heads
+from cotinterp.mechanism.sites import Site
+from tests.mechanism.copier import WRITES, previous_token_copier
+
+N = 24
+FIRST, SECOND = Site("z", 0, 0), Site("z", 0, 1)
+
+
+@pytest.fixture
+def contrast():
+    """Totals 2 to 7 at position 1, read at position 2; the foil is a token that is never written."""
+    totals = torch.arange(2, 8).repeat(N // 6)
+    tokens = torch.stack([totals, totals, torch.zeros_like(totals)], dim=1)
+    return SimpleNamespace(clean=tokens, at=torch.full((N,), 2), answer=totals, foil=torch.zeros_like(totals))
+
+
+@pytest.fixture
+def redundant(make_tiny):
+    """Both heads copy the previous token, and the MLP takes away what exceeds the work of one.
+
+    Neuron t is relu(written_t - WRITES), written back with weight -1: one head or two, the logit of t is WRITES.
+    """
+    model = previous_token_copier(make_tiny, attn_only=False, act_fn="relu", d_mlp=8)
+    with torch.no_grad():
+        layer = model.original_model.layers[0]
+        for projection in (layer.attn.q, layer.attn.k, layer.attn.v):
+            projection.weight[8:] = projection.weight[:8]
+        layer.attn.o.weight[:, 8:] = layer.attn.o.weight[:, :8]
+        layer.attn.o.bias.zero_()
+        into, out = (p for name, p in layer.mlp.named_parameters() if name.endswith("weight"))
+        bias = next(p for name, p in layer.mlp.named_parameters() if name.endswith("bias") and len(p) == 8)
+        into[:, 16:24] = torch.eye(8)
+        bias.fill_(-WRITES)
+        out[16:24, :] = -torch.eye(8)
+    return model
+
+
+def test_the_redundant_model_needs_one_head_and_not_which(redundant, contrast):
+    found = backup_heads(redundant, contrast, method="zero")
+    assert found.clean.tolist() == pytest.approx([WRITES] * N)
+    assert found.single.abs().max() < 1e-5
+    assert found.together[0].tolist() == pytest.approx([WRITES] * N)
+
+
+@pytest.mark.parametrize("method", ["resample", "mean", "zero"])
+def test_single_ablations_find_nothing_and_the_pair_is_named_backups(redundant, contrast, method):
+    row = backup_heads(redundant, contrast, method=method, n_draws=4).frame().iloc[0]
+    assert row[["first_alone", "second_alone"]].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert row["interaction"] == pytest.approx(row["together"] - row["first_alone"] - row["second_alone"])
+    assert row["interaction"] > 0.5
+    assert row["p"] < 0.05
+    assert row["verdict"] == "backups"
+    assert row["repair"] == 0
+
+
+def test_the_joint_table_of_heads_finds_readers_that_no_single_ablation_finds(redundant, contrast):
+    mask = torch.zeros(N, 3, 3, dtype=torch.bool)
+    mask[:, 2, 1] = True
+    result = analyze_heads(redundant, contrast, {"previous_total": {"answer": mask}})
+    assert set(result.head_labels).isdisjoint({"total reader", "iteration head"})
+    assert result.flagged() == ()
+    looking = result.joint_frame().set_index(["group", "set"])
+    together = looking.loc[("look at previous_total", "readers")]
+    assert together["heads"] == "L0H0 L0H1"
+    assert together["effect"] > 0.5
+    assert together["p"] < 0.05
+    assert abs(looking.loc[("look at previous_total", "sum of single readers"), "effect"]) < 0.05
+
+
+def test_heads_that_each_do_half_the_work_are_no_backups(make_tiny, contrast):
+    model = previous_token_copier(make_tiny)
+    with torch.no_grad():
+        attn = model.original_model.layers[0].attn
+        for projection in (attn.q, attn.k, attn.v):
+            projection.weight[8:] = projection.weight[:8]
+        attn.o.weight[:, :8] /= 2
+        attn.o.weight[:, 8:] = attn.o.weight[:, :8]
+        attn.o.bias.zero_()
+    row = backup_heads(model, contrast, method="zero").frame().iloc[0]
+    assert (row["first_alone"], row["together"]) == pytest.approx((0.5, 1.0))
+    assert row["verdict"] == "neither"
+
+
+def by_hand(interaction):
+    single = torch.ones(2, 12)
+    noise = torch.linspace(-0.1, 0.1, 12)
+    together = (2.0 + interaction + noise)[None]
+    return BackupResult((FIRST, SECOND), ((0, 1),), single, together, torch.zeros(1, 12), torch.full((12,), 4.0))
+
+
+def test_verdicts_by_hand():
+    assert by_hand(1.0).frame()["verdict"].tolist() == ["backups"]
+    assert by_hand(1.0).backups() == ((FIRST, SECOND),)
+    assert by_hand(-1.0).frame()["verdict"].tolist() == ["in series"]
+    assert by_hand(0.0).frame()["verdict"].tolist() == ["neither"]
+    assert by_hand(0.15).frame()["verdict"].tolist() == ["neither"]
+    assert by_hand(0.0).backups() == ()
+    assert by_hand(1.0).frame()["interaction"].item() == pytest.approx(0.25)
+
+
+def test_the_figure_is_symmetric():
+    cells = next(trace for trace in by_hand(1.0).figure().data if trace.name != "no value")
+    assert list(cells.x) == list(cells.y) == ["L0H0", "L0H1"]
+    assert cells.z[0, 1] == cells.z[1, 0] == pytest.approx(0.25)
+    assert np.isnan(cells.z[0, 0])
+
+
+def test_one_head_makes_no_pair(redundant, contrast):
+    with pytest.raises(ValueError, match=r"at least two different heads, got \['L0H0.z'\]"):
+        backup_heads(redundant, contrast, [FIRST])

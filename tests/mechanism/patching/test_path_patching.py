@@ -1,0 +1,190 @@
+"""Sweeps over paths: directions, baselines, places, models that are not ours, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.interventions import Edit, run_with
+from cotinterp.mechanism.patching.path_patching import path_sweep
+from cotinterp.mechanism.patching.paths import Path, head_paths
+from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.sites import Site
+from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.path_changes import (
+    HERE,
+    SENDER,
+    THERE,
+    changes,
+    contrast_of,
+    metric,
+    uniform,
+    z_difference,
+)
+
+
+@pytest.fixture
+def contrast(tiny_model, tokens):
+    return contrast_of(tiny_model, tokens)
+
+
+def test_all_paths_together_are_an_ordinary_patch(tiny_model, contrast):
+    for direction in ("denoise", "noise"):
+        ordinary = patch_sweep(tiny_model, contrast, kinds=(), heads=True, direction=direction)
+        cells = {(cell.site, cell.place): i for i, cell in enumerate(ordinary.cells)}
+        paths = [Path(Site("z", 1, 3), "any", THERE), Path(SENDER, "any", HERE)]
+        found = path_sweep(tiny_model, contrast, paths, direction=direction)
+        for path in paths:
+            expected = ordinary.effects().effect[cells[path.sender, path.source]]
+            assert found.of(path) == pytest.approx(expected, abs=1e-6)
+            assert abs(expected) > 1e-4
+
+
+def test_a_destination_before_the_source_gets_nothing(make_tiny, tokens):
+    model = make_tiny(n_layers=3)
+    contrast = contrast_of(model, tokens, changed=(2,))
+    back = Path(SENDER, Site("k", 1, 0), HERE, "position 2")
+    forth = Path(SENDER, Site("k", 1, 0), HERE, "position 5")
+    found = changes(path_sweep(model, contrast, [back, forth], batch_size=50))
+    assert not found[back].any()
+    assert found[forth].any()
+
+
+@pytest.mark.parametrize("kind", ["q", "mlp_out"])
+def test_what_does_not_move_acts_only_where_it_arrives(tiny_model, contrast, kind):
+    receiver = Site("q", 1, 0) if kind == "q" else Site("mlp_out", 1)
+    here, other, anywhere = (Path(SENDER, receiver, THERE, place) for place in (THERE, HERE, None))
+    found = changes(path_sweep(tiny_model, contrast, [here, other, anywhere]))
+    assert not found[other].any()
+    np.testing.assert_array_equal(found[here], found[anywhere])
+    assert np.abs(found[here]).max() > 1e-5
+
+
+def test_the_same_in_donor_and_recipient_sends_nothing(tiny_model, contrast):
+    paths = [
+        Path(SENDER, Site("k", 1, 0), "position 1"),
+        Path(SENDER, "logits", "position 1"),
+        Path(SENDER, "any", HERE),
+    ]
+    result = path_sweep(tiny_model, contrast, paths)
+    assert not result.measured.changes["logit_diff"][:2].any()
+    assert result.measured.ran.tolist() == [False, False, True]
+    with pytest.raises(ValueError, match=r"nothing was sent: .*L0H1.z at position 1"):
+        path_sweep(tiny_model, contrast, paths[:2])
+
+
+@pytest.mark.parametrize("through_mlps", [True, False])
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_baselines(tiny_model, contrast, direction, through_mlps):
+    result = path_sweep(tiny_model, contrast, direction=direction, through_mlps=through_mlps)
+    baselines = result.baselines()
+    assert baselines["self"].effect.tolist() == [0.0]
+    assert not result.measured.baselines["self"]["logit_diff"].any()
+    assert baselines["full"].effect.tolist() == [1.0]
+    assert baselines["random_donor"].effect[0] not in (0.0, 1.0)
+
+
+def test_the_answer_does_not_depend_on_the_batch_size(tiny_model, contrast):
+    receivers = [Site("q", 1, 0), Site("v", 1, 1), Site("mlp_out", 1)]
+    options = {"receivers": receivers, "sources": (HERE, None), "destinations": (None, THERE)}
+    paths = head_paths(tiny_model, senders=[SENDER], **options)
+    expected = path_sweep(tiny_model, contrast, paths).effects().effect
+    assert (np.abs(expected) > 1e-5).sum() > 8
+    for batch_size in (2, 13):
+        found = path_sweep(tiny_model, contrast, paths, batch_size=batch_size).effects().effect
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_unrelated_donors(tiny_model, contrast):
+    result = path_sweep(tiny_model, contrast, [Path(SENDER, "any"), Path(SENDER, "logits")], unrelated_donor=True)
+    assert result.pair == "pair (unrelated donor)"
+    own = path_sweep(tiny_model, contrast, [Path(SENDER, "any"), Path(SENDER, "logits")])
+    assert np.abs(result.measured.changes["logit_diff"] - own.measured.changes["logit_diff"]).max() > 1e-3
+    np.testing.assert_array_equal(result.measured.gaps["logit_diff"], own.measured.gaps["logit_diff"])
+
+
+def test_grouped_queries_have_key_value_heads(make_tiny, tokens):
+    """Two key-value heads for four query heads: a changed value of one head reaches both queries of its group."""
+    model = uniform(make_tiny(attn_only=True, normalization_type=None, n_key_value_heads=2))
+    contrast = contrast_of(model, tokens)
+    paths = head_paths(model, senders=[SENDER])
+    assert [path.receiver.label for path in paths if isinstance(path.receiver, Site) and path.input == "v"] == [
+        "L1H0.v",
+        "L1H1.v",
+    ]
+    found = changes(path_sweep(model, contrast, paths))
+    parts = [found[Path(SENDER, "logits")]] + [found[Path(SENDER, Site("v", 1, head))] for head in range(2)]
+    np.testing.assert_allclose(sum(parts), found[Path(SENDER, "any")], atol=1e-5)
+    there = changes(path_sweep(model, contrast, [Path(SENDER, Site("v", 1, 1), None, THERE)]))
+    np.testing.assert_allclose(next(iter(there.values())), parts[2], atol=1e-6)
+    with pytest.raises(ValueError, match="its v has heads 0 to 1"):
+        path_sweep(model, contrast, [Path(SENDER, Site("v", 1, 2))])
+
+
+@pytest.mark.parametrize("family", ["GPT-2", "Llama"])
+def test_models_that_are_not_ours(randomized, tokens, family):
+    """Random Hugging Face models, wrapped by TransformerLens: the receiver's input moves as its own weights say."""
+    if family == "GPT-2":
+        config = GPT2Config(n_layer=2, n_head=4, n_embd=16, vocab_size=13, n_positions=16)
+        wrapped = GPT2LMHeadModel(config), "GPT2LMHeadModel"
+    else:
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 16}
+        config = LlamaConfig(vocab_size=13, num_attention_heads=4, num_key_value_heads=2, **sizes)
+        wrapped = LlamaForCausalLM(config), "LlamaForCausalLM"
+    bridge = build_bridge_from_module(wrapped[0], architecture=wrapped[1], hf_config=config)
+    model = randomized(bridge, seed=5)
+    contrast = contrast_of(model, tokens)
+    written = z_difference(model, contrast) @ model.W_O[0, SENDER.head]
+    before = Site("resid_pre", 1)
+    stream = activations(model, contrast.corrupted, [before])[before]
+    for receiver in (Site("q", 1, 1), Site("k", 1, 1), Site("v", 1, 1)):
+        # The same change of the stream, seen by this input alone.
+        taps = []
+        tap = Edit(receiver, lambda current, taps=taps: taps.append(current.clone()) or current, expect_change=False)
+        run_with(model, contrast.corrupted, [Edit(before, stream + written), tap])
+        patched = metric(model, contrast, contrast.corrupted, [Edit(receiver, taps[0])])
+        expected = patched - metric(model, contrast, contrast.corrupted, [])
+        found = path_sweep(model, contrast, [Path(SENDER, receiver)], through_mlps=False)
+        np.testing.assert_allclose(changes(found)[Path(SENDER, receiver)], expected, atol=1e-4)
+        assert np.abs(expected).max() > 1e-5
+        assert found.baselines()["self"].effect.tolist() == [0.0]
+
+
+def test_an_encoder_is_not_cut_at_the_readout(make_tiny, tokens):
+    model = make_tiny(attention_dir="bidirectional")
+    contrast = told_apart(model, tokens, replaced(tokens, [5], d_vocab=13), torch.full((5,), 2))
+    path = Path(SENDER, Site("v", 1, 0), "position 5", "position 2")
+    assert changes(path_sweep(model, contrast, [path]))[path].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "denoising"}, "unknown direction 'denoising': denoise or noise"),
+        ({"metrics": ("logitdiff",)}, "unknown metric 'logitdiff', did you mean 'logit_diff'"),
+        ({"metrics": ()}, "at least one metric"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"paths": []}, "no paths to patch"),
+        ({"paths": [Path(SENDER, "any")] * 2}, "1 of 2 paths are given twice"),
+        ({"paths": [Path(SENDER, "any", "position 7")]}, "no place 'position 7' at or before the readout"),
+        ({"paths": [Path(Site("z", 0, 4), "any")]}, "its z has heads 0 to 3"),
+        ({"paths": [Path(SENDER, Site("q", 2, 0))]}, "layers 0 to 1"),
+    ],
+)
+def test_what_cannot_be_asked(tiny_model, contrast, options, message):
+    with pytest.raises(ValueError, match=message):
+        path_sweep(tiny_model, contrast, **options)
+
+
+def test_train_mode_is_refused(make_tiny, contrast):
+    with pytest.raises(ValueError, match="train mode"):
+        path_sweep(make_tiny().train(), contrast)
+
+
+def test_runs_that_the_model_does_not_tell_apart_are_refused(tiny_model, contrast):
+    same = Contrast(contrast.clean, contrast.clean, contrast.at, contrast.answer, contrast.foil, contrast.places)
+    with pytest.raises(ValueError, match="none of 5 pairs has a gap"):
+        path_sweep(tiny_model, same)

@@ -1,0 +1,275 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cotinterp.mechanism.contrast import Address, Contrast
+from cotinterp.mechanism.metrics import METRICS
+from cotinterp.mechanism.patching.block import Cell, Measured
+from cotinterp.mechanism.patching.result import PatchingResult
+from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.sites import Site
+from cotinterp.results import sign_flip_p
+from cotinterp.tasks import get_task
+from cotinterp.transcripts.pairs import written_total_pairs
+from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+COLUMNS = ["task", "regime", "seed", "pair", "direction", "site", "layer", "head"]
+COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n"]
+MISSING = -1
+LABELS = {"task": "digit-sum", "regime": "cot", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def contrast():
+    task = get_task("digit-sum")
+    problems = solve(task, np.array([[8, 5, 4], [9, 7, 1], [6, 6, 5], [7, 4, 9]]))
+    return Contrast.from_pairs(written_total_pairs(task, problems, "cot", step=1, rng=np.random.default_rng(0)))
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny):
+    return make_tiny(d_vocab=len(Vocabulary.of(get_task("digit-sum"))), n_ctx=32)
+
+
+@pytest.fixture(scope="module")
+def sweep(model, contrast):
+    return patch_sweep(model, contrast, heads=True, labels=LABELS)
+
+
+def by_hand(**changes):
+    """Two pairs with gaps 4 and 4; the cell at `total 1` closes 1 and 3 of them, the head's closes nothing."""
+    cells = (Cell(Site("resid_pre", 1), "total 1"), Cell(Site("z", 0, 2), "total 1"))
+    gaps = {"logit_diff": np.array([4.0, 4.0]), "accuracy": np.array([0.0, 1.0])}
+    measured = Measured(
+        changes={"logit_diff": np.array([[1.0, 3.0], [0.0, 0.0]]), "accuracy": np.array([[0.0, 1.0], [0.0, 0.0]])},
+        gaps=gaps,
+        baselines={"self": {name: 0 * gap for name, gap in gaps.items()}, "full": gaps},
+        ran=np.array([True, False]),
+        live=np.array([[True, True], [True, False]]),
+        predicted={"clean": np.array([0, 0]), "corrupted": np.array([1, 0])},
+    )
+    given = {"direction": "denoise", "pair": "written_total 1", "labels": LABELS}
+    return PatchingResult(
+        cells=cells, measured=measured, addresses={"total 1": Address("total", 1, "13")}, **{**given, **changes}
+    )
+
+
+def test_the_table_worked_by_hand():
+    frame = by_hand().frame()
+    assert list(frame.columns) == COLUMNS
+    assert frame[["site", "metric", "effect", "n"]].fillna(MISSING).values.tolist() == [
+        ["self", "logit_diff", 0.0, 2],
+        ["full", "logit_diff", 1.0, 2],
+        ["random_site resid_pre", "logit_diff", 0.5, 2],
+        ["random_site z head", "logit_diff", 0.0, 1],
+        ["L1.resid_pre", "logit_diff", 0.5, 2],
+        ["L0H2.z", "logit_diff", 0.0, 2],
+        ["self", "accuracy", 0.0, 1],
+        ["full", "accuracy", 1.0, 1],
+        ["random_site resid_pre", "accuracy", 1.0, 1],
+        ["random_site z head", "accuracy", MISSING, 0],
+        ["L1.resid_pre", "accuracy", 1.0, 1],
+        ["L0H2.z", "accuracy", 0.0, 1],
+    ]
+    cell = frame.iloc[5]
+    assert cell[["task", "regime", "seed", "pair", "direction"]].tolist() == [
+        "digit-sum", "cot", 3, "written_total 1", "denoise",
+    ]  # fmt: skip
+    assert cell[["layer", "head", "role", "step"]].tolist() == [0, 2, "total", 1]
+    assert frame["head"].isna().tolist() == [True, True, True, True, True, False] * 2
+    assert frame.loc[4, ["ci_low", "ci_high"]].tolist() == [0.25, 0.75]
+
+
+def test_a_secondary_metric_without_a_gap_is_missing_and_not_an_error():
+    result = by_hand()
+    result.measured.gaps["accuracy"][:] = 0.0
+    frame = result.frame()
+    secondary = frame[frame["metric"] == "accuracy"]
+    sites = ["self", "full", "random_site resid_pre", "random_site z head", "L1.resid_pre", "L0H2.z"]
+    assert secondary["site"].tolist() == sites
+    assert secondary["effect"].isna().all()
+    assert (secondary["n"] == 0).all()
+    assert frame[frame["metric"] == "logit_diff"]["effect"].notna().all()
+
+
+def test_unknown_and_unmeasured_metrics():
+    with pytest.raises(ValueError, match="did you mean 'logit_diff'"):
+        by_hand().effects("logitdiff")
+    with pytest.raises(ValueError, match=r"kl was not measured in this sweep; it has \['logit_diff', 'accuracy'\]"):
+        by_hand().effects("kl")
+
+
+def test_every_cell_is_a_row_and_agrees_with_effects(sweep):
+    frame = sweep.frame()
+    assert len(frame) == 3 * (len(sweep.cells) + 3 + 4), "three baselines, and a random site for each kind"
+    for metric in ("logit_diff", "probability", "accuracy"):
+        rows = frame[(frame["metric"] == metric) & (frame["role"] != "all")]
+        assert rows["site"].tolist() == [cell.site.label for cell in sweep.cells]
+        if metric != "accuracy":
+            assert rows["effect"].tolist() == sweep.effects(metric).effect.tolist()
+    assert not frame.duplicated(["site", "role", "step", "metric"]).any()
+
+
+def test_baselines_stand_first_in_the_table(sweep):
+    first = sweep.frame().iloc[:7]
+    kinds = ["resid_pre", "attn_out", "mlp_out", "z head"]
+    assert first["site"].tolist() == ["self", "full", "random_donor", *(f"random_site {kind}" for kind in kinds)]
+    assert first["effect"].tolist()[:2] == [0.0, 1.0]
+    assert (first["role"] == "all").all()
+
+
+def test_the_written_total_is_all_that_differs_at_the_first_layer(sweep):
+    frame = sweep.frame()
+    first = frame[(frame["site"] == "L0.resid_pre") & (frame["metric"] == "logit_diff")]
+    effects = {(row.role, row.step): row.effect for row in first.itertuples()}
+    assert effects.pop(("total", 1)) == pytest.approx(1.0, abs=1e-5)
+    assert set(effects.values()) == {0.0}
+
+
+def test_one_pair_has_no_random_donor(model, contrast):
+    frame = patch_sweep(model, contrast.select(slice(0, 1))).frame()
+    donor = frame[(frame["site"] == "random_donor") & (frame["metric"] == "logit_diff")]
+    assert (donor["n"].tolist(), donor["effect"].isna().tolist()) == ([0], [True])
+
+
+def test_detail_counts_what_was_dropped_and_where_there_was_anything_to_write():
+    """A third pair without a gap; the head's cell has nothing to write in the second example."""
+    result = by_hand()
+    measured = replace(
+        result.measured,
+        changes={"logit_diff": np.array([[1.0, 3.0, 9.0], [0.0, 0.0, 0.0]])},
+        gaps={"logit_diff": np.array([4.0, 4.0, 0.0])},
+        baselines={"self": {"logit_diff": np.zeros(3)}},
+        live=np.array([[True, True, True], [True, False, False]]),
+        predicted={"clean": np.zeros(3, dtype=int), "corrupted": np.ones(3, dtype=int)},
+    )
+    detail = replace(result, measured=measured).detail()
+    assert list(detail.columns) == [*COLUMNS, "dropped", "live"]
+    assert detail[["site", "effect", "n", "dropped", "live"]].fillna(MISSING).values.tolist() == [
+        ["self", 0.0, 2, 1, MISSING],
+        ["random_site resid_pre", 0.5, 2, 1, 1],
+        ["random_site z head", 0.0, 1, 2, 1],
+        ["L1.resid_pre", 0.5, 2, 1, 3],
+        ["L0H2.z", 0.0, 2, 1, 1],
+    ]
+
+
+def noisy(told=20, n=20):
+    """Three cells and n pairs of gap 4: the first closes half of each gap, the others are noise about 0."""
+    rng = np.random.default_rng(4)
+    cells = tuple(Cell(Site("resid_pre", layer), "total 1") for layer in range(3))
+    changes = np.stack([2.0 + 0.1 * rng.normal(size=n), rng.normal(size=n), rng.normal(size=n)])
+    measured = Measured(
+        changes={"logit_diff": changes},
+        gaps={"logit_diff": np.full(n, 4.0)},
+        baselines={"full": {"logit_diff": np.full(n, 4.0)}},
+        ran=np.ones(3, dtype=bool),
+        live=np.ones((3, n), dtype=bool),
+        predicted={"clean": np.zeros(n, dtype=int), "corrupted": (np.arange(n) < told).astype(int)},
+    )
+    return PatchingResult(cells, measured, {"total 1": Address("total", 1, "13")}, "denoise", "pair", LABELS)
+
+
+def test_a_scan_flags_what_is_there():
+    scan = noisy().scan()
+    assert scan["flagged"].tolist() == [True, False, False]
+    assert (scan["ci_low"] <= scan["effect"]).all()
+    assert scan.loc[0, "ci_low"] > 0
+    assert scan["effect"].tolist() == noisy().effects().effect.tolist()
+    assert (scan["ci_high"] - scan["ci_low"] >= noisy().effects().ci_high - noisy().effects().ci_low).all()
+    assert scan["family"].eq("scan").all()
+    assert scan[["task", "n", "dropped", "told_apart"]].iloc[0].tolist() == ["digit-sum", 20, 0, 1.0]
+
+
+def test_headline_cells_are_corrected_among_themselves():
+    """A cell declared beforehand answers for itself alone: its p-value is that of one test."""
+    result = noisy()
+    scan = result.scan(headline=[("L1.resid_pre", "total 1")])
+    assert scan["family"].tolist() == ["scan", "headline", "scan"]
+    assert scan["p_adjusted"].iloc[1] == sign_flip_p(result.measured.changes["logit_diff"][1:2])[0]
+    assert scan["p_adjusted"].iloc[1] < result.scan()["p_adjusted"].iloc[1]
+    with pytest.raises(KeyError, match="L9.resid_pre.*not in the sweep"):
+        result.scan(headline=[("L9.resid_pre", "total 1")])
+
+
+def test_a_model_that_does_not_do_the_thing_is_not_explained():
+    """The same numbers, but the first prediction follows the change in 9 of 20 pairs: nothing is flagged."""
+    scan = noisy(told=9).scan()
+    assert scan["told_apart"].eq(0.45).all()
+    assert not scan["flagged"].any()
+    assert noisy(told=9).scan(min_told_apart=0.4)["flagged"].tolist() == [True, False, False]
+
+
+def test_without_a_gap_a_scan_is_missing():
+    result = noisy()
+    result.measured.gaps["logit_diff"][:] = 0.0
+    scan = result.scan()
+    assert scan[["effect", "ci_low", "p_adjusted"]].isna().all(axis=None)
+    assert (scan["n"].tolist(), scan["dropped"].tolist(), scan["flagged"].any()) == ([0] * 3, [20] * 3, False)
+
+
+def test_every_metric_can_be_asked_for_together(model, contrast):
+    frame = patch_sweep(model, contrast, kinds=("resid_pre",), metrics=METRICS, require_gap=False).frame()
+    assert list(dict.fromkeys(frame["metric"])) == list(METRICS)
+    full = frame[frame["site"] == "full"]
+    assert full.loc[full["n"] > 0, "effect"].tolist() == pytest.approx([1.0] * int((full["n"] > 0).sum()))
+    first = patch_sweep(model, contrast, kinds=("resid_pre",), metrics=METRICS, require_gap=False).measured.changes
+    np.testing.assert_allclose(first["logit_diff"], first["correct_logit"] - first["wrong_logit"], atol=1e-5)
+
+
+def test_figure_draws_the_table(sweep):
+    figure = sweep.figure()
+    frame = sweep.frame()
+    assert [note.text for note in figure.layout.annotations][:3] == ["resid_pre", "attn_out", "mlp_out"]
+    drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data if trace.type == "heatmap"])
+    cells = frame[(frame["metric"] == "logit_diff") & frame["head"].isna() & (frame["role"] != "all")]
+    np.testing.assert_allclose(np.sort(drawn), np.sort(cells["effect"]))
+    ticks = list(next(trace for trace in figure.data if trace.type == "heatmap").x)
+    assert ticks[:2] == ["prompt start: &lt;", "operand 0: 8"]
+    assert "total 1: 13" in ticks
+    title = figure.layout.title.text.replace("<br>", " ")
+    assert title.startswith(
+        "digit-sum, cot, written_total 1 -&gt; previous_total 2 changed. Denoising: logit difference restored"
+    )
+    assert "0: as corrupted, 1: as clean" in title
+    scale = figure.layout.coloraxis
+    assert scale.cmin == -scale.cmax
+
+
+def test_figure_of_heads(sweep):
+    figure = sweep.figure(heads=True)
+    rows = list(next(trace for trace in figure.data if trace.type == "heatmap").y)
+    assert rows == [f"L{layer}H{head}" for layer in range(2) for head in range(4)]
+
+
+def test_the_title_says_what_noising_means():
+    title = by_hand(direction="noise").figure().layout.title.text.replace("<br>", " ")
+    assert "Noising: logit difference lost by writing corrupted activations into the clean run (0: as clean," in title
+
+
+def test_figure_without_the_cells_that_are_asked_for(model, contrast):
+    only_heads = patch_sweep(model, contrast, kinds=(), heads=True)
+    assert "L1H3" in next(trace for trace in only_heads.figure().data if trace.type == "heatmap").y
+    with pytest.raises(ValueError, match="no cells without heads"):
+        only_heads.figure(heads=False)
+
+
+def test_saved_table_and_figures(sweep, tmp_path):
+    paths = sweep.save(tmp_path, "patching")
+    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+        "tables/patching.csv",
+        "figures/patching.html",
+        "figures/patching_heads.html",
+    ]
+    table = pd.read_csv(paths[0])
+    assert list(table.columns) == COLUMNS
+    np.testing.assert_allclose(table["effect"], sweep.frame()["effect"])
+
+
+def test_a_result_holds_no_model(sweep):
+    held = [sweep, *vars(sweep).values(), *vars(sweep.measured).values()]
+    assert not any(isinstance(value, torch.nn.Module) for value in held)

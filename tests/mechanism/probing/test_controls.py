@@ -1,0 +1,95 @@
+"""The split that no problem crosses, and control labels that mean nothing and keep everything else."""
+
+import numpy as np
+import pytest
+
+from cotinterp.mechanism.probing.controls import (
+    check_split,
+    distinct_rows,
+    hold_out,
+    interval_over_groups,
+    random_labels,
+)
+from cotinterp.results import wilson
+
+
+def test_split_keeps_groups_together_and_is_a_function_of_the_seed() -> None:
+    groups = np.repeat(np.arange(40), 5)
+    train = hold_out(groups, fraction=0.25, seed=0)
+    assert len(np.unique(groups[~train])) == 10
+    check_split(groups, train)
+    assert (train == hold_out(groups, fraction=0.25, seed=0)).all()
+    assert (train != hold_out(groups, fraction=0.25, seed=1)).any()
+
+
+def test_split_by_row_where_problems_recur_is_refused() -> None:
+    groups = np.repeat(np.arange(40), 5)
+    by_row = hold_out(np.arange(200), seed=0)
+    crossing = len(set(groups[by_row]) & set(groups[~by_row]))
+    assert crossing > 20
+    with pytest.raises(ValueError, match=rf"{crossing} of 40 groups have rows in both.*hold_out"):
+        check_split(groups, by_row)
+
+
+def test_split_of_next_to_nothing() -> None:
+    assert (~hold_out(np.array([4, 4, 9]), fraction=0.01)).sum() in (1, 2)
+    with pytest.raises(ValueError, match="1 distinct groups cannot be split"):
+        hold_out(np.array([3, 3, 3]))
+    with pytest.raises(ValueError, match="strictly between"):
+        hold_out(np.arange(9), fraction=1.0)
+
+
+def test_control_labels_are_a_function_of_the_type_with_the_labels_frequencies() -> None:
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, 60, size=500)
+    labels = (types * 7 % 5).astype(np.int64)
+    dealt = random_labels(labels, types, rng=rng)
+    table = dict(zip(types.tolist(), dealt.tolist(), strict=True))
+    assert [table[one] for one in types.tolist()] == dealt.tolist()
+    assert sorted(table.values()) == sorted(one * 7 % 5 for one in table)
+    assert 0.05 < (dealt == labels).mean() < 0.4
+
+
+def test_control_is_as_ambiguous_as_the_task() -> None:
+    # Type 0 has labels 5 and 6, type 1 has 7 alone: afterwards they have two and one again, whichever these are.
+    types = np.array([0, 0, 0, 1, 1])
+    labels = np.array([5, 6, 5, 7, 7])
+    for seed in range(5):
+        dealt = random_labels(labels, types, rng=np.random.default_rng(seed))
+        assert dealt[0] == dealt[2] != dealt[1]
+        assert dealt[3] == dealt[4]
+        assert set(dealt) == {5, 6, 7}
+
+
+def test_one_type_per_row_is_a_permutation() -> None:
+    labels = np.random.default_rng(0).integers(0, 9, size=300)
+    dealt = random_labels(labels, np.arange(300), rng=np.random.default_rng(1))
+    assert (np.bincount(dealt) == np.bincount(labels)).all()
+    assert (dealt != labels).mean() > 0.7
+
+
+def test_interval_is_wilsons_where_every_row_is_its_own_group() -> None:
+    hits = np.arange(50) < 35
+    assert interval_over_groups(hits, np.arange(50)) == wilson(35, 50)
+
+
+def test_rows_of_one_problem_do_not_narrow_the_interval() -> None:
+    hits = np.random.default_rng(0).random(60) < 0.6
+    once = interval_over_groups(hits.astype(float), np.arange(60))
+    often = interval_over_groups(np.repeat(hits, 8), np.repeat(np.arange(60), 8))
+    assert often == pytest.approx(once)
+    too_narrow = wilson(int(hits.sum()) * 8, 480)
+    assert often.high - often.low > 2 * (too_narrow.high - too_narrow.low)
+
+
+def test_larger_groups_weigh_more() -> None:
+    # One group of nine misses and one of one hit, drawn twice: means 0, 1/10 or 1, and never the 1/2 of equal weights.
+    values, groups = np.array([0.0] * 9 + [1.0]), np.array([0] * 9 + [1])
+    assert interval_over_groups(values, groups) == (0.0, 1.0)
+    assert float(values.mean()) == 0.1
+
+
+def test_distinct_rows_by_hand() -> None:
+    numbers = distinct_rows(np.array([[1, 2], [3, 4], [1, 2], [1, 4]]))
+    assert numbers[0] == numbers[2]
+    assert len(set(numbers.tolist())) == 3

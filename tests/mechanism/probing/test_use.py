@@ -1,0 +1,242 @@
+"""What is read is found used, what is only there is not, and what was not tested is not called unused."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.probing.linear_probe import fit_probe
+from cotinterp.mechanism.probing.subspaces import Subspace
+from cotinterp.mechanism.probing.use import probe_use as probe_use_in_blocks
+from cotinterp.mechanism.probing.use_result import UseRule
+from cotinterp.mechanism.sites import Site
+from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.slots import (
+    D_MODEL,
+    DECOY,
+    DORMANT,
+    N_POSITIONS,
+    ONE_BACK,
+    READ,
+    one_back_pairs,
+    slotted,
+    two_back_pairs,
+)
+
+SITE, PLACE = Site("resid_pre", 0), f"position {ONE_BACK}"
+# All edits of a few short pairs fit into one pass.
+probe_use = partial(probe_use_in_blocks, batch_size=2048, n_random=19)
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny):
+    return slotted(make_tiny)
+
+
+@pytest.fixture(scope="module")
+def rows(model):
+    """Activations one back, and u and v of the token there."""
+    tokens = torch.randint(0, 8, (240, N_POSITIONS), generator=torch.Generator().manual_seed(9))
+    tokens[:, ONE_BACK] = torch.arange(240) % 8
+    found = activations(model, tokens, [SITE], positions=torch.full((240,), ONE_BACK))[SITE]
+    return found, {"u": (tokens[:, ONE_BACK] // 2).numpy(), "v": (tokens[:, ONE_BACK] % 2).numpy()}
+
+
+@pytest.fixture(scope="module")
+def probes(rows):
+    """Probes for u and v, both right on all rows that they were not fitted on."""
+    features, truth = rows
+    found = {name: fit_probe(features[:160], labels[:160], target=name) for name, labels in truth.items()}
+    for name, probe in found.items():
+        assert (probe.predict(features[160:]) == truth[name][160:]).all(), "both are decodable"
+    return found
+
+
+def of(result, direction, intervention="interchange"):
+    table = result.frame()
+    chosen = table[(table["direction"] == direction) & (table["intervention"] == intervention)]
+    return chosen.iloc[0]
+
+
+def directions(part):
+    return torch.eye(D_MODEL)[:, part]
+
+
+def test_a_direction_that_is_read_is_used(model, probes):
+    result = probe_use(model, one_back_pairs(40, seed=0), probes["u"], SITE, PLACE, n_random=40)
+    assert [answer for answer, _ in result.answers] == ["used"]
+    for direction in ("denoise", "noise"):
+        row = of(result, direction)
+        assert row["effect"] == pytest.approx(1.0, abs=1e-3)
+        assert row["full_effect"] == pytest.approx(1.0, abs=1e-5)
+        assert (row["iia"], row["full_iia"], row["before_iia"]) == (1.0, 1.0, 0.0)
+        assert row["p"] == pytest.approx(1 / 41)
+        assert row["random_high"] < 0.75
+        assert row["random_iia"] < 0.5
+
+
+def test_a_decoy_is_decodable_and_not_used(model, probes):
+    result = probe_use(model, one_back_pairs(40, seed=0), probes["v"], SITE, PLACE)
+    assert [answer for answer, _ in result.answers] == ["not shown to be used"]
+    for direction in ("denoise", "noise"):
+        row = of(result, direction)
+        assert row["effect"] == pytest.approx(0.0, abs=1e-3)
+        assert row["full_effect"] == pytest.approx(1.0, abs=1e-5)
+        assert row["iia"] == 0.0
+        assert row["p"] > 0.05
+        assert row["written"] > 0.4, "it is a large part of what differs here"
+
+
+def test_what_a_probe_reads_is_not_where_the_classes_move(model, rows):
+    """Noise in every direction makes a probe lean on it; the class means still differ where u is written."""
+    features, truth = rows
+    noise = 0.1 * torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
+    probe = fit_probe(features + noise, truth["u"], target="u")
+    contrast = one_back_pairs(40, seed=0)
+    read, moved = (
+        of(probe_use(model, contrast, Subspace.of_probe(probe, of=which), SITE, PLACE), "noise")["effect"]
+        for which in ("direction", "centers")
+    )
+    assert 0.5 < read < 0.9
+    assert moved > 0.97
+
+
+def test_a_decoy_by_hand_has_no_effect_at_all(model):
+    for removal in ("resample", "mean", "zero"):
+        result = probe_use(model, one_back_pairs(30, seed=1), Subspace(directions(DECOY)), SITE, PLACE, removal=removal)
+        assert result.frame()["effect"].tolist() == [0.0] * 4
+        assert result.answers[0][0] == "not shown to be used"
+
+
+def test_random_directions_beat_nothing(model):
+    """Random subspaces in the probe's place are called used no more often than the level says."""
+    contrast, rng = one_back_pairs(30, seed=2), np.random.default_rng(0)
+    found = [
+        probe_use(model, contrast, Subspace.random(D_MODEL, 3, rng), SITE, PLACE, removal=None, seed=seed)
+        for seed in range(16)
+    ]
+    p = np.array([[of(result, direction)["p"] for direction in ("denoise", "noise")] for result in found])
+    assert (p.min(axis=1) <= 0.05).mean() <= 0.2
+    assert sum(result.answers[0][0] == "used" for result in found) <= 3
+    assert np.mean(p) > 0.3
+
+
+def test_more_than_the_whole_activation_is_not_use(model):
+    """A direction that varies and is not read, mixed with one that is read and never varies (Makelov et al. 2023)."""
+    contrast = two_back_pairs(30, seed=3)
+    v = directions(DECOY)[:, :1] - directions(DECOY)[:, 1:]
+    mixed = Subspace.span(v / v.norm() + directions(DORMANT))
+    result = probe_use(model, contrast, mixed, SITE, PLACE)
+    row = of(result, "denoise")
+    # The difference in v is sqrt 2; half of it goes to DORMANT, which is read twice (+2 and -2) against a gap of 4.
+    assert row["effect"] == pytest.approx(np.sqrt(0.5), abs=1e-4)
+    assert row["full_effect"] == 0.0
+    assert row["excess"] == row["effect"]
+    answer, reason = result.answers[0]
+    assert answer == "inconclusive"
+    assert reason.startswith("the directions do more than the whole activation")
+    seen, unseen = mixed.split(model.W_V[0].detach().transpose(0, 1).flatten(1))
+    assert of(probe_use(model, contrast, unseen, SITE, PLACE), "denoise")["effect"] == 0.0
+    assert (seen.rank, unseen.rank) == (1, 1)
+    assert torch.allclose(seen.basis.abs(), directions(DORMANT), atol=1e-5)
+
+
+def test_pairs_that_do_not_change_what_is_read_decide_nothing(model, probes):
+    contrast = two_back_pairs(30, seed=3)
+    answer, reason = probe_use(model, contrast, probes["u"], SITE, PLACE).answers[0]
+    assert answer == "inconclusive"
+    assert "the probe reads different things in 0% of the pairs only" in reason or "do not differ" in reason
+    answer, reason = probe_use(model, contrast, Subspace(directions(READ)), SITE, PLACE).answers[0]
+    assert (answer, reason) == (
+        "inconclusive",
+        "the pairs do not differ along the directions (0.00% of what differs here)",
+    )
+
+
+def test_full_space_is_the_patch_and_empty_space_nothing(tiny_model, tokens):
+    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    site, place = Site("resid_pre", 1), "position 3"
+    whole = Subspace.random(16, 16, np.random.default_rng(0))
+    result = probe_use(tiny_model, contrast, whole, site, place)
+    nothing = probe_use(tiny_model, contrast, Subspace(torch.zeros(16, 0)), site, place, removal=None)
+    assert nothing.answers[0][0] == "inconclusive"
+    for direction in ("denoise", "noise"):
+        sweep = patch_sweep(tiny_model, contrast, kinds=("resid_pre",), direction=direction)
+        expected = {(c.site, c.place): e for c, e in zip(sweep.cells, sweep.effects().effect, strict=True)}[site, place]
+        row = of(result, direction)
+        assert row["full_effect"] == pytest.approx(expected, abs=1e-5)
+        assert row["effect"] == pytest.approx(expected, abs=1e-5)
+        # In the whole space every random subspace is the whole space.
+        assert row["random_low"] == pytest.approx(expected, abs=1e-5)
+        assert of(nothing, direction)["effect"] == 0.0
+
+
+def test_removal_by_hand(model):
+    """Without u the copied output is gone: zero leaves no logit difference, half of the way to the other run."""
+    result = probe_use(model, one_back_pairs(30, seed=4), Subspace(directions(READ)), SITE, PLACE, removal="zero")
+    for direction in ("denoise", "noise"):
+        row = of(result, direction, "removal")
+        assert row["effect"] == pytest.approx(0.5, abs=1e-6)
+        assert row["full_effect"] > 0.4
+    mean = probe_use(model, one_back_pairs(100, seed=4), Subspace(directions(READ)), SITE, PLACE, removal="mean")
+    assert of(mean, "noise", "removal")["effect"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_without_removals_there_are_only_interchanges(model):
+    table = probe_use(model, one_back_pairs(9, seed=5), Subspace(directions(READ)), SITE, PLACE, removal=None).frame()
+    assert table["intervention"].tolist() == ["interchange"] * 2
+
+
+def test_a_resampled_example_takes_from_one_whose_place_lies_alike(model):
+    pairs = one_back_pairs(9, seed=5)
+    moved = torch.eye(N_POSITIONS, dtype=torch.bool)[[ONE_BACK] * 8 + [2]]
+    contrast = Contrast(pairs.clean, pairs.corrupted, pairs.at, pairs.answer, pairs.foil, {"token": moved})
+    result = probe_use(model, contrast, Subspace(directions(READ)), SITE, "token")
+    assert of(result, "noise")["n"] == 9
+    assert of(result, "noise", "removal")["n"] == 8
+
+
+def test_controls_drawn_from_the_data_are_harder(model, probes):
+    """Along the axes in which activations vary here there are 4 dimensions, of which the probe reads 3."""
+    contrast = one_back_pairs(40, seed=0)
+    uniform, data = (probe_use(model, contrast, probes["u"], SITE, PLACE, controls=c) for c in ("uniform", "data"))
+    assert of(data, "noise")["random_effect"] > of(uniform, "noise")["random_effect"] + 0.2
+    assert of(data, "noise")["effect"] == of(uniform, "noise")["effect"]
+
+
+def test_blocks_of_pairs_do_not_matter(model, probes):
+    contrast = one_back_pairs(20, seed=0)
+    one, other = (
+        probe_use(model, contrast, probes["u"], SITE, PLACE, removal=None, batch_size=b).frame() for b in (11, 64)
+    )
+    assert one["effect"].to_numpy() == pytest.approx(other["effect"].to_numpy(), abs=1e-5)
+    assert one["random_max"].to_numpy() == pytest.approx(other["random_max"].to_numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"place": "position 9"}, KeyError, "no place 'position 9'; the contrast has"),
+        ({"place": "position 7"}, ValueError, "lies behind the readout"),
+        ({"site": Site("resid_mid", 0)}, ValueError, "cannot be written"),
+        ({"site": Site("resid_pre", 1)}, ValueError, "outside the model"),
+        ({"n_random": 18}, ValueError, "n_random=18: the smallest p-value would be 1/19"),
+        ({"removal": "median"}, ValueError, "unknown removal .median.: resample, mean, zero"),
+        ({"probe": Subspace(torch.eye(8)[:, :2])}, ValueError, "a subspace of 8 dimensions does not fit"),
+    ],
+)
+def test_what_cannot_be_asked(model, changes, error, message):
+    options = {"probe": Subspace(directions(READ)), "site": SITE, "place": PLACE, "n_random": 19} | changes
+    contrast = one_back_pairs(5, seed=0)
+    with pytest.raises(error, match=message):
+        probe_use(model, contrast, options.pop("probe"), options.pop("site"), options.pop("place"), **options)
+
+
+def test_the_rule_is_what_is_declared(model, probes):
+    contrast = one_back_pairs(40, seed=0)
+    strict = probe_use(model, contrast, probes["u"], SITE, PLACE, rule=UseRule(min_effect=1.5))
+    assert strict.answers[0][0] == "not shown to be used"
