@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from cotinterp.transcripts.pairs import Pairs as Pairs
     from cotinterp.transcripts.pairs import operand_pairs as operand_pairs
     from cotinterp.transcripts.pairs import written_total_pairs as written_total_pairs
+    from cotinterp.transcripts.pair_families import exchanged_pairs as exchanged_pairs
+    from cotinterp.transcripts.pair_families import pair_families as pair_families
+    from cotinterp.transcripts.pair_families import prompt_operand_pairs as prompt_operand_pairs
+    from cotinterp.transcripts.pair_families import unrelated_pairs as unrelated_pairs
     from cotinterp.transcripts.parsing import parse_response as parse_response
 
     # Who learns it, and how
@@ -47,6 +51,12 @@ if TYPE_CHECKING:
     from cotinterp.training.checkpoints import list_runs as list_runs
     from cotinterp.training.checkpoints import load_run as load_run
 
+    # Models whose mechanism is known
+    from cotinterp.models.handmade import lookup as lookup
+    from cotinterp.models.handmade import parallel as parallel
+    from cotinterp.models.handmade import reader as reader
+    from cotinterp.models.handmade import recomputer as recomputer
+
     # What it does
     from cotinterp.behavior import accuracy_by_k as accuracy_by_k
     from cotinterp.behavior import classify as classify
@@ -54,8 +64,13 @@ if TYPE_CHECKING:
     from cotinterp.behavior import evaluate_run as evaluate_run
     from cotinterp.behavior import substitute_totals as substitute_totals
     from cotinterp.behavior import verified_greedy as verified_greedy
+    from cotinterp.behavior.edits import trace_edits as trace_edits
+    from cotinterp.behavior.generalization import generalization as generalization
+    from cotinterp.behavior.invariance import permutation_invariance as permutation_invariance
+    from cotinterp.behavior.size_curve import SizeCurve as SizeCurve
+    from cotinterp.behavior.size_curve import size_specs as size_specs
 
-    # How it does it
+    # How it does it: reading and writing activations
     from cotinterp.mechanism.sites import Site as Site
     from cotinterp.mechanism.sites import head_sites as head_sites
     from cotinterp.mechanism.sites import residual_sites as residual_sites
@@ -63,21 +78,55 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.interventions import Edit as Edit
     from cotinterp.mechanism.interventions import run_with as run_with
     from cotinterp.mechanism.contrast import Contrast as Contrast
-    from cotinterp.mechanism.patching import patch_sweep as patch_sweep
-    from cotinterp.mechanism.probing import probe_totals as probe_totals
-    from cotinterp.mechanism.probe_fit import fit_probes as fit_probes
-    from cotinterp.mechanism.attribution import logit_attribution as logit_attribution
-    from cotinterp.mechanism.attention import attention_by_role as attention_by_role
-    from cotinterp.mechanism.read_scores import iteration_scores as iteration_scores
-    from cotinterp.mechanism.heads import head_table as head_table
+    from cotinterp.mechanism.model_check import check_model as check_model
+
+    # How it does it: patching
+    from cotinterp.mechanism.patching.sweep import patch_sweep as patch_sweep
+    from cotinterp.mechanism.patching.directions import patch_both_ways as patch_both_ways
+    from cotinterp.mechanism.patching.run_predictions import run_predictions as run_predictions
+    from cotinterp.mechanism.patching.run_predictions import source as source
+    from cotinterp.mechanism.patching.paths import Path as Path
+    from cotinterp.mechanism.patching.paths import head_paths as head_paths
+    from cotinterp.mechanism.patching.path_patching import path_sweep as path_sweep
+    from cotinterp.mechanism.patching.attribution_patching import attribution_patch as attribution_patch
+
+    # How it does it: probing
+    from cotinterp.mechanism.probing.totals import probe_totals as probe_totals
+    from cotinterp.mechanism.probing.fit import fit_probes as fit_probes
+    from cotinterp.mechanism.probing.linear_probe import LinearProbe as LinearProbe
+    from cotinterp.mechanism.probing.linear_probe import fit_probe as fit_probe
+    from cotinterp.mechanism.probing.coordinates import coordinates as coordinates
+    from cotinterp.mechanism.probing.sample_size import sample_size_curve as sample_size_curve
+    from cotinterp.mechanism.probing.subspaces import Subspace as Subspace
+    from cotinterp.mechanism.probing.subspaces import interchange as interchange
+    from cotinterp.mechanism.probing.use import probe_use as probe_use
+    from cotinterp.mechanism.probing.transfer import transfer_matrix as transfer_matrix
+    from cotinterp.mechanism.probing.transfer import transfer_totals as transfer_totals
+
+    # How it does it: heads
+    from cotinterp.mechanism.heads.attribution import logit_attribution as logit_attribution
+    from cotinterp.mechanism.heads.attention import attention_by_role as attention_by_role
+    from cotinterp.mechanism.heads.read_scores import iteration_scores as iteration_scores
+    from cotinterp.mechanism.heads.table import analyze_heads as analyze_heads
+    from cotinterp.mechanism.heads.table import head_table as head_table
+    from cotinterp.mechanism.heads.ablation_methods import compare_ablations as compare_ablations
+    from cotinterp.mechanism.heads.knock_outs import knock_out_reads as knock_out_reads
+    from cotinterp.mechanism.heads.knock_outs import knock_out_sources as knock_out_sources
+    from cotinterp.mechanism.heads.backups import backup_heads as backup_heads
 
     # What people see
     from cotinterp.results import Result as Result
     from cotinterp.results import bootstrap as bootstrap
+    from cotinterp.results import holm as holm
+    from cotinterp.results import max_statistic as max_statistic
     from cotinterp.results import wilson as wilson
     from cotinterp.report.reproduce import reproduce as reproduce
     from cotinterp.report.page import rebuild_report as rebuild_report
     from cotinterp.report.page import write_report as write_report
+
+    # Whether to believe it
+    from cotinterp.calibration.calibrate import calibrate as calibrate
+    from cotinterp.calibration.false_positives import false_positives as false_positives
 
 _NAMES = {
     "cotinterp.tasks": "FoldTask Steps Task check_task get_task register task_names",
@@ -88,27 +137,50 @@ _NAMES = {
     "cotinterp.transcripts.render": "Transcript render",
     "cotinterp.transcripts.batch": "Batch collate",
     "cotinterp.transcripts.pairs": "Pairs operand_pairs written_total_pairs",
+    "cotinterp.transcripts.pair_families": "exchanged_pairs pair_families prompt_operand_pairs unrelated_pairs",
     "cotinterp.transcripts.parsing": "parse_response",
     "cotinterp.models.spec": "ModelSpec",
     "cotinterp.models.build": "build_model",
     "cotinterp.training.spec": "OptimizerSpec RunSpec",
     "cotinterp.training.loop": "train",
     "cotinterp.training.checkpoints": "Run list_runs load_run",
+    "cotinterp.models.handmade": "lookup parallel reader recomputer",
     "cotinterp.behavior": "accuracy_by_k classify error_taxonomy evaluate_run substitute_totals verified_greedy",
+    "cotinterp.behavior.edits": "trace_edits",
+    "cotinterp.behavior.generalization": "generalization",
+    "cotinterp.behavior.invariance": "permutation_invariance",
+    "cotinterp.behavior.size_curve": "SizeCurve size_specs",
     "cotinterp.mechanism.sites": "Site head_sites residual_sites",
     "cotinterp.mechanism.activations": "activations",
     "cotinterp.mechanism.interventions": "Edit run_with",
     "cotinterp.mechanism.contrast": "Contrast",
-    "cotinterp.mechanism.patching": "patch_sweep",
-    "cotinterp.mechanism.probing": "probe_totals",
-    "cotinterp.mechanism.probe_fit": "fit_probes",
-    "cotinterp.mechanism.attribution": "logit_attribution",
-    "cotinterp.mechanism.attention": "attention_by_role",
-    "cotinterp.mechanism.read_scores": "iteration_scores",
-    "cotinterp.mechanism.heads": "head_table",
-    "cotinterp.results": "Result bootstrap wilson",
+    "cotinterp.mechanism.model_check": "check_model",
+    "cotinterp.mechanism.patching.sweep": "patch_sweep",
+    "cotinterp.mechanism.patching.directions": "patch_both_ways",
+    "cotinterp.mechanism.patching.run_predictions": "run_predictions source",
+    "cotinterp.mechanism.patching.paths": "Path head_paths",
+    "cotinterp.mechanism.patching.path_patching": "path_sweep",
+    "cotinterp.mechanism.patching.attribution_patching": "attribution_patch",
+    "cotinterp.mechanism.probing.totals": "probe_totals",
+    "cotinterp.mechanism.probing.fit": "fit_probes",
+    "cotinterp.mechanism.probing.linear_probe": "LinearProbe fit_probe",
+    "cotinterp.mechanism.probing.coordinates": "coordinates",
+    "cotinterp.mechanism.probing.sample_size": "sample_size_curve",
+    "cotinterp.mechanism.probing.subspaces": "Subspace interchange",
+    "cotinterp.mechanism.probing.use": "probe_use",
+    "cotinterp.mechanism.probing.transfer": "transfer_matrix transfer_totals",
+    "cotinterp.mechanism.heads.attribution": "logit_attribution",
+    "cotinterp.mechanism.heads.attention": "attention_by_role",
+    "cotinterp.mechanism.heads.read_scores": "iteration_scores",
+    "cotinterp.mechanism.heads.table": "analyze_heads head_table",
+    "cotinterp.mechanism.heads.ablation_methods": "compare_ablations",
+    "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
+    "cotinterp.mechanism.heads.backups": "backup_heads",
+    "cotinterp.results": "Result bootstrap holm max_statistic wilson",
     "cotinterp.report.reproduce": "reproduce",
     "cotinterp.report.page": "rebuild_report write_report",
+    "cotinterp.calibration.calibrate": "calibrate",
+    "cotinterp.calibration.false_positives": "false_positives",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -116,7 +116,7 @@ def evaluate_command(on: On, store: bool = False) -> None:
 
 @app.command(name="edit")
 def edit_command(on: On) -> None:
-    """Replace a written total by a wrong one and see whether the model follows it."""
+    """Edit the written trace in nine ways and see whether the answer follows the trace or the prompt."""
     _study("edit", on)
 
 
@@ -136,6 +136,33 @@ def patch_command(on: On) -> None:
 def attribute_command(on: On) -> None:
     """What each head adds to the logit difference, what its loss costs, and where it looks."""
     _study("attribute", on)
+
+
+@app.command(name="calibrate")
+def calibrate_command(
+    out: Path = Path("out/calibrate"),
+    quick: bool = False,
+    mutations: bool = False,
+    untrained: int = 0,
+    peers: bool = False,
+    jobs: int = 2,
+) -> None:
+    """Ask every instrument about models whose mechanism is known; ends with status 1 where an answer is wrong.
+
+    Args:
+        out: Tables and figures go here.
+        quick: Fewer examples.
+        mutations: Also plant a bug for every control, which must notice it.
+        untrained: Also scan that many untrained models: the share in which anything is flagged, against the level.
+        peers: Also compare with TransformerLens's own patching and interchange, on several architectures.
+        jobs: Processes for the untrained models, one thread each.
+    """
+    from cotinterp.calibration.session import calibration_session
+
+    if not calibration_session(
+        out=out, quick=quick, mutations=mutations, untrained=untrained, peers=peers, jobs=jobs, say=print
+    ):
+        raise SystemExit(1)
 
 
 @app.command(name="report")

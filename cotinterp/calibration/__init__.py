@@ -1,0 +1,8 @@
+"""Do the instruments answer right? Asked on models whose mechanism is known, with nothing there, and with bugs planted.
+
+- `ground_truth`: the models, each with what is known of it.
+- `questions`, and by instrument: one question, the declared truth for each model, how the answer is read off.
+- `calibrate`: every question on every model that it applies to; a table of right and wrong.
+- `false_positives`: how often a scan finds something in untrained models.
+- `mutations`: bugs planted in the library, and the control that must notice each.
+"""

@@ -1,0 +1,128 @@
+"""Every question on every model that it applies to: what the bench answers, and whether it is so."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from cotinterp.calibration.catalog import QUESTIONS
+from cotinterp.calibration.ground_truth import GroundTruth, ground_truths
+from cotinterp.calibration.questions import Answer, Ask, Question
+from cotinterp.results.plots import heatmap
+from cotinterp.results.result import Result
+
+COLUMNS = ("instrument", "model", "question", "truth", "answer", "right", "before", "evidence")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer.
+
+    Attributes:
+        truth: What is so, declared beforehand.
+        answer: What the instrument says.
+        before: What the instruments of the first version said, `not asked` where they had no such question.
+        evidence: The numbers that the answer rests on.
+    """
+
+    instrument: str
+    model: str
+    question: str
+    truth: str
+    answer: str
+    before: str
+    evidence: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the truth."""
+        return self.answer == self.truth
+
+
+@dataclass(frozen=True)
+class CalibrationResult(Result):
+    """Right and wrong answers of the bench about models whose mechanism is known.
+
+    All rows right does not show that an answer about a trained model is right: a mechanism may be of a kind that no
+    model here has. A wrong row shows that an instrument cannot be trusted with its question.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def wrong(self) -> tuple[Row, ...]:
+        """The rows that are not right."""
+        return tuple(row for row in self.rows if not row.right)
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each question and model: instrument, model, question, truth, answer, right, before, evidence."""
+        table = [[getattr(row, name) for name in COLUMNS] for row in self.rows]
+        return pd.DataFrame(table, columns=list(COLUMNS))
+
+    def figure(self) -> go.Figure:
+        """Questions by models: 1 right, 0 wrong, gray where a question does not apply."""
+        table = self.frame().assign(right=lambda rows: rows["right"].astype(float))
+        grid = table.set_index(["question", "model"])[["right", "truth", "answer"]]
+        every = pd.MultiIndex.from_product(
+            [table["question"].unique(), table["model"].unique()], names=grid.index.names
+        )
+        cells = grid.reindex(every).reset_index()
+        for axis in ("question", "model"):
+            cells[axis] = pd.Categorical(cells[axis], categories=table[axis].unique(), ordered=True)
+        return heatmap(
+            cells,
+            x="model",
+            y="question",
+            value="right",
+            bounds=(0.0, 1.0),
+            title="Calibration: what the bench says about models whose mechanism is known",
+            x_title="model",
+            y_title="question",
+            value_title="1 right, 0 wrong",
+            hover=["truth", "answer"],
+        )
+
+
+def calibrate(
+    questions: Sequence[Question] = QUESTIONS,
+    models: Sequence[GroundTruth] | None = None,
+    *,
+    quick: bool = False,
+    progress: Callable[[Row], None] | None = None,
+) -> CalibrationResult:
+    """Ask every question of every model that has a declared truth for it.
+
+    An instrument that refuses to answer (ValueError, ArithmeticError, RuntimeError) has given no answer, which is wrong
+    unless it is the truth; its message is the evidence.
+
+    Args:
+        questions: By default all.
+        models: By default all ground truths.
+        quick: Fewer examples; the truths are the same.
+        progress: Called with each row as it is found.
+    """
+    rows = []
+    for row in _rows(questions, ground_truths() if models is None else models, quick):
+        rows.append(row)
+        if progress is not None:
+            progress(row)
+    return CalibrationResult(tuple(rows))
+
+
+def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[Row]:
+    for question in questions:
+        for model in models:
+            truth = question.truth(model)
+            if truth is None:
+                continue
+            found = _asked(question.ask, model, quick)
+            before = _asked(question.before, model, quick).answer if question.before else "not asked"
+            yield Row(question.instrument, model.name, question.text, truth, found.answer, before, found.evidence)
+
+
+def _asked(ask: Ask, model: GroundTruth, quick: bool) -> Answer:
+    try:
+        return ask(model, quick)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        return Answer("no answer", f"{type(error).__name__}: {error}".splitlines()[0])

@@ -1,0 +1,18 @@
+"""Bugs planted in the library, one at a time, and the control that must notice each.
+
+A control that cannot fail controls nothing. For every control there is the mistake that it stands guard against, made
+on purpose: without it the check passes, with it the check must fail. Most of these mistakes are silent otherwise:
+numbers come out, and they look like numbers.
+"""
+
+from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
+from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS
+from cotinterp.calibration.mutations.patching import PATCHING_MUTATIONS
+from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
+from cotinterp.calibration.mutations.trial import Mutation as Mutation
+from cotinterp.calibration.mutations.trial import Trial as Trial
+from cotinterp.calibration.mutations.trial import trials_table as trials_table
+from cotinterp.calibration.mutations.trial import try_mutation as try_mutation
+
+MUTATIONS = (*PROBING_MUTATIONS, *INTERVENTION_MUTATIONS, *PATCHING_MUTATIONS, *BEHAVIOR_MUTATIONS)
+"""All of them, by instrument."""

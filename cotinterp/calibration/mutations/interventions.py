@@ -1,0 +1,159 @@
+"""Mistakes of reading and writing activations: parts forgotten, the wrong axis, edits that do nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cotinterp.calibration.mutations.subjects import (
+    instead,
+    random_model,
+    reading_model,
+    total_contrast,
+    transcripts,
+)
+from cotinterp.calibration.mutations.trial import Mutation, require
+from cotinterp.mechanism import interventions, sites
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.heads import attribution, decomposition
+from cotinterp.mechanism.interventions import Edit, ablate_zero, run_with
+from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.sites import Site
+from cotinterp.models.build import Bridge
+
+
+def check_attribution_sum() -> None:
+    """The parts of the residual stream sum to the logit difference that the model itself gives."""
+    attribution.logit_attribution(random_model(), total_contrast(8))
+
+
+def without_attention_bias(right: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """The decomposition of a stream with b_O forgotten."""
+
+    def parts(*args: object, **options: object) -> Iterator[Any]:
+        return (part for part in right(*args, **options) if part[0].kind != "attention_bias")
+
+    return parts
+
+
+def check_head_axis() -> None:
+    """The outputs of the heads, each read through its site and written out by its own W_O, add up to attn_out."""
+    model = random_model()
+    # As many positions as heads: only then is the wrong axis silent.
+    tokens = transcripts(8).tokens[:, : model.cfg.n_heads]
+    heads = [Site("z", 1, head) for head in range(model.cfg.n_heads)]
+    found = activations(model, tokens, [*heads, Site("attn_out", 1)])
+    written = torch.stack([found[site] @ model.W_O[1, head].detach() for head, site in enumerate(heads)]).sum(0)
+    missed = float((written + model.b_O[1].detach() - found[Site("attn_out", 1)]).abs().max())
+    require(missed < 1e-4, f"the heads' outputs miss attn_out by {missed:.2g}")
+
+
+def check_edit_fires() -> None:
+    """An edit reaches the forward pass."""
+    run_with(random_model(), transcripts(4).tokens, [ablate_zero(Site("mlp_out", 1))])
+
+
+def check_edit_changes() -> None:
+    """An edit changes what is there."""
+    run_with(random_model(), transcripts(4).tokens, [ablate_zero(Site("mlp_out", 1))])
+
+
+def untouched(self: Site, activation: Tensor, value: Tensor, positions: Tensor | None = None) -> Tensor:
+    """A write whose result is thrown away."""
+    return activation
+
+
+def check_sweep_acts() -> None:
+    """Of all that is patched, something changes what the model says."""
+    patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",))
+
+
+def deaf(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that fires and whose value is not taken over, as TransformerLens does at attn_scores."""
+
+    def fire(self: Any, activation: Tensor, **options: Any) -> Tensor:
+        right(self, activation, **options)
+        return activation
+
+    return fire
+
+
+def check_renormalized() -> None:
+    """After a knock-out every query still pays one unit of attention."""
+    model, tokens = random_model(), transcripts(4).tokens
+    keys = torch.zeros(tokens.shape, dtype=torch.bool)
+    keys[:, 1] = True
+    seen: list[Tensor] = []
+
+    def spy(pattern: Tensor) -> Tensor:
+        seen.append(pattern.clone())
+        return pattern
+
+    site = Site("pattern", 0)
+    run_with(model, tokens, [interventions.knock_out(site, keys), Edit(site, spy, expect_change=False)])
+    mass = seen[0].sum(-1)[:, :, 2:]
+    require(bool((mass - 1).abs().max() < 1e-5), f"some query pays {float(mass.min()):.2f} of attention, not 1")
+
+
+def zeroed_only(site: Site, keys: Tensor, queries: Tensor | None = None) -> Edit:
+    """A knock-out that takes attention away and gives it to nobody."""
+    return Edit(site, lambda pattern: pattern.masked_fill(keys[:, None, None], 0.0), queries)
+
+
+def check_train_mode() -> None:
+    """A model in train mode is refused: its runs may differ although nothing was edited."""
+    model = random_model()
+    model.train()
+    try:
+        run_with(model, transcripts(4).tokens, [])
+    except ValueError:
+        return
+    require(False, "a model in train mode was run")
+
+
+INTERVENTION_MUTATIONS = (
+    Mutation(
+        "b_O dropped from the decomposition",
+        "attributions must sum to the model's own logit difference",
+        instead(attribution, "parts_in", without_attention_bias(decomposition.parts_in)),
+        check_attribution_sum,
+    ),
+    Mutation(
+        "wrong head axis of z (1 instead of -2)",
+        "the heads' outputs must add up to attn_out",
+        instead(sites, "HEAD_AXIS", {**sites.HEAD_AXIS, "z": 1}),
+        check_head_axis,
+    ),
+    Mutation(
+        "hook that does not fire",
+        "an edit must fire",
+        instead(Bridge, "hooks", lambda self, **hooks: nullcontext()),
+        check_edit_fires,
+    ),
+    Mutation(
+        "hook that fires and changes nothing",
+        "an edit must change a value",
+        instead(Site, "write", untouched),
+        check_edit_changes,
+    ),
+    Mutation(
+        "hook that fires and whose value is thrown away (as at attn_scores)",
+        "a sweep in which nothing changes is refused",
+        instead(interventions._Firing, "__call__", deaf(interventions._Firing.__call__)),
+        check_sweep_acts,
+    ),
+    Mutation(
+        "knock-out without renormalization",
+        "every query pays one unit of attention",
+        instead(interventions, "knock_out", zeroed_only),
+        check_renormalized,
+    ),
+    Mutation(
+        "model left in train mode",
+        "instruments refuse it",
+        instead(interventions, "require_eval", lambda model: None),
+        check_train_mode,
+    ),
+)

@@ -1,0 +1,230 @@
+"""Questions about where a value is carried: the head, the place, the path."""
+
+import numpy as np
+import pandas as pd
+
+from cotinterp.calibration.ground_truth import GroundTruth
+from cotinterp.calibration.questions import Answer, Question
+from cotinterp.mechanism.activations import at_positions
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attribution import logit_attribution
+from cotinterp.mechanism.interventions import run_with
+from cotinterp.mechanism.patching.attribution_agreement import ALL_SITES
+from cotinterp.mechanism.patching.attribution_patching import attribution_patch
+from cotinterp.mechanism.patching.path_patching import path_sweep
+from cotinterp.mechanism.patching.paths import Path
+from cotinterp.mechanism.patching.result import PatchingResult
+from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.sites import Site
+from cotinterp.transcripts.pair_families import pair_families
+from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
+from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.regimes import get_regime
+from cotinterp.transcripts.roles import Role
+
+NOTABLE = 0.5
+"""A cell counts as the carrier where it closes half of the gap and more."""
+
+
+def contrast_of(family: str, model: GroundTruth, quick: bool) -> Contrast:
+    """Total 2 under one of the four families of pairs."""
+    problems = model.heldout(24 if quick else 60)
+    made = pair_families(model.task, problems, model.regime, step=2, rng=np.random.default_rng(0))
+    return Contrast.from_pairs(made[family])
+
+
+def any_contrast(model: GroundTruth, quick: bool) -> Contrast:
+    """Pairs in which everything that depends on an operand changes: every model that is right has a gap."""
+    if get_regime(model.regime).writes_totals:
+        return contrast_of("both", model, quick)
+    rng = np.random.default_rng(0)
+    pairs = operand_pairs(model.task, model.trained(24 if quick else 60), model.regime, index=1, rng=rng)
+    return Contrast.from_pairs(pairs)
+
+
+def identities(model: GroundTruth, quick: bool) -> Answer:
+    """Whether a self-patch is exactly 0, a full patch exactly 1, and attributions sum to the logit difference."""
+    contrast = any_contrast(model, quick)
+    baselines = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False).baselines()
+    zero, one = (float(baselines[name].effect[0]) for name in ("self", "full"))
+    parts = logit_attribution(model.model, contrast)
+    missed = float((parts.values.sum(0) - parts.logit_difference).abs().max())
+    holds = zero == 0 and one == 1 and missed < 1e-3
+    return Answer("yes" if holds else "no", f"self {zero:g}, full {one:g}, attributions miss by {missed:.1g}")
+
+
+def heads_that_carry(family: str, model: GroundTruth, quick: bool) -> Answer:
+    """The heads whose z, patched at some place, closes half of the gap, among cells that the scan flags."""
+    try:
+        result = patch_sweep(model.model, contrast_of(family, model, quick), kinds=(), heads=True, require_gap=False)
+    except ValueError as error:
+        return Answer("nothing changes", str(error).split(":")[0])
+    return _carriers(result)
+
+
+def written_total_heads(model: GroundTruth, quick: bool) -> Answer:
+    """Which heads carry a changed written total to the next one."""
+    return heads_that_carry("written_total", model, quick)
+
+
+def largest_cell(model: GroundTruth, quick: bool) -> Answer:
+    """What sweeps of the first version say: the head of the largest effect, on pairs normalized by their own gap."""
+    rng, readout = np.random.default_rng(0), (Role.TOTAL, 2)
+    problems = model.heldout(24 if quick else 60)
+    pairs = written_total_pairs(model.task, problems, model.regime, step=1, rng=rng, readout=readout)
+    result = patch_sweep(model.model, Contrast.from_pairs(pairs), kinds=(), heads=True)
+    effects = result.effects().effect
+    best = int(np.abs(effects).argmax())
+    named = result.cells[best].site.block if abs(effects[best]) >= NOTABLE else "none"
+    return Answer(named, f"largest effect {effects[best]:.2f}")
+
+
+def prompt_operand_heads(model: GroundTruth, quick: bool) -> Answer:
+    """Which heads carry a changed operand of the prompt to a total, under a fixed trace."""
+    return heads_that_carry("prompt_operand", model, quick)
+
+
+def places_read(model: GroundTruth, quick: bool) -> Answer:
+    """From which place the total is fetched: places before the readout where the first residual stream carries it."""
+    contrast = any_contrast(model, quick)
+    result = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False)
+    scan = result.scan()
+    first = scan[(scan["layer"] == 0) & scan["flagged"] & (scan["effect"] >= NOTABLE)]
+    names = [f"{role} {step}" if step >= 0 else role for role, step in zip(first["role"], first["step"], strict=True)]
+    return Answer(", ".join(names) or "none", _largest(scan[scan["layer"] == 0]))
+
+
+def path_of_the_total(model: GroundTruth, quick: bool) -> Answer:
+    """How what the total head writes reaches the logits: straight, or through the MLP of its layer."""
+    contrast = contrast_of("written_total", model, quick)
+    site = Site.parse(f"{model.heads['total']}.z")
+    direct, through = Path(site, "logits"), Path(site, Site("mlp_out", site.layer))
+    result = path_sweep(model.model, contrast, (direct, through, Path(site, "any")), through_mlps=False)
+    straight, by_mlp = result.of(direct), result.of(through)
+    said = "MLP" if by_mlp >= NOTABLE > straight else "straight" if straight >= NOTABLE > by_mlp else "both or neither"
+    return Answer(said, f"logits {straight:.2f}, MLP {by_mlp:.2f}")
+
+
+def other_prompt_end(model: GroundTruth) -> Contrast:
+    """The end of the prompt moved back by two places, so that the reader wants another total at the first step.
+
+    Operands 1 and 2 are equal: which of the two is read does not show, which total is read does.
+    """
+    problems = solve(model.task, np.array([[a, b, b, c] for a, b, c in ((5, 3, 1), (1, 2, 0), (4, 1, 1), (2, 5, 3))]))
+    batch = model.batch(problems)
+    end, at = int(batch.where(Role.PROMPT_END)[0]), batch.where(Role.TRACE_START)
+    corrupted = batch.tokens.clone()
+    corrupted[:, [end - 2, end]] = batch.tokens[:, [end, end - 2]]
+    runs = (batch.tokens, corrupted)
+    answer, foil = (at_positions(run_with(model.model, tokens, []), at).argmax(dim=-1) for tokens in runs)
+    return Contrast.by_position(*runs, at, answer, foil)
+
+
+def input_acted_on(model: GroundTruth, _: bool) -> Answer:
+    """Through which of its inputs the prompt-end head turns the total head: q, k or v."""
+    sender, receiver = (Site.parse(f"{model.heads[name]}.z") for name in ("prompt end", "total"))
+    paths = {kind: Path(sender, Site(kind, receiver.layer, receiver.head)) for kind in ("q", "k", "v")}
+    result = path_sweep(model.model, other_prompt_end(model), tuple(paths.values()))
+    found = {kind: result.of(path) for kind, path in paths.items()}
+    said = ", ".join(kind for kind, effect in found.items() if effect >= NOTABLE)
+    return Answer(said or "none", ", ".join(f"{kind} {effect:.2f}" for kind, effect in found.items()))
+
+
+def gradient_at_saturation(model: GroundTruth, _: bool) -> Answer:
+    """Whether the agreement beside the scores shows that they miss what turns a head of saturated attention."""
+    contrast = other_prompt_end(model)
+    true = patch_sweep(model.model, contrast, kinds=("q",))
+    compared = attribution_patch(model.model, contrast, kinds=("q",)).agreement(true).frame().iloc[0]
+    return Answer("yes" if compared["max_difference"] >= NOTABLE else "no", f"off by {compared['max_difference']:.2f}")
+
+
+def gradient_finds_the_head(model: GroundTruth, quick: bool) -> Answer:
+    """Whether the cell that attribution patching ranks first is the one that true patching ranks first."""
+    contrast = contrast_of("written_total", model, quick)
+    true = patch_sweep(model.model, contrast, kinds=(), heads=True)
+    estimate = attribution_patch(model.model, contrast, kinds=(), heads=True)
+    agreement = estimate.agreement(true).frame()
+    overall = agreement[agreement["sites"] == ALL_SITES].iloc[0]
+    by_patch = true.cells[int(np.abs(true.effects().effect).argmax())]
+    by_gradient = estimate.cells[int(np.abs(estimate.effects().effect).argmax())]
+    first, said = by_patch.site.block, by_gradient.site.block
+    said = said if by_gradient == by_patch else f"{said}, not {first}"
+    return Answer(said, f"Spearman {overall['spearman']:.2f}")
+
+
+def _carriers(result: PatchingResult) -> Answer:
+    scan = result.scan()
+    found = scan[scan["flagged"] & (scan["effect"] >= NOTABLE)]
+    heads = sorted({Site.parse(label).block for label in found["site"]})
+    return Answer(", ".join(heads) or "none", _largest(scan))
+
+
+def _largest(scan: pd.DataFrame) -> str:
+    if not scan["effect"].notna().any():
+        return f"no gap; told apart in {float(scan['told_apart'].iloc[0]):.0%} of the pairs"
+    top = scan.iloc[int(np.nanargmax(scan["effect"].abs()))]
+    return f"largest effect {top['effect']:.2f} at {top['site']}, {top['role']} {top['step']}"
+
+
+def _carries_total(model: GroundTruth) -> str | None:
+    """The reader's total head; in a recomputer, and where nothing was learned, nothing carries a written total."""
+    if model.kind == "reader":
+        return model.heads["total"]
+    return "none" if get_regime(model.regime).writes_totals else None
+
+
+def _carries_operand(model: GroundTruth) -> str | None:
+    """The recomputer's head of operand 0; a reader does not look at the prompt of steps that are over."""
+    if model.kind == "recomputer":
+        return model.heads["operand 0"]
+    return "none" if model.kind == "reader" else None
+
+
+def _place(model: GroundTruth) -> str | None:
+    if model.kind == "reader":
+        return "total 1" if model.regime == "totals" else "previous_total 2"
+    return {"recomputer": "operand 0", "parallel": "operand 1"}.get(model.kind)
+
+
+def _right(model: GroundTruth) -> str | None:
+    """Models that answer at all have a gap to normalize by."""
+    return None if model.kind == "untrained" else "yes"
+
+
+def _turned(model: GroundTruth) -> str | None:
+    """Where to look is a matter of the query. In `cot` the same construction puts the step elsewhere."""
+    return "q" if model.name == "reader (totals)" else None
+
+
+def _saturated(model: GroundTruth) -> str | None:
+    return "yes" if model.name == "reader (totals)" else None
+
+
+def _total_head(model: GroundTruth) -> str | None:
+    return model.heads["total"] if model.kind == "reader" else None
+
+
+PATCHING_QUESTIONS = (
+    Question(
+        "identities", "self-patch 0, full patch 1, attributions sum to the logits?", _right, identities, identities
+    ),
+    Question(
+        "patching", "which heads carry a written total to the next?", _carries_total, written_total_heads, largest_cell
+    ),
+    Question("patching", "which heads carry a prompt operand to a total?", _carries_operand, prompt_operand_heads),
+    Question("patching", "from which place is it fetched?", _place, places_read),
+    Question(
+        "path patching",
+        "does the total head write the answer itself, or through the MLP?",
+        lambda model: "MLP" if model.kind == "reader" else None,
+        path_of_the_total,
+    ),
+    Question("path patching", "through which input is the total head turned?", _turned, input_acted_on),
+    Question("attribution patching", "which head do gradients rank first?", _total_head, gradient_finds_the_head),
+    Question(
+        "attribution patching",
+        "does its agreement show that gradients miss a saturated query?",
+        _saturated,
+        gradient_at_saturation,
+    ),
+)

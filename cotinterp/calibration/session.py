@@ -1,0 +1,88 @@
+"""What the command `cotinterp calibrate` does: run, write tables and figures, say what came out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from cotinterp.calibration.calibrate import CalibrationResult, Row, calibrate
+from cotinterp.calibration.false_positives import false_positives
+from cotinterp.calibration.mutations import MUTATIONS, trials_table, try_mutation
+from cotinterp.calibration.peers import peer_table
+from cotinterp.results import output_folder, write_atomic
+
+Say = Callable[[str], None]
+
+PEER_TOLERANCE = 1e-3
+"""In logits, of changes of about 1: the two libraries stack their batches differently, and rounding follows."""
+
+
+def calibration_session(
+    *, out: Path, quick: bool, mutations: bool, untrained: int, peers: bool, jobs: int, say: Say
+) -> bool:
+    """Whether every answer is right, every planted bug was caught, and nothing was flagged beyond the level."""
+    good = [_questions(out, quick, say)]
+    if mutations:
+        good.append(_mutations(out, say))
+    if untrained:
+        good.append(_untrained(out, untrained, jobs, say))
+    if peers:
+        good.append(_peers(out, say))
+    say(f"tables and figures: {out}")
+    return all(good)
+
+
+def _questions(out: Path, quick: bool, say: Say) -> bool:
+    def told(row: Row) -> None:
+        mark = "right" if row.right else "WRONG"
+        said = row.answer if row.right else f"{row.answer} (truth: {row.truth})"
+        say(f"{mark}  {row.instrument:28}  {row.model:24}  {row.question} {said}  [{row.evidence}]")
+
+    result = calibrate(quick=quick, progress=told)
+    result.save(out, "calibration")
+    say(f"{len(result.rows) - len(result.wrong)} of {len(result.rows)} answers are right")
+    say(_before(result))
+    return not result.wrong
+
+
+def _before(result: CalibrationResult) -> str:
+    """Which rows the instruments of the first version got wrong, or could not be asked."""
+    asked = [row for row in result.rows if row.before != "not asked"]
+    wrong = [f"{row.instrument}, {row.model}: {row.before}" for row in asked if row.before != row.truth]
+    return (
+        f"the first version's instruments: {len(asked) - len(wrong)} right, {len(wrong)} wrong, "
+        f"{len(result.rows) - len(asked)} not asked. Wrong: {'; '.join(wrong) or 'none'}"
+    )
+
+
+def _mutations(out: Path, say: Say) -> bool:
+    trials = [try_mutation(mutation) for mutation in MUTATIONS]
+    for trial in trials:
+        said = "caught" if trial.proven else "NOT CAUGHT" if trial.sound else "NOT SOUND"
+        say(f"{said}  {trial.bug}  |  {trial.control}  |  {trial.noticed}")
+    _write(out, "mutations", trials_table(trials))
+    say(f"{sum(trial.proven for trial in trials)} of {len(trials)} planted bugs are caught")
+    return all(trial.proven for trial in trials)
+
+
+def _untrained(out: Path, n: int, jobs: int, say: Say) -> bool:
+    result = false_positives(n, jobs=jobs)
+    result.save(out, "false_positives")
+    _write(out, "false_positives_by_model", result.examples())
+    table = result.frame()
+    say(table.to_string(index=False, float_format="{:.3f}".format))
+    reported = table[table["correction"] == "as reported"]
+    return bool((reported["ci_low"] <= result.level).all())
+
+
+def _peers(out: Path, say: Say) -> bool:
+    table = peer_table()
+    _write(out, "peer_agreement", table)
+    say(table.to_string(index=False, float_format="{:.2g}".format))
+    worst = table.iloc[int(table["largest_difference"].argmax())]
+    say(f"largest difference from TransformerLens: {worst['largest_difference']:.2g} logits, {worst['check']}")
+    return bool(worst["largest_difference"] < PEER_TOLERANCE)
+
+
+def _write(out: Path, name: str, table: pd.DataFrame) -> None:
+    write_atomic(output_folder(out / "tables") / f"{name}.csv", table.to_csv(index=False))
