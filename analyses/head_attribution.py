@@ -3,7 +3,7 @@
 Three numbers a head, because each alone misleads: direct logit attribution (Elhage et al. 2021) is the direct path and
 no cause; resample ablation is a cause that other heads may compensate; attention says where a head looks, not what it
 does with it. An iteration head (Cabannes et al. 2024, arXiv 2406.02128) looks at the previous total and at the next
-operand and is needed. Labels follow the rules of `cotinterp.mechanism.head_labels`.
+operand and is needed. Labels follow the rules of `cotinterp.mechanism.heads.labels`.
 
     python -m analyses.head_attribution [--quick]
 """
@@ -14,8 +14,8 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.mechanism.head_labels import READER_LABELS, rule_text
-from cotinterp.mechanism.heads import HeadResult, head_table
+from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
+from cotinterp.mechanism.heads.table import HeadResult, head_table
 from cotinterp.report.studies import head_pairs
 
 

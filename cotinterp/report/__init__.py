@@ -6,6 +6,8 @@ from cotinterp.report.attention import attention_view as attention_view
 from cotinterp.report.attention import read_attention_views as read_attention_views
 from cotinterp.report.attention import save_attention_views as save_attention_views
 from cotinterp.report.budget import serial_budget as serial_budget
+from cotinterp.report.edit_kinds import EditKinds as EditKinds
+from cotinterp.report.edit_kinds import edit_kinds_figure as edit_kinds_figure
 from cotinterp.report.edits import trace_edits_figure as trace_edits_figure
 from cotinterp.report.errors import errors_figure as errors_figure
 from cotinterp.report.findings import Finding as Finding

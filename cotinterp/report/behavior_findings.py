@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.report.edits import CHANCE, CONTROL, edit_words
+from cotinterp.report.edits import CHANCE, CONTROL, PANELS, SUBSTITUTE, substitutions
 from cotinterp.report.errors import CORRECT
 from cotinterp.report.runs import RunKey, runs_of, tasks_of
 
@@ -121,19 +121,21 @@ def edit_findings(frame: pd.DataFrame) -> list[str]:
     does not say which belong together. The intervals by step do know, so the first and the last step stand beside.
     """
     sentences = []
-    for key, run in runs_of(frame):
+    for key, run in runs_of(substitutions(frame)):
+        rows = run[run["edit"] == SUBSTITUTE]
+        if rows.empty:
+            continue
         by_chance, control = _pooled(run[run["edit"] == CHANCE]), _pooled(run[run["edit"] == CONTROL])
-        for edit, rows in run[~run["edit"].isin([CHANCE, CONTROL])].groupby("edit", sort=False):
-            rates, n = _pooled(rows), int(rows.groupby("step")["n"].first().sum())
-            beside = {"by chance": by_chance, "with the true total written again": control}
-            words = [f"{percent(rate['follows'])} {name}" for name, rate in beside.items() if "follows" in rate]
-            beside_words = f" ({', '.join(words)})" if words else ""
-            sentences.append(
-                f"{key.words}: with {edit_words(str(edit))}, {percent(rates.get('follows', 0.0))} of {n} answers, "
-                f"pooled over steps, followed it{beside_words}; "
-                f"{percent(rates.get('ignores', 0.0))} were the original answer, "
-                f"{percent(rates.get('other', 0.0))} neither. {_ends(rows)}"
-            )
+        rates, n = _pooled(rows), int(rows.groupby("step")["n"].first().sum())
+        beside = {"by chance": by_chance, "with the true total written again": control}
+        words = [f"{percent(rate['follows'])} {name}" for name, rate in beside.items() if "follows" in rate]
+        beside_words = f" ({', '.join(words)})" if words else ""
+        sentences.append(
+            f"{key.words}: with {PANELS[SUBSTITUTE]}, {percent(rates.get('follows', 0.0))} of {n} answers, "
+            f"pooled over steps, followed it{beside_words}; "
+            f"{percent(rates.get('ignores', 0.0))} were the original answer, "
+            f"{percent(rates.get('other', 0.0))} neither. {_ends(rows)}"
+        )
     return sentences
 
 

@@ -9,7 +9,8 @@ from cotinterp.report.runs import only, runs_of
 
 OUTCOMES = {"follows": (BLUE, ""), "ignores": (ORANGE, "/"), "other": (GRAY, ".")}
 CONTROL, CHANCE = "none", "shuffled_target"
-EDIT_WORDS = {"substitute_total": "a wrong total written", CONTROL: "control, the true total written again"}
+SUBSTITUTE = "substitute_total"
+PANELS = {SUBSTITUTE: "a wrong total written", CONTROL: "control, the true total written again"}
 PANEL_HEIGHT = 300
 BELOW = 64
 
@@ -20,21 +21,25 @@ def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
     `follows`: the answer is what the task computes from the edited total; `ignores`: the original answer. One panel a
     trained model and kind of edit, with 95% intervals. Dotted lines are chance: the rows `shuffled_target`, each output
     judged by another problem's answers. Following shows that the answer depends on what was written; edited traces are
-    off the training distribution of models that saw perfect traces only.
-    Raises ValueError where the table holds more than one task.
+    off the training distribution of models that saw perfect traces only. Drawn are the rows of replaced totals and
+    their control; `edit_kinds_figure` draws every kind of edit.
+    Raises ValueError where the table holds more than one task, or no replaced total.
     """
     only(frame, "task")
     panels = [
-        (key.regime, key.seed, str(edit), rows, run[run["edit"] == CHANCE])
-        for key, run in runs_of(frame)
-        for edit, rows in run[run["edit"] != CHANCE].groupby("edit", sort=False)
+        (key.regime, key.seed, edit, rows, run[run["edit"] == CHANCE])
+        for key, run in runs_of(substitutions(frame))
+        for edit in PANELS
+        if len(rows := run[run["edit"] == edit])
     ]
+    if not panels:
+        raise ValueError(f"no {SUBSTITUTE} in the table, only {list(frame['edit'].unique())}: see edit_kinds_figure")
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
     figure = make_subplots(
         rows=n_rows,
         cols=n_columns,
-        subplot_titles=[f"<b>{regime}</b>, seed {seed}: {edit_words(edit)}" for regime, seed, edit, *_ in panels],
+        subplot_titles=[f"<b>{regime}</b>, seed {seed}: {PANELS[edit]}" for regime, seed, edit, *_ in panels],
         shared_yaxes=True,
         horizontal_spacing=0.05,
         vertical_spacing=0.3 / n_rows,
@@ -56,9 +61,10 @@ def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
     )
 
 
-def edit_words(edit: str) -> str:
-    """A kind of edit in words; its name where the report has none."""
-    return EDIT_WORDS.get(edit, edit.replace("_", " "))
+def substitutions(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of edits that are of one replaced total: the edit, its chance, and its control by step."""
+    of_step = (frame["edit"] == CONTROL) & (frame["step"] > 0)
+    return frame[frame["edit"].isin([SUBSTITUTE, CHANCE]) | of_step]
 
 
 def _bars(rows: pd.DataFrame, outcome: str, legend: bool) -> go.Bar:

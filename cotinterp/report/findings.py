@@ -12,12 +12,16 @@ import pandas as pd
 
 from cotinterp.report.accuracy import mostly_wrong
 from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings
+from cotinterp.report.edit_kind_findings import edit_kind_findings
+from cotinterp.report.families import family_findings
 from cotinterp.report.mechanism_findings import Weak, head_findings, patching_findings, probe_findings
 
 BEHAVIOR: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
     "accuracy": accuracy_findings,
     "errors": error_findings,
     "trace_edits": edit_findings,
+    "trace_edit_kinds": edit_kind_findings,
+    "pair_families": family_findings,
 }
 MECHANISM: Mapping[str, Callable[[pd.DataFrame, Weak], list[str]]] = {
     "probes": probe_findings,

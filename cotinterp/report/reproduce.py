@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cotinterp.mechanism.head_labels import HEAD_LABELS
+from cotinterp.mechanism.heads.labels import HEAD_LABELS
 from cotinterp.report.budget import serial_budget
 from cotinterp.report.inputs import ReportInputs
 from cotinterp.report.manifest import collect_manifest

@@ -9,7 +9,7 @@ import pandas as pd
 INTEGERS = frozenset({"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers"})
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
-    | {"direction", "metric", "label", "rule", "dest", "src"}
+    | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
 )
 
 
@@ -38,6 +38,11 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema("errors", "cotinterp evaluate RUN", "task regime seed k category count share"),
         _schema("trace_edits", "cotinterp edit RUN", "task regime seed edit step outcome n rate ci_low ci_high"),
         _schema(
+            "trace_edit_kinds",
+            "cotinterp edit RUN",
+            "task regime seed edit closed outcome n rate ci_low ci_high by_chance",
+        ),
+        _schema(
             "probes",
             "cotinterp probe RUN",
             "task regime seed model layer site role step target n_train n_test accuracy control_accuracy "
@@ -47,6 +52,17 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "patching",
             "cotinterp patch RUN",
             "task regime seed pair direction site layer head role step metric effect ci_low ci_high n",
+        ),
+        _schema(
+            "patching_scan",
+            "cotinterp patch RUN",
+            "task regime seed pair direction site layer head role step metric family effect ci_low ci_high "
+            "p_adjusted flagged n dropped told_apart",
+        ),
+        _schema(
+            "pair_families",
+            "cotinterp patch RUN",
+            "task regime seed family readout prediction count n share ci_low ci_high source",
         ),
         _schema(
             "heads",

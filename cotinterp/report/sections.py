@@ -8,8 +8,10 @@ from markupsafe import Markup
 
 from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
 from cotinterp.report.attention import attention_view
-from cotinterp.report.edits import trace_edits_figure
+from cotinterp.report.edit_kinds import edit_kinds_figure
+from cotinterp.report.edits import SUBSTITUTE, trace_edits_figure
 from cotinterp.report.errors import errors_figure
+from cotinterp.report.families import families_figure
 from cotinterp.report.heads import heads_table_html
 from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
 from cotinterp.report.inputs import ReportInputs
@@ -37,6 +39,10 @@ class Section:
     note: Markup = Markup()
 
 
+BESIDE = {"patching": ("patching_scan",)}
+"""Tables without a section of their own, by the section that offers them."""
+
+
 def sections(inputs: ReportInputs) -> tuple[Section, ...]:
     """Every section in the order of the report; one whose table is missing says which command makes it."""
     fillers: dict[str, Callable[[ReportInputs, Section], Section]] = {
@@ -44,7 +50,9 @@ def sections(inputs: ReportInputs) -> tuple[Section, ...]:
         "budget": _budget,
         "errors": _errors,
         "trace_edits": _trace_edits,
+        "trace_edit_kinds": _trace_edit_kinds,
         "probes": _probes,
+        "pair_families": _pair_families,
         "patching": _patching,
         "heads": _heads,
     }
@@ -57,7 +65,8 @@ def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs
     schema = SCHEMAS[name]
     if name not in inputs.tables or inputs.tables[name].empty:
         return replace(section, note=_missing(schema.path, schema.command))
-    return replace(fill(inputs, section), downloads=(schema.path,))
+    beside = [SCHEMAS[table].path for table in BESIDE.get(name, ()) if table in inputs.tables]
+    return replace(fill(inputs, section), downloads=(schema.path, *beside))
 
 
 def _missing(path: str, command: str) -> Markup:
@@ -116,12 +125,25 @@ def _errors(inputs: ReportInputs, section: Section) -> Section:
 
 def _trace_edits(inputs: ReportInputs, section: Section) -> Section:
     caption = "{task}: after a written total was replaced"
-    figures = _per_task(inputs.tables["trace_edits"], "trace-edits", caption, trace_edits_figure)
+    frame = inputs.tables["trace_edits"]
+    edited = frame[frame["task"].isin(frame.loc[frame["edit"] == SUBSTITUTE, "task"])]
+    return replace(section, figures=tuple(_per_task(edited, "trace-edits", caption, trace_edits_figure)))
+
+
+def _trace_edit_kinds(inputs: ReportInputs, section: Section) -> Section:
+    caption = "{task}: every kind of edit, all steps; pale bars below: the same answers judged by another problem's"
+    figures = _per_task(inputs.tables["trace_edit_kinds"], "trace-edit-kinds", caption, edit_kinds_figure)
     return replace(section, figures=tuple(figures))
 
 
 def _probes(inputs: ReportInputs, section: Section) -> Section:
     return replace(section, figures=tuple(probe_figures(inputs.tables["probes"], symbols=inputs.symbols)))
+
+
+def _pair_families(inputs: ReportInputs, section: Section) -> Section:
+    caption = "{task}: what is written after one change, by what was changed"
+    figures = _per_task(inputs.tables["pair_families"], "pair-families", caption, families_figure)
+    return replace(section, figures=tuple(figures))
 
 
 def _patching(inputs: ReportInputs, section: Section) -> Section:

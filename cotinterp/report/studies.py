@@ -13,22 +13,28 @@ import numpy as np
 import pandas as pd
 
 from cotinterp.behavior.accuracy import AccuracyResult
-from cotinterp.behavior.edits import substitute_totals
+from cotinterp.behavior.edit_kinds import all_edits
+from cotinterp.behavior.edits import trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.behavior.evaluation import evaluate_run, store_evaluation
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.attention import attention_by_role
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads import head_table
-from cotinterp.mechanism.patching import DIRECTIONS, patch_sweep
-from cotinterp.mechanism.probing import probe_totals
+from cotinterp.mechanism.heads.attention import attention_by_role
+from cotinterp.mechanism.heads.table import head_table
+from cotinterp.mechanism.patching.families import family_predictions
+from cotinterp.mechanism.patching.result import PatchingResult
+from cotinterp.mechanism.patching.scan_result import PatchingScan
+from cotinterp.mechanism.patching.sweep import DIRECTIONS, patch_sweep
+from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import residual_sites
 from cotinterp.models.build import build_model
 from cotinterp.report.attention import AttentionView
+from cotinterp.report.edit_kinds import EditKinds
 from cotinterp.report.runs import RunKey
 from cotinterp.results import Result
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.batch import Batch, collate
+from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import Pairs, operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.regimes import get_regime
@@ -41,6 +47,9 @@ STUDIES: tuple[StudyName, ...] = get_args(StudyName)
 Results = dict[str, dict[str, Result]]
 """For each table that a study fills, the results that make it up, by a name for their figures."""
 
+FAMILIES_K = 4
+"""Fewest operands of `standard_families`: one before the total that is read, its own, and one after it."""
+
 UNTRAINED_SEED = 1_000_003
 """Added to a run's seed for its untrained control: the same initialization scheme, other weights."""
 
@@ -52,8 +61,8 @@ class Budget:
     Attributes:
         k: Operands of the problems that the mechanism is studied on, as near to it as the run's range allows.
         evaluated: Most problems of each k and side of the split for accuracy and errors.
-        edited: Problems of each k whose trace is edited.
-        edits_per_step: Wrong totals for each problem and step.
+        edited: Problems of each k whose trace is edited, in every way that there is.
+        edits_per_step: Wrong totals for each problem and step; every other kind of edit is made once for each.
         probed: Problems for the probes, a quarter of them for the test.
         patched: Minimal pairs for each patching sweep.
         headed: Minimal pairs for the head table.
@@ -139,6 +148,14 @@ def standard_pairs(run: Run, n: int, *, k: int) -> dict[str, Pairs]:
     return pairs
 
 
+def standard_families(run: Run, n: int, *, k: int) -> dict[str, Pairs] | None:
+    """Total 2 under the four families of pairs; None where a regime writes no totals, or problems are too short."""
+    if not get_regime(run.spec.regime).writes_totals or k < FAMILIES_K:
+        return None
+    problems = heldout_problems(run, n, k=k)
+    return pair_families(run.task, problems, run.spec.regime, step=2, rng=np.random.default_rng(0))
+
+
 def head_pairs(run: Run, n: int, *, k: int) -> Pairs:
     """The pairs of the head table: the last step's total where totals are written, else the answer.
 
@@ -181,16 +198,16 @@ def _edit(run: Run, budget: Budget) -> Results:
             problems += heldout_problems(run, budget.edited, k=k)
         except EmptySplitError:
             continue
-    result = substitute_totals(
+    result = trace_edits(
         run.model,
         run.task,
         run.spec.regime,
         problems,
+        edits=all_edits(values_per_step=budget.edits_per_step),
         rng=np.random.default_rng(0),
-        values_per_step=budget.edits_per_step,
         seed=run.spec.seed,
     )
-    return {"trace_edits": {"trace_edits": result}}
+    return {"trace_edits": {"trace_edits": result}, "trace_edit_kinds": {"trace_edit_kinds": EditKinds(result)}}
 
 
 def _probe(run: Run, budget: Budget) -> Results:
@@ -209,14 +226,20 @@ def _probe(run: Run, budget: Budget) -> Results:
 
 
 def _patch(run: Run, budget: Budget) -> Results:
-    results: dict[str, Result] = {}
+    sweeps: dict[str, PatchingResult] = {}
     for name, pairs in standard_pairs(run, budget.patched, k=budget.length(run)).items():
         contrast = Contrast.from_pairs(pairs)
         for direction in DIRECTIONS:
-            results[f"patching-{name}-{direction}"] = patch_sweep(
+            sweeps[f"{name}-{direction}"] = patch_sweep(
                 run.model, contrast, heads=True, direction=direction, require_gap=False, labels=run.labels
             )
-    return {"patching": results}
+    results: Results = {
+        "patching": {f"patching-{name}": sweep for name, sweep in sweeps.items()},
+        "patching_scan": {f"patching-scan-{name}": PatchingScan(sweep) for name, sweep in sweeps.items()},
+    }
+    if (families := standard_families(run, budget.headed, k=budget.length(run))) is not None:
+        results["pair_families"] = {"pair_families": family_predictions(run.model, families, labels=run.labels)}
+    return results
 
 
 def _attribute(run: Run, budget: Budget) -> Results:

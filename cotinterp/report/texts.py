@@ -90,6 +90,31 @@ TEXTS: dict[str, SectionText] = {
             "(2023, arXiv 2307.13702)."
         ),
     },
+    "trace_edit_kinds": {
+        "title": "Every kind of trace edit",
+        "question": "Shown another trace than its own, does the model answer from what is written, or from the prompt?",
+        "reading": (
+            "Nine ways of showing a trace that does not belong under its prompt, each with all its steps in one bar. "
+            "Follows: the answer is what the trace that is shown leads to. Ignores: it is the right answer to the "
+            "prompt that is shown. Other: neither; where the trace is closed, the part is set apart in which the "
+            "model goes on with the trace after its closing brace and answers nothing. Three groups, by what is left "
+            "to be written. Cut: the model writes the rest of the trace from the edited total on. Closed: nothing but "
+            "the answer is left, so following asks no more than whether it copies the last total that is shown (of a "
+            "trace closed before its first step, the first operand). Nothing to follow: filler symbols stand where "
+            "totals or whole steps were. The thin pale bar below each is chance: the same answers judged by those of "
+            "another problem edited alike. In the controls the true trace stands, so following should come out as the "
+            "model's accuracy. Hover for intervals over problems."
+        ),
+        "limits": (
+            "All of these are texts that a model trained on perfect traces never saw. Filler symbols are the extreme: "
+            "they stand in no training transcript, so a wrong answer after them does not show that the model needed "
+            "the totals. Early closing, another order and a step taken out move tokens to other places; a model that "
+            "finds its way by position then breaks down or goes on with the trace, which says nothing of what it "
+            "reads. A model that copies the last total follows every closed edit, whether or not it used the totals "
+            "before it. Chance is that of the answers at hand: where none can be judged it is 0. After Lanham et al. "
+            "(2023, arXiv 2307.13702)."
+        ),
+    },
     "probes": {
         "title": "Linear probes for the running totals",
         "question": (
@@ -112,6 +137,23 @@ TEXTS: dict[str, SectionText] = {
             "2019, arXiv 1909.03368; Belinkov 2022, arXiv 2102.12452)."
         ),
     },
+    "pair_families": {
+        "title": "Trace or prompt?",
+        "question": "Where does a written total come from: the total before it as written, or the prompt again?",
+        "reading": (
+            "One question under four changes of the same problems, with nothing patched. Prompt operand: an operand of "
+            "the prompt is another, the trace stays as it was; a model that computes from the prompt follows, one that "
+            "reads the trace does not. Written total: the total before is another, the prompt stays; the other way "
+            "round. Both: the operand and all that follows from it; whoever is right follows. Unrelated: a later "
+            "operand, which the total cannot depend on; nobody follows. A source is named where a change is followed, "
+            "or not followed, in at least four of five problems, and the last two come out as they must."
+        ),
+        "limits": (
+            "Two of the four show a model a trace that does not belong to its prompt, which it never saw in training. "
+            "The answer is about this total of problems of one length, and says what the total depends on, not where "
+            "in the model."
+        ),
+    },
     "patching": {
         "title": "Activation patching",
         "question": "Which activations, at which place, carry what the answer depends on?",
@@ -131,9 +173,9 @@ TEXTS: dict[str, SectionText] = {
             "All pairs are read where the readout's first symbol is predicted: for sums of two digits the tens, which "
             "says nothing of how the units are made. Denoising shows what is enough and noising what is needed, and on "
             "serial chains and redundant circuits the two differ. A cell says that information there matters for this "
-            "contrast, not that it is computed there. Intervals are for one cell each and are not corrected for the "
-            "number of cells scanned (Zhang and Nanda 2023, arXiv 2309.16042; Heimersheim and Nanda 2024, arXiv "
-            "2404.15255)."
+            "contrast, not that it is computed there. Intervals are for one cell each; corrected for the number of "
+            "cells they stand in patching_scan.csv, with a p-value for each cell (Zhang and Nanda 2023, arXiv "
+            "2309.16042; Heimersheim and Nanda 2024, arXiv 2404.15255)."
         ),
     },
     "heads": {

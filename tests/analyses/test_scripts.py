@@ -11,7 +11,18 @@ SCRIPTS = sorted(path.stem for path in (REPOSITORY / "analyses").glob("*.py") if
 
 
 def test_the_scripts_are_those_of_the_readme():
-    assert SCRIPTS == ["accuracy_by_k", "errors", "head_attribution", "patching", "running_total_probes", "trace_edits"]
+    assert SCRIPTS == [
+        "accuracy_by_k",
+        "errors",
+        "head_attribution",
+        "knock_outs",
+        "memorization",
+        "patching",
+        "path_patching",
+        "probe_use",
+        "running_total_probes",
+        "trace_edits",
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -99,6 +99,35 @@ def _trace_edits(rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _trace_edit_kinds(rng: np.random.Generator) -> pd.DataFrame:
+    """Two kinds that are cut, two that are closed, one with nothing to follow, and the control in both forms."""
+    kinds = {
+        ("substitute_total", False): (0.9, 0.06, 0.0),
+        ("none", False): (0.98, 0.0, 0.0),
+        ("none", True): (0.99, 0.0, 0.0),
+        ("swap_prefix", False): (0.8, 0.1, 0.0),
+        ("truncate", True): (0.5, 0.1, 0.3),
+        ("swap", True): (0.95, 0.02, 0.0),
+        ("fill_totals", True): (0.0, 0.2, 0.6),
+    }
+    rows = []
+    for run in (run for run in _runs() if run["regime"] == "cot"):
+        for (edit, closed), (follows, ignores, resumed) in kinds.items():
+            *counts, rest = rng.multinomial(500, (follows, ignores, resumed, 1 - follows - ignores - resumed))
+            shares = {"follows": counts[0], "ignores": counts[1], "other": counts[2] + rest}
+            undefined = {"none": "ignores", "fill_totals": "follows"}.get(edit)
+            shares |= {"resumed": counts[2]} if closed else {}
+            for outcome, count in shares.items():
+                if outcome != undefined:
+                    low, high = wilson(int(count), 500)
+                    measured = {"n": 500, "rate": count / 500, "ci_low": low, "ci_high": high}
+                    rest_of_chance = 0.95 if edit == "fill_totals" else 0.85
+                    chance = {"follows": 0.1, "ignores": 0.05, "other": rest_of_chance, "resumed": None}[outcome]
+                    by_chance = {"by_chance": None if edit == "none" else chance}
+                    rows.append(run | {"edit": edit, "closed": closed, "outcome": outcome} | measured | by_chance)
+    return pd.DataFrame(rows).astype({"by_chance": float})
+
+
 def _probes(rng: np.random.Generator) -> pd.DataFrame:
     sites = [(-1, "input"), *((layer, "resid_pre") for layer in range(LAYERS)), (LAYERS - 1, "resid_post")]
     rows = []
@@ -205,6 +234,28 @@ def _manifest() -> Manifest:
     )
 
 
+def _pair_families() -> pd.DataFrame:
+    """What a reader of the trace shows, with a few slips."""
+    counts = {"prompt_operand": (97, 2, 1), "written_total": (4, 95, 1), "both": (1, 99, 0), "unrelated": (98, 0, 2)}
+    rows = []
+    for run in (run for run in _runs() if run["regime"] == "cot"):
+        for family, cells in counts.items():
+            for prediction, count in zip(("answer", "foil", "other"), cells, strict=True):
+                low, high = wilson(count, 100)
+                measured = {"count": count, "n": 100, "share": count / 100, "ci_low": low, "ci_high": high}
+                place = {"family": family, "readout": "total 2", "prediction": prediction}
+                rows.append(run | place | measured | {"source": "trace"})
+    return pd.DataFrame(rows)
+
+
+def _patching_scan() -> pd.DataFrame:
+    cell = {"pair": "operand 1 -> answer 3", "direction": "denoise", "site": "L0H1.z", "layer": 0, "head": 1}
+    place = {"role": "operand", "step": 1, "metric": "logit_diff", "family": "scan"}
+    found = {"effect": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_adjusted": 0.001, "flagged": True}
+    counts = {"n": 40, "dropped": 0, "told_apart": 0.9}
+    return pd.DataFrame([run | cell | place | found | counts for run in _runs()])
+
+
 def _attention_by_role() -> pd.DataFrame:
     cell = {"layer": 0, "head": 1, "dest": "equals", "src": "total", "attention": 0.4, "ci_low": 0.3, "ci_high": 0.5}
     return pd.DataFrame([run | cell | {"chance": 0.1, "n": 20} for run in _runs()])
@@ -218,8 +269,11 @@ def inputs() -> ReportInputs:
         "accuracy": _accuracy(rng),
         "errors": _errors(rng),
         "trace_edits": _trace_edits(rng),
+        "trace_edit_kinds": _trace_edit_kinds(np.random.default_rng(1)),
         "probes": _probes(rng),
+        "pair_families": _pair_families(),
         "patching": _patching(rng),
+        "patching_scan": _patching_scan(),
         "heads": _heads(rng),
         "budget": _budget(),
         "attention_by_role": _attention_by_role(),

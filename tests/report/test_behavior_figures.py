@@ -55,6 +55,16 @@ def test_chance_is_the_shuffled_rows_and_not_a_panel_of_its_own(inputs: ReportIn
     assert any("control" in title for title in titles)
 
 
+def test_the_figure_by_step_is_of_replaced_totals_alone(inputs: ReportInputs) -> None:
+    frame = inputs.tables["trace_edits"].query("task == 's3'")
+    whole = frame.query("edit == 'none' and step == 1").assign(step=-1, rate=0.0)
+    swapped = frame.query("edit == 'substitute_total'").assign(edit="swap")
+    chance = frame.query("edit == 'shuffled_target'").assign(edit="shuffled_target:swap", rate=1.0)
+    assert trace_edits_figure(pd.concat([frame, whole, swapped, chance])) == trace_edits_figure(frame)
+    with pytest.raises(ValueError, match=r"no substitute_total in the table, only \['swap'\]"):
+        trace_edits_figure(swapped)
+
+
 def test_two_tasks_in_one_figure_are_refused(inputs: ReportInputs) -> None:
     for figure, table in ((errors_figure, "errors"), (trace_edits_figure, "trace_edits")):
         with pytest.raises(ValueError, match="one task"):

@@ -256,7 +256,7 @@ def test_heads_are_counted_by_label_and_the_largest_ablation_may_be_negative() -
 
 def test_no_sentence_without_its_table(inputs: ReportInputs) -> None:
     assert {finding.table for finding in findings(inputs.tables)} == {
-        "accuracy", "errors", "trace_edits", "probes", "patching", "heads"
+        "accuracy", "errors", "trace_edits", "trace_edit_kinds", "pair_families", "probes", "patching", "heads"
     }  # fmt: skip
     assert findings({}) == ()
     only_heads = findings({"heads": inputs.tables["heads"]})

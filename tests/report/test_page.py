@@ -85,7 +85,9 @@ def test_sections_stand_in_order_and_the_contents_lead_to_each(page: str) -> Non
         "budget",
         "errors",
         "trace_edits",
+        "trace_edit_kinds",
         "probes",
+        "pair_families",
         "patching",
         "heads",
         "attention",
@@ -119,7 +121,7 @@ def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: Re
         name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "task" in frame else frame
         for name, frame in inputs.tables.items()
     }
-    for name in set(SCHEMAS) - {"label_rules", "attention_by_role"}:
+    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"}:
         tables = {other: frame for other, frame in small.items() if other != name}
         page = build_report(ReportInputs(tables, inputs.attention[:1], inputs.manifest))
         assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page

@@ -3,8 +3,13 @@
 import dataclasses
 import inspect
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from cotinterp.behavior.edit_kinds import ALL_EDITS
+from cotinterp.behavior.edits import substitute_totals
+from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.studies import (
     FULL,
@@ -13,6 +18,7 @@ from cotinterp.report.studies import (
     applicable,
     attention_example,
     head_pairs,
+    heldout_problems,
     standard_pairs,
     study,
 )
@@ -78,14 +84,33 @@ def test_every_study_fills_its_tables(cot, name):
     tables = study(name, cot, QUICK)
     expected = {
         "evaluate": {"accuracy", "errors"},
-        "edit": {"trace_edits"},
-        "patch": {"patching"},
+        "edit": {"trace_edits", "trace_edit_kinds"},
+        "patch": {"patching", "patching_scan", "pair_families"},
         "attribute": {"heads", "attention_by_role"},
     }
     assert set(tables) == expected[name]
     for results in tables.values():
         for result in results.values():
             assert list(result.frame().columns[:3]) == ["task", "regime", "seed"]
+
+
+def test_traces_are_edited_in_every_way_and_replaced_totals_are_those_of_before(cot):
+    tables = study("edit", cot, dataclasses.replace(QUICK, edited=3, edits_per_step=2))
+    frame = tables["trace_edits"]["trace_edits"].frame()
+    kinds = [kind.name for kind in ALL_EDITS]
+    assert {edit for edit in frame["edit"] if not edit.startswith(SHUFFLED)} == {*kinds, NONE}
+    problems = [problem for k in (2, 3, 4) for problem in heldout_problems(cot, 3, k=k)]
+    alone = substitute_totals(
+        cot.model, cot.task, "cot", problems, rng=np.random.default_rng(0), values_per_step=2
+    ).frame()
+    edits = alone["edit"].unique()
+    assert set(edits) == {SUBSTITUTE, NONE, SHUFFLED}
+    before = frame[frame["edit"].isin(edits) & (frame["step"] > 0)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(before, alone)
+    pooled = tables["trace_edit_kinds"]["trace_edit_kinds"].frame()
+    assert set(pooled["edit"]) == {*kinds, NONE}
+    sizes = pooled.drop_duplicates(["edit", "closed"]).groupby("edit")["n"].sum()
+    assert sizes.to_dict() == frame.drop_duplicates(["edit", "step"]).groupby("edit")["n"].sum()[sizes.index].to_dict()
 
 
 def test_patching_has_its_baselines_in_every_sweep(cot):

@@ -1,0 +1,82 @@
+"""Does the model use what a linear probe for a running total reads?
+
+Probes are fitted on training problems; what they read is then exchanged between the two runs of minimal pairs of
+held-out problems, at the place where it was read, against random subspaces that move every example as far. Pairs and
+places are declared here: where totals are written, the last but one of them is changed, and the probes read it and the
+next total at the equals sign of the last step; in `direct` a prompt operand is changed, and the probes read the total
+there, and the answer at the end of the prompt. The rule is that of `cotinterp.mechanism.probing.use_result.UseRule`.
+
+    python -m analyses.probe_use [--quick]
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from analyses.desk import publish, reference_runs
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast, place_label
+from cotinterp.mechanism.probing.linear_probe import fit_probe
+from cotinterp.mechanism.probing.place import as_place
+from cotinterp.mechanism.probing.totals import running_total
+from cotinterp.mechanism.probing.use import probe_use
+from cotinterp.mechanism.probing.use_result import ProbeUse
+from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp.report.studies import standard_pairs, transcripts_of
+from cotinterp.training.checkpoints import Run
+from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.roles import Role
+
+K = 4
+
+
+def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/probe_use")) -> list[str]:
+    """Measure, publish, and return the answer in words."""
+    results = {f"{run.task.name}-{run.spec.regime}": used(run, quick=quick) for run in reference_runs(root)}
+    return publish(
+        out,
+        tables={f"probe_use-{name}": result.frame() for name, result in results.items()},
+        figures={f"probe_use-{name}": result.figure() for name, result in results.items()},
+        answer=[line for name, result in results.items() for line in answer(name, result)],
+    )
+
+
+def places(regime: str) -> tuple[str, list[tuple[Role, int, int]]]:
+    """Name of the pairs, and role, step and target of what is probed in them."""
+    if regime == "direct":
+        return f"operand-{K // 2}", [(Role.OPERAND, K // 2, K // 2), (Role.PROMPT_END, -1, K - 1)]
+    return f"total-{K - 2}-next", [(Role.EQUALS, K - 1, target) for target in (K - 2, K - 1)]
+
+
+def used(run: Run, *, quick: bool) -> ProbeUse:
+    """Every probe of one run at every site, as one scan."""
+    n_train, n_pairs, n_random = (200, 8, 19) if quick else (1200, 48, 40)
+    pairs, probed = places(run.spec.regime)
+    contrast = Contrast.from_pairs(standard_pairs(run, n_pairs, k=K)[pairs])
+    train = transcripts_of(run, sample_problems(run.task, K, n_train, split="train", rng=np.random.default_rng(0)))
+    sites = (*residual_sites(run.model)[1:], Site("resid_post", int(run.model.cfg.n_layers) - 1))
+    positions = torch.stack([train.where(role, step, part=-1) for role, step, _ in probed], dim=1)
+    read = activations(run.model, train.tokens, sites, positions=positions, batch_size=256)
+    results = []
+    for column, (role, step, target) in enumerate(probed):
+        for site in sites[1:2] if quick else sites:
+            at, name = as_place(site, role=role, step=step), f"s_{target}"
+            probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)
+            place, removal = place_label(role, step), None if quick else "resample"
+            result = probe_use(
+                run.model, contrast, probe, site, place, n_random=n_random, removal=removal, labels=run.labels
+            )
+            results.append(result)
+    return ProbeUse.joined(results)
+
+
+def answer(name: str, result: ProbeUse) -> list[str]:
+    """One line a cell: what was probed where, the verdict, and the numbers behind it."""
+    told = zip(result.cells, result.answers, strict=True)
+    return [f"{name}, {cell.name} (rank {cell.rank}): {verdict}; {reason}" for cell, (verdict, reason) in told]
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
