@@ -46,6 +46,7 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.training.loop.train", note)
     monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
     monkeypatch.setattr("cotinterp.report.rebuild_report", note)
+    monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
     monkeypatch.setattr(cli, "_study", note)
 
     def parse(words):

@@ -1,15 +1,23 @@
-"""The tables of vocabulary.md against the library: tokens, sites, columns, categories."""
+"""The tables of vocabulary.md against the library: tasks, tokens, sites, edits, columns, categories."""
+
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 
 from cotinterp.behavior.diagnosis import Category
-from cotinterp.behavior.outcomes import Outcome
-from cotinterp.mechanism.patching import DIRECTIONS
+from cotinterp.behavior.edit_kinds import ALL_EDITS, get_edit
+from cotinterp.behavior.edited_trace import WHOLE, Reason
+from cotinterp.behavior.outcomes import NONE, SHUFFLED, Outcome
+from cotinterp.mechanism.heads.knock_out_result import KnockOut, KnockOutResult
+from cotinterp.mechanism.patching.result import SCAN_COLUMNS
+from cotinterp.mechanism.patching.sweep import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
 from cotinterp.report.schema import SCHEMAS
-from cotinterp.tasks import get_task
+from cotinterp.tasks import get_task, task_names
 from cotinterp.tasks.task import STRUCTURE
+from cotinterp.transcripts.pairs import Family
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import regime_names
 from cotinterp.transcripts.render import Transcript, render
@@ -89,3 +97,33 @@ def test_values_of_columns():
     assert [row["category"] for row in table("tables/errors.csv", "category")] == [str(one) for one in Category]
     assert [row["outcome"] for row in table("Outcomes of an edited trace", "outcome")] == [str(one) for one in Outcome]
     assert tuple(row["direction"] for row in table("Denoise and noise", "direction")) == DIRECTIONS
+
+
+def test_tasks_and_how_many_states_each_has():
+    written = {row["task"]: int(row["states"]) for row in table("Problems", "task")}
+    assert written == {name: get_task(name).n_states for name in task_names() if name in written}
+    assert set(written) >= {"digit-sum", "parity", "s3", "random-labels"}
+
+
+def test_edits_which_are_closed_and_which_are_of_the_whole_trace():
+    written = table("Outcomes of an edited trace", "edit")
+    assert {row["edit"] for row in written} == {*(kind.name for kind in ALL_EDITS), NONE, SHUFFLED}
+    for row in (row for row in written if row["edit"] not in (NONE, SHUFFLED)):
+        kind = get_edit(row["edit"])
+        assert row["closed"] == ("yes" if kind.closed else "no"), kind.name
+        assert (row["step"] == "-1") == (tuple(kind.steps(4)) == (WHOLE,)), kind.name
+
+
+def test_reasons_for_leaving_an_edit_out():
+    assert [row["reason"] for row in table("Outcomes of an edited trace", "reason")] == [str(one) for one in Reason]
+
+
+def test_families_of_pairs():
+    assert [row["family"] for row in table("Minimal pairs and readouts", "family")] == list(get_args(Family))
+
+
+def test_columns_of_knock_outs_and_of_the_scan_of_a_sweep():
+    cell = KnockOut("previous_total", "", "readout", None, None, "pattern", 0.5)
+    frame = KnockOutResult((cell,), torch.ones(1, 6), torch.ones(6)).frame()
+    assert [row["column"] for row in table("Knock-outs", "column")] == list(frame.columns)
+    assert tuple(row["column"] for row in table("Scans", "column")) == SCAN_COLUMNS
