@@ -8,10 +8,10 @@ import torch
 
 from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.evaluation import evaluate_run, evaluation_problems
-from cotinterp.mechanism.attribution import logit_attribution
 from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attribution import logit_attribution
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching import patch_sweep
+from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.report.reference import reference_specs
 from cotinterp.report.studies import standard_pairs
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
