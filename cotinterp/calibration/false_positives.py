@@ -91,7 +91,7 @@ class FalsePositives(Result):
 
     def figure(self) -> go.Figure:
         """Share of untrained models in which anything was flagged, beside the level."""
-        return lines(
+        figure = lines(
             self.frame(),
             x="scan",
             y="share",
@@ -105,6 +105,8 @@ class FalsePositives(Result):
             y_title="share of models with anything flagged",
             hover=["models", "cells"],
         )
+        # Scans are no steps of anything: nothing leads from one to the next.
+        return figure.update_traces(mode="markers")
 
 
 def false_positives(

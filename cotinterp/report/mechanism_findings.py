@@ -16,6 +16,9 @@ from cotinterp.report.probes import is_before, site_label, target_step, target_w
 from cotinterp.report.runs import RunKey, runs_of
 
 COMPONENTS = ("attn_out", "mlp_out")
+CELL = ("layer", "site", "role", "step", "target")
+SELECTIVE = 0.05
+"""Below it a probe is not called selective: a twentieth of the test problems."""
 Weak = Mapping[RunKey, str]
 """Runs that are wrong on most held-out problems, and how often each is right, in words."""
 
@@ -35,10 +38,10 @@ def largest(frame: pd.DataFrame, column: str, *, absolute: bool = False) -> dict
 
 
 def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
-    """For each run and running total the most selective probe before that total is written, beside its baselines.
+    """For each run and running total the probe before it is written that is furthest above an untrained model.
 
-    The rows `input` are a baseline and never the best. A probe counts as above the untrained model where the lower end
-    of its interval is above the untrained model's accuracy at the same site and place.
+    Without an untrained model, the most selective one. The rows `input` are a baseline and never the best. Selectivity
+    stands beside it, and what it means where there is none: the probe reads a random label of the same input as well.
     """
     sentences = []
     for key, run in runs_of(frame):
@@ -52,26 +55,37 @@ def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
 
 
 def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
-    best = largest(learned, "selectivity")
-    if best["selectivity"] <= 0:
-        return f"no probe of {len(learned)} cells is above its control task."
+    cells = learned.assign(untrained=_same_cell(early[early["model"] == "untrained"], learned))
+    compared = bool(cells["untrained"].notna().any())
+    cells["margin"] = cells["accuracy"] - cells["untrained"] if compared else cells["selectivity"]
+    best = largest(cells[cells["margin"].notna()], "margin")
     where = f"{Place(best['role'], int(best['step'])).words}, {site_label(int(best['layer']), best['site'])}"
-    same = early
-    for column in ("role", "step", "target"):
-        same = same[same[column] == best[column]]
-    untrained = same[same["model"].eq("untrained") & same["layer"].eq(best["layer"]) & same["site"].eq(best["site"])]
-    tokens = same[same["site"] == "input"]
-    beside = [f"majority class {percent(best['chance'])}"]
+    tokens = early[early["site"].eq("input") & early["model"].eq("trained")]
+    tokens = tokens[[all(row[name] == best[name] for name in CELL[2:]) for row in tokens.to_dict("records")]]
+    beside = [f"untrained model {percent(best['untrained'])}"] if compared else []
+    if compared and best["ci_low"] <= best["untrained"]:
+        beside[0] += ", not clearly below"
+    beside.append(f"majority class {percent(best['chance'])}")
     if len(tokens):
         beside.append(f"current token and position alone {percent(tokens['accuracy'].iloc[0])}")
-    if len(untrained):
-        level = float(untrained["accuracy"].iloc[0])
-        beside.append(f"untrained model {percent(level)}{'' if best['ci_low'] > level else ', not clearly below'}")
+    beside.append(f"selectivity {best['selectivity']:+.2f}")
+    if best["selectivity"] < SELECTIVE:
+        beside[-1] += (
+            f": a random label of the same input is read as well ({percent(best['control_accuracy'])}), so that it may "
+            "be the input that is there"
+        )
     return (
-        f"most selective at {where}, accuracy {percent(best['accuracy'])} "
-        f"(95% interval {percent(float(best['ci_low']))} to {percent(float(best['ci_high']))}), selectivity "
-        f"{best['selectivity']:+.2f}; {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after looking)."
+        f"{'furthest above an untrained model' if compared else 'most selective'} at {where}, accuracy "
+        f"{percent(best['accuracy'])} (95% interval {percent(float(best['ci_low']))} to "
+        f"{percent(float(best['ci_high']))}); {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after "
+        "looking)."
     )
+
+
+def _same_cell(others: pd.DataFrame, cells: pd.DataFrame) -> list[float]:
+    """Accuracy of the other model at each cell, NaN where it was not probed."""
+    known = {tuple(row[name] for name in CELL): float(row["accuracy"]) for row in others.to_dict("records")}
+    return [known.get(tuple(row[name] for name in CELL), math.nan) for row in cells.to_dict("records")]
 
 
 def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:

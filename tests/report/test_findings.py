@@ -160,13 +160,16 @@ def test_the_best_probe_is_looked_for_only_before_the_total_is_written() -> None
         ]
     )
     (sentence,) = probe_findings(frame)
-    assert "total 1, before it is written: most selective at equals 1, L1.resid_pre, accuracy 80.0%" in sentence
+    assert "total 1, before it is written: furthest above an untrained model at equals 1, L1.resid_pre" in sentence
+    assert "accuracy 80.0%" in sentence
     assert "selectivity +0.70" in sentence
     assert "untrained model 35.0%, not clearly below" in sentence
     (clear,) = probe_findings(frame.assign(ci_low=0.36), {})
-    assert "untrained model 35.0% (" in clear
-    (none,) = probe_findings(frame.assign(selectivity=-0.1))
-    assert "no probe of 2 cells is above its control task" in none
+    assert "untrained model 35.0%;" in clear
+    (alone,) = probe_findings(frame[frame["model"] == "trained"])
+    assert "most selective at equals 1, L1.resid_pre, accuracy 80.0%" in alone
+    (stored,) = probe_findings(frame.assign(selectivity=-0.1, control_accuracy=0.9))
+    assert "selectivity -0.10: a random label of the same input is read as well (90.0%)" in stored
     (guesses,) = probe_findings(frame, {RunKey("s3", "cot", 0): "right on 1 of 9"})
     assert guesses.endswith("This model is right on 1 of 9.")
     assert "current token and position alone 40.0%" in sentence

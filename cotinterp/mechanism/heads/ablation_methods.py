@@ -102,7 +102,7 @@ class AblationResult(Result):
             value="effect",
             midpoint=0.0,
             hover=["ci_low", "ci_high", "p", "n"],
-            value_title="share of logit<br>difference lost",
+            value_title="share of logit difference lost",
             title="What is lost without each head, by what it is replaced by",
         )
 

@@ -126,7 +126,7 @@ class BackupResult(Result):
             hover=["together", "first_alone", "second_alone", "ci_low", "ci_high", "p", "n"],
             x_title="head",
             y_title="head",
-            value_title="joint loss minus<br>single losses",
+            value_title="joint loss minus single losses",
             title="Heads ablated in pairs: what both cost beyond what each costs",
         )
 

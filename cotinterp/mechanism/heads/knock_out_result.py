@@ -115,7 +115,7 @@ class KnockOutResult(Result):
             midpoint=0.0,
             x_title="what can no longer be read",
             y_title="in which heads",
-            value_title="share of logit<br>difference lost",
+            value_title="share of logit difference lost",
             hover=["attention", "ci_low", "ci_high", "p", "n"],
             title="What is lost without each read",
         )
