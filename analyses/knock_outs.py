@@ -69,7 +69,8 @@ def answer(knocked: KnockOutResult, ablated: AblationResult, paired: BackupResul
     moved = table[(table["method"] == "resample") & (table["dest"] == "everywhere")]
     for row in moved[moved["scope"] == "all"].to_dict("records"):
         what = str(row["read"]).replace("_", " ") + (f" ({row['control']})" if row["control"] else "")
-        lines.append(f"    {what}: {row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], p {row['p']:.3f}")
+        p = "p < 0.001" if row["p"] < 0.001 else f"p {row['p']:.3f}"
+        lines.append(f"    {what}: {row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], {p}")
     heads = moved[(moved["head"] >= 0) & (moved["p"] <= 0.05) & (moved["effect"] >= 0.05)]
     for row in heads.nlargest(4, "effect").to_dict("records"):
         lines.append(f"    {row['scope']} alone, {str(row['read']).replace('_', ' ')}: {row['effect']:.2f}")
