@@ -22,7 +22,8 @@ class Row:
     Attributes:
         truth: What is so, declared beforehand.
         answer: What the instrument says.
-        before: What the instruments of the first version said, `not asked` where they had no such question.
+        before: What the rule of the first version makes of it, with the instruments of today; `not asked` where it had
+            no such question.
         evidence: The numbers that the answer rests on.
     """
 
@@ -117,8 +118,14 @@ def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: b
             if truth is None:
                 continue
             found = _asked(question.ask, model, quick)
-            before = _asked(question.before, model, quick).answer if question.before else "not asked"
+            before = _before(question, model, quick, found)
             yield Row(question.instrument, model.name, question.text, truth, found.answer, before, found.evidence)
+
+
+def _before(question: Question, model: GroundTruth, quick: bool, found: Answer) -> str:
+    if question.before is None:
+        return "not asked"
+    return found.answer if question.before is question.ask else _asked(question.before, model, quick).answer
 
 
 def _asked(ask: Ask, model: GroundTruth, quick: bool) -> Answer:

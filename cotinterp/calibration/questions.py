@@ -28,7 +28,8 @@ class Question:
         truth: The right answer for a model, from its construction; None where the question does not apply.
         ask: Runs the instrument and reads the answer off by a fixed rule. It may look up which head a name denotes, to
             know what to measure, and never the truth.
-        before: The same with the instruments of the first version, where they had an answer.
+        before: The same by the rule of the first version, where it had one: the pairs, the statistic and the reading of
+            then, with the instruments of today.
     """
 
     instrument: str

@@ -46,11 +46,11 @@ def _questions(out: Path, quick: bool, say: Say) -> bool:
 
 
 def _before(result: CalibrationResult) -> str:
-    """Which rows the instruments of the first version got wrong, or could not be asked."""
+    """Which rows the rules of the first version get wrong, or could not be asked."""
     asked = [row for row in result.rows if row.before != "not asked"]
     wrong = [f"{row.instrument}, {row.model}: {row.before}" for row in asked if row.before != row.truth]
     return (
-        f"the first version's instruments: {len(asked) - len(wrong)} right, {len(wrong)} wrong, "
+        f"by the rules of the first version: {len(asked) - len(wrong)} right, {len(wrong)} wrong, "
         f"{len(result.rows) - len(asked)} not asked. Wrong: {'; '.join(wrong) or 'none'}"
     )
 

@@ -50,13 +50,8 @@ def check_head_axis() -> None:
     require(missed < 1e-4, f"the heads' outputs miss attn_out by {missed:.2g}")
 
 
-def check_edit_fires() -> None:
-    """An edit reaches the forward pass."""
-    run_with(random_model(), transcripts(4).tokens, [ablate_zero(Site("mlp_out", 1))])
-
-
-def check_edit_changes() -> None:
-    """An edit changes what is there."""
+def check_edit() -> None:
+    """An edit reaches the forward pass and changes what is there."""
     run_with(random_model(), transcripts(4).tokens, [ablate_zero(Site("mlp_out", 1))])
 
 
@@ -130,13 +125,13 @@ INTERVENTION_MUTATIONS = (
         "hook that does not fire",
         "an edit must fire",
         instead(Bridge, "hooks", lambda self, **hooks: nullcontext()),
-        check_edit_fires,
+        check_edit,
     ),
     Mutation(
         "hook that fires and changes nothing",
         "an edit must change a value",
         instead(Site, "write", untouched),
-        check_edit_changes,
+        check_edit,
     ),
     Mutation(
         "hook that fires and whose value is thrown away (as at attn_scores)",
