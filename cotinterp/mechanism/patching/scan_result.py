@@ -1,6 +1,7 @@
 """The scan of a patching sweep as a result of its own: which cells hold more than the largest of so many by chance."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,13 @@ class PatchingScan(Result):
 
     patching: PatchingResult
 
+    @cached_property
+    def _scan(self) -> pd.DataFrame:
+        return self.patching.scan()
+
     def frame(self) -> pd.DataFrame:
         """One row for each cell: effect, simultaneous interval, adjusted p-value, flag (see `PatchingResult.scan`)."""
-        return self.patching.scan()
+        return self._scan.copy()
 
     def figure(self) -> go.Figure:
         """Effects of the flagged cells; gray where a cell is not told from nothing."""
