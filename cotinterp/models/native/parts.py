@@ -1,0 +1,220 @@
+"""A native model as tensors and plain functions of them.
+
+Everything here reads the module's own parameters as they are at the moment of the call; only the joined q, k and v
+weights are a copy. Gradients flow to the parameters unless the caller turns them off.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformer_lens.model_bridge.sources.native import NativeModel
+from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
+
+from cotinterp.models.build import Bridge
+
+Map = Callable[[Tensor], Tensor]
+"""A function of the last axis: a norm, an activation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """The MLP of one block: `out(act(in(norm(resid_mid))))`."""
+
+    norm: Map
+    w_in: Float[Tensor, "d_mlp d_model"]
+    b_in: Float[Tensor, " d_mlp"]
+    act: Map
+    w_out: Float[Tensor, "d_model d_mlp"]
+    b_out: Float[Tensor, " d_model"]
+
+    def __call__(self, resid_mid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """`mlp_out`."""
+        hidden = self.act(functional.linear(self.norm(resid_mid), self.w_in, self.b_in))
+        return functional.linear(hidden, self.w_out, self.b_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block. `w_qkv` holds q, k and v below each other; `mlp` is None in a model that has attention alone."""
+
+    norm: Map
+    w_qkv: Float[Tensor, "qkv d_model"]
+    b_qkv: Float[Tensor, " qkv"]
+    w_o: Float[Tensor, "d_model z"]
+    b_o: Float[Tensor, " d_model"]
+    mlp: Mlp | None
+
+    def after_attention(
+        self, resid_pre: Float[Tensor, "*rows d_model"], attn_out: Float[Tensor, "*rows d_model"]
+    ) -> Float[Tensor, "*rows d_model"]:
+        """`resid_post`, given what attention wrote."""
+        resid_mid = resid_pre + attn_out
+        return resid_mid if self.mlp is None else resid_mid + self.mlp(resid_mid)
+
+
+@dataclass(frozen=True, eq=False)
+class NativeParts:
+    """The pieces of a causal native model, and how they work.
+
+    Attributes:
+        w_pos: Position vectors; None for rotary positions, whose `cos` and `sin` are then there.
+        scale: What attention scores are divided by.
+    """
+
+    w_e: Float[Tensor, "d_vocab d_model"]
+    w_pos: Float[Tensor, "n_ctx d_model"] | None
+    cos: Float[Tensor, "n_ctx d_rotary"] | None
+    sin: Float[Tensor, "n_ctx d_rotary"] | None
+    blocks: tuple[Block, ...]
+    norm: Map
+    w_u: Float[Tensor, "d_vocab_out d_model"]
+    n_heads: int
+    scale: float
+    n_ctx: int
+
+    def embed(
+        self, tokens: Int[Tensor, "*rows"], positions: Int[Tensor, "*#rows"]
+    ) -> Float[Tensor, "*rows d_model"]:
+        """`resid_pre` of the first block. `positions` count from 0 in each sequence and broadcast over rows."""
+        embedded = functional.embedding(tokens, self.w_e)
+        return embedded if self.w_pos is None else embedded + functional.embedding(positions, self.w_pos)
+
+    def qkv(
+        self, block: Block, resid_pre: Float[Tensor, "*rows d_model"], positions: Int[Tensor, "*#rows"]
+    ) -> Float[Tensor, "*rows three head d_head"]:
+        """Queries, keys and values (in this order on axis -3) of every row, rotary positions applied."""
+        joined = functional.linear(block.norm(resid_pre), block.w_qkv, block.b_qkv)
+        split: Tensor = rearrange(joined, "... (three head d) -> ... three head d", three=3, head=self.n_heads)
+        if self.cos is None or self.sin is None:
+            return split
+        cos, sin = self.cos[positions][..., None, None, :], self.sin[positions][..., None, None, :]
+        return torch.cat([_rotated(split[..., :2, :, :], cos, sin), split[..., 2:, :, :]], dim=-3)
+
+    def attn_out(self, block: Block, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
+        """What the heads write into the residual stream, `b_o` included."""
+        return functional.linear(z.flatten(-2), block.w_o, block.b_o)
+
+    def logits(self, resid_post: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab_out"]:
+        """Final norm and unembedding."""
+        return functional.linear(self.norm(resid_post), self.w_u)
+
+
+def attend(
+    q: Float[Tensor, "batch query head d_head"],
+    k: Float[Tensor, "batch key head d_head"],
+    v: Float[Tensor, "batch key head d_head"],
+    *,
+    scale: float,
+    first: int = 0,
+) -> tuple[Float[Tensor, "batch query head d_head"], Float[Tensor, "batch head query key"]]:
+    """z and pattern of causal attention. Keys stand at positions 0, 1, ...; the first query at position `first`."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / scale
+    future = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).triu(first + 1)
+    pattern = scores.masked_fill(future, -torch.inf).softmax(dim=-1)
+    return torch.einsum("bhqk,bkhd->bqhd", pattern, v), pattern
+
+
+def native_parts(model: object) -> NativeParts | None:
+    """The parts of a raw native module, or of a bridge around one; None where `why_not_native` has a reason.
+
+    No gradient is cut off: use `torch.no_grad` around what is only read.
+    """
+    module = _module_of(model)
+    if module is None or why_not_native(model) is not None:
+        return None
+    first = _raw(_raw(module.layers[0]).attn) if len(module.layers) else None
+    rotary = module.rotary
+    return NativeParts(
+        w_e=_raw(module.tok_embed).weight,
+        w_pos=None if module.pos is None else _raw(module.pos).weight,
+        cos=None if rotary is None else rotary.cos_cached,
+        sin=None if rotary is None else rotary.sin_cached,
+        blocks=tuple(_block(_raw(layer)) for layer in module.layers),
+        norm=_raw(module.ln_out),
+        w_u=_raw(module.head).weight,
+        n_heads=int(module.cfg.n_heads),
+        scale=1.0 if first is None else float(first.scale),
+        n_ctx=int(module.cfg.n_ctx),
+    )
+
+
+def why_not_native(model: object) -> str | None:
+    """Why a model must be run by its own forward pass; None where its parts do the same.
+
+    It is another architecture, or a native one with something that the parts do not spell out: attention of a class of
+    its own, grouped keys, a gated MLP, soft caps, folded weights, hooks that somebody attached and that must go on
+    firing.
+    """
+    module = _module_of(model)
+    if module is None:
+        return f"{type(model).__name__} is no native TransformerLens model"
+    if isinstance(model, Bridge):
+        if model.compatibility_mode:
+            return "its weights were folded by enable_compatibility_mode"
+        if any(point.fwd_hooks for point in model.hook_dict.values()):
+            return "hooks are attached to it"
+    if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules() if type(part) in _PLAIN):
+        return "torch hooks are attached to its modules"
+    cfg = module.cfg
+    if cfg.attention_dir != "causal":
+        return "its attention is not causal"
+    if float(cfg.attn_scores_soft_cap) > 0 or float(cfg.output_logits_soft_cap) > 0:
+        return "it caps scores or logits"
+    for number, layer in enumerate(module.layers):
+        block = _raw(layer)
+        attn = _raw(block.attn) if isinstance(block, NativeBlock) else None
+        if type(attn) is not NativeAttention or attn.kv_repeats != 1:
+            return f"the attention of layer {number} is {type(attn).__name__} or has grouped keys"
+        mlp = None if cfg.attn_only else _raw(block.mlp)
+        if mlp is not None and (type(mlp) is not NativeMLP or mlp.ln is not None):
+            return f"the MLP of layer {number} is {type(mlp).__name__} or has a norm of its own"
+    return None
+
+
+_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, NativeMLP)
+
+
+def _module_of(model: object) -> NativeModel | None:
+    inner = model.original_model if isinstance(model, Bridge) else model
+    return inner if type(inner) is NativeModel else None
+
+
+def _raw(module: Any) -> Any:
+    """The plain module inside what a bridge may have put in its place."""
+    return getattr(module, "_original_component", None) or module
+
+
+def _block(block: Any) -> Block:
+    attn = _raw(block.attn)
+    q, k, v, o = (_raw(part) for part in (attn.q, attn.k, attn.v, attn.o))
+    return Block(
+        norm=_raw(block.ln1),
+        w_qkv=torch.cat([q.weight, k.weight, v.weight]),
+        b_qkv=torch.cat([q.bias, k.bias, v.bias]),
+        w_o=o.weight,
+        b_o=o.bias,
+        mlp=None if block.cfg.attn_only else _mlp(_raw(block.ln2), _raw(block.mlp)),
+    )
+
+
+def _mlp(norm: Any, mlp: Any) -> Mlp:
+    inner, outer = _raw(mlp.fc_in), _raw(mlp.fc_out)
+    return Mlp(norm, inner.weight, inner.bias, mlp.act, outer.weight, outer.bias)
+
+
+def _rotated(
+    x: Float[Tensor, "*rows two head d_head"],
+    cos: Float[Tensor, "*#rows 1 1 d_rotary"],
+    sin: Float[Tensor, "*#rows 1 1 d_rotary"],
+) -> Float[Tensor, "*rows two head d_head"]:
+    """Adjacent pairs of the first `d_rotary` dimensions turned by their position's angle."""
+    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    pairs = rearrange(turned, "... (pair two) -> ... pair two", two=2)
+    swapped: Tensor = rearrange(torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1), "... pair two -> ... (pair two)")
+    return torch.cat([turned * cos + swapped * sin, kept], dim=-1)
