@@ -9,13 +9,14 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce test lint docs chromium constraints clean
+.PHONY: help reproduce test lint docs benchmark chromium constraints clean
 
 help:
 	@echo "make reproduce    the reference experiment and its report, into $(OUT)/"
 	@echo "make test         lint, types, import rules, all tests"
 	@echo "make lint         ruff, mypy --strict, import-linter"
 	@echo "make docs         the documentation, into site/"
+	@echo "make benchmark    ours against each peer, same work, one run, into $(OUT)/ (some 20 minutes)"
 	@echo "make constraints  pin the newest versions that pyproject.toml allows"
 	@echo "make clean        remove what the above made, $(OUT)/ included"
 
@@ -29,11 +30,15 @@ test: lint chromium
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict cotinterp analyses
+	$(BIN)/mypy --strict cotinterp analyses benchmarks
 	$(BIN)/lint-imports
 
 docs: $(VENV)/installed-dev $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict
+
+# Wants the machine for itself. WORKS= takes options of `python -m benchmarks`.
+benchmark: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks --out $(OUT) $(WORKS)
 
 # Some tests open the report in a browser. Without one they are deselected, and pytest's last lines say so again.
 chromium:

@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     from cotinterp.behavior import evaluate_run as evaluate_run
     from cotinterp.behavior import substitute_totals as substitute_totals
     from cotinterp.behavior import verified_greedy as verified_greedy
+    from cotinterp.behavior.sampling import SampledResponse as SampledResponse
+    from cotinterp.behavior.sampling import Samples as Samples
+    from cotinterp.behavior.sampling import sampled as sampled
+    from cotinterp.behavior.sampling import sampled_responses as sampled_responses
     from cotinterp.behavior.edits import trace_edits as trace_edits
     from cotinterp.behavior.generalization import generalization as generalization
     from cotinterp.behavior.invariance import permutation_invariance as permutation_invariance
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.sites import head_sites as head_sites
     from cotinterp.mechanism.sites import residual_sites as residual_sites
     from cotinterp.mechanism.activations import activations as activations
+    from cotinterp.mechanism.activations import stream_activations as stream_activations
     from cotinterp.mechanism.interventions import Edit as Edit
     from cotinterp.mechanism.interventions import run_with as run_with
     from cotinterp.mechanism.contrast import Contrast as Contrast
@@ -146,12 +151,13 @@ _NAMES = {
     "cotinterp.training.checkpoints": "Run list_runs load_run",
     "cotinterp.models.handmade": "lookup parallel reader recomputer",
     "cotinterp.behavior": "accuracy_by_k classify error_taxonomy evaluate_run substitute_totals verified_greedy",
+    "cotinterp.behavior.sampling": "SampledResponse Samples sampled sampled_responses",
     "cotinterp.behavior.edits": "trace_edits",
     "cotinterp.behavior.generalization": "generalization",
     "cotinterp.behavior.invariance": "permutation_invariance",
     "cotinterp.behavior.size_curve": "SizeCurve size_specs",
     "cotinterp.mechanism.sites": "Site head_sites residual_sites",
-    "cotinterp.mechanism.activations": "activations",
+    "cotinterp.mechanism.activations": "activations stream_activations",
     "cotinterp.mechanism.interventions": "Edit run_with",
     "cotinterp.mechanism.contrast": "Contrast",
     "cotinterp.mechanism.model_check": "check_model",

@@ -4,15 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from pydantic import ValidationError
-
-from cotinterp.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from cotinterp.report.studies import StudyName
+    from cotinterp.training.spec import RunSpec
 
 DESCRIPTION = "What written reasoning tokens buy a fixed-depth transformer, and by which mechanism."
 
@@ -73,7 +71,7 @@ def tasks_command(k: int = 4) -> None:
 
 @app.command(name="train")
 def train_command(
-    spec: Annotated[RunSpec, tyro.conf.arg(name="")],
+    spec: "RunSpec",
     root: Path = Path("checkpoints"),
     device: str = "auto",
     threads: int | None = None,
@@ -185,6 +183,7 @@ def reproduce_command(
     device: str = "auto",
     jobs: int = 2,
     quick: bool = False,
+    precision: Literal["bf16", "fp32"] = "bf16",
 ) -> None:
     """The reference experiment: load or train the four models, take them apart, write the report.
 
@@ -195,10 +194,17 @@ def reproduce_command(
         device: auto, cpu, cuda, ...
         jobs: Models that are trained or measured side by side, each on one CPU thread.
         quick: Small samples: a look, not a measurement.
+        precision: With --from-scratch, what to train in; fp32 is faster where bfloat16 is emulated.
     """
+    from cotinterp.report.reference import reference_specs
     from cotinterp.report.reproduce import reproduce
 
-    written = reproduce(out=out, root=root, from_scratch=from_scratch, device=device, jobs=jobs, quick=quick)
+    if precision == "fp32" and not from_scratch:
+        raise ValueError("the reference models under --root were trained in bf16; fp32 ones need --from-scratch")
+    specs = reference_specs(precision="fp32") if precision == "fp32" else None
+    written = reproduce(
+        out=out, root=root, from_scratch=from_scratch, device=device, jobs=jobs, quick=quick, specs=specs
+    )
     print(written)
 
 
@@ -223,6 +229,12 @@ def _study(name: "StudyName", on: Subject, *, store: bool = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. An error that tells its reader what to do next ends the program with status 2, no traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"]:
+        # Its options are the fields of a spec. To load those would double the time of every other command's --help.
+        from cotinterp.training.spec import RunSpec
+
+        train_command.__annotations__["spec"] = Annotated[RunSpec, tyro.conf.arg(name="")]
     try:
         app.cli(prog="cotinterp", description=DESCRIPTION, args=arguments)
     except (ValueError, KeyError, OSError, ArithmeticError) as error:
@@ -232,6 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _text(error: Exception) -> str:
     """What an error says, without the quotes of a KeyError and the frame that pydantic puts around its messages."""
+    from pydantic import ValidationError
+
     if isinstance(error, ValidationError):
         faults = [
             (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()

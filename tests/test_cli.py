@@ -118,3 +118,18 @@ def test_direct_has_nothing_to_edit(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("edit", slug, "--root", tmp_path, "--out", tmp_path / "out")
     assert "writes no totals" in capsys.readouterr().err
+
+
+def test_help_loads_no_spec_and_the_help_of_train_shows_its_fields(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("train", "--help")
+    shown = capsys.readouterr().out
+    assert "--precision" in shown
+    assert "--optimizer.lr" in shown
+
+
+def test_committed_models_are_not_reproduced_in_another_precision(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("reproduce", "--out", tmp_path / "out", "--precision", "fp32")
+    assert "--from-scratch" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

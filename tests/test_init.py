@@ -34,7 +34,7 @@ def test_import_and_help_load_neither_torch_nor_transformer_lens():
         "import sys, cotinterp\n"
         "from cotinterp.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'transformer_lens', 'plotly', 'pandas'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'transformer_lens', 'plotly', 'pandas', 'numpy', 'pydantic'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -26,6 +26,10 @@ from cotinterp.behavior.evaluation import store_evaluation as store_evaluation
 from cotinterp.behavior.outcomes import EditResult as EditResult
 from cotinterp.behavior.outcomes import Outcome as Outcome
 from cotinterp.behavior.outcomes import TraceEdit as TraceEdit
+from cotinterp.behavior.sampling import SampledResponse as SampledResponse
+from cotinterp.behavior.sampling import Samples as Samples
+from cotinterp.behavior.sampling import sampled as sampled
+from cotinterp.behavior.sampling import sampled_responses as sampled_responses
 from cotinterp.behavior.wrong_totals import Exclusion as Exclusion
 from cotinterp.behavior.wrong_totals import WrongTotal as WrongTotal
 from cotinterp.behavior.wrong_totals import informative_totals as informative_totals

@@ -13,7 +13,7 @@ from cotinterp.results.plots import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.parsing import parse_response
+from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.regimes import Regime
 from cotinterp.transcripts.render import render
@@ -130,7 +130,6 @@ def accuracy_by_k(
     texts = verified_greedy(model, batch, max_new=max_new, batch_size=batch_size)
     outputs = []
     for (split, problem), expected, text in zip(asked, transcripts, texts, strict=True):
-        parsed = parse_response(task, text)
-        correct = parsed.ended and parsed.answer == problem.answer
-        outputs.append(Output(problem, split, text, parsed.ended, correct, text == expected.response))
+        correct = final_answer(task, text) == problem.answer
+        outputs.append(Output(problem, split, text, "#" in text, correct, text == expected.response))
     return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, seed))

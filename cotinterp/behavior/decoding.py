@@ -20,6 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cotinterp.behavior.guesses import Guesses, not_nan
+from cotinterp.behavior.native_decoding import settle_all
+from cotinterp.models.native.parts import native_parts
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -98,11 +101,11 @@ def greedy(model: LanguageModel, start: Prefixes, *, stop: int, batch_size: int 
     buffer, settled = _buffer(start)
     buffer[torch.arange(buffer.shape[1]) >= start.given[:, None]] = 0
     running = settled < start.limit
-    with _reader(model) as read:
+    with reading(model) as read:
         while running.any():
             for rows in _chunks(settled, running, batch_size):
                 at = settled[rows]
-                symbol = read(buffer[rows, : int(at.max())])[torch.arange(len(rows)), at - 1]
+                symbol = read(buffer[rows, : int(at.max())]).argmax(-1).cpu()[torch.arange(len(rows)), at - 1]
                 buffer[rows, at] = symbol
                 settled[rows] = at + 1
                 running[rows] = (symbol != stop) & (at + 1 < start.limit[rows])
@@ -113,21 +116,19 @@ def verified(model: LanguageModel, start: Prefixes, *, stop: int, batch_size: in
     """What `greedy` returns, in one pass for a sequence whose guess is right and a few for another.
 
     Every pass settles at least one symbol of each sequence that it reads, so none takes more passes than with `greedy`.
+    A native model is read from its weights (`native_decoding`): what sequences begin with in common is computed once,
+    and what was read is not read again. Any other model is called on whole sequences.
     """
     buffer, settled = _buffer(start)
-    guessed = start.guessed.clone()
-    running = settled < start.limit
-    with _reader(model) as read:
-        while running.any():
-            for rows in _chunks(guessed, running, batch_size):
-                tokens = buffer[rows, : int(guessed[rows].max())]
-                argmax = read(tokens)
-                agreed, stopped = _agreement(tokens, argmax, settled[rows], guessed[rows], stop)
-                _adopt(buffer, rows, argmax, torch.where(stopped, buffer.shape[1], agreed))
-                settled[rows] = torch.where(stopped, agreed, torch.minimum(agreed + 1, start.limit[rows]))
-                ended = buffer[rows, settled[rows] - 1] == stop
-                running[rows] = ~ended & (settled[rows] < start.limit[rows])
-                guessed[rows] = torch.minimum(guessed[rows] + 1, start.limit[rows])
+    guesses = Guesses(buffer, settled, start.guessed.clone(), start.limit, settled < start.limit, stop)
+    if (parts := native_parts(model)) is not None:
+        with torch.inference_mode():
+            settle_all(parts, guesses, batch_size=batch_size)
+        return _written(buffer, start.given, settled)
+    with reading(model) as read:
+        while guesses.running.any():
+            for rows in _chunks(guesses.guessed, guesses.running, batch_size):
+                guesses.settle(rows, read(buffer[rows, : int(guesses.to_read(rows).max())]).argmax(-1).cpu())
     return _written(buffer, start.given, settled)
 
 
@@ -150,18 +151,18 @@ def text_of(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> str:
 
 
 @contextmanager
-def _reader(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Likeliest next symbol after each position: eval mode (put back after), no gradients, the model's own device."""
+def reading(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Calls of a model for its logits: in eval mode (put back after), without gradients, on the model's own device.
+
+    What it yields raises ValueError where the model gives NaN.
+    """
     module = model if isinstance(model, nn.Module) else None
     was_training = module is not None and module.training
     parameter = None if module is None else next(module.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
 
-    def read(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
-        logits = model(tokens.to(device))
-        if bool(logits.isnan().any()):
-            raise ValueError("the model gives NaN logits; nothing that it writes can be judged")
-        return logits.argmax(-1).cpu()
+    def read(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+        return not_nan(model(tokens.to(device)))
 
     if module is not None:
         module.eval()
@@ -188,36 +189,6 @@ def _chunks(
     rows = running.nonzero()[:, 0]
     chunks: tuple[Tensor, ...] = rows[length[rows].argsort(stable=True)].split(batch_size)
     return chunks
-
-
-def _agreement(
-    tokens: Int[Tensor, "rows pos"],
-    argmax: Int[Tensor, "rows pos"],
-    settled: Int[Tensor, " rows"],
-    guessed: Int[Tensor, " rows"],
-    stop: int,
-) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
-    """Number of symbols settled by agreement with the guess, up to a stop symbol, and whether there was one."""
-    place = torch.arange(tokens.shape[1])
-    agrees = torch.zeros_like(tokens, dtype=torch.bool)
-    agrees[:, 1:] = tokens[:, 1:] == argmax[:, :-1]
-    departs = (place >= settled[:, None]) & ~(agrees & (place < guessed[:, None]))
-    agreed = torch.where(departs.any(1), departs.int().argmax(1), tokens.shape[1])
-    stops = (tokens == stop) & (place >= settled[:, None]) & (place < agreed[:, None])
-    return torch.where(stops.any(1), stops.int().argmax(1) + 1, agreed), stops.any(1)
-
-
-def _adopt(
-    buffer: Int[Tensor, "batch pos"],
-    rows: Int[Tensor, " rows"],
-    argmax: Int[Tensor, "rows read"],
-    first: Int[Tensor, " rows"],
-) -> None:
-    """Writes the argmaxes from place `first` on: that one is settled, the others are the next guess."""
-    width = min(argmax.shape[1] + 1, buffer.shape[1])
-    following = nn.functional.pad(argmax, (1, 0))[:, :width]
-    adopted = torch.arange(width) >= first[:, None]
-    buffer[rows, :width] = torch.where(adopted, following, buffer[rows, :width])
 
 
 def _written(buffer: Int[Tensor, "batch pos"], given: Int[Tensor, " batch"], settled: Int[Tensor, " batch"]) -> Written:

@@ -82,7 +82,7 @@ def diagnose(task: Task, problem: Problem, regime: str | Regime, text: str) -> D
     regime = get_regime(regime)
     expected = render(task, problem, regime).response
     parsed = parse_response(task, text)
-    fault = _first_fault(parsed, parse_response(task, expected))
+    fault = _first_fault(parsed, parsed if text == expected else parse_response(task, expected))
     as_expected = text.removesuffix(parsed.trailing) == expected
     return Diagnosis(_category(problem, regime, parsed, fault, as_expected=as_expected), fault, len(parsed.steps))
 

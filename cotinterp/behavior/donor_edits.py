@@ -100,7 +100,7 @@ def _telling(
 
 def _same_layout(task: Task, problem: Problem, steps: Steps, step: int) -> Bool[np.ndarray, " n"]:
     """Whether the states written up to `step` have as many symbols each as those of `problem`."""
-    width = np.array([len(text) for text in task.states])
+    width = task.state_widths
     states = np.column_stack([steps.previous[:, :1], steps.total[:, :step]])
     own = np.array([*problem.previous[:1], *problem.totals[:step]])
     same: np.ndarray = (width[states] == width[own]).all(axis=1)

@@ -19,8 +19,8 @@ answer depends on, not what it would have learned from imperfect traces.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,16 +29,16 @@ from cotinterp.behavior.decoding import LanguageModel, context_length, prefixes,
 from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal, get_edit
 from cotinterp.behavior.edited_trace import WHOLE, EditedTrace, EditKind, Original, Reason
 from cotinterp.behavior.labels import labels_of
-from cotinterp.behavior.outcomes import NONE, EditResult, Outcome, TraceEdit, judge
+from cotinterp.behavior.outcomes import NONE, EditResult, TraceEdit, judge
 from cotinterp.behavior.wrong_totals import Exclusion
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.parsing import parse_response
+from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.regimes import Regime, get_regime, regime_names
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-READ_AT_ONCE = 8192
+READ_AT_ONCE = 16_384
 OF_A_TRACE = frozenset("{};=")
 
 
@@ -127,23 +127,26 @@ class _Bench:
         for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.k):
             groups.setdefault(problem.k, []).append(problem)
         cells = [(kind, rng, k, step) for kind, rng in kinds.items() for k in groups for step in kind.steps(k)]
-        edits: list[TraceEdit] = []
-        chance: list[Outcome | None] = []
-        excluded: list[Exclusion] = []
+        desk = _Desk(self)
+        judges: list[_Judge | None] = []
         controlled: set[tuple[int, int]] = set()
         for kind, rng, k, step in cells:
             plan, left_out = kind.plan(self.task, self.regime, groups[k], step, rng=rng)
-            done = list(self._answers(plan, excluded))
+            shown = desk.hand_in(plan)
             place = WHOLE if kind.closed else step
             true = [] if (k, place) in controlled else self._controls(groups[k], place, rng)
-            controls = list(self._answers(true, excluded))
+            controls = desk.hand_in(true)
             controlled.add((k, place))
-            edits += [*done, *controls]
-            chance += [*_by_chance(done, rng), *(None for _ in controls)]
-            excluded += left_out
+            judges += [*_by_chance(shown, rng), *(None for _ in controls)]
+            desk.excluded.extend(left_out)
+        edits = desk.answers()
         if all(edit.edit == NONE for edit in edits):
-            raise ValueError(_nothing_done(self.task, [kind.name for kind in kinds], len(problems), excluded))
-        return EditResult(tuple(edits), tuple(chance), tuple(excluded), labels_of(self.task, self.regime, seed))
+            raise ValueError(_nothing_done(self.task, [kind.name for kind in kinds], len(problems), desk.excluded))
+        chance = [
+            None if other is None else judge(edit.answer, other.followed, other.original)
+            for edit, other in zip(edits, judges, strict=True)
+        ]
+        return EditResult(tuple(edits), tuple(chance), tuple(desk.excluded), labels_of(self.task, self.regime, seed))
 
     def _controls(self, group: Sequence[Problem], step: int, rng: np.random.Generator) -> Iterator[EditedTrace]:
         """The true trace of each problem, cut after the total of `step`, or closed where that is `WHOLE`."""
@@ -154,21 +157,8 @@ class _Bench:
             else:
                 yield true.cut(problem, followed=problem.answer)
 
-    def _answers(self, plan: Iterable[EditedTrace], excluded: list[Exclusion]) -> Iterator[TraceEdit]:
-        """Lets the model go on after each edit, and counts those that its context cannot hold."""
-        n_ctx = context_length(self.model)
-        rest, too_long = iter(plan), Counter[tuple[int, int, str]]()
-        while some := list(islice(rest, READ_AT_ONCE)):
-            fits = [n_ctx is None or len(edit.transcript) <= n_ctx for edit in some]
-            too_long.update(
-                (edit.problem.k, edit.step, edit.edit) for edit, fit in zip(some, fits, strict=True) if not fit
-            )
-            if any(fits):
-                yield from self._continued([edit for edit, fit in zip(some, fits, strict=True) if fit])
-        for (k, step, name), n in too_long.items():
-            excluded.append(Exclusion(k, step, Reason.TOO_LONG.value, n, name))
-
-    def _continued(self, edits: Sequence[EditedTrace]) -> Iterator[TraceEdit]:
+    def continued(self, edits: Sequence[EditedTrace]) -> Iterator[TraceEdit]:
+        """What the model makes of each edit."""
         vocabulary = Vocabulary.of(self.task)
         batch = collate([edit.transcript for edit in edits], vocabulary)
         start = prefixes(self.model, batch, given=torch.tensor([edit.given for edit in edits]), max_new=self.max_new)
@@ -176,35 +166,72 @@ class _Bench:
         for edit, tokens in zip(edits, written, strict=True):
             own = text_of(vocabulary, tokens)
             text = edit.transcript.text[edit.transcript.n_prompt : edit.given] + own
-            parsed = parse_response(self.task, text)
             yield TraceEdit(
                 edit.problem,
                 edit.step,
                 edit.total,
                 edit.followed,
                 text,
-                parsed.answer if parsed.ended else None,
+                final_answer(self.task, text),
                 kind=edit.edit,
                 resumed=not OF_A_TRACE.isdisjoint(own) if edit.closed else None,
             )
 
 
-def _by_chance(edits: Sequence[TraceEdit], rng: np.random.Generator) -> list[Outcome | None]:
-    """Each answer judged by the two answers of another problem's edit, where one exists."""
-    of: dict[Problem, list[TraceEdit]] = {}
-    for edit in edits:
+class _Judge(NamedTuple):
+    """The two answers that an edit is judged by."""
+
+    problem: Problem
+    followed: int | None
+
+    @property
+    def original(self) -> int:
+        """The answer to the prompt that is shown."""
+        return self.problem.answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Desk:
+    """Takes edits of any kind, and has the model answer many together: most begin like others of the same problem."""
+
+    bench: _Bench
+    excluded: list[Exclusion] = field(default_factory=list)
+    waiting: list[EditedTrace] = field(default_factory=list)
+    answered: list[TraceEdit] = field(default_factory=list)
+
+    def hand_in(self, plan: Iterable[EditedTrace]) -> list[_Judge]:
+        """Takes the edits that the model's context can hold, says what they are judged by, and counts the others."""
+        n_ctx = context_length(self.bench.model)
+        taken, too_long = [], Counter[tuple[int, int, str]]()
+        for edit in plan:
+            if n_ctx is not None and len(edit.transcript) > n_ctx:
+                too_long[edit.problem.k, edit.step, edit.edit] += 1
+                continue
+            self.waiting.append(edit)
+            taken.append(_Judge(edit.problem, edit.followed))
+            if len(self.waiting) == READ_AT_ONCE:
+                self.answers()
+        for (k, step, name), n in too_long.items():
+            self.excluded.append(Exclusion(k, step, Reason.TOO_LONG.value, n, name))
+        return taken
+
+    def answers(self) -> list[TraceEdit]:
+        """Every edit that was handed in, answered, in order."""
+        if self.waiting:
+            self.answered.extend(self.bench.continued(self.waiting))
+            self.waiting.clear()
+        return self.answered
+
+
+def _by_chance(shown: Sequence[_Judge], rng: np.random.Generator) -> list[_Judge | None]:
+    """For each edit, one of another problem by which its answer is judged, where one exists."""
+    of: dict[Problem, list[_Judge]] = {}
+    for edit in shown:
         of.setdefault(edit.problem, []).append(edit)
     ring = [list(of)[index] for index in rng.permutation(len(of))]
     partner = dict(zip(ring, ring[1:] + ring[:1], strict=True))
-    outcomes: list[Outcome | None] = []
-    for edit in edits:
-        others = of[partner[edit.problem]]
-        if partner[edit.problem] == edit.problem:
-            outcomes.append(None)
-            continue
-        other = others[int(rng.integers(len(others)))]
-        outcomes.append(judge(edit.answer, other.followed, other.problem.answer))
-    return outcomes
+    others = [of[partner[edit.problem]] if len(of) > 1 else [] for edit in shown]
+    return [some[int(rng.integers(len(some)))] if some else None for some in others]
 
 
 def _nothing_done(task: Task, kinds: list[str], n: int, excluded: Sequence[Exclusion]) -> str:

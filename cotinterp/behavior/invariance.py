@@ -24,7 +24,7 @@ from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.plots import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.parsing import parse_response
+from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.regimes import Regime
 
@@ -130,17 +130,12 @@ def permutation_invariance(
     copies = {k: np.array([row for row in asked if len(row) == k]) for k in {len(row) for row in asked}}
     problems = [*plan, *(problem for rows in copies.values() for problem in solve(task, rows))]
     outputs = accuracy_by_k(model, task, regime, {"all": problems}, seed=seed, batch_size=batch_size)
-    answers = {output.problem.operands: _answer(task, output.text) for output in outputs.outputs}
+    answers = {output.problem.operands: final_answer(task, output.text) for output in outputs.outputs}
     reorderings = [
         Reordering(problem, answers[problem.operands], tuple(answers[row] for row in rows))
         for problem, rows in plan.items()
     ]
     return InvarianceResult(tuple(reorderings), outputs.labels)
-
-
-def _answer(task: Task, text: str) -> int | None:
-    parsed = parse_response(task, text)
-    return parsed.answer if parsed.ended else None
 
 
 def _unseen_orders(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -150,6 +151,11 @@ class EditResult(Result):
 
     def examples(self) -> pd.DataFrame:
         """One row for each edit, states as indices, with the outcome and what it would be by chance."""
+        return self._examples.copy()
+
+    @cached_property
+    def _examples(self) -> pd.DataFrame:
+        """The table that the others count in."""
         number = {problem: index for index, problem in enumerate(dict.fromkeys(edit.problem for edit in self.edits))}
         rows = [
             {
@@ -201,7 +207,7 @@ class EditResult(Result):
         )
 
     def _resumed(self, by: list[str]) -> pd.DataFrame:
-        examples = self.examples()
+        examples = self._examples
         rows = []
         for cell, group in examples[examples["closed"]].groupby(by, sort=False):
             hits = group["resumed"].to_numpy(dtype=bool)
@@ -209,7 +215,7 @@ class EditResult(Result):
         return pd.DataFrame(rows, columns=[*by, "n", "rate", "ci_low", "ci_high"])
 
     def _table(self, by: list[str]) -> pd.DataFrame:
-        examples = self.examples()
+        examples = self._examples
         shuffled = examples.dropna(subset=["chance_outcome"])
         shuffled = shuffled.assign(edit=shuffled["edit"].map(chance_of), outcome=shuffled["chance_outcome"])
         kinds = [edit for edit in dict.fromkeys(examples["edit"]) if edit not in (SUBSTITUTE, NONE)]

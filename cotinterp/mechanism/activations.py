@@ -1,6 +1,7 @@
 """Reading activations: only the sites that were asked for, and only at the positions that were asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from cotinterp.mechanism.hooks import Hook, hooked, never_reached
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.sites import Site
+from cotinterp.models.native.parts import why_not_native
 
 Readings = dict[Site, Tensor]
 
@@ -32,7 +34,8 @@ def activations(
     Raises ValueError for a model in train mode, sites outside the model, sites that its architecture lacks, does not
     fire or lays out in another way, positions outside the tokens, no sites at all.
     """
-    return run_and_read(model, tokens, sites, positions=positions, batch_size=batch_size)[1]
+    streamed = stream_activations(model, tokens, sites, positions=positions, batch_size=batch_size)
+    return _joined(found for _, found in streamed)
 
 
 def run_and_read(
@@ -44,6 +47,55 @@ def run_and_read(
     batch_size: int | None = None,
 ) -> tuple[Float[Tensor, "batch pos d_vocab"], dict[Site, Float[Tensor, "batch *axes"]]]:
     """Logits and `activations` of one and the same run, for callers that need both."""
+    runs = [(logits, found) for _, logits, found in _runs(model, tokens, sites, positions, batch_size, to_the_end=True)]
+    return torch.cat([logits for logits, _ in runs]), _joined(found for _, found in runs)
+
+
+def stream_activations(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    sites: Iterable[Site],
+    *,
+    positions: Int[Tensor, " rows"] | Int[Tensor, "rows places"] | None = None,
+    batch_size: int | None = None,
+) -> Iterator[tuple[slice, dict[Site, Float[Tensor, "some *axes"]]]]:
+    """`activations`, `batch_size` examples at a time: the rows of each batch, and what its sites hold.
+
+    For callers that reduce what they read: no more than one batch of it exists at any time. Native models compute
+    nothing behind the last of the sites. Errors as there, raised by the call and not by the first batch, except those
+    of sites that the model turns out not to fire.
+    """
+    runs = _runs(model, tokens, sites, positions, batch_size, to_the_end=why_not_native(model) is not None)
+    return ((rows, found) for rows, _, found in runs)
+
+
+def _joined(batches: Iterable[dict[Site, Tensor]]) -> dict[Site, Tensor]:
+    pieces: dict[Site, list[Tensor]] = {}
+    for found in batches:
+        for site, part in found.items():
+            pieces.setdefault(site, []).append(part)
+    # Site by site, so that no more than one of them is there twice.
+    joined = ((site, pieces.pop(site)) for site in list(pieces))
+    return {site: parts[0] if len(parts) == 1 else torch.cat(parts) for site, parts in joined}
+
+
+class _Read(Exception):
+    """Everything that was asked for has been read: the rest of the pass is not needed."""
+
+
+def _runs(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    sites: Iterable[Site],
+    positions: Tensor | None,
+    batch_size: int | None,
+    *,
+    to_the_end: bool,
+) -> Iterator[tuple[slice, Tensor, dict[Site, Tensor]]]:
+    """Rows, logits and readings of every batch; all that can be refused beforehand is.
+
+    Without logits (an empty tensor) unless the runs go on to the end.
+    """
     require_eval(model)
     wanted = sorted({site.check(model) for site in sites})
     if not wanted:
@@ -54,20 +106,19 @@ def run_and_read(
     step = len(tokens) if batch_size is None else batch_size
     if step < 1:
         raise ValueError(f"batch_size={batch_size}: at least one example must run at once.")
-    logits: list[Tensor] = []
-    readings: dict[Site, list[Tensor]] = {site: [] for site in wanted}
-    for start in range(0, len(tokens), step):
-        rows = slice(start, start + step)
+
+    def read(rows: slice) -> tuple[slice, Tensor, dict[Site, Tensor]]:
         store: Readings = {}
-        hooks = _hooks(wanted, None if positions is None else positions[rows], store)
-        with torch.no_grad(), hooked(model, tokens[rows], hooks):
-            logits.append(model(tokens[rows]).detach())
+        hooks = _hooks(wanted, None if positions is None else positions[rows], store, stop=not to_the_end)
+        logits = torch.empty(0)
+        with torch.no_grad(), hooked(model, tokens[rows], hooks), suppress(_Read):
+            logits = model(tokens[rows]).detach()
         silent = [site for site in wanted if site not in store]
         if silent:
             raise ValueError(never_reached(silent))
-        for site in wanted:
-            readings[site].append(store[site])
-    return torch.cat(logits), {site: torch.cat(parts) for site, parts in readings.items()}
+        return rows, logits, {site: store[site] for site in wanted}
+
+    return (read(slice(start, min(start + step, len(tokens)))) for start in range(0, len(tokens), step))
 
 
 def at_positions(
@@ -78,8 +129,8 @@ def at_positions(
     return part[rows, positions.to(part.device)]
 
 
-def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings) -> list[tuple[Site, Hook]]:
-    """One reading hook per hook point, however many of its heads are wanted."""
+def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings, *, stop: bool) -> list[tuple[Site, Hook]]:
+    """One reading hook per hook point, however many of its heads are wanted. `stop`: end the pass after the last."""
 
     def reader(group: list[Site]) -> Hook:
         def read(activation: Tensor, **_: Any) -> None:
@@ -91,6 +142,8 @@ def _hooks(sites: Sequence[Site], positions: Tensor | None, store: Readings) -> 
                     part = at_positions(site.by_position(part), positions)
                 # Half precision is promoted; the clone frees the other heads and is safe from in-place models.
                 store[site] = part.to(torch.promote_types(part.dtype, torch.float32)).clone()
+            if stop and len(store) == len(sites):
+                raise _Read
 
         return read
 

@@ -93,11 +93,18 @@ def normalized_effects(
     if n < 2:
         return Effects(effect, missing, missing, n, len(keep) - n)
     draws = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
-    weights = np.stack([np.bincount(rows, minlength=n) for rows in draws]).astype(np.float64)
+    # How often each pair is drawn in each resample, all of them counted at once.
+    offset = n * np.arange(n_resamples)[:, None]
+    weights = np.bincount((draws + offset).ravel(), minlength=n * n_resamples).reshape(n_resamples, n).astype(float)
     denominator = weights @ gap
     sound = denominator * np.sign(gap.mean()) >= eps * n
     if sound.mean() < (1 + level) / 2:
         return Effects(effect, missing, missing, n, len(keep) - n)
-    ratios = (change @ weights[sound].T) / denominator[sound]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=1)
-    return Effects(effect, low + 0.0, high + 0.0, n, len(keep) - n)
+    # A cell that is 0 in every pair has no spread, and many cells of a sweep are.
+    moving, bounds = change.any(axis=1), np.zeros((2, len(change)))
+    if moving.any():
+        ratios = (change[moving] @ weights[sound].T) / denominator[sound]
+        # Sorted first: the selection inside quantile is several times slower on rows in no order.
+        bounds[:, moving] = np.quantile(np.sort(ratios, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = bounds + 0.0
+    return Effects(effect, low, high, n, len(keep) - n)

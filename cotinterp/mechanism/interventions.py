@@ -180,12 +180,22 @@ def knock_out_pairs(site: Site, mask: Bool[Tensor, "batch dest src"], *, expect_
         raise ValueError(f"attention is knocked out at the pattern, not at {site}: Site('pattern', {site.layer}, ...).")
 
     def without(pattern: Tensor) -> Tensor:
-        gone = mask.to(pattern.device) if site.head is not None else mask.to(pattern.device)[:, None]
-        kept = pattern.masked_fill(gone, 0.0)
-        spread = kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
-        return torch.where(gone.any(dim=-1, keepdim=True), spread, pattern)
+        gone = mask.to(pattern.device)
+        return spread_without(pattern, gone if site.head is not None else gone[:, None])
 
     return Edit(site, without, expect_change=expect_change)
+
+
+def spread_without(
+    pattern: Float[Tensor, "*heads dest src"], gone: Bool[Tensor, "*#heads dest src"]
+) -> Float[Tensor, "*heads dest src"]:
+    """`pattern` without the marked entries, what they held spread over the others of their row in proportion.
+
+    Rows without a marked entry stay as they are, bit for bit; a row that had nothing elsewhere becomes 0.
+    """
+    kept = pattern.masked_fill(gone, 0.0)
+    spread = kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
+    return torch.where(gone.any(dim=-1, keepdim=True), spread, pattern)
 
 
 def watch(site: Site, into: dict[Site, Tensor]) -> Edit:

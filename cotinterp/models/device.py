@@ -23,3 +23,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type != "cpu" and (device.type not in there or (device.index or 0) >= count):
         raise ValueError(f"device {name!r} is not available; this machine has {there}, accelerators: {count}")
     return device
+
+
+def fast_bfloat16(device: torch.device | str) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware: a CPU with AVX512-BF16 or AMX, CUDA from Ampere on.
+
+    Where it does not, bfloat16 is emulated and slower than float32.
+    """
+    place = torch.device(device)
+    if place.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return place.type == "cuda" and torch.cuda.get_device_capability(place) >= (8, 0)

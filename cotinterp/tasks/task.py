@@ -83,11 +83,16 @@ class Task(ABC):
 
     @property
     def n_states(self) -> int:
-        return len(self.states)
+        return len(self._written)
 
     def state_text(self, state: int) -> str:
         """How a state is written."""
-        return self.states[state]
+        return self._written[state]
+
+    @cached_property
+    def state_widths(self) -> Int[np.ndarray, " states"]:
+        """Number of symbols that each state is written with."""
+        return np.array([len(text) for text in self._written])
 
     def parse_state(self, text: str) -> int | None:
         """The state that `text` denotes; None where it denotes none."""
@@ -98,8 +103,13 @@ class Task(ABC):
         return self._operand_of_text.get(text)
 
     @cached_property
+    def _written(self) -> tuple[str, ...]:
+        """`states`, which a task may compute anew whenever it is asked."""
+        return self.states
+
+    @cached_property
     def _state_of_text(self) -> dict[str, int]:
-        return {text: state for state, text in enumerate(self.states)}
+        return {text: state for state, text in enumerate(self._written)}
 
     @cached_property
     def _operand_of_text(self) -> dict[str, int]:
@@ -134,6 +144,15 @@ class FoldTask(Task):
         return self._fold(self._inside(total, "the edited total"), operands[:, step + 1 :])
 
     def reachable(self, k: int) -> tuple[frozenset[int], ...]:
+        if k not in self._reachable:
+            self._reachable[k] = self._reached(k)
+        return self._reachable[k]
+
+    @cached_property
+    def _reachable(self) -> dict[int, tuple[frozenset[int], ...]]:
+        return {}
+
+    def _reached(self, k: int) -> tuple[frozenset[int], ...]:
         self.check_k(k)
         operands = np.arange(self.n_operands)
         states = np.unique(self._inside(self.initial(operands), "initial", operands))
@@ -158,10 +177,10 @@ class FoldTask(Task):
                 f"task {self.name!r}: {origin} must map arrays of indices to an array of the same shape, "
                 f"got {type(state).__name__} {getattr(state, 'shape', '')}"
             )
-        if not np.issubdtype(state.dtype, np.integer):
+        if state.dtype.kind not in "iu":
             raise ValueError(f"task {self.name!r}: {origin} must return integer state indices, got {state.dtype}")
-        outside = np.flatnonzero((state < 0) | (state >= self.n_states))
-        if outside.size:
+        if state.size and (state.min() < 0 or state.max() >= self.n_states):
+            outside = np.flatnonzero((state < 0) | (state >= self.n_states))
             given = ", ".join(str(int(array[outside[0]])) for array in inputs)
             raise ValueError(
                 f"task {self.name!r}: {origin}({given}) = {int(state[outside[0]])} leaves its {self.n_states} states "

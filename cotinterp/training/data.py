@@ -12,7 +12,7 @@ from cotinterp.tasks import Task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem, training_problems
-from cotinterp.transcripts.render import Transcript, render_for_training
+from cotinterp.transcripts.render import Transcript, render_all_for_training
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 NOT_SCORED = -100
@@ -38,14 +38,11 @@ def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:
 
 def transcripts_of(spec: RunSpec, task: Task) -> tuple[Transcript, ...]:
     """What the run is trained on, row by row. What is drawn for a row depends on `spec.seed` and the row alone."""
-    return tuple(
-        render_for_training(task, problem, spec.regime, _rng_of_row(spec.seed, row))
-        for row, problem in enumerate(problems_of(spec, task))
-    )
 
+    def rng_of_row(row: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(1, row)))
 
-def _rng_of_row(seed: int, row: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, row)))
+    return render_all_for_training(task, problems_of(spec, task), spec.regime, rng_of_row)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from torch.nn import functional
 from cotinterp.models.build import build_module
 from cotinterp.tasks import Task
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows
+from cotinterp.training.packed_forward import packed_loss
+from cotinterp.training.packing import PackedBatch
 from cotinterp.training.schedule import learning_rate
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -18,7 +20,8 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 def response_loss(module: nn.Module, batch: TrainingSet, *, bf16: bool = False) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats over all response tokens of the batch; prompt and padding count nothing.
 
-    Long responses weigh more than short ones, since every token weighs the same.
+    Long responses weigh more than short ones, since every token weighs the same. This is the definition, padding and
+    all; a run is trained on `packed_loss`, which has the same value and gradient.
     """
     with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=bf16):
         logits = module(batch.inputs)
@@ -75,14 +78,15 @@ class Learner:
         lr = learning_rate(spec, step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = self.data.rows(batch_rows(self.spec.seed, step, len(self.data.length), spec.batch_size))
+        rows = batch_rows(self.spec.seed, step, len(self.data.length), spec.batch_size)
+        batch = PackedBatch.of(self.data, rows)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = response_loss(self.module, batch, bf16=self.spec.precision == "bf16")
+        loss = packed_loss(self.module, batch, bf16=self.spec.precision == "bf16")
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), spec.clip)
         if torch.isfinite(loss + norm):
             self.optimizer.step()
-        return Update(step + 1, loss.item(), lr, norm.item(), int(batch.length.sum()))
+        return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens)
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""

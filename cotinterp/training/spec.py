@@ -13,6 +13,7 @@ from cotinterp.transcripts.render import longest_transcript
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "bf16"]
 
 
 class OptimizerSpec(Spec):
@@ -51,7 +52,8 @@ class RunSpec(Spec):
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
-        precision: "bf16" computes under bfloat16 autocast and keeps fp32 weights; faster where the machine has it.
+        precision: "bf16" computes under bfloat16 autocast and keeps fp32 weights: faster where `fast_bfloat16` says so,
+            slower elsewhere. "fp32" is what it is held to.
     """
 
     task: str
@@ -62,7 +64,7 @@ class RunSpec(Spec):
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     _task_name: str = PrivateAttr("")
 
     @model_validator(mode="after")

@@ -112,20 +112,37 @@ def collate(transcripts: Sequence[Transcript], vocabulary: Vocabulary) -> Batch:
     """Transcripts as one right-padded batch."""
     if not transcripts:
         raise ValueError("a batch needs at least one transcript, got none")
-    width = max(map(len, transcripts))
-
-    def column(values: list[list[int]], fill: int) -> Int[Tensor, "batch pos"]:
-        return torch.tensor([row + [fill] * (width - len(row)) for row in values], dtype=torch.long)
-
+    length = torch.tensor([len(x) for x in transcripts])
+    filled = torch.arange(int(length.max())) < length[:, None]
+    padding = (vocabulary.pad, ROLE_CODE[Role.PAD], -1, 0, -1, 1)
+    tokens, role, step, part, value, scored = torch.tensor(padding)[:, None, None].repeat(1, *filled.shape)
+    columns = (tokens, role, step, part, value, scored)
+    for column, numbers in zip(columns, _numbers(transcripts, vocabulary), strict=True):
+        column[filled] = numbers
     return Batch(
-        tokens=column([[vocabulary.token(t.symbol) for t in x.tokens] for x in transcripts], vocabulary.pad),
-        role=column([[ROLE_CODE[t.role] for t in x.tokens] for x in transcripts], ROLE_CODE[Role.PAD]),
-        step=column([[t.step for t in x.tokens] for x in transcripts], -1),
-        part=column([[t.part for t in x.tokens] for x in transcripts], 0),
-        value=column([[t.value for t in x.tokens] for x in transcripts], -1),
-        scored=column([[t.scored for t in x.tokens] for x in transcripts], 1).bool(),
-        length=torch.tensor([len(x) for x in transcripts]),
+        tokens=tokens,
+        role=role,
+        step=step,
+        part=part,
+        value=value,
+        scored=scored.bool(),
+        length=length,
         n_prompt=torch.tensor([x.n_prompt for x in transcripts]),
         transcripts=tuple(transcripts),
         vocabulary=vocabulary,
     )
+
+
+def _numbers(transcripts: Sequence[Transcript], vocabulary: Vocabulary) -> Int[Tensor, "field token"]:
+    """Token id, role code, step, part, value and whether it is scored, of all tokens one after another.
+
+    Few of them are distinct objects (`regimes.written`), and only those are looked at.
+    """
+    tokens = [token for transcript in transcripts for token in transcript.tokens]
+    ids = list(map(id, tokens))
+    distinct = dict(zip(ids, tokens, strict=True))
+    number_of = {key: number for number, key in enumerate(distinct)}
+    table = [
+        (vocabulary.token(t.symbol), ROLE_CODE[t.role], t.step, t.part, t.value, t.scored) for t in distinct.values()
+    ]
+    return torch.tensor(table, dtype=torch.long)[list(map(number_of.__getitem__, ids))].T

@@ -66,6 +66,13 @@ def parse_response(task: Task, text: str) -> ParsedResponse:
     )
 
 
+def final_answer(task: Task, text: str) -> int | None:
+    """The state that a response answers; None where it answers none or never ended. `parse_response` without steps."""
+    body, end, _ = text.partition("#")
+    answer = body.partition("}")[2] if body.startswith("{") else body
+    return task.parse_state(answer) if end else None
+
+
 def parse_step(task: Task, text: str) -> ParsedStep:
     """Takes one segment of a trace apart; never raises."""
     left, equals, right = text.partition("=")

@@ -3,6 +3,7 @@
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -32,9 +33,16 @@ class Token(NamedTuple):
     scored: bool = True
 
 
-def written(text: str, role: Role, step: int, value: int) -> Iterator[Token]:
-    """A value of one or more characters."""
-    return (Token(symbol, role, step, part, value) for part, symbol in enumerate(text))
+@lru_cache(maxsize=2**16)
+def written(text: str, role: Role, step: int, value: int) -> tuple[Token, ...]:
+    """A value of one or more characters. Transcripts share the tokens that are alike in all fields."""
+    return tuple(Token(symbol, role, step, part, value) for part, symbol in enumerate(text))
+
+
+@lru_cache(maxsize=2**16)
+def sign(symbol: str, role: Role, step: int = -1, value: int = -1) -> Token:
+    """A single symbol, shared in the same way."""
+    return Token(symbol, role, step, 0, value)
 
 
 class Regime(ABC):
@@ -56,12 +64,20 @@ class Regime(ABC):
     writes_totals: ClassVar[bool] = False
     wrong_share: ClassVar[float] = 0.0
 
+    @property
+    def draws(self) -> bool:
+        """Whether what is shown in training may depend on the generator; else it is `response`."""
+        return self.wrong_share > 0 or type(self).training_response is not Regime.training_response
+
     @abstractmethod
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
         """Everything after the prompt, END included."""
 
     def training_response(self, task: Task, problem: Problem, rng: np.random.Generator) -> Iterator[Token]:
         """What a model reads in training: `response` but for the totals that `rng` picks to be replaced."""
+        if not self.draws:
+            yield from self.response(task, problem)
+            return
         replaced = set()
         for step, (whether, which) in enumerate(rng.random((problem.k - 1, 2)).tolist(), start=1):
             if whether < self.wrong_share and (others := wrong_totals(task, problem, step)):
@@ -74,7 +90,7 @@ class Regime(ABC):
 
 def _answer(task: Task, problem: Problem) -> Iterator[Token]:
     yield from written(task.state_text(problem.answer), Role.ANSWER, problem.k - 1, problem.answer)
-    yield Token("#", Role.END)
+    yield sign("#", Role.END)
 
 
 class Direct(Regime):
@@ -95,17 +111,17 @@ class Cot(Regime):
     writes_totals = True
 
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
-        yield Token("{", Role.TRACE_START)
+        yield sign("{", Role.TRACE_START)
         steps = zip(problem.previous, problem.step_operands, problem.totals, strict=True)
         for step, (previous, operand, total) in enumerate(steps, start=1):
             if step > 1:
-                yield Token(";", Role.STEP_END, step - 1)
+                yield sign(";", Role.STEP_END, step - 1)
             yield from written(task.state_text(previous), Role.PREVIOUS_TOTAL, step, previous)
-            yield Token(task.operator, Role.STEP_OPERATOR, step)
-            yield Token(task.operands[operand], Role.STEP_OPERAND, step, 0, operand)
-            yield Token("=", Role.EQUALS, step)
+            yield sign(task.operator, Role.STEP_OPERATOR, step)
+            yield sign(task.operands[operand], Role.STEP_OPERAND, step, operand)
+            yield sign("=", Role.EQUALS, step)
             yield from written(task.state_text(total), Role.TOTAL, step, total)
-        yield Token("}", Role.TRACE_END)
+        yield sign("}", Role.TRACE_END)
         yield from _answer(task, problem)
 
 
@@ -117,12 +133,12 @@ class Totals(Regime):
     writes_totals = True
 
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
-        yield Token("{", Role.TRACE_START)
+        yield sign("{", Role.TRACE_START)
         for step, total in enumerate(problem.totals, start=1):
             if step > 1:
-                yield Token(";", Role.STEP_END, step - 1)
+                yield sign(";", Role.STEP_END, step - 1)
             yield from written(task.state_text(total), Role.TOTAL, step, total)
-        yield Token("}", Role.TRACE_END)
+        yield sign("}", Role.TRACE_END)
         yield from _answer(task, problem)
 
 

@@ -1,14 +1,15 @@
 """Problem and regime in, tokens with their roles out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
-from cotinterp.transcripts.regimes import Regime, Token, get_regime
+from cotinterp.transcripts.regimes import Regime, Token, get_regime, sign
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
 
@@ -20,15 +21,15 @@ class Transcript:
     regime: str
     tokens: tuple[Token, ...]
 
-    @property
+    @cached_property
     def text(self) -> str:
         """All symbols."""
-        return "".join(token.symbol for token in self.tokens)
+        return "".join(map(itemgetter(0), self.tokens))
 
     @cached_property
     def n_prompt(self) -> int:
         """Number of symbols that the model is given."""
-        return sum(token.role in PROMPT_ROLES for token in self.tokens)
+        return sum(map(PROMPT_ROLES.__contains__, map(itemgetter(1), self.tokens)))
 
     @property
     def prompt(self) -> str:
@@ -46,12 +47,12 @@ class Transcript:
 
 def prompt(task: Task, problem: Problem) -> Iterator[Token]:
     """The question, the same in every regime."""
-    yield Token("<", Role.PROMPT_START)
+    yield sign("<", Role.PROMPT_START)
     for index, operand in enumerate(problem.operands):
         if index:
-            yield Token(task.operator, Role.OPERATOR, index)
-        yield Token(task.operands[operand], Role.OPERAND, index, 0, operand)
-    yield Token(">", Role.PROMPT_END)
+            yield sign(task.operator, Role.OPERATOR, index)
+        yield sign(task.operands[operand], Role.OPERAND, index, operand)
+    yield sign(">", Role.PROMPT_END)
 
 
 def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:
@@ -67,6 +68,23 @@ def render_for_training(task: Task, problem: Problem, regime: str | Regime, rng:
     """
     regime = get_regime(regime)
     return Transcript(problem, regime.name, (*prompt(task, problem), *regime.training_response(task, problem, rng)))
+
+
+def render_all_for_training(
+    task: Task,
+    problems: Iterable[Problem],
+    regime: str | Regime,
+    rng_of_row: Callable[[int], np.random.Generator],
+) -> tuple[Transcript, ...]:
+    """`render_for_training` of every problem, row i with the generator `rng_of_row(i)`.
+
+    A generator is made only where the regime draws something (`Regime.draws`): making thousands takes longer than
+    rendering.
+    """
+    regime = get_regime(regime)
+    if not regime.draws:
+        return tuple(render(task, problem, regime) for problem in problems)
+    return tuple(render_for_training(task, problem, regime, rng_of_row(row)) for row, problem in enumerate(problems))
 
 
 def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:

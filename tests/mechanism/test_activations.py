@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cotinterp.mechanism.activations import activations, at_positions, run_and_read
+from cotinterp.mechanism.activations import activations, at_positions, run_and_read, stream_activations
 from cotinterp.mechanism.sites import KINDS, Site, head_sites, residual_sites
 
 
@@ -66,6 +66,38 @@ def test_chunks_change_nothing(tiny_model, tokens, batch_size):
     whole = activations(tiny_model, tokens, sites, positions=positions)
     for site, part in activations(tiny_model, tokens, sites, positions=positions, batch_size=batch_size).items():
         torch.testing.assert_close(part, whole[site])
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, None])
+def test_streaming_yields_the_same_a_batch_at_a_time(tiny_model, tokens, batch_size):
+    sites, positions = [Site("z", 0, 1), Site("resid_post", 1)], torch.tensor([7, 0, 3, 2, 5])
+    whole = activations(tiny_model, tokens, sites, positions=positions, batch_size=batch_size)
+    streamed = list(stream_activations(tiny_model, tokens, sites, positions=positions, batch_size=batch_size))
+    assert [rows.stop - rows.start for rows, _ in streamed] == {2: [2, 2, 1], 5: [5], None: [5]}[batch_size]
+    for rows, found in streamed:
+        assert all(torch.equal(part, whole[site][rows]) for site, part in found.items())
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        stream_activations(tiny_model, tokens, [Site("resid_pre", 5)])
+
+
+def test_native_models_compute_nothing_behind_the_last_site(make_tiny, tokens, monkeypatch):
+    """The values are those of a whole pass, bit for bit; logits, where they are wanted, still take one."""
+    model, ran = make_tiny(n_layers=3), []
+    whole = run_and_read(model, tokens, [Site("z", 1)])[1][Site("z", 1)]
+    for layer, block in enumerate(model.original_model.layers):
+        mlp = block.mlp._original_component
+        monkeypatch.setattr(mlp, "act", lambda x, act=mlp.act, layer=layer: ran.append(layer) or act(x))
+    assert torch.equal(activations(model, tokens, [Site("z", 1), Site("resid_pre", 0)])[Site("z", 1)], whole)
+    assert ran == [0]
+    run_and_read(model, tokens, [Site("z", 1)])
+    assert ran == [0, 0, 1, 2]
+
+
+def test_hooks_of_the_models_own_go_on_firing(make_tiny, tokens):
+    model, seen = make_tiny(), []
+    with model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", lambda value, **_: seen.append(len(value)))]):
+        activations(model, tokens, [Site("resid_pre", 0)])
+    assert seen == [5]
 
 
 def test_no_gradient_no_hook_left_and_usable_for_training(tiny_model, tokens):

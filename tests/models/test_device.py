@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.models.device import resolve_device
+from cotinterp.models.device import fast_bfloat16, resolve_device
 
 
 def accelerator(monkeypatch, kind: str | None, count: int = 1):
@@ -34,3 +34,20 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, kind, name):
 def test_an_unknown_device_is_refused():
     with pytest.raises(ValueError, match=r"unknown device 'gpu'; this machine has \['auto', 'cpu'"):
         resolve_device("gpu")
+
+
+@pytest.mark.parametrize(("avx", "amx", "fast"), [(False, False, False), (True, False, True), (False, True, True)])
+def test_a_processor_multiplies_bfloat16_fast_if_it_has_instructions_for_it(monkeypatch, avx, amx, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert fast_bfloat16("cpu") is fast
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_so_does_a_card_from_ampere_on(monkeypatch, capability, fast):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert fast_bfloat16("cuda") is fast
+
+
+def test_other_devices_make_no_promise():
+    assert not fast_bfloat16("meta")

@@ -7,9 +7,9 @@ import torch
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems, solve
-from cotinterp.transcripts.regimes import regime_names
-from cotinterp.transcripts.render import Transcript, render
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.regimes import Token, regime_names
+from cotinterp.transcripts.render import Transcript, render, render_for_training
+from cotinterp.transcripts.roles import ROLE_CODE, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 SUM = get_task("digit-sum")
@@ -88,6 +88,35 @@ def test_rows_of_a_batch_are_the_batch_of_the_rows():
     for name in ("tokens", "role", "step", "part", "value", "scored", "length", "n_prompt"):
         assert torch.equal(getattr(part, name), getattr(direct, name))
     assert part.transcripts == direct.transcripts
+
+
+@pytest.mark.parametrize("regime", regime_names())
+def test_a_batch_is_its_tokens_one_by_one(regime):
+    problems = [p for k in (2, 4, 5) for p in sample_problems(SUM, k, 6, split="train", rng=np.random.default_rng(0))]
+    rngs = map(np.random.default_rng, range(len(problems)))
+    transcripts = [render_for_training(SUM, x, regime, rng) for x, rng in zip(problems, rngs, strict=True)]
+    # The same tokens as other objects: nothing may rest on which of them are shared.
+    copies = [Transcript(x.problem, x.regime, tuple(Token(*token) for token in x.tokens)) for x in transcripts]
+    for batch in (collate(transcripts, VOCABULARY), collate(copies, VOCABULARY)):
+        for row, transcript in enumerate(transcripts):
+            fields = (batch.tokens, batch.role, batch.step, batch.part, batch.value, batch.scored)
+            found = [field[row].tolist() for field in fields]
+            rest = batch.tokens.shape[1] - len(transcript)
+            expected = [
+                (VOCABULARY.token(t.symbol), ROLE_CODE[t.role], t.step, t.part, t.value, t.scored)
+                for t in transcript.tokens
+            ]
+            padding = (VOCABULARY.pad, ROLE_CODE[Role.PAD], -1, 0, -1, True)
+            assert list(zip(*found, strict=True)) == expected + [padding] * rest
+        assert batch.scored.dtype == torch.bool
+        assert {getattr(batch, name).dtype for name in ("tokens", "role", "length", "n_prompt")} == {torch.long}
+
+
+def test_a_symbol_that_is_not_in_the_vocabulary_is_refused():
+    whole = render(SUM, solve(SUM, np.array([[3, 4]]))[0], "cot")
+    strange = Transcript(whole.problem, "cot", (*whole.tokens, Token("x", Role.END)))
+    with pytest.raises(KeyError, match="symbol 'x' is not in the vocabulary"):
+        collate([whole, strange], VOCABULARY)
 
 
 def test_an_empty_batch_is_refused():

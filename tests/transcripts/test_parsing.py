@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.tasks import get_task, task_names
-from cotinterp.transcripts.parsing import parse_response
+from cotinterp.transcripts.parsing import final_answer, parse_response
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import regime_names
 from cotinterp.transcripts.render import render
@@ -56,6 +56,7 @@ def test_faulty_responses(text, opened, closed, styles, answer, ended):
     parsed = parse_response(SUM, text)
     assert (parsed.opened, parsed.closed, parsed.answer, parsed.ended) == (opened, closed, answer, ended)
     assert [step.style for step in parsed.steps] == styles
+    assert final_answer(SUM, text) == (answer if ended else None)
 
 
 def test_a_field_that_denotes_nothing_is_none():
@@ -70,4 +71,5 @@ def test_random_strings_never_raise():
         text = "".join(rng.choice(symbols, size=int(rng.integers(0, 30))))
         parsed = parse_response(SUM, text)
         assert parsed.ended == ("#" in text)
+        assert final_answer(SUM, text) == (parsed.answer if parsed.ended else None)
         assert parsed.answer is None or parsed.answer_text == SUM.state_text(parsed.answer)

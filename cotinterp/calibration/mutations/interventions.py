@@ -62,7 +62,7 @@ def untouched(self: Site, activation: Tensor, value: Tensor, positions: Tensor |
 
 def check_sweep_acts() -> None:
     """Of all that is patched, something changes what the model says."""
-    patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",))
+    patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",), by_hooks=True)
 
 
 def deaf(right: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.fast import exact_parts
+from cotinterp.mechanism.heads.attention_edits import AttentionEdit, HeadOutput
 from cotinterp.mechanism.heads.attribution import LogitContrast
+from cotinterp.mechanism.heads.edited_runs import EditedRuns, Readout
 from cotinterp.mechanism.interventions import Edit, derangement, run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.model import HookedModel
@@ -26,12 +29,16 @@ from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
 
 NO_DONOR = -1
+# More of them at a time leave the processor's cache, and their states take memory.
+_TOKENS_AT_ONCE = 4096
 
 Method = Literal["resample", "mean", "zero"]
 """What a head, or a value that it moves, is replaced by: that of another example of the template, their mean, zero."""
 METHODS: tuple[Method, ...] = get_args(Method)
 
 Rows = Int[Tensor, " some"]
+Losing = Callable[[Sequence[AttentionEdit]], Float[Tensor, " some"]]
+"""The logit difference that some examples lose by edits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +48,7 @@ class Plan:
     `resampled` False: nothing is taken from other examples, `source` is `rows`, and one run says it all.
     """
 
-    edits: Callable[[Rows, Rows], Sequence[Edit]]
+    edits: Callable[[Rows, Rows], Sequence[AttentionEdit]]
     resampled: bool = True
 
 
@@ -105,6 +112,7 @@ def ablate_heads(
     method: Method = "resample",
     templates: Int[np.ndarray, " batch"] | None = None,
     batch_size: int | None = None,
+    by_hooks: bool = False,
 ) -> Float[Tensor, "set batch"]:
     """Logit difference lost by each example when the heads of a set are ablated together, in logits, mean of draws.
 
@@ -118,8 +126,8 @@ def ablate_heads(
     _, groups = question(contrast, templates)
     own = activations(model, until_readout(model, contrast), residual_sites(model, "z"), batch_size=batch_size)
     given = {site: substitutes(method, z, groups) for site, z in own.items()}
-    plans = [Plan(_replacing(heads, given), resampled=method == "resample") for heads in head_sets]
-    return logits_lost(model, contrast, plans, donors, batch_size=batch_size)
+    plans = [Plan(_replacing(heads, given, own), resampled=method == "resample") for heads in head_sets]
+    return logits_lost(model, contrast, plans, donors, batch_size=batch_size, by_hooks=by_hooks)
 
 
 def logits_lost(
@@ -129,21 +137,27 @@ def logits_lost(
     donors: Int[np.ndarray, "draw batch"],
     *,
     batch_size: int | None = None,
+    by_hooks: bool = False,
 ) -> Float[Tensor, "plan batch"]:
     """Clean logit difference minus that under each plan, per example, in logits: the mean of the draws.
 
-    NaN for examples without a donor. Only the tokens that can reach a readout are run.
+    NaN for examples without a donor. Only the tokens that can reach a readout are run; of native models (unless
+    `by_hooks`) only what an edit can change, with the same numbers up to float32 rounding.
     """
     tokens = until_readout(model, contrast)
+    parts = None if by_hooks else exact_parts(model, tokens)
     known = np.flatnonzero((donors != NO_DONOR).all(axis=0))
     lost = torch.full((len(plans), len(contrast.clean)), torch.nan)
-    size = len(known) if batch_size is None else batch_size
+    most = len(known) if parts is None else max(1, _TOKENS_AT_ONCE // tokens.shape[1])
+    size = most if batch_size is None else batch_size
     for rows in (torch.from_numpy(known[start : start + size]) for start in range(0, len(known), size)):
-        clean = _logit_difference(model, tokens, contrast, rows, [])
+        if parts is None:
+            losing = _through_hooks(model, tokens, contrast, rows)
+        else:
+            losing = _from_weights(EditedRuns.of(parts, tokens[rows], contrast.at[rows]), contrast, rows)
         for index, plan in enumerate(plans):
             sources = [draw[rows] for draw in torch.from_numpy(donors)] if plan.resampled else [rows]
-            edited = [_logit_difference(model, tokens, contrast, rows, plan.edits(rows, source)) for source in sources]
-            lost[index, rows] = torch.stack([clean - each for each in edited]).mean(dim=0)
+            lost[index, rows] = torch.stack([losing(plan.edits(rows, source)) for source in sources]).mean(dim=0)
     return lost
 
 
@@ -163,12 +177,39 @@ def until_readout(model: HookedModel, contrast: LogitContrast) -> Int[Tensor, "b
     return contrast.clean[:, : int(contrast.at.max()) + 1] if causal else contrast.clean
 
 
-def _replacing(heads: Sequence[Site], given: dict[Site, Tensor]) -> Callable[[Rows, Rows], Sequence[Edit]]:
-    # A head whose z is the same on all problems is unmoved, and its effect of 0 is then the true answer.
-    return lambda _, source: [
-        Edit(site, site.of(given[site.whole][source.to(given[site.whole].device)]), expect_change=False)
-        for site in heads
-    ]
+def _replacing(
+    heads: Sequence[Site], given: dict[Site, Tensor], own: dict[Site, Tensor]
+) -> Callable[[Rows, Rows], Sequence[AttentionEdit]]:
+    def edits(rows: Rows, source: Rows) -> list[AttentionEdit]:
+        return [HeadOutput(site, _of(site, given, source), _of(site, own, rows)) for site in heads]
+
+    return edits
+
+
+def _of(site: Site, held: dict[Site, Tensor], rows: Rows) -> Tensor:
+    values = held[site.whole]
+    return site.of(values[rows.to(values.device)])
+
+
+def _through_hooks(model: HookedModel, tokens: Tensor, contrast: LogitContrast, rows: Rows) -> Losing:
+    clean = _logit_difference(model, tokens, contrast, rows, [])
+    return lambda edits: (
+        clean - _logit_difference(model, tokens, contrast, rows, [hook for edit in edits for hook in edit.hooked()])
+    )
+
+
+def _from_weights(runs: EditedRuns, contrast: LogitContrast, rows: Rows) -> Losing:
+    first = torch.zeros_like(rows)
+
+    def difference(readout: Readout) -> Float[Tensor, " some"]:
+        logits = readout.logits[:, None]
+        return logit_diff(logits, first, contrast.answer[rows], contrast.foil[rows]).float().cpu()
+
+    def losing(edits: Sequence[AttentionEdit]) -> Float[Tensor, " some"]:
+        edited, clean = runs.edited(edits)
+        return difference(clean) - difference(edited)
+
+    return losing
 
 
 def _logit_difference(

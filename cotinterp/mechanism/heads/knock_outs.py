@@ -33,14 +33,13 @@ from cotinterp.mechanism.heads.ablation import (
     substitutes,
     until_readout,
 )
+from cotinterp.mechanism.heads.attention_edits import AttentionEdit, CutAttention, MovedValues
 from cotinterp.mechanism.heads.attribution import LogitContrast
 from cotinterp.mechanism.heads.knock_out_result import RANDOM_SOURCES, KnockOut, KnockOutResult
 from cotinterp.mechanism.heads.read_cuts import DESTS, Sources, attention_on, cuts
 from cotinterp.mechanism.heads.reads import KNOCK_OUT_READS, STALE_TOTAL_READ, ReadMask, ReadPattern, read_sources
-from cotinterp.mechanism.interventions import Edit, knock_out_pairs
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.mechanism.value_edits import replace_values
 from cotinterp.transcripts.pairs import Pairs
 
 SCOPES = ("head", "layer", "all")
@@ -144,7 +143,9 @@ def knock_out_sources(
                 if method == "pattern":
                     plans.append(pattern_plan(cut.mask, here, layers, head))
                 else:
-                    plans.append(value_plan(cut.mask, given[method], layers, head, resampled=method == "resample"))
+                    plans.append(
+                        value_plan(cut.mask, given[method], values, layers, head, resampled=method == "resample")
+                    )
     return KnockOutResult(
         cells=tuple(cells),
         lost=_without_idle(model, asked, plans, cells, donors, batch_size),
@@ -158,13 +159,14 @@ def pattern_plan(
 ) -> Plan:
     """Attention along `mask` cut in one head or in all heads of some layers; `mass` is what is there to cut."""
 
-    def edits(rows: Rows, _: Rows) -> list[Edit]:
-        some, made, expected = mask[rows.to(mask.device)], [], True
+    def edits(rows: Rows, _: Rows) -> list[AttentionEdit]:
+        made: list[AttentionEdit] = []
+        some, expected = mask[rows.to(mask.device)], True
         for layer in layers:
             here = mass[layer] if head is None else mass[layer, head]
             looks = bool(here[..., rows].any())
             # Behind an edited layer a head may have ceased to look there, which is no mistake of the edit.
-            made.append(knock_out_pairs(Site("pattern", layer, head), some, expect_change=expected and looks))
+            made.append(CutAttention(layer, head, some, expect_change=expected and looks))
             expected = expected and not looks
         return made
 
@@ -172,14 +174,27 @@ def pattern_plan(
 
 
 def value_plan(
-    mask: ReadMask, given: Mapping[Site, Tensor], layers: Sequence[int], head: int | None, *, resampled: bool
+    mask: ReadMask,
+    given: Mapping[Site, Tensor],
+    own: Mapping[Site, Tensor],
+    layers: Sequence[int],
+    head: int | None,
+    *,
+    resampled: bool,
 ) -> Plan:
-    """What is moved along `mask` replaced, in one head or in all heads of some layers, by what `given` holds."""
+    """What is moved along `mask` replaced, in one head or in all heads of some layers, by what `given` holds.
 
-    def edits(rows: Rows, source: Rows) -> list[Edit]:
+    `own`: the values that each example has itself.
+    """
+
+    def edits(rows: Rows, source: Rows) -> list[AttentionEdit]:
         some = mask[rows.to(mask.device)]
-        values = ((layer, given[Site("v", layer)]) for layer in layers)
-        return [edit for layer, v in values for edit in replace_values(layer, v[source.to(v.device)], some, head)]
+
+        def of(held: Mapping[Site, Tensor], layer: int, which: Rows) -> Tensor:
+            values = held[Site("v", layer)]
+            return values[which.to(values.device)]
+
+        return [MovedValues(layer, head, of(given, layer, source), of(own, layer, rows), some) for layer in layers]
 
     return Plan(edits, resampled=resampled)
 

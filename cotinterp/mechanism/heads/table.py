@@ -146,6 +146,6 @@ def _read_lost(
         n = tokens.shape[1]
         own = activations(model, tokens, residual_sites(model, "v"), batch_size=batch_size)
         cut = mask[:, :n, :n].to(tokens.device)
-        plans = [value_plan(cut, own, (sites[i].layer,), sites[i].head, resampled=True) for i in heads]
+        plans = [value_plan(cut, own, own, (sites[i].layer,), sites[i].head, resampled=True) for i in heads]
         lost[list(heads)] = logits_lost(model, contrast, plans, donors, batch_size=batch_size)
     return lost

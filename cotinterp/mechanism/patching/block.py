@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.activations import run_and_read
+from cotinterp.mechanism.activations import at_positions, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import patch, run_with
 from cotinterp.mechanism.metrics import MetricName
@@ -131,7 +131,7 @@ def sweep_block(
     baselines = {
         "self": rerun(runs.recipient, recipient_logits, own),
         "full": rerun(runs.unit_recipient, low[0], high[1]),
-        "random_donor": _known(rerun(runs.recipient, recipient_logits, unrelated), runs),
+        "random_donor": known_rows(rerun(runs.recipient, recipient_logits, unrelated), runs),
     }
     if runs.contrast.reference is not None:
         baselines["whole_change"] = rerun(runs.recipient, recipient_logits, related)
@@ -157,15 +157,22 @@ def sweep_block(
         for name in names:
             changes[name][chunk] = change[name]
     return Measured(
-        changes=_known(changes, runs) if unrelated_donor else changes,
+        changes=known_rows(changes, runs) if unrelated_donor else changes,
         gaps=minus(read(high[0]), read(low[0])),
         baselines=baselines,
         ran=np.isin(np.arange(len(cells)), pending),
         live=np.stack([mask.flatten(1).any(dim=1).cpu().numpy() for mask in live]),
-        predicted=_predicted(
-            runs.contrast,
-            [(runs.recipient, recipient_logits), (runs.donor, donor_logits)]
-            + [(runs.unit_recipient, low[0]), (runs.unit_donor, high[0])],
+        predicted=predicted(
+            runs,
+            {
+                run: at_positions(logits, runs.contrast.at)
+                for run, logits in (
+                    ("recipient", recipient_logits),
+                    ("donor", donor_logits),
+                    ("unit_recipient", low[0]),
+                    ("unit_donor", high[0]),
+                )
+            },
         ),
     )
 
@@ -180,15 +187,14 @@ def _mask(cell: Cell, contrast: Contrast, where: Mapping[Site, Bool[Tensor, "...
     return mask
 
 
-def _predicted(
-    contrast: Contrast, ran: Sequence[tuple[Int[Tensor, "batch pos"], Float[Tensor, "batch pos d_vocab"]]]
-) -> dict[str, Int[np.ndarray, " batch"]]:
-    """What each run of the contrast puts first; `ran` are its runs' tokens, the very tensors, with their logits."""
+def predicted(runs: Runs, read: Mapping[str, Float[Tensor, "batch d_vocab"]]) -> dict[str, Int[np.ndarray, " batch"]]:
+    """What each run of the contrast puts first, by the logits at the readout of the runs as `Runs` names them."""
+    contrast, first = runs.contrast, torch.zeros_like(runs.contrast.at)
     named = {"clean": contrast.clean, "corrupted": contrast.corrupted, "reference": contrast.reference}
     return {
-        run: predictions(logits, contrast.at, contrast.answer, contrast.foil)
-        for run, tokens in named.items()
-        for logits in [next((logits for given, logits in ran if given is tokens), None)]
+        name: predictions(logits[:, None], first, contrast.answer, contrast.foil)
+        for name, tokens in named.items()
+        for logits in [next((logits for run, logits in read.items() if getattr(runs, run) is tokens), None)]
         if logits is not None
     }
 
@@ -197,6 +203,6 @@ def _joined(blocks: Sequence[Mapping[MetricName, Float[np.ndarray, "..."]]]) -> 
     return {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
 
 
-def _known(numbers: Numbers, runs: Runs) -> Numbers:
+def known_rows(numbers: Numbers, runs: Runs) -> Numbers:
     """NaN for the examples that have no unrelated donor."""
     return {name: np.where(runs.has_unrelated, values, np.nan) for name, values in numbers.items()}

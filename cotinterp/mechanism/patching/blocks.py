@@ -3,7 +3,7 @@
 Stacked: the rows of a block repeated, one slot for each thing that is tried, so that a small block fills a pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,10 @@ from cotinterp.mechanism.interventions import derangement
 from cotinterp.mechanism.metrics import MetricName, measure
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.patching.stack import Numbers
+from cotinterp.mechanism.sites import Site
 
+MAX_BYTES = 2**30
+"""What the activations of a sweep may take at once unless it is told otherwise."""
 # Larger passes of a small model leave the processor's cache and are slower per sequence, not faster.
 _TOKENS_AT_ONCE = 3072
 _LOGITS_AT_ONCE = 2**26
@@ -32,6 +35,23 @@ def rows_at_once(model: HookedModel, contrast: Contrast, batch_size: int | None 
     n = contrast.clean.shape[1]
     vocabulary = int(getattr(model.cfg, "d_vocab", 0) or 1)
     return max(1, min(_TOKENS_AT_ONCE // n, _LOGITS_AT_ONCE // (n * vocabulary)))
+
+
+def rows_in(model: HookedModel, contrast: Contrast, wholes: Collection[Site], max_bytes: int | None = None) -> int:
+    """Sequences that fit in `max_bytes` of a sweep by hooks (1 GiB unless told), by what one of them holds.
+
+    That is the sites that are patched, in the recipient's run, the donor's and another one's; the widest layer of a
+    pass, and logits. An estimate: an architecture may hold more. ValueError where not one fits.
+    """
+    cfg, n = model.cfg, contrast.clean.shape[1]
+    d_model, heads = int(cfg.d_model), int(cfg.n_heads)
+    d_mlp, vocabulary = (int(getattr(cfg, name, 0) or 0) for name in ("d_mlp", "d_vocab"))
+    held = sum(heads * n if site.kind == "pattern" else d_model for site in wholes)
+    row = 4 * n * (3 * held + 12 * d_model + 2 * d_mlp + 3 * heads * n + 6 * vocabulary)
+    bound = MAX_BYTES if max_bytes is None else max_bytes
+    if bound < row:
+        raise ValueError(f"max_bytes={bound:,}: one example of {n} tokens needs {row:,} in this model.")
+    return bound // row
 
 
 def partners(contrast: Contrast, rng: np.random.Generator) -> Int[np.ndarray, " batch"]:
@@ -65,12 +85,18 @@ class Meter:
 
     def of(self, logits: Float[Tensor, "rows pos d_vocab"], stack: int = 1) -> Numbers:
         """Every metric of every row; `stack` says how often the block's rows are repeated."""
-        device = logits.device
-        tensors = (self.contrast.at, self.contrast.answer, self.contrast.foil)
-        at, answer, foil = (tensor.repeat(stack).to(device) for tensor in tensors)
-        readout, reference = at_positions(logits, at).double(), self.reference.repeat(stack, 1)
+        rows = torch.arange(len(self.contrast), device=logits.device).repeat(stack)
+        at = self.contrast.at.to(logits.device)
+        return self.of_readout(at_positions(logits, at[rows]), rows)
+
+    def of_readout(self, readout: Float[Tensor, "rows d_vocab"], rows: Int[Tensor, " rows"] | None = None) -> Numbers:
+        """Every metric of logits that were already read; `rows` says which examples they belong to (all, in order)."""
+        chosen = slice(None) if rows is None else rows
+        tensors = (self.contrast.answer, self.contrast.foil)
+        answer, foil = (tensor.to(readout.device)[chosen] for tensor in tensors)
+        logits, reference = readout.double(), self.reference[chosen]
         return {
-            name: measure(name, readout, answer=answer, foil=foil, reference=reference).cpu().numpy()
+            name: measure(name, logits, answer=answer, foil=foil, reference=reference).cpu().numpy()
             for name in self.names
         }
 

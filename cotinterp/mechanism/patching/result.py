@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.mechanism.contrast import Address
-from cotinterp.mechanism.effects import Effects, NoGapError, has_gap, missing_effects, normalized_effects
+from cotinterp.mechanism.effects import (
+    Effects,
+    NoGapError,
+    has_gap,
+    kept_pairs,
+    missing_effects,
+    normalized_effects,
+)
 from cotinterp.mechanism.metrics import MetricName, metric_name
 from cotinterp.mechanism.patching.baselines import live_cells, random_site
 from cotinterp.mechanism.patching.block import FIRST, Cell, Measured
@@ -57,7 +65,7 @@ class PatchingResult(Result):
         no error, where a reference defines the gap or no gap is asked for."""
         primary = self.metrics[0]
         if require_gap:
-            self.effects(primary)
+            kept_pairs(self.measured.changes[primary], self.measured.gaps[primary])
         if not self.measured.ran.any():
             raise ValueError(
                 f"donor and recipient agree bit for bit at every place of the sweep ({list(self.addresses)}): what was "
@@ -183,12 +191,12 @@ class PatchingResult(Result):
 
     def drawn(self, metric: str | None = None, *, heads: bool | None = None) -> pd.DataFrame:
         """The rows of `frame` that a figure draws, with `kind`, `block` (L1, L1H3) and `place` (label and symbol)."""
-        frame, name = self.frame(), self._name(metric)
+        name = self._name(metric)
         of_heads = not self._has(heads=False) if heads is None else heads
         if not self._has(heads=of_heads):
             raise ValueError(f"the sweep has no cells {'of' if of_heads else 'without'} heads to draw.")
         cells = [i for i, cell in enumerate(self.cells) if (cell.site.head is not None) == of_heads]
-        table = frame[frame["metric"] == name].iloc[-len(self.cells) :].iloc[cells]
+        table = self._labeled([*self._rows(name)], COLUMNS).iloc[-len(self.cells) :].iloc[cells]
         return table.assign(
             kind=[self.cells[i].site.kind for i in cells],
             block=[self.cells[i].site.block for i in cells],
@@ -222,13 +230,21 @@ class PatchingResult(Result):
         table = pd.DataFrame(rows).astype({"head": "Int64"})[list(columns)]
         return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
 
+    @cached_property
+    def _known(self) -> dict[MetricName, tuple[Effects, dict[str, Effects]]]:
+        """What `_effects_or_missing` found: a table and its pictures ask for it again and again."""
+        return {}
+
     def _effects_or_missing(self, metric: MetricName) -> tuple[Effects, dict[str, Effects]]:
-        try:
-            return self.effects(metric), self.baselines(metric)
-        except NoGapError:
-            pairs = len(self.measured.gaps[metric])
-            names = [*self.measured.baselines, *random_site(self.cells, self.measured, metric)]
-            return missing_effects(len(self.cells), pairs), dict.fromkeys(names, missing_effects(1, pairs))
+        if metric not in self._known:
+            try:
+                self._known[metric] = self.effects(metric), self.baselines(metric)
+            except NoGapError:
+                pairs = len(self.measured.gaps[metric])
+                names = [*self.measured.baselines, *random_site(self.cells, self.measured, metric)]
+                missing = dict.fromkeys(names, missing_effects(1, pairs))
+                self._known[metric] = missing_effects(len(self.cells), pairs), missing
+        return self._known[metric]
 
     def _name(self, metric: str | None) -> MetricName:
         name = self.metrics[0] if metric is None else metric_name(metric)

@@ -15,17 +15,22 @@ need not hold the changed value itself: it may hold anything that the change mad
 Zhang & Nanda 2023, arXiv:2309.16042; Heimersheim & Nanda 2024, arXiv:2404.15255; Meng et al. 2022, arXiv:2202.05262.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.metrics import metric_name
+from cotinterp.mechanism.fast import exact_parts
+from cotinterp.mechanism.metrics import MetricName, metric_name
 from cotinterp.mechanism.model import HookedModel, require_eval
-from cotinterp.mechanism.patching.block import Cell, Runs, sweep_block
-from cotinterp.mechanism.patching.blocks import partners, rows_at_once
+from cotinterp.mechanism.patching.block import Cell, Measured, Runs, sweep_block
+from cotinterp.mechanism.patching.blocks import partners, rows_at_once, rows_in
+from cotinterp.mechanism.patching.native_packs import Sizes
+from cotinterp.mechanism.patching.native_sweep import native_sweep
 from cotinterp.mechanism.patching.result import PatchingResult
 from cotinterp.mechanism.sites import as_kind, head_sites, refuse_write, residual_sites
+from cotinterp.models.native.parts import NativeParts
 
 DIRECTIONS = ("denoise", "noise")
 
@@ -41,6 +46,8 @@ def patch_sweep(
     unrelated_donor: bool = False,
     require_gap: bool = True,
     batch_size: int | None = None,
+    max_bytes: int | None = None,
+    by_hooks: bool = False,
     seed: int = 0,
     labels: Mapping[str, str | int] | None = None,
 ) -> PatchingResult:
@@ -50,8 +57,16 @@ def patch_sweep(
     sweep: donors are other examples' runs (same layout), while effects stay normalized by the own donor's gap, so a
     cell whose effect is the same with an unrelated donor holds nothing about this pair. `require_gap=False` keeps the
     sweep of a model that does not tell clean from corrupted: its effects are missing and their n is 0. `batch_size`
-    bounds the sequences of one forward pass: small batches are stacked, several cells to a pass. `seed` draws unrelated
-    donors and bootstraps. `labels` (task, regime, seed) go in front of the table.
+    bounds the sequences of one forward pass: small batches are stacked, several cells to a pass. `max_bytes` bounds
+    what activations may take (by an estimate; 1 GiB unless told), whatever the size of the sweep: examples run in
+    blocks and cells in packs. `seed` draws unrelated donors and bootstraps. `labels` (task, regime, seed) go in front
+    of the table.
+
+    A native model is patched straight from its weights: positions and blocks that a patch cannot reach are never
+    computed, and the numbers are those of the hooks up to the rounding of float32. `why_not_native` names the models
+    that are run through their hooks instead, as all are with `by_hooks`. Each sweep compares two unpatched runs, and a
+    self-patch of them, with the model's own; should they disagree (its forward pass was replaced), it warns and takes
+    the hooks.
 
     Baselines of every sweep (`PatchingResult.baselines`): `self` (the recipient's own activations: exactly 0), `full`
     (the donor's: exactly 1) and `random_donor` (another example's whole first resid_pre: it breaks the run, and what is
@@ -61,8 +76,9 @@ def patch_sweep(
     Where the contrast has a `reference`, effects are in units of the gap between the clean and the reference run, and
     `whole_change` is what this contrast's own change does: near 0 where the model does not care.
 
-    ValueError: a model in train mode, unknown kinds, directions or metrics, no pair with a gap, or a sweep in which
-    nothing changed anything (with a reference, or with `require_gap=False`, that is an answer).
+    ValueError: a model in train mode, unknown kinds, directions or metrics, no pair with a gap, a `max_bytes` in which
+    no example fits, or a sweep in which nothing changed anything (with a reference, or with `require_gap=False`, that
+    is an answer).
     """
     require_eval(model)
     if direction not in DIRECTIONS:
@@ -80,13 +96,13 @@ def patch_sweep(
     if not cells:
         raise ValueError("nothing to patch: no kinds and no heads were asked for, or no place lies before the readout.")
     partner = partners(contrast, np.random.default_rng(seed))
-    rows = rows_at_once(model, contrast, batch_size)
-    blocks = []
-    for start in range(0, len(contrast), rows):
-        block = slice(start, start + rows)
-        runs = Runs.of(contrast, block, partner, noise=direction == "noise")
-        stack = max(1, rows // len(runs))
-        blocks.append(sweep_block(model, runs, cells, names, stack=stack, unrelated_donor=unrelated_donor))
+
+    def runs_of(rows: slice) -> Runs:
+        return Runs.of(contrast, rows, partner, noise=direction == "noise")
+
+    asked = _Asked(model, contrast, cells, names, batch_size, max_bytes)
+    rows, measure = (None if by_hooks else _from_weights(asked)) or _through_hooks(asked)
+    blocks = [measure(runs_of(slice(start, start + rows)), unrelated_donor) for start in range(0, len(contrast), rows)]
     measured = blocks[0].joined(blocks[1:])
     return PatchingResult(
         cells=cells,
@@ -97,3 +113,52 @@ def patch_sweep(
         labels=dict(labels or {}),
         seed=seed,
     ).checked(require_gap=require_gap)
+
+
+# The examples of a block, and what measures one.
+_Plan = tuple[int, Callable[[Runs, bool], Measured]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a sweep is of, and how much may run at once."""
+
+    model: HookedModel
+    contrast: Contrast
+    cells: Sequence[Cell]
+    names: Sequence[MetricName]
+    batch_size: int | None
+    max_bytes: int | None
+
+
+def _from_weights(asked: _Asked) -> _Plan | None:
+    """The sweep of a native model; None for every other, for half precision, and for sites that it does not have."""
+    contrast = asked.contrast
+    parts = exact_parts(asked.model, contrast.clean)
+    if parts is None or _lacks(parts, asked.cells):
+        return None
+    if asked.batch_size is not None:
+        rows_at_once(asked.model, contrast, asked.batch_size)
+    sizes = Sizes.of(parts, contrast.clean.shape[1], max_bytes=asked.max_bytes, most_rows=asked.batch_size)
+
+    def measure(runs: Runs, unrelated_donor: bool) -> Measured:
+        return native_sweep(parts, runs, asked.cells, asked.names, sizes, unrelated_donor=unrelated_donor)
+
+    return sizes.examples_at_once(), measure
+
+
+def _through_hooks(asked: _Asked) -> _Plan:
+    """The sweep of any model."""
+    model, contrast, cells = asked.model, asked.contrast, asked.cells
+    rows = rows_at_once(model, contrast, asked.batch_size)
+    rows = min(rows, rows_in(model, contrast, {cell.site.whole for cell in cells}, asked.max_bytes))
+
+    def measure(runs: Runs, unrelated_donor: bool) -> Measured:
+        stack = max(1, rows // len(runs))
+        return sweep_block(model, runs, cells, asked.names, stack=stack, unrelated_donor=unrelated_donor)
+
+    return rows, measure
+
+
+def _lacks(parts: NativeParts, cells: Sequence[Cell]) -> bool:
+    return any(cell.site.kind == "mlp_out" and parts.blocks[cell.site.layer].mlp is None for cell in cells)

@@ -11,7 +11,10 @@ from cotinterp.models.native.parts import NativeParts, attend
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """What one block holds: its input, queries, keys, values, pattern, heads, and what attention and MLP wrote."""
+    """What one block holds: its input, queries, keys, values, pattern, heads, and what attention and MLP wrote.
+
+    Queries and keys are those of the scores: rotary positions are applied (the hooks of a bridge show them before).
+    """
 
     resid_pre: Float[Tensor, "batch pos d_model"]
     q: Float[Tensor, "batch pos head d_head"]

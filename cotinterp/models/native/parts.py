@@ -78,9 +78,7 @@ class NativeParts:
     scale: float
     n_ctx: int
 
-    def embed(
-        self, tokens: Int[Tensor, "*rows"], positions: Int[Tensor, "*#rows"]
-    ) -> Float[Tensor, "*rows d_model"]:
+    def embed(self, tokens: Int[Tensor, "*rows"], positions: Int[Tensor, "*#rows"]) -> Float[Tensor, "*rows d_model"]:
         """`resid_pre` of the first block. `positions` count from 0 in each sequence and broadcast over rows."""
         embedded = functional.embedding(tokens, self.w_e)
         return embedded if self.w_pos is None else embedded + functional.embedding(positions, self.w_pos)
@@ -89,12 +87,23 @@ class NativeParts:
         self, block: Block, resid_pre: Float[Tensor, "*rows d_model"], positions: Int[Tensor, "*#rows"]
     ) -> Float[Tensor, "*rows three head d_head"]:
         """Queries, keys and values (in this order on axis -3) of every row, rotary positions applied."""
-        joined = functional.linear(block.norm(resid_pre), block.w_qkv, block.b_qkv)
-        split: Tensor = rearrange(joined, "... (three head d) -> ... three head d", three=3, head=self.n_heads)
-        if self.cos is None or self.sin is None:
+        return self.projections(block, resid_pre, positions, slice(0, 3))
+
+    def projections(
+        self, block: Block, resid_pre: Float[Tensor, "*rows d_model"], positions: Int[Tensor, "*#rows"], which: slice
+    ) -> Float[Tensor, "*rows some head d_head"]:
+        """Some of queries, keys and values: `slice(0, 1)` is queries alone, `slice(1, 3)` keys and values."""
+        width = len(block.b_qkv) // 3
+        chosen = slice(which.start * width, which.stop * width)
+        joined = functional.linear(block.norm(resid_pre), block.w_qkv[chosen], block.b_qkv[chosen])
+        split: Tensor = rearrange(
+            joined, "... (some head d) -> ... some head d", d=width // self.n_heads, head=self.n_heads
+        )
+        turned = max(0, 2 - which.start)
+        if self.cos is None or self.sin is None or not turned:
             return split
         cos, sin = self.cos[positions][..., None, None, :], self.sin[positions][..., None, None, :]
-        return torch.cat([_rotated(split[..., :2, :, :], cos, sin), split[..., 2:, :, :]], dim=-3)
+        return torch.cat([_rotated(split[..., :turned, :, :], cos, sin), split[..., turned:, :, :]], dim=-3)
 
     def attn_out(self, block: Block, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
         """What the heads write into the residual stream, `b_o` included."""
@@ -209,10 +218,10 @@ def _mlp(norm: Any, mlp: Any) -> Mlp:
 
 
 def _rotated(
-    x: Float[Tensor, "*rows two head d_head"],
+    x: Float[Tensor, "*rows turned head d_head"],
     cos: Float[Tensor, "*#rows 1 1 d_rotary"],
     sin: Float[Tensor, "*#rows 1 1 d_rotary"],
-) -> Float[Tensor, "*rows two head d_head"]:
+) -> Float[Tensor, "*rows turned head d_head"]:
     """Adjacent pairs of the first `d_rotary` dimensions turned by their position's angle."""
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     pairs = rearrange(turned, "... (pair two) -> ... pair two", two=2)

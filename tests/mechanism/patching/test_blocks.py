@@ -4,7 +4,8 @@ import torch
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import kl, logit_diff
-from cotinterp.mechanism.patching.blocks import Changes, Meter, known, partners, placed, rows_at_once
+from cotinterp.mechanism.patching.blocks import Changes, Meter, known, partners, placed, rows_at_once, rows_in
+from cotinterp.mechanism.sites import Site
 
 
 @pytest.fixture
@@ -18,6 +19,28 @@ def test_a_pass_is_bounded_in_tokens_and_in_logits(tiny_model, contrast):
     assert rows_at_once(tiny_model, contrast, batch_size=3) == 3
     with pytest.raises(ValueError, match="batch_size=0"):
         rows_at_once(tiny_model, contrast, batch_size=0)
+
+
+def test_a_pass_is_bounded_in_bytes(tiny_model, contrast):
+    """Of 8 tokens: 3 x 16 of the site, 12 x 16 and 2 x 32 of the layer, 3 x 4 x 8 of patterns, 6 x 13 of logits."""
+    row = 4 * 8 * (48 + 192 + 64 + 96 + 78)
+    assert rows_in(tiny_model, contrast, [Site("resid_pre", 0)], 5 * row) == 5
+    pattern = 4 * 8 * 3 * 4 * 8
+    assert rows_in(tiny_model, contrast, [Site("resid_pre", 0), Site("pattern", 1)], 2 * (row + pattern)) == 2
+    assert rows_in(tiny_model, contrast, [Site("resid_pre", 0)]) == 2**30 // row
+    with pytest.raises(ValueError, match=f"one example of 8 tokens needs {row:,}"):
+        rows_in(tiny_model, contrast, [Site("resid_pre", 0)], row - 1)
+
+
+def test_a_meter_reads_logits_that_were_already_read(contrast):
+    generator = torch.Generator().manual_seed(0)
+    logits, reference = (torch.randn(5, 8, 13, generator=generator) for _ in range(2))
+    meter = Meter.against(contrast, ["logit_diff", "kl"], reference)
+    rows = torch.tensor([3, 0, 3])
+    found, whole = meter.of_readout(logits[rows, contrast.at[rows]], rows), meter.of(logits)
+    for name, values in whole.items():
+        np.testing.assert_allclose(found[name], values[[3, 0, 3]])
+        np.testing.assert_array_equal(meter.of_readout(logits[torch.arange(5), contrast.at])[name], values)
 
 
 def test_partners_share_the_readout_and_the_places(contrast):

@@ -1,0 +1,125 @@
+"""Probes for running totals: `probe_totals` against a loop over scikit-learn's LogisticRegression.
+
+Timed for ours: the forward passes and a probe for each layer, site, place and target, each beside one control task. The
+peer gets the activations for free, and for each cell fits the target and the same control labels: StandardScaler on the
+training rows, LogisticRegression with C = 1 / penalty; of many cells it does evenly spaced ones. Equal: the accuracy of
+the target in every cell that both did, within half a point, or one test row where that is more (the peer stops at its
+own default tolerance, short of the optimum). Floor: the passes, a Gram matrix for each set of features,
+and one gradient and one prediction for each probe: no solver gets by with so little.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+from benchmarks.comparison import Agreement, Comparison, matmul_floor
+from benchmarks.subjects import Amounts, Subject, probed_batches
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.probing.controls import distinct_rows
+from cotinterp.mechanism.probing.labels import LabelSets
+from cotinterp.mechanism.probing.result import ProbeCell, ProbeResult
+from cotinterp.mechanism.probing.rows import all_operands, beginnings, running_total
+from cotinterp.mechanism.probing.totals import probe_totals
+from cotinterp.mechanism.sites import Kind, Site, residual_sites
+from cotinterp.transcripts.batch import Batch, collate
+
+TOLERANCE = 0.005
+PENALTY = 1.0
+SEED = 0
+KINDS: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_out")
+Cell = tuple[str, int, str, int, str]
+"""Site, layer, role, step, target."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One cell as the peer gets it: features of all rows, the labels of the target and of its control task."""
+
+    cell: Cell
+    features: Float[np.ndarray, "n d_feature"]
+    labels: Int[np.ndarray, "sets n"]
+    train: Bool[np.ndarray, " n"]
+
+
+def probe_sweeps(subject: Subject, amounts: Amounts) -> Iterator[Comparison]:
+    """All layers, sites and places, one number of operands."""
+    batches = probed_batches(subject, amounts.probed, amounts.probed_k)
+    yield probe_comparison(subject, *batches, amounts.peer_probes)
+
+
+def probe_comparison(subject: Subject, train: Batch, test: Batch, peer_probes: int) -> Comparison:
+    """Ours over all cells against the peer over those that it is given."""
+    cells = [cell for cell in _ours(subject, train, test).cells if cell.at.site != "input"]
+    chosen = cells[:: -(-len(cells) // peer_probes)]
+    n_train, n_test = len(train), len(test)
+    sites = {(cell.at.row, cell.at.column) for cell in cells}
+    d_model = subject.spec.model.d_model
+    lengths = np.concatenate([train.length.cpu().numpy(), test.length.cpu().numpy()])
+    flops = subject.cost.forward(lengths, read=0) + len(sites) * 2 * n_train * d_model**2
+    flops += sum(2 * 2 * (2 * n_train + n_test) * d_model * cell.n_classes for cell in cells)
+    return Comparison(
+        work=f"{len(cells)} probes with a control each, {n_train} + {n_test} rows of {d_model}",
+        peer="scikit-learn StandardScaler and LogisticRegression, a loop",
+        ours=partial(_ours, subject, train, test),
+        theirs=partial(_theirs, _fits(subject, chosen, train, test)),
+        agree=same_accuracies,
+        floor=matmul_floor(flops),
+        their_share=len(chosen) / len(cells),
+    )
+
+
+def same_accuracies(ours: ProbeResult, theirs: dict[Cell, float]) -> Agreement:
+    """Equal where no accuracy differs by more than half a point, or one test row where that is more."""
+    found = {_name(cell): float(cell.correct.mean()) for cell in ours.cells}
+    difference = max(abs(found[cell] - accuracy) for cell, accuracy in theirs.items())
+    row = 1.0001 / len(ours.cells[0].truth)
+    return Agreement.within(difference, max(TOLERANCE, row), f"test accuracy in {len(theirs)} cells")
+
+
+def _ours(subject: Subject, train: Batch, test: Batch) -> ProbeResult:
+    sites = [site for kind in KINDS for site in residual_sites(subject.model, kind)]
+    return probe_totals(subject.model, train, test=test, sites=sites, penalty=PENALTY, n_shuffles=0, seed=SEED)
+
+
+def _theirs(fits: Sequence[Fit]) -> dict[Cell, float]:
+    accuracy: dict[Cell, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for fit in fits:
+            for labels in fit.labels[::-1]:  # the target last: its accuracy stays
+                probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / PENALTY, max_iter=2000))
+                probe.fit(fit.features[fit.train], labels[fit.train])
+                accuracy[fit.cell] = float(probe.score(fit.features[~fit.train], labels[~fit.train]))
+    return accuracy
+
+
+def _fits(subject: Subject, cells: Sequence[ProbeCell], train: Batch, test: Batch) -> list[Fit]:
+    """The activations of those cells and their label sets, dealt as `probe_totals` deals them."""
+    batch = collate((*train.transcripts, *test.transcripts), train.vocabulary).to(subject.device)
+    is_train, problems = np.arange(len(batch)) < len(train), distinct_rows(all_operands(batch))
+    fits = []
+    for cell in cells:
+        site = Site(_kind(cell.at.site), cell.at.layer)
+        positions = batch.where(cell.at.role, cell.at.step, part=-1)
+        features = activations(subject.model, batch.tokens, [site], positions=positions)[site].cpu().numpy()
+        step = int(cell.target.removeprefix("s_"))
+        truth, types = running_total(batch, step), beginnings(batch, positions, step)
+        dealt = LabelSets.deal(cell.target, truth, problems, types, n_controls=1, n_shuffles=0, seed=SEED)
+        fits.append(Fit(_name(cell), features, dealt.stacked, is_train))
+    return fits
+
+
+def _name(cell: ProbeCell) -> Cell:
+    return cell.at.site, cell.at.layer, cell.at.role, cell.at.step, cell.target
+
+
+def _kind(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind == name)

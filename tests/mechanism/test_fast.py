@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from cotinterp.mechanism import fast
+from cotinterp.mechanism.fast import exact_parts
+from cotinterp.mechanism.hooks import hooked
+from cotinterp.mechanism.sites import Site
+from cotinterp.models.native.forward import forward
+
+
+def test_parts_say_what_the_model_says(tiny_model, tokens):
+    parts = exact_parts(tiny_model, tokens)
+    with torch.no_grad():
+        torch.testing.assert_close(forward(parts, tokens)[0], tiny_model(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.float64, True), (torch.bfloat16, False), (torch.float16, False)])
+def test_half_precision_is_left_to_the_model(make_tiny, tokens, dtype, exact):
+    assert (exact_parts(make_tiny().to(dtype), tokens) is not None) == exact
+
+
+def test_a_replaced_forward_pass_is_noticed(make_tiny, tokens):
+    """No hook is attached and all classes are the usual ones; the model says something else all the same."""
+    model = make_tiny()
+    mlp = model.original_model.layers[0].mlp._original_component
+    forward_of = mlp.forward
+    mlp.forward = lambda x: 1.1 * forward_of(x)
+    with pytest.warns(UserWarning, match="by_hooks=True takes it without asking"):
+        assert exact_parts(model, tokens) is None
+    mlp.forward = forward_of
+    assert exact_parts(model, tokens) is not None
+
+
+def test_hooks_and_other_architectures(make_tiny, tokens):
+    model = make_tiny()
+    with hooked(model, tokens, [(Site("z", 0), lambda z, **_: z)]):
+        assert exact_parts(model, tokens) is None
+    assert exact_parts(make_tiny(n_key_value_heads=2), tokens) is None
+
+
+def test_a_resumed_run_that_differs_from_the_whole_one_is_noticed(tiny_model, tokens, monkeypatch):
+    """A self-patch in the middle of the text is a check that can fail."""
+    honest = fast.resume
+    monkeypatch.setattr(
+        fast, "resume", lambda *args, **named: honest(*args, **{**named, "rows": named["rows"].flip(0)})
+    )
+    with pytest.warns(UserWarning, match="not those of its weights"):
+        assert exact_parts(tiny_model, tokens) is None

@@ -1,0 +1,133 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge.sources.native import NativeModel
+from transformer_lens.model_bridge.sources.native.model import NativeAttention
+
+from cotinterp.models.build import as_bridge
+from cotinterp.models.native.forward import forward
+from cotinterp.models.native.parts import attend, native_parts, why_not_native
+
+
+def tiny(**changes):
+    sizes = {"n_layers": 2, "d_model": 8, "n_heads": 2, "d_head": 4, "d_mlp": 12, "n_ctx": 10, "d_vocab": 7}
+    kinds = {"act_fn": "gelu", "normalization_type": "LN", "device": "cpu"}
+    module = NativeModel(TransformerBridgeConfig(**{**sizes, **kinds, **changes}))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return module.eval()
+
+
+class Tilted(NativeAttention):
+    """ALiBi by subclass: a forward pass of its own."""
+
+    def forward(self, hidden_states, **named):
+        out, pattern = super().forward(hidden_states, **named)
+        return out + 1.0, pattern
+
+
+def tilted():
+    module = tiny()
+    own = module.layers[1].attn
+    module.layers[1].attn = Tilted(module.cfg)
+    module.layers[1].attn.load_state_dict(own.state_dict())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: SimpleNamespace(cfg=None), "SimpleNamespace is no native TransformerLens model"),
+        (lambda: type("Other", (NativeModel,), {})(tiny().cfg), "Other is no native"),
+        (lambda: tiny(attention_dir="bidirectional"), "not causal"),
+        (lambda: tiny(attn_scores_soft_cap=5.0), "caps scores or logits"),
+        (lambda: tiny(output_logits_soft_cap=5.0), "caps scores or logits"),
+        (lambda: tiny(n_key_value_heads=1), "attention of layer 0 is NativeAttention or has grouped keys"),
+        (tilted, "attention of layer 1 is Tilted"),
+        (lambda: as_bridge(tilted()), "attention of layer 1 is Tilted"),
+        (lambda: tiny(gated_mlp=True, act_fn="silu"), "MLP of layer 0 is NativeGatedMLP"),
+        (lambda: tiny(act_fn="solu_ln"), "MLP of layer 0 is NativeMLP or has a norm of its own"),
+    ],
+)
+def test_what_the_parts_do_not_spell_out_is_named(make, reason):
+    model = make()
+    assert reason in why_not_native(model)
+    assert native_parts(model) is None
+
+
+def test_folded_weights_are_named():
+    bridge = as_bridge(tiny())
+    assert why_not_native(bridge) is None
+    bridge.enable_compatibility_mode()
+    assert why_not_native(bridge) == "its weights were folded by enable_compatibility_mode"
+
+
+def test_hooks_that_somebody_attached_go_on_firing():
+    """Of a bridge while they are attached, and of the torch modules inside."""
+    bridge = as_bridge(tiny())
+    with bridge.hooks(fwd_hooks=[("blocks.0.hook_attn_out", lambda value, hook: 0 * value)]):
+        assert why_not_native(bridge) == "hooks are attached to it"
+    assert why_not_native(bridge) is None
+    module = tiny()
+    for register in (module.layers[1].mlp.fc_in.register_forward_hook, module.ln_out.register_forward_pre_hook):
+        handle = register(lambda *given: None)
+        assert why_not_native(module) == "torch hooks are attached to its modules"
+        handle.remove()
+    assert why_not_native(module) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_only": True},
+        {"final_rms": True},
+        {"d_vocab_out": 3},
+        {"attn_scale": 3.0},
+        {"act_fn": "solu"},
+        {"positional_embedding_type": "rotary", "rotary_dim": 2},
+    ],
+)
+@torch.no_grad()
+def test_whatever_else_the_config_asks_for_is_followed(changes):
+    module = tiny(**changes)
+    tokens = torch.randint(0, 7, (3, 9), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(forward(native_parts(module), tokens)[0], module(tokens), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_parts_read_the_weights_as_they_are_now():
+    module = tiny()
+    tokens, before = torch.tensor([[1, 2, 3]]), forward(native_parts(module), torch.tensor([[1, 2, 3]]))[0]
+    module.layers[0].attn.q.weight.mul_(-2.0)
+    after = forward(native_parts(module), tokens)[0]
+    torch.testing.assert_close(after, module(tokens), atol=1e-5, rtol=1e-5)
+    assert (after - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_some_of_queries_keys_and_values_are_those_of_all(native):
+    parts = native_parts(native)
+    rows, positions = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(2)), torch.arange(4, 9)[None]
+    whole = parts.qkv(parts.blocks[1], rows, positions)
+    for which in (slice(0, 1), slice(1, 3), slice(2, 3)):
+        found = parts.projections(parts.blocks[1], rows, positions, which)
+        torch.testing.assert_close(found, whole[..., which, :, :], atol=1e-6, rtol=1e-5)
+
+
+def test_attention_by_hand():
+    """Two keys, one head of one dimension: scores 0 and ln 3 make weights 1/4 and 3/4; the first query sees one key."""
+    q = torch.ones(2)
+    k = torch.tensor([0.0, 2 * math.log(3)])
+    v = torch.tensor([8.0, 16.0])
+    q, k, v = (x.reshape(1, 2, 1, 1) for x in (q, k, v))
+    z, pattern = attend(q, k, v, scale=2.0)
+    torch.testing.assert_close(pattern[0, 0], torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
+    torch.testing.assert_close(z[0, :, 0, 0], torch.tensor([8.0, 14.0]))
+    last, row = attend(q[:, 1:], k, v, scale=2.0, first=1)
+    torch.testing.assert_close(row[0, 0], torch.tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(last, z[:, 1:])
