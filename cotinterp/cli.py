@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -119,15 +119,25 @@ def edit_command(on: On) -> None:
 
 
 @app.command(name="probe")
-def probe_command(on: On) -> None:
-    """Linear probes for the running totals by layer and role, with their controls."""
-    _study("probe", on)
+def probe_command(on: On, max_bytes: int | None = None) -> None:
+    """Linear probes for the running totals by layer and role, with their controls.
+
+    Args:
+        on: The trained model.
+        max_bytes: Most memory that activations and fits may take, by estimate.
+    """
+    _study("probe", on, max_bytes=max_bytes)
 
 
 @app.command(name="patch")
-def patch_command(on: On) -> None:
-    """Activation patching on minimal pairs, denoising and noising, by role and by head."""
-    _study("patch", on)
+def patch_command(on: On, max_bytes: int | None = None) -> None:
+    """Activation patching on minimal pairs, denoising and noising, by role and by head.
+
+    Args:
+        on: The trained model.
+        max_bytes: Most memory that activations may take, by estimate; 1 GiB unless told.
+    """
+    _study("patch", on, max_bytes=max_bytes)
 
 
 @app.command(name="attribute")
@@ -208,14 +218,14 @@ def reproduce_command(
     print(written)
 
 
-def _study(name: "StudyName", on: Subject, *, store: bool = False) -> None:
+def _study(name: "StudyName", on: Subject, *, store: bool = False, max_bytes: int | None = None) -> None:
     from cotinterp.report.studies import FULL, QUICK, store_accuracy, study, table_of
     from cotinterp.results import output_folder, write_atomic
     from cotinterp.training.checkpoints import load_run
 
     folder = output_folder(on.out or Path("out") / name)
     run = load_run(on.run, root=on.root, device=on.device, task=on.task)
-    tables = study(name, run, QUICK if on.quick else FULL)
+    tables = study(name, run, replace(QUICK if on.quick else FULL, max_bytes=max_bytes))
     if store:
         store_accuracy(run, tables)
     for table, results in tables.items():

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from cotinterp.cli import main
@@ -133,3 +134,16 @@ def test_committed_models_are_not_reproduced_in_another_precision(tmp_path, caps
         run("reproduce", "--out", tmp_path / "out", "--precision", "fp32")
     assert "--from-scratch" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_too_little_memory_for_one_example_is_an_error_that_says_what_is_needed(root, slug, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("patch", slug, "--root", root, "--out", tmp_path, "--quick", "--max-bytes", 1000)
+    assert "max_bytes=1,000" in capsys.readouterr().err
+
+
+def test_a_bound_on_memory_changes_no_number(root, slug, tmp_path):
+    for name, bound in (("free", ()), ("tight", ("--max-bytes", 2_000_000))):
+        run("patch", slug, "--root", root, "--out", tmp_path / name, "--quick", *bound)
+    free, tight = (pd.read_csv(tmp_path / name / "tables" / "patching.csv") for name in ("free", "tight"))
+    pd.testing.assert_frame_equal(free, tight, atol=1e-4)

@@ -66,6 +66,8 @@ class Budget:
         probed: Problems for the probes, a quarter of them for the test.
         patched: Minimal pairs for each patching sweep.
         headed: Minimal pairs for the head table.
+        max_bytes: Most memory that activations of a patching sweep, or of the probes, may take by estimate; None leaves
+            it to the instrument.
     """
 
     k: int = 4
@@ -75,6 +77,7 @@ class Budget:
     probed: int = 1600
     patched: int = 48
     headed: int = 100
+    max_bytes: int | None = None
 
     def length(self, run: Run) -> int:
         """Number of operands that the mechanism of `run` is studied on."""
@@ -220,7 +223,12 @@ def _probe(run: Run, budget: Budget) -> Results:
         run.spec.model, len(run.vocabulary), seed=(run.spec.seed + UNTRAINED_SEED) % 2**32, device=device
     )
     result = probe_totals(
-        run.model, transcripts_of(run, train), test=transcripts_of(run, test), untrained=untrained, labels=run.labels
+        run.model,
+        transcripts_of(run, train),
+        test=transcripts_of(run, test),
+        untrained=untrained,
+        max_bytes=budget.max_bytes,
+        labels=run.labels,
     )
     return {"probes": {"probes": result}}
 
@@ -231,7 +239,13 @@ def _patch(run: Run, budget: Budget) -> Results:
         contrast = Contrast.from_pairs(pairs)
         for direction in DIRECTIONS:
             sweeps[f"{name}-{direction}"] = patch_sweep(
-                run.model, contrast, heads=True, direction=direction, require_gap=False, labels=run.labels
+                run.model,
+                contrast,
+                heads=True,
+                direction=direction,
+                require_gap=False,
+                max_bytes=budget.max_bytes,
+                labels=run.labels,
             )
     results: Results = {
         "patching": {f"patching-{name}": sweep for name, sweep in sweeps.items()},

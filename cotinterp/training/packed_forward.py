@@ -79,7 +79,7 @@ class PackedAttention(torch.autograd.Function):
         return z
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_z: Float[Tensor, "tokens head d_head"]) -> tuple[Tensor, None, None, None]:
         """Gradient of queries, keys and values."""
         n, heads, d_head = grad_z.shape

@@ -16,7 +16,7 @@ from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "digit-sum-cot-L4-s0-4acad2e0"
+(CHECKPOINT,) = (Path(__file__).parents[2] / "checkpoints").glob("digit-sum-cot-L4-s0-*")
 
 
 def batch_of(name, problems, regime="cot"):

@@ -1,7 +1,7 @@
 """Many probes at once: every question about every set of features, answered in as few fits as their shapes allow."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from cotinterp.mechanism.probing.cell import ProbeCell
 from cotinterp.mechanism.probing.circle_fit import CircleFit, fit_circle
 from cotinterp.mechanism.probing.labels import LabelSets
 from cotinterp.mechanism.probing.linear_probe import as_probe
+from cotinterp.mechanism.probing.partitions import Partitions
 from cotinterp.mechanism.probing.place import ProbedAt
-from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_designs
+from cotinterp.mechanism.probing.solver import Design, LogisticFit, solve
 
 MIN_TRAIN = 40
 MIN_TRAIN_PER_CLASS = 2
@@ -27,15 +28,25 @@ class Readable:
     """Features made ready: standardized and rotated once, whatever is asked of them."""
 
     at: ProbedAt
-    features: Float[Tensor, "n d_feature"]
     design: Design
     tested: Float[Tensor, "m d_feature"]
+    features: Float[Tensor, "n d_feature"] | None
+    """The training rows as they were, where the probes are to be kept."""
 
     @classmethod
-    def of(cls, at: ProbedAt, features: Float[Tensor, "n d_feature"], train: Bool[np.ndarray, " n"]) -> "Readable":
+    def of(
+        cls, at: ProbedAt, features: Float[Tensor, "n d_feature"], train: Bool[np.ndarray, " n"], *, keep: bool = False
+    ) -> "Readable":
         """The training rows alone make the design."""
         kept = torch.from_numpy(train).to(features.device)
-        return cls(at, features[kept], Design.of(features[kept]), features[~kept])
+        own = features[kept]
+        return cls(at, Design.of(own), features[~kept], own if keep else None)
+
+    @property
+    def n_bytes(self) -> int:
+        """What it holds."""
+        held = (self.tested, self.design.distinct, self.design.place, self.design.rotation, self.features)
+        return sum(part.nbytes for part in held if part is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,45 +65,76 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
-    """How every cell of a sweep is fitted (`fit_logistic`, `fit_circle`), and whether the probes are kept."""
+    """How every cell of a sweep is fitted (`fit_logistic`, `fit_circle`)."""
 
     penalty: float = 1.0
     tolerance: float = 1e-4
     max_iterations: int = 2000
     max_bytes: int | None = None
-    keep: bool = False
 
 
 def answer(
     questions: Sequence[Question], train: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], fitting: Fitting
 ) -> list[ProbeCell]:
-    """The cell of each question, in order. Questions of one shape (label sets, classes, device) are solved together."""
+    """The cell of each question, in order. All that are fitted by the same means are solved together."""
+    cells: dict[int, ProbeCell] = {}
+    coded = {
+        id(labels): (labels, labels.codes(train)) for labels in {id(q.labels): q.labels for q in questions}.values()
+    }
+    parts: dict[tuple[int, torch.device], Partitions] = {}
     together: defaultdict[Any, list[int]] = defaultdict(list)
-    coded = [question.labels.codes(train) for question in questions]
-    found: dict[int, LogisticFit | CircleFit] = {}
-    for number, (question, (classes, codes)) in enumerate(zip(questions, coded, strict=True)):
+    for number, question in enumerate(questions):
         design, coordinate = question.where.design, question.labels.coordinate
+        classes, codes = coded[id(question.labels)][1]
+        device = design.distinct.device
         if coordinate is not None and coordinate.circle is not None:
-            labels, points = (torch.from_numpy(x).to(design.rows.device) for x in (codes, coordinate.circle))
-            found[number] = fit_circle(design, labels, points, penalty=fitting.penalty)
+            labels, points = (torch.from_numpy(x).to(device) for x in (codes, coordinate.circle))
+            found = fit_circle(design, labels, points, penalty=fitting.penalty)
+            cells[number] = _cell(question, found, classes, train, groups)
         else:
-            together[design.rows.device, design.rows.dtype, len(codes), len(classes)].append(number)
-    for (device, _, _, n_classes), numbers in together.items():
-        fits = fit_designs(
+            key = id(question.labels), device
+            if key not in parts:
+                parts[key] = Partitions.of(torch.from_numpy(codes).to(device), len(classes))
+            together[device, design.distinct.dtype].append(number)
+    for (device, _), numbers in together.items():
+        solved = solve(
             [questions[i].where.design for i in numbers],
-            torch.from_numpy(np.stack([coded[i][1] for i in numbers])).to(device),
-            n_classes,
+            [parts[id(questions[i].labels), device] for i in numbers],
             penalty=fitting.penalty,
             tolerance=fitting.tolerance,
             max_iterations=fitting.max_iterations,
             names=[questions[i].name for i in numbers],
             max_bytes=fitting.max_bytes,
         )
-        found.update(zip(numbers, fits, strict=True))
-    return [
-        _cell(question, found[number], coded[number][0], train, groups, fitting.keep)
-        for number, question in enumerate(questions)
-    ]
+        for place, fit in solved:
+            question = questions[numbers[place]]
+            cells[numbers[place]] = _cell(question, fit, coded[id(question.labels)][1][0], train, groups)
+    return [cells[number] for number in range(len(questions))]
+
+
+def answer_as_read(
+    questions: Iterable[Question],
+    train: Bool[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    fitting: Fitting,
+    *,
+    max_bytes: int,
+) -> list[ProbeCell]:
+    """`answer` for questions that are made on the way: no more features are held at a time than `max_bytes`.
+
+    Questions about the same features must follow one another.
+    """
+    cells: list[ProbeCell] = []
+    waiting: list[Question] = []
+    held = 0
+    for question in questions:
+        if not waiting or question.where is not waiting[-1].where:
+            if waiting and held + question.where.n_bytes > max_bytes:
+                cells += answer(waiting, train, groups, fitting)
+                waiting, held = [], 0
+            held += question.where.n_bytes
+        waiting.append(question)
+    return cells + answer(waiting, train, groups, fitting)
 
 
 def check_amount(target: str, truth: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]) -> None:
@@ -118,7 +160,6 @@ def _cell(
     classes: Int[np.ndarray, " classes"],
     train: Bool[np.ndarray, " n"],
     groups: Int[np.ndarray, " n"],
-    keep: bool,
 ) -> ProbeCell:
     where, labels = question.where, question.labels
     predicted = classes[fit.predict(where.tested).cpu().numpy()]
@@ -145,5 +186,7 @@ def _cell(
         seen=float(np.isin(labels.types[~train], labels.types[train]).mean()),
         r_squared=r_squared,
         control_r_squared=control_r_squared,
-        probe=as_probe(fit, classes, where.features, trained, at=where.at, target=labels.name) if keep else None,
+        probe=None
+        if where.features is None
+        else as_probe(fit, classes, where.features, trained, at=where.at, target=labels.name),
     )

@@ -82,12 +82,10 @@ def fit_probes(
     questions = [
         Question(where, one)
         for key, rows in features.items()
-        for where in [Readable.of(as_place(key), rows, train)]
+        for where in [Readable.of(as_place(key), rows, train, keep=keep)]
         for one in asked
     ]
-    fitting = Fitting(
-        penalty=penalty, tolerance=tolerance, max_iterations=max_iterations, max_bytes=max_bytes, keep=keep
-    )
+    fitting = Fitting(penalty=penalty, tolerance=tolerance, max_iterations=max_iterations, max_bytes=max_bytes)
     return ProbeResult(tuple(answer(questions, train, groups, fitting)), labels or {})
 
 

@@ -5,7 +5,7 @@ of features share is done once (`Design`): standardization, and the eigenvectors
 the L2 penalty is unchanged and the curvature nearly diagonal, the start that `probe_lbfgs` wants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.probing.lbfgs import Fits
+from cotinterp.mechanism.probing.partitions import Partitions
 
-CPU_BYTES, DEVICE_BYTES = 2**24, 2**30
+CPU_BYTES, DEVICE_BYTES = 2**25, 2**30
+# Below these sizes padding costs less than another round of small operations.
+FEW_ROWS, FEW_AXES = 128, 32
 LEAK = 1e-12
 
 
@@ -27,7 +30,7 @@ class Design:
     """Training features made ready for fitting: standardized on these rows alone, in their principal axes.
 
     Features that are constant on the training rows are given the value 0 wherever they are used, so that no weight and
-    no test row can make anything of them.
+    no test row can make anything of them. Equal rows (early places see few different inputs) are held once.
     """
 
     mean: Float[Tensor, " d_feature"]
@@ -35,8 +38,15 @@ class Design:
     """One over the (population) standard deviation; 0 for a feature that is constant on the training rows."""
     rotation: Float[Tensor, "d_feature axes"]
     """Principal axes that carry more than 1e-10 of the variance; under the penalty no weight would go to the others."""
-    rows: Float[Tensor, "n axes"]
-    """The standardized training rows in their principal axes."""
+    distinct: Float[Tensor, "distinct axes"]
+    """The standardized training rows in their principal axes, equal ones once."""
+    place: Int[Tensor, " n"]
+    """Which of the distinct rows each training row is."""
+
+    @property
+    def rows(self) -> Float[Tensor, "n axes"]:
+        """The standardized training rows in their principal axes."""
+        return self.distinct[self.place]
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d_feature"], dtype: torch.dtype = torch.float32) -> "Design":
@@ -55,7 +65,8 @@ class Design:
         standard = (wide - mean) * scale
         variance, rotation = torch.linalg.eigh(standard.T @ standard)
         rotation = rotation[:, variance > 1e-10 * variance.sum()]
-        return cls(mean.to(dtype), scale.to(dtype), rotation.to(dtype), (standard @ rotation).to(dtype))
+        first, place = _equal_rows(standard)
+        return cls(mean.to(dtype), scale.to(dtype), rotation.to(dtype), (standard[first] @ rotation).to(dtype), place)
 
     def standardized(self, features: Float[Tensor, "m d_feature"]) -> Float[Tensor, "m d_feature"]:
         """Any rows in the training rows' units: mean 0 and standard deviation 1 on the training rows."""
@@ -72,6 +83,9 @@ class LogisticFit:
     """Minus infinity for a class that does not occur in that label set's training rows."""
     gradient_norm: Float[Tensor, " sets"]
     iterations: int
+    """Steps of the label set that took most."""
+    flops: float
+    """Arithmetic of the two matrix products with the rows in each step: the least that these steps could cost."""
 
     def predict(self, features: Float[Tensor, "m d_feature"]) -> Int[Tensor, "sets m"]:
         """The most probable class of each row under each label set's regression."""
@@ -123,7 +137,7 @@ def fit_designs(
 
     The answers are those of one design after another, to within the tolerance; what is saved is the time between small
     operations: little on a CPU, most of it on a GPU. Designs are put together with others that have nearly as many
-    axes, so little is spent on padding. All have equally many rows. `max_bytes` is by default 16 MiB on a CPU (more no
+    axes, so little is spent on padding. All have equally many rows. `max_bytes` is by default 32 MiB on a CPU (more no
     longer fits its caches) and 1 GiB elsewhere. `names` are the designs', for the error of one that does not converge.
     """
     names = list(names) or [f"probe {number}" for number in range(len(designs))]
@@ -131,43 +145,94 @@ def fit_designs(
         raise ValueError(f"{names[0]}: labels {tuple(labels.shape[1:])} must be there and lie in 0..{n_classes - 1}")
     if penalty <= 0:
         raise ValueError(f"{names[0]}: penalty {penalty} must be positive: a separable target has no solution else")
-    if max_bytes is None:
-        max_bytes = CPU_BYTES if labels.device.type == "cpu" else DEVICE_BYTES
-    found: dict[int, LogisticFit] = {}
-    for batch in _batches(designs, labels, n_classes, max_bytes):
-        fits = Fits([designs[i].rows for i in batch], labels[batch], n_classes, penalty)
-        iterations = 0
-        while fits.record(tolerance):
-            if iterations == max_iterations or not fits.finite():
-                where, norm, left = fits.worst()
-                raise ProbeNotConverged(
-                    f"{names[batch[where]]}: gradient norm {norm:.1e} after {iterations} iterations, above the "
-                    f"tolerance {tolerance:.1e}, for {left} of {labels.shape[1]} label sets. Raise max_iterations or "
-                    f"the penalty ({penalty:g}), or loosen the tolerance and say so."
-                )
-            fits.step(iterations)
-            iterations += 1
-        for place, number in enumerate(batch):
-            design = designs[number]
-            weight, bias = fits.solution(place, design.rows.shape[1])
-            found[number] = LogisticFit(design, design.rotation @ weight, bias, fits.norms[place], iterations)
+    found = dict(
+        solve(
+            designs,
+            [Partitions.of(own, n_classes) for own in labels],
+            penalty=penalty,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            names=names,
+            max_bytes=max_bytes,
+        )
+    )
     return [found[number] for number in range(len(designs))]
 
 
-def _batches(
-    designs: Sequence[Design], labels: Int[Tensor, "designs sets n"], n_classes: int, max_bytes: int
-) -> list[list[int]]:
-    """Numbers of the designs to be solved together: of similar width, and within the bytes (at least one)."""
+def solve(
+    designs: Sequence[Design],
+    parts: Sequence[Partitions],
+    *,
+    penalty: float,
+    tolerance: float,
+    max_iterations: int,
+    names: Sequence[str],
+    max_bytes: int | None,
+) -> Iterator[tuple[int, LogisticFit]]:
+    """`fit_designs` for label sets that are partitions already, of any number of classes; each fit with its number,
+    as soon as it is there."""
+    if max_bytes is None:
+        max_bytes = CPU_BYTES if designs[0].distinct.device.type == "cpu" else DEVICE_BYTES
+    for batch in _batches(designs, parts, max_bytes):
+        classes = max(parts[i].n_classes for i in batch)
+        rows = [designs[i].distinct for i in batch]
+        counts = [parts[i].counts(designs[i].place, len(designs[i].distinct), classes) for i in batch]
+        fits = Fits(rows, counts, penalty)
+        while fits.record(tolerance):
+            if fits.n_steps == max_iterations or not fits.finite():
+                where, norm, left = fits.worst()
+                raise ProbeNotConverged(
+                    f"{names[batch[where]]}: gradient norm {norm:.1e} after {fits.n_steps} iterations, above the "
+                    f"tolerance {tolerance:.1e}, for {left} of {len(parts[batch[where]].codes)} label sets. Raise "
+                    f"max_iterations or the penalty ({penalty:g}), or loosen the tolerance and say so."
+                )
+            fits.step()
+        for place, number in enumerate(batch):
+            design, part = designs[number], parts[number]
+            weight, bias = part.expanded(*fits.solution(place, design.distinct.shape[1]))
+            # Forward and back, a multiplication and an addition each, for every row, axis (and bias) and class.
+            each = 4.0 * len(design.distinct) * (design.distinct.shape[1] + 1)
+            yield (
+                number,
+                LogisticFit(
+                    design=design,
+                    weight=design.rotation @ weight,
+                    bias=bias,
+                    gradient_norm=fits.norms[place][part.same],
+                    iterations=int(fits.steps[place].max()),
+                    flops=each * float((fits.steps[place] * part.sizes).sum()),
+                ),
+            )
+
+
+def _batches(designs: Sequence[Design], parts: Sequence[Partitions], max_bytes: int) -> list[list[int]]:
+    """Numbers of the designs to be solved together: as many different label sets, of similar size, within the bytes."""
+
+    def size(number: int) -> list[int]:
+        n, axes = designs[number].distinct.shape
+        return [len(parts[number].codes), max(n, FEW_ROWS), max(axes, FEW_AXES), parts[number].n_classes]
+
     batches: list[list[int]] = []
-    widest = 0
-    for number in sorted(range(len(designs)), key=lambda i: -designs[i].rows.shape[1]):
-        width = designs[number].rows.shape[1]
-        if batches and 4 * width >= 3 * widest:
-            size = designs[number].rows.element_size()
-            each = Fits.n_bytes(labels.shape[1], labels.shape[2], widest, n_classes, size)
-            if (len(batches[-1]) + 1) * each <= max_bytes:
-                batches[-1].append(number)
-                continue
-        batches.append([number])
-        widest = width
+    largest = [0, 0, 0, 0]
+    for number in sorted(range(len(designs)), key=size, reverse=True):
+        own = size(number)
+        sets, n, axes, classes = both = [max(pair) for pair in zip(own, largest, strict=True)]
+        each = Fits.n_bytes(sets, n, axes, classes, designs[number].distinct.element_size())
+        alike = own[0] == largest[0] and all(4 * one >= 3 * top for one, top in zip(own, both, strict=True))
+        if alike and (len(batches[-1]) + 1) * each <= max_bytes:
+            batches[-1].append(number)
+            largest = both
+        else:
+            batches.append([number])
+            largest = own
     return batches
+
+
+def _equal_rows(rows: Float[Tensor, "n d"]) -> tuple[Int[Tensor, " distinct"], Int[Tensor, " n"]]:
+    """The number of one row of each kind, and the kind of each row. Rows are one kind only if all entries are equal."""
+    n, width = rows.shape
+    number = torch.arange(n, device=rows.device)
+    mixed = (rows * torch.arange(1, width + 1, device=rows.device).sqrt()).sum(1)
+    kinds, place = mixed.unique(return_inverse=True)
+    first = number.new_full((len(kinds),), n).scatter_reduce_(0, place, number, "amin")
+    return (first, place) if bool((rows[first[place]] == rows).all()) else (number, number)

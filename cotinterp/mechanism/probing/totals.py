@@ -7,7 +7,7 @@ whether it is there before that: at the operands and the end of the prompt, at t
 After a total was written, later places may simply look it up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.probing.cells import Fitting, Question, Readable, answer
+from cotinterp.mechanism.probing.cells import Fitting, Question, Readable, answer_as_read
 from cotinterp.mechanism.probing.controls import check_split, distinct_rows, hold_out
 from cotinterp.mechanism.probing.coordinates import Coordinate
 from cotinterp.mechanism.probing.fit import as_place, label_sets
+from cotinterp.mechanism.probing.labels import LabelSets
 from cotinterp.mechanism.probing.null import renamed_totals, renamings
 from cotinterp.mechanism.probing.place import ProbedAt
+from cotinterp.mechanism.probing.reading import stream_places
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.rows import all_operands, last_written
 from cotinterp.mechanism.probing.rows import beginnings as beginnings
@@ -37,6 +38,7 @@ from cotinterp.transcripts.roles import Role
 Place = tuple[Role, int]
 """A role and a step, -1 where the role belongs to none."""
 
+SWEEP_BYTES = 2**29
 WITH_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.STEP_OPERAND, Role.EQUALS})
 WITHOUT_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.TRACE_START, Role.STEP_END})
 
@@ -87,6 +89,8 @@ def probe_totals(
         task: Whose problems these are; needed for renamings alone.
         n_renamings: How many renamings of the operands to fit as well (`null`), for `ProbeResult.scan`: 19 or
             more. Each costs as much as a control.
+        max_bytes: About how much activations, features made ready and the fits that run together may take at a time,
+            however many sites there are; by default 512 MiB. Less makes the model run more often.
         labels: Constant columns of the table: task, regime, seed.
 
     Other arguments are those of `fit_probes`.
@@ -109,20 +113,14 @@ def probe_totals(
     steps = _steps(everything, targets)
     sites = (*residual_sites(model), Site("resid_post", int(model.cfg.n_layers) - 1)) if sites is None else sites
     positions = torch.stack([everything.where(role, step, part=-1) for role, step in chosen], dim=1)
-    read = {
-        name: activations(one, everything.tokens, sites, positions=positions, batch_size=batch_size)
-        for name, one in (("trained", model), ("untrained", untrained))
-        if one is not None
-    }
     check_split(problems, train)
     null = _Null.of(everything, task, n_renamings, seed)
-    questions: list[Question] = []
-    for column, (role, step) in enumerate(chosen):
-        here = positions[:, column]
+    columns: dict[int, _Column] = {}
+    for number, (role, step) in enumerate(chosen):
+        here = positions[:, number]
         wanted = [j for j in steps if written or not is_written(role, step, j)]
         if not wanted:
             continue
-        words = _words(everything, here, role, step)
         asked = label_sets(
             {f"s_{j}": running_total(everything, j) for j in wanted},
             train,
@@ -134,19 +132,35 @@ def probe_totals(
             n_shuffles=n_shuffles,
             seed=seed,
         )
-        for name, found in read.items():
-            for site in sites:
-                at = as_place(site, role=role, step=step, model=name, place=words)
-                where = Readable.of(at, found[site][:, column].flatten(1), train)
-                questions += [Question(where, one) for one in asked]
-        at = ProbedAt(site="input", role=role, step=step, place=words)
-        where = Readable.of(at, current_token(everything, here), train)
-        questions += [Question(where, one.unnamed()) for one in asked]
-    if not questions:
+        columns[number] = _Column(role, step, _words(everything, here, role, step), asked)
+    if not columns:
         named = ", ".join(f"{role} {step}" for role, step in chosen)
         raise ValueError(f"at {named} the targets {steps} stand written; name other places, or written=True")
-    fitting = Fitting(penalty=penalty, tolerance=tolerance, max_bytes=max_bytes, keep=keep)
-    cells = answer(questions, train, problems, fitting)
+    total = SWEEP_BYTES if max_bytes is None else max_bytes
+    # A quarter each for what is read, what waits to be fitted, and the fits; one for what comes and goes between.
+    part = total // 4
+
+    def questions() -> Iterator[Question]:
+        at = positions[:, list(columns)]
+        # The model is causal: what comes after the last place need not be run.
+        seen = int(at.max()) + 1
+        wanted = list(columns.values())
+        for name, one in (("trained", model), ("untrained", untrained)):
+            if one is None:
+                continue
+            for site, number, features in stream_places(
+                one, everything.tokens[:, :seen], sites, at, max_bytes=part, batch_size=batch_size
+            ):
+                column = wanted[number]
+                where = Readable.of(column.at(site, name), features, train, keep=keep)
+                yield from (Question(where, labels) for labels in column.asked)
+        for number, column in columns.items():
+            features = current_token(everything, positions[:, number])
+            where = Readable.of(column.at("input", "trained"), features, train, keep=keep)
+            yield from (Question(where, labels.unnamed()) for labels in column.asked)
+
+    fitting = Fitting(penalty=penalty, tolerance=tolerance, max_bytes=None if max_bytes is None else part)
+    cells = answer_as_read(questions(), train, problems, fitting, max_bytes=part)
     sections = {(cell.at.model, cell.at.site == "input", cell.at.row): None for cell in cells}
     order = {section: number for number, section in enumerate(sorted(sections, key=lambda section: section[:2]))}
     cells.sort(key=lambda cell: order[cell.at.model, cell.at.site == "input", cell.at.row])
@@ -163,6 +177,20 @@ def probe_places(batch: Batch) -> tuple[Place, ...]:
     wanted = WITH_STEPS if any(role == Role.EQUALS for role, _ in common) else WITHOUT_STEPS
     in_order = dict.fromkeys((token.role, token.step) for token in batch.transcripts[0].tokens)
     return tuple(place for place in in_order if place in common and place[0] in wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """A place, and what is asked at it."""
+
+    role: Role
+    step: int
+    words: str
+    asked: Sequence[LabelSets]
+
+    def at(self, site: Site | str, model: str) -> ProbedAt:
+        """This place of a site of a model."""
+        return as_place(site, role=self.role, step=self.step, model=model, place=self.words)
 
 
 @dataclass(frozen=True, eq=False)

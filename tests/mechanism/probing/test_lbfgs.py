@@ -6,25 +6,27 @@ from cotinterp.mechanism.probing.lbfgs import Fits
 from cotinterp.mechanism.probing.solver import Design
 
 
-def block() -> tuple[list[torch.Tensor], torch.Tensor]:
+def block() -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
     """Three designs of different width; the second has labels that its features decide, the others' are random."""
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(80, d, generator=generator, dtype=torch.float64) for d in (3, 5, 5)]
     labels = torch.randint(0, 3, (3, 4, 80), generator=generator)
     labels[1] = rows[1][:, :3].argmax(1)
-    return [Design.of(part, torch.float64).rows for part in rows], labels
+    counts = [torch.nn.functional.one_hot(own, 3).transpose(1, 2) for own in labels]
+    return [Design.of(part, torch.float64).rows for part in rows], labels, counts
 
 
 def test_fits_leave_as_they_converge_and_the_block_shrinks() -> None:
-    rows, labels = block()
-    fits, sizes, iterations = Fits(rows, labels, 3, 0.1), [], 0
+    rows, labels, counts = block()
+    fits, sizes = Fits(rows, counts, 0.1), []
     while fits.record(1e-8):
-        sizes.append(fits.weight.shape[0] * fits.weight.shape[2])
-        fits.step(iterations)
-        iterations += 1
+        sizes.append(fits.weight.shape[0] * fits.weight.shape[1])
+        fits.step()
     assert sizes[0] == 12
     assert sizes[-1] < 12
     assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == fits.n_steps == int(fits.steps.max())
+    assert 0 < int(fits.steps.min()) < fits.n_steps
     # Gradients of the objective at every solution, by autograd on the designs themselves.
     for number, part in enumerate(rows):
         weight, bias = (x.clone().requires_grad_() for x in fits.solution(number, part.shape[1]))
@@ -37,12 +39,12 @@ def test_fits_leave_as_they_converge_and_the_block_shrinks() -> None:
 
 
 def test_axes_that_a_design_lacks_stay_without_weight() -> None:
-    rows, labels = block()
-    fits = Fits(rows, labels, 3, 0.1)
-    for iteration in range(10):
-        fits.step(iteration)
-    assert fits.weight[0, :2].abs().max() == 0
-    assert fits.weight[0, 2:].abs().min() > 0
+    rows, _, counts = block()
+    fits = Fits(rows, counts, 0.1)
+    for _ in range(10):
+        fits.step()
+    assert fits.weight[0, ..., :2].abs().max() == 0
+    assert fits.weight[0, ..., 2:].abs().min() > 0
 
 
 def test_memory_estimate_grows_with_what_it_counts() -> None:

@@ -7,7 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from cotinterp.mechanism.probing.solver import Design, ProbeNotConverged, fit_designs, fit_logistic
+from cotinterp.mechanism.probing.partitions import Partitions
+from cotinterp.mechanism.probing.solver import Design, ProbeNotConverged, fit_designs, fit_logistic, solve
 
 
 def clusters(n: int, d: int, classes: int, *, spread: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,3 +209,44 @@ def test_the_design_that_does_not_converge_is_the_one_named() -> None:
             tolerance=1e-6,
             names=["easy", "hard"],
         )
+
+
+def test_equal_rows_are_held_once_and_change_nothing() -> None:
+    rows, labels = clusters(60, 8, 4, spread=2.0)
+    number = torch.randint(0, 60, (400,), generator=torch.Generator().manual_seed(1))
+    truth = torch.where(torch.arange(400) % 3 > 0, labels[number], torch.arange(400) % 4)
+    design = Design.of(rows[number], torch.float64)
+    assert len(design.distinct) == len(number.unique()) < 61
+    assert design.rows.shape == (400, 8)
+    torch.testing.assert_close(design.rows @ design.rotation.T, design.standardized(rows[number]))
+    fit = fit_logistic(design, truth[None], 4, tolerance=1e-9)
+    oracle = LogisticRegression(tol=1e-10, max_iter=10_000)
+    oracle.fit(StandardScaler().fit_transform(rows[number].numpy()), truth.numpy())
+    torch.testing.assert_close(fit.weight[0].T, torch.from_numpy(oracle.coef_), atol=1e-5, rtol=0)
+    # A row that differs in one entry alone is another row.
+    changed = rows[number].clone()
+    changed[0, 3] += 1e-9 * changed[:, 3].std()
+    assert len(Design.of(changed, torch.float64).distinct) == len(design.distinct) + 1
+
+
+def test_renamed_labels_are_fitted_once_and_the_work_is_counted_once() -> None:
+    rows, labels = clusters(300, 8, 6, spread=1.0)
+    design, naming = Design.of(rows, torch.float64), torch.tensor([3, 5, 0, 2, 4, 1])
+    both = fit_logistic(design, torch.stack([labels, naming[labels]]), 6, tolerance=1e-9)
+    alone = fit_logistic(design, labels[None], 6, tolerance=1e-9)
+    assert (both.weight[0] == both.weight[1][:, naming]).all()
+    assert (both.bias[0] == both.bias[1][naming]).all()
+    torch.testing.assert_close(both.weight[:1], alone.weight, atol=1e-6, rtol=0)
+    assert both.flops == alone.flops == 4 * 300 * 9 * 6 * alone.iterations
+
+
+def test_label_sets_of_any_number_of_classes_go_together() -> None:
+    rows, labels = clusters(300, 8, 6, spread=1.0)
+    design = Design.of(rows, torch.float64)
+    sets = [labels, labels.clamp(max=4), labels % 2]
+    parts = [Partitions.of(one[None], int(one.max()) + 1) for one in sets]
+    options = {"penalty": 1.0, "tolerance": 1e-9, "max_iterations": 500, "names": ["a", "b", "c"], "max_bytes": 2**30}
+    found = dict(solve([design] * 3, parts, **options))
+    for number, one in enumerate(sets):
+        alone = fit_logistic(design, one[None], int(one.max()) + 1, tolerance=1e-9)
+        torch.testing.assert_close(found[number].weight, alone.weight, atol=1e-6, rtol=0)
