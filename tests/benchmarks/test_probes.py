@@ -5,10 +5,10 @@ import pytest
 from benchmarks.probes import probe_sweeps
 
 
-@pytest.fixture(scope="module")
-def comparison(subject, amounts):
+@pytest.fixture(scope="module", params=[0, 1], ids=["default", "tight"])
+def comparison(request, subject, amounts):
     """Its own calls are costly enough to be made once."""
-    (built,) = probe_sweeps(subject, amounts)
+    built = list(probe_sweeps(subject, amounts))[request.param]
     ours, theirs = built.ours(), built.theirs()
     return replace(built, ours=lambda: ours, theirs=lambda: theirs)
 
