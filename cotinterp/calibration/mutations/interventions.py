@@ -61,8 +61,9 @@ def untouched(self: Site, activation: Tensor, value: Tensor, positions: Tensor |
 
 
 def check_sweep_acts() -> None:
-    """Of all that is patched, something changes what the model says."""
-    patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",), by_hooks=True)
+    """Of all that is patched, something changes what the model says: from its weights, and through its hooks."""
+    for by_hooks in (False, True):
+        patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",), by_hooks=by_hooks)
 
 
 def deaf(right: Callable[..., Any]) -> Callable[..., Any]:

@@ -72,9 +72,12 @@ def check_frozen() -> None:
     """What the total head writes reaches the logits through the MLP alone: with MLPs held, its direct path is 0."""
     site = Site("z", 1, 0)
     paths = (Path(site, "logits"), Path(site, "any"))
-    result = path_patching.path_sweep(reading_model(), total_contrast(8), paths, through_mlps=False, by_hooks=True)
-    direct = result.of(paths[0])
-    require(abs(direct) < 1e-5, f"{direct:.2f} of the effect is said to go straight to the logits")
+    for by_hooks in (False, True):
+        result = path_patching.path_sweep(
+            reading_model(), total_contrast(8), paths, through_mlps=False, by_hooks=by_hooks
+        )
+        direct = result.of(paths[0])
+        require(abs(direct) < 1e-5, f"{direct:.2f} of the effect is said to go straight to the logits")
 
 
 def nothing_held(model: Any, through_mlps: bool) -> list[Site]:
