@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.report.page import write_figures
-from cotinterp.report.reference import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
 from cotinterp.report.runs import ReportFigure
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.training.checkpoints import Run, load_run
+from cotinterp.training.reference import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
 
 
 def reference_runs(

@@ -12,16 +12,10 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior import CORRECT_ANSWER, Category, error_taxonomy, evaluate_run
+from cotinterp.behavior import CORRECT_ANSWER, error_taxonomy, evaluate_run
+from cotinterp.behavior.diagnosis import BOOKKEEPING
 from cotinterp.report import errors_figure
-
-BOOKKEEPING = (
-    Category.WRONG_NUMBER_OF_STEPS.value,
-    Category.MALFORMED_TRACE.value,
-    Category.ANSWER_DIFFERS_FROM_LAST_TOTAL.value,
-    Category.RIGHT_TOTAL_NO_ANSWER.value,
-    Category.NEVER_ENDED.value,
-)
+from cotinterp.transcripts.regimes import get_regime
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/errors")) -> list[str]:
@@ -42,9 +36,9 @@ def answer(table: pd.DataFrame) -> list[str]:
     for (task, regime), rows in table.groupby(["task", "regime"], sort=False):
         counts = rows.groupby("category", sort=False)["count"].sum()
         wrong = counts.drop([category.value for category in CORRECT_ANSWER], errors="ignore")
-        bookkeeping = int(counts.reindex(list(BOOKKEEPING), fill_value=0).sum())
+        bookkeeping = int(counts.reindex([category.value for category in BOOKKEEPING], fill_value=0).sum())
         seen = ", ".join(f"{name} {count}" for name, count in wrong[wrong > 0].items()) or "none"
-        kind = "" if regime == "direct" else f"; bookkeeping {bookkeeping} of {int(wrong.sum())}"
+        kind = "" if not get_regime(str(regime)).writes_totals else f"; bookkeeping {bookkeeping} of {int(wrong.sum())}"
         lines.append(
             f"{task} {regime}: {int(wrong.sum())} of {int(counts.sum())} held-out answers wrong ({seen}){kind}"
         )

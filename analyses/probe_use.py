@@ -27,6 +27,7 @@ from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.report.studies import standard_pairs, transcripts_of
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Role
 
 K = 4
@@ -45,7 +46,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
 
 def places(regime: str) -> tuple[str, list[tuple[Role, int, int]]]:
     """Name of the pairs, and role, step and target of what is probed in them."""
-    if regime == "direct":
+    if not get_regime(regime).writes_totals:
         return f"operand-{K // 2}", [(Role.OPERAND, K // 2, K // 2), (Role.PROMPT_END, -1, K - 1)]
     return f"total-{K - 2}-next", [(Role.EQUALS, K - 1, target) for target in (K - 2, K - 1)]
 

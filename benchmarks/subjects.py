@@ -12,9 +12,9 @@ import torch
 from benchmarks.flops import Cost
 from cotinterp.models.build import Bridge, build_model
 from cotinterp.models.native.parts import native_parts
-from cotinterp.report.reference import reference_specs
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.checkpoints import load_run
+from cotinterp.training.reference import reference_specs
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, sample_problems

@@ -12,10 +12,10 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.sweep import patch_sweep
-from cotinterp.report.reference import reference_specs
 from cotinterp.report.studies import standard_pairs
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
+from cotinterp.training.reference import reference_specs
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 SPECS = {spec.slug: spec for spec in reference_specs()}

@@ -16,6 +16,11 @@ Because the first fault wins, every step before it is right, and later consequen
 total is then carried on faithfully is one slip; a skipped operand is a wrong copy of the operand at the step where it
 is missed. `totals` writes no copies, so a wrong total there is an `arithmetic_slip` although a wrong copy inside the
 model would look the same. `direct` writes no trace: what ended and is not right is a `wrong_answer`.
+
+`filler` writes a trace without totals, and what ended and is not right is a `wrong_answer` there as well: dots cannot
+be computed wrongly. Its trace is held to the expected one symbol by symbol, and the first departure is the fault: any
+other symbol is malformed, too few dots or too many are a wrong number of steps. The fault stands at the step of the
+token that belonged there, at k where all had been written.
 """
 
 from dataclasses import dataclass
@@ -25,7 +30,8 @@ from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import ParsedResponse, ParsedStep, Style, parse_response
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.regimes import Regime, get_regime
-from cotinterp.transcripts.render import render
+from cotinterp.transcripts.render import Transcript, render
+from cotinterp.transcripts.roles import Role
 
 
 class Category(StrEnum):
@@ -47,7 +53,22 @@ class Category(StrEnum):
 CORRECT_ANSWER = frozenset({Category.CORRECT, Category.CORRECT_WITH_FAULTY_TRACE})
 """The categories that accuracy counts as right."""
 
-_WITHOUT_TRACE = (Category.CORRECT, Category.CORRECT_WITH_FAULTY_TRACE, Category.WRONG_ANSWER, Category.NEVER_ENDED)
+BOOKKEEPING = frozenset(
+    {
+        Category.WRONG_NUMBER_OF_STEPS,
+        Category.MALFORMED_TRACE,
+        Category.ANSWER_DIFFERS_FROM_LAST_TOTAL,
+        Category.RIGHT_TOTAL_NO_ANSWER,
+        Category.NEVER_ENDED,
+    }
+)
+"""Faults of form: a miscounted step, a brace or separator out of place, no end, another answer than the last total."""
+
+COPYING = frozenset({Category.COPIED_WRONG_TOTAL, Category.COPIED_WRONG_OPERAND})
+"""Faults of copying: a step from another total than the one just written, or with another operand than the prompt's."""
+
+_WITHOUT_TOTALS = (Category.CORRECT, Category.CORRECT_WITH_FAULTY_TRACE, Category.WRONG_ANSWER, Category.NEVER_ENDED)
+_AROUND_TRACE = frozenset({Role.TRACE_START, Role.TRACE_END, Role.ANSWER, Role.END})
 
 
 @dataclass(frozen=True)
@@ -80,10 +101,11 @@ def classify(task: Task, problem: Problem, regime: str | Regime, text: str) -> C
 def diagnose(task: Task, problem: Problem, regime: str | Regime, text: str) -> Diagnosis:
     """`classify` with the first fault of the trace. What stands after the first stop symbol is not read."""
     regime = get_regime(regime)
-    expected = render(task, problem, regime).response
+    transcript = render(task, problem, regime)
+    expected = transcript.response
     parsed = parse_response(task, text)
-    fault = _first_fault(parsed, parsed if text == expected else parse_response(task, expected))
     as_expected = text.removesuffix(parsed.trailing) == expected
+    fault = None if as_expected else _first_fault(parsed, parse_response(task, expected), transcript, regime)
     return Diagnosis(_category(problem, regime, parsed, fault, as_expected=as_expected), fault, len(parsed.steps))
 
 
@@ -91,7 +113,7 @@ def categories(regime: str | Regime) -> tuple[Category, ...]:
     """The categories that an output of this regime can fall into."""
     if get_regime(regime).writes_totals:
         return tuple(category for category in Category if category is not Category.WRONG_ANSWER)
-    return _WITHOUT_TRACE
+    return _WITHOUT_TOTALS
 
 
 def _category(
@@ -110,11 +132,15 @@ def _category(
     return Category.RIGHT_TOTAL_NO_ANSWER if parsed.answer is None else Category.ANSWER_DIFFERS_FROM_LAST_TOTAL
 
 
-def _first_fault(written: ParsedResponse, expected: ParsedResponse) -> Fault | None:
+def _first_fault(
+    written: ParsedResponse, expected: ParsedResponse, transcript: Transcript, regime: Regime
+) -> Fault | None:
     """The first departure of the written trace from the expected one; the cut end of an unended trace is not judged."""
     if written.opened != expected.opened:
         return Fault(Category.MALFORMED_TRACE, 1) if written.ended or written.opened or written.answer_text else None
     cut = not written.ended and not written.closed
+    if not regime.writes_totals:
+        return _first_stray(written, transcript, cut=cut)
     steps = written.steps[:-1] if cut else written.steps
     for j, step in enumerate(steps, start=1):
         wanted = expected.steps[j - 1] if j <= len(expected.steps) else None
@@ -127,6 +153,23 @@ def _first_fault(written: ParsedResponse, expected: ParsedResponse) -> Fault | N
     if written.opened and not written.closed:
         return Fault(Category.MALFORMED_TRACE, after)
     return Fault(Category.WRONG_NUMBER_OF_STEPS, after) if after <= len(expected.steps) else None
+
+
+def _first_stray(written: ParsedResponse, transcript: Transcript, *, cut: bool) -> Fault | None:
+    """The same for a trace without totals, symbol by symbol."""
+    if not written.opened:
+        return None
+    belongs = [token for token in transcript.tokens[transcript.n_prompt :] if token.role not in _AROUND_TRACE]
+    symbols = ";".join(step.text for step in written.steps)
+    pairs = enumerate(zip(symbols, belongs, strict=False))
+    at = next((place for place, (symbol, token) in pairs if symbol != token.symbol), min(len(symbols), len(belongs)))
+    step = belongs[at].step if at < len(belongs) else transcript.problem.k
+    if at < len(symbols):
+        one_more = at == len(belongs) and symbols[at] in {token.symbol for token in belongs}
+        return Fault(Category.WRONG_NUMBER_OF_STEPS if one_more else Category.MALFORMED_TRACE, step)
+    if cut or (written.closed and at == len(belongs)):
+        return None
+    return Fault(Category.WRONG_NUMBER_OF_STEPS if written.closed else Category.MALFORMED_TRACE, step)
 
 
 def _fault_of_step(step: ParsedStep, wanted: ParsedStep | None, *, style: Style) -> Category | None:

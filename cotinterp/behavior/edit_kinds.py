@@ -9,9 +9,9 @@ trace has it. The others move tokens or leave some out: a model that finds its p
 trace after its closing brace, which is `other` and is counted by `EditResult.resumed`.
 
 All of them show a model text that it never saw in training on perfect traces: a trace that contradicts itself or its
-prompt, ends early, or holds filler symbols, which stand in no training transcript. What a model does then shows what
-its answer depends on under that text, not what it would have learned from imperfect traces; the regime `noisy` trains
-on replaced totals.
+prompt, ends early, or holds filler symbols, which stand in no training transcript of a regime that writes totals. What
+a model does then shows what its answer depends on under that text, not what it would have learned from imperfect
+traces; the regime `noisy` trains on replaced totals.
 """
 
 from collections.abc import Iterable, Sequence

@@ -48,7 +48,7 @@ class RunSpec(Spec):
 
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
-        regime: How a response is written: "direct", "cot", "totals", "noisy".
+        regime: How a response is written: "direct", "cot", "totals", "filler", "noisy".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.

@@ -58,6 +58,16 @@ def substitute_total(task: Task, problem: Problem, step: int, total: int) -> Pro
     )
 
 
+def widest_problem(task: Task, k: int) -> Problem:
+    """Not a problem of the task, but as long as one of `k` operands can be where its totals are written.
+
+    Every state is one that is written with the most symbols of those that can be reached at its step; the operands are
+    placeholders.
+    """
+    chain = tuple(max(states, key=lambda state: len(task.state_text(state))) for states in task.reachable(k))
+    return Problem((0,) * k, chain[:-1], (0,) * (k - 1), chain[1:])
+
+
 def wrong_totals(task: Task, problem: Problem, step: int) -> tuple[int, ...]:
     """Valid wrong values for the total at `step`: what an edit of the written trace may put there.
 

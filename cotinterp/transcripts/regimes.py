@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.problems import Problem, substitute_total, wrong_totals
+from cotinterp.transcripts.problems import Problem, substitute_total, widest_problem, wrong_totals
 from cotinterp.transcripts.roles import Role
 
 
@@ -142,6 +142,38 @@ class Totals(Regime):
         yield from _answer(task, problem)
 
 
+class Filler(Regime):
+    """`{....................}18#`
+
+    A dot has the step of the token that `cot` would write in its place, and its number within that step as its part.
+    How many there are depends on the number of operands alone: as many as the longest trace of `cot` has symbols, so
+    that they tell nothing about the totals and no problem gets fewer passes than `cot` would take (a trace of
+    `digit-sum` is at most one symbol shorter for each total below ten). After Pfau, Merrill & Bowman 2024 (arXiv
+    2404.15758).
+    """
+
+    name = "filler"
+    description = "writes a dot for every symbol of the longest trace, then the answer"
+
+    def response(self, task: Task, problem: Problem) -> Iterator[Token]:
+        yield sign("{", Role.TRACE_START)
+        yield from _dots(task, problem.k)
+        yield sign("}", Role.TRACE_END)
+        yield from _answer(task, problem)
+
+
+@lru_cache(maxsize=2**10)
+def _dots(task: Task, k: int) -> tuple[Token, ...]:
+    dots: list[Token] = []
+    within = 0
+    for token in Cot().response(task, widest_problem(task, k)):
+        if token.step < 1 or token.role is Role.ANSWER:
+            continue
+        within = within + 1 if dots and dots[-1].step == token.step else 0
+        dots.append(Token(".", Role.FILLER, token.step, within))
+    return tuple(dots)
+
+
 class Noisy(Cot):
     """As `cot`, but trained on traces of which some totals are wrong: an edited trace is nothing new to the model.
 
@@ -153,7 +185,7 @@ class Noisy(Cot):
     wrong_share = 0.2
 
 
-_REGIMES: dict[str, Regime] = {regime.name: regime for regime in (Direct(), Cot(), Totals(), Noisy())}
+_REGIMES: dict[str, Regime] = {regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy())}
 
 
 def regime_names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, widest_problem
 from cotinterp.transcripts.regimes import Regime, Token, get_regime, sign
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
@@ -92,9 +92,4 @@ def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:
 
     Every written state is as wide as the widest that the task can reach at its step.
     """
-
-    def widest(states: Iterable[int]) -> int:
-        return max(states, key=lambda state: len(task.state_text(state)))
-
-    chain = tuple(widest(states) for states in task.reachable(k))
-    return len(render(task, Problem((0,) * k, chain[:-1], (0,) * (k - 1), chain[1:]), regime))
+    return len(render(task, widest_problem(task, k), regime))

@@ -19,6 +19,7 @@ class Role(StrEnum):
     EQUALS = "equals"
     TOTAL = "total"
     STEP_END = "step_end"
+    FILLER = "filler"
     TRACE_END = "trace_end"
     ANSWER = "answer"
     END = "end"

@@ -7,6 +7,7 @@ from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import split_of
+from cotinterp.transcripts.render import render
 
 COLUMNS = ["task", "regime", "seed", "split", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
 
@@ -34,7 +35,7 @@ def test_a_model_that_slips_at_step_two_is_right_at_k_two_only(scripted, problem
     assert frame.loc[1, ["ci_low", "ci_high"]].tolist() == list(wilson(0, 10))
 
 
-@pytest.mark.parametrize("regime", ["direct", "cot", "totals"])
+@pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler"])
 def test_a_recomputer_is_always_right(scripted, problems, regime):
     task = get_task("digit-sum")
     result = accuracy_by_k(scripted.Model(task, scripted.recomputer(task, regime)), task, regime, problems)
@@ -47,6 +48,26 @@ def test_a_right_answer_is_right_whatever_the_trace_but_not_exact(scripted, prob
     short = scripted.recomputer(task, "direct")
     result = accuracy_by_k(scripted.Model(task, short), task, "cot", problems)
     assert all(output.correct and not output.exact for output in result.outputs)
+
+
+def test_dots_are_counted_by_nobody_but_have_to_end(scripted, problems):
+    """One dot for an answer is as good as any number; dots alone, up to the limit, are no answer."""
+    task = get_task("digit-sum")
+    expected = scripted.recomputer(task, "direct")
+
+    def one_dot(text):
+        response = text.partition(">")[2]
+        return "{.}"[len(response)] if len(response) < 3 else expected(text.replace("{.}", ""))
+
+    few, endless = (
+        accuracy_by_k(scripted.Model(task, policy), task, "filler", problems)
+        for policy in (one_dot, lambda text: "{" if text.endswith(">") else ".")
+    )
+    assert all(output.correct and not output.exact for output in few.outputs)
+    assert not any(output.correct or output.ended for output in endless.outputs)
+    assert {len(output.text) for output in endless.outputs if output.problem == problems["heldout"][-1]} == {
+        2 * len(render(task, problems["heldout"][-1], "filler").response) + 8
+    }
 
 
 def test_a_response_without_an_end_is_wrong(scripted, problems):

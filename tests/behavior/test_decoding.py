@@ -12,7 +12,7 @@ from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-REGIMES = ("direct", "cot", "totals")
+REGIMES = ("direct", "cot", "totals", "filler")
 
 
 def batch_of(name, problems, regime):

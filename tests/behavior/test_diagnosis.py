@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.diagnosis import CORRECT_ANSWER, Category, Fault, categories, classify, diagnose
+from cotinterp.behavior.diagnosis import (
+    BOOKKEEPING,
+    COPYING,
+    CORRECT_ANSWER,
+    Category,
+    Fault,
+    categories,
+    classify,
+    diagnose,
+)
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render
@@ -98,9 +107,41 @@ DIRECT = {
     "": (C.NEVER_ENDED, None),
 }
 
+DOTS = {1: 7 * ".", 2: 8 * ".", 3: 7 * "."}
+"""Of each step: `9+9=18;`, `18+9=27;`, `27+9=36`."""
+ALL = "".join(DOTS.values())
+
+FILLER = {
+    f"{{{ALL}}}18#": (C.CORRECT, None),
+    f"{{{ALL}}}19#": (C.WRONG_ANSWER, None),
+    f"{{{ALL}}}#": (C.WRONG_ANSWER, None),
+    f"{{{ALL}}}18": (C.NEVER_ENDED, None),
+    # the number of dots, and where it begins to be wrong
+    f"{{{ALL[1:]}}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 3),
+    f"{{{ALL[1:]}}}19#": (C.WRONG_ANSWER, 3),
+    f"{{{DOTS[1]}}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 2),
+    f"{{{DOTS[1][1:]}}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 1),
+    "{}18#": (C.CORRECT_WITH_FAULTY_TRACE, 1),
+    f"{{{ALL}.}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 4),
+    f"{{{ALL}.}}19#": (C.WRONG_ANSWER, 4),
+    # another symbol
+    "18#": (C.CORRECT_WITH_FAULTY_TRACE, 1),
+    "19#": (C.WRONG_ANSWER, 1),
+    f"{{{DOTS[1]};{DOTS[2][1:]}{DOTS[3]}}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 2),
+    "{7;12;18}19#": (C.WRONG_ANSWER, 1),
+    f"{{{ALL};}}18#": (C.CORRECT_WITH_FAULTY_TRACE, 4),
+    f"{{{ALL}18#": (C.WRONG_ANSWER, 4),
+    f"{{{ALL}#": (C.WRONG_ANSWER, 4),
+    f"{{{DOTS[1]}#": (C.WRONG_ANSWER, 2),
+    # without an end: what is there is judged, not what is missing
+    f"{{{DOTS[1]}": (C.NEVER_ENDED, None),
+    f"{{{DOTS[1]}7": (C.NEVER_ENDED, 2),
+    f"{{{ALL}....": (C.NEVER_ENDED, 4),
+}
+
 TABLE = [
     (regime, text, *expected)
-    for regime, table in (("cot", COT), ("totals", TOTALS), ("direct", DIRECT))
+    for regime, table in (("cot", COT), ("totals", TOTALS), ("direct", DIRECT), ("filler", FILLER))
     for text, expected in table.items()
 ]
 
@@ -120,6 +161,21 @@ def test_the_fault_behind_a_right_answer_and_behind_an_endless_output_is_named()
     assert endless.fault == Fault(C.WRONG_NUMBER_OF_STEPS, 4)
 
 
+def test_miscounted_dots_and_strange_ones_are_faults_of_their_own():
+    short, strange = (diagnose(DIGIT_SUM, PROBLEM, "filler", text).fault for text in (f"{{{ALL[1:]}}}18#", "{7}18#"))
+    assert (short, strange) == (Fault(C.WRONG_NUMBER_OF_STEPS, 3), Fault(C.MALFORMED_TRACE, 1))
+    endless = diagnose(DIGIT_SUM, PROBLEM, "filler", f"{{{ALL}..")
+    assert endless.fault == Fault(C.WRONG_NUMBER_OF_STEPS, 4)
+    assert diagnose(DIGIT_SUM, PROBLEM, "filler", f"{{{ALL}#").fault == Fault(C.MALFORMED_TRACE, 4)
+
+
+def test_faults_of_written_totals_are_of_one_kind_each():
+    faults = set(categories("cot")) - CORRECT_ANSWER
+    assert BOOKKEEPING | COPYING | {C.ARITHMETIC_SLIP} == faults
+    assert not BOOKKEEPING & COPYING
+    assert C.ARITHMETIC_SLIP not in BOOKKEEPING | COPYING
+
+
 def test_an_operand_that_is_wrong_but_leads_to_the_right_total_is_still_a_wrong_copy():
     """In s3 with the identity 0: copying 0 for 0 is right, and two wrongs cannot make a right."""
     task = get_task("s3")
@@ -133,7 +189,7 @@ def test_an_operand_that_is_wrong_but_leads_to_the_right_total_is_still_a_wrong_
 
 
 @pytest.mark.parametrize("name", ["digit-sum", "s3", "affine-mod10", "a5"])
-@pytest.mark.parametrize("regime", ["direct", "cot", "totals"])
+@pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler"])
 def test_any_text_has_exactly_one_category_of_its_regime(name, regime):
     task = get_task(name)
     rng = np.random.default_rng(0)
@@ -152,7 +208,7 @@ def test_any_text_has_exactly_one_category_of_its_regime(name, regime):
             end = text.partition("#")
             assert (diagnosis.category is C.CORRECT) == (end[0] + end[1] == response)
             assert (diagnosis.category is C.NEVER_ENDED) == ("#" not in text)
-            if diagnosis.category not in CORRECT_ANSWER and regime != "direct" and "#" in text:
+            if diagnosis.category not in CORRECT_ANSWER and regime in ("cot", "totals") and "#" in text:
                 named = {diagnosis.fault.category} if diagnosis.fault else set()
                 answers = {C.ANSWER_DIFFERS_FROM_LAST_TOTAL, C.RIGHT_TOTAL_NO_ANSWER}
                 assert diagnosis.category in (named or answers)

@@ -37,7 +37,7 @@ def test_epochs_have_orders_of_their_own():
     assert not np.array_equal(batch_rows(5, 0, 64, 64), batch_rows(5, 1, 64, 64))
 
 
-@pytest.mark.parametrize("regime", ["direct", "cot", "totals"])
+@pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler"])
 def test_targets_are_the_response_and_inputs_come_one_token_earlier(tiny, regime):
     task = get_task(tiny.task)
     spec = tiny.model_copy(update={"regime": regime})
@@ -54,9 +54,14 @@ def test_targets_are_the_response_and_inputs_come_one_token_earlier(tiny, regime
         assert data.length[row] == len(prompt + response) - 1
 
 
-def test_regimes_share_their_problems(tiny):
+@pytest.mark.parametrize("regime", ["direct", "totals", "filler", "noisy"])
+def test_regimes_share_their_problems(tiny, regime):
     task = get_task(tiny.task)
-    assert problems_of(tiny, task) == problems_of(tiny.model_copy(update={"regime": "direct"}), task)
+    assert problems_of(tiny, task) == problems_of(tiny.model_copy(update={"regime": regime}), task)
+
+
+def test_other_problems_with_another_seed(tiny):
+    task = get_task(tiny.task)
     assert problems_of(tiny, task) != problems_of(tiny.model_copy(update={"seed": 1}), task)
 
 
@@ -126,7 +131,7 @@ def test_a_fifth_of_the_written_totals_is_replaced_and_just_these_are_not_scored
 
 def test_regimes_other_than_noisy_are_trained_on_their_true_transcripts(noisy):
     task = get_task(noisy.task)
-    for regime in ("direct", "cot", "totals"):
+    for regime in ("direct", "cot", "totals", "filler"):
         spec = noisy.model_copy(update={"regime": regime})
         assert transcripts_of(spec, task) == tuple(render(task, problem, regime) for problem in problems_of(spec, task))
 

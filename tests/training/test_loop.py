@@ -138,10 +138,11 @@ def test_the_trained_model_is_the_learner_after_all_steps(tiny, trained):
     assert weight_hash(learner.module) == trained.weight_hash == weight_hash(trained.model)
 
 
-def test_a_matched_pair_starts_from_the_same_weights(tiny, trained):
+@pytest.mark.parametrize("regime", ["direct", "filler"])
+def test_a_matched_pair_starts_from_the_same_weights(tiny, trained, regime):
     d_vocab = len(trained.vocabulary)
-    direct = Learner.begin(tiny.model_copy(update={"regime": "direct"}), trained.task, torch.device("cpu"))
-    assert weight_hash(direct.module) == weight_hash(build_module(tiny.model, d_vocab, seed=tiny.seed))
+    other = Learner.begin(tiny.model_copy(update={"regime": regime}), trained.task, torch.device("cpu"))
+    assert weight_hash(other.module) == weight_hash(build_module(tiny.model, d_vocab, seed=tiny.seed))
 
 
 def test_a_finished_run_is_loaded_not_trained(tiny, trained, monkeypatch):

@@ -25,6 +25,8 @@ def test_what_is_rendered_parses_back(name, regime):
         assert parsed.opened == parsed.closed == (regime != "direct")
         if regime == "direct":
             assert parsed.steps == ()
+        elif regime == "filler":
+            assert [(step.style, set(step.text)) for step in parsed.steps] == [("malformed", {"."})]
         else:
             assert tuple(step.total for step in parsed.steps) == problem.totals
             assert {step.style for step in parsed.steps} == {"total" if regime == "totals" else "step"}

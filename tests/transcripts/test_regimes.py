@@ -19,6 +19,7 @@ SUM = get_task("digit-sum")
         ("direct", "18#"),
         ("cot", "{3+4=7;7+5=12;12+6=18}18#"),
         ("totals", "{7;12;18}18#"),
+        ("filler", "{......................}18#"),
         ("noisy", "{3+4=7;7+5=12;12+6=18}18#"),
     ],
 )
@@ -72,11 +73,49 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
     (nines,) = solve(SUM, np.full((1, 6), 9))
     bound = longest_transcript(SUM, 6, regime)
     assert len(render(SUM, nines, regime)) <= bound
-    assert bound == {"direct": 16, "cot": 56, "totals": 16 + 2 + 5 * 2 + 4, "noisy": 56}[regime]
+    assert bound == {"direct": 16, "cot": 56, "totals": 16 + 2 + 5 * 2 + 4, "filler": 56, "noisy": 56}[regime]
+
+
+def test_a_dot_stands_for_every_symbol_of_the_longest_trace_by_hand():
+    """Of two operands: `3+4=7`, or `9+9=18`, which is one longer."""
+    (short,) = solve(SUM, np.array([[3, 4]]))
+    tokens = render(SUM, short, "filler").tokens
+    dots = [(".", Role.FILLER, 1, part, -1, True) for part in range(6)]
+    assert [tuple(token) for token in tokens if token.role is Role.FILLER] == dots
+    assert [token.role for token in tokens[5:]] == [
+        *(Role.TRACE_START, *6 * [Role.FILLER], Role.TRACE_END, Role.ANSWER, Role.END)
+    ]
+
+
+@pytest.mark.parametrize("name", ["digit-sum", "s3", "s5", "parity"])
+def test_how_many_dots_there_are_says_nothing_but_the_number_of_operands(name):
+    """For every k the dots are those of the longest trace of `cot`, and their names tell them apart."""
+    task, rng = get_task(name), np.random.default_rng(0)
+    for k in (2, 3, 6):
+        problems = solve(task, rng.integers(task.n_operands, size=(60, k)))
+        traces = {tuple(t for t in render(task, x, "filler").tokens if t.role is Role.FILLER) for x in problems}
+        (dots,) = traces
+        assert {token.symbol for token in dots} == {"."}
+        assert len({(token.step, token.part) for token in dots}) == len(dots)
+        assert [token.step for token in dots] == sorted(token.step for token in dots)
+        assert {token.step for token in dots} == set(range(1, k))
+        written = [render(task, x, "cot").response.index("}") - 1 for x in problems]
+        assert (
+            max(written) <= len(dots) == longest_transcript(task, k, "cot") - longest_transcript(task, k, "direct") - 2
+        )
+
+
+def test_where_every_total_is_as_wide_as_can_be_each_dot_has_the_step_of_the_symbol_in_its_place():
+    """9+9 = 18: every total has two symbols from the first on."""
+    (nines,) = solve(SUM, np.full((1, 5), 9))
+    cot, filler = (render(SUM, nines, regime).tokens for regime in ("cot", "filler"))
+    assert [(token.step, token.role is Role.ANSWER) for token in cot] == [
+        (token.step, token.role is Role.ANSWER) for token in filler
+    ]
 
 
 def test_unknown_regime_gets_the_nearest():
-    with pytest.raises(KeyError, match="Did you mean 'cot'.*Known: direct, cot, totals, noisy"):
+    with pytest.raises(KeyError, match="Did you mean 'cot'.*Known: direct, cot, totals, filler, noisy"):
         get_regime("cott")
 
 

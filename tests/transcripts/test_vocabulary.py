@@ -1,8 +1,12 @@
 """Symbols and tokens."""
 
+import numpy as np
 import pytest
 
 from cotinterp.tasks import get_task, task_names
+from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.regimes import regime_names
+from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
@@ -25,3 +29,17 @@ def test_padding_is_token_zero_and_is_dropped():
 def test_a_foreign_symbol_is_named():
     with pytest.raises(KeyError, match="symbol '€' is not in the vocabulary"):
         Vocabulary.of(get_task("digit-sum")).encode("1€")
+
+
+@pytest.mark.parametrize("regime", regime_names())
+@pytest.mark.parametrize("name", task_names())
+def test_one_vocabulary_writes_every_regime_of_a_task(name, regime):
+    task = get_task(name)
+    for problem in sample_problems(task, 3, 5, split="train", rng=np.random.default_rng(0)):
+        text = render(task, problem, regime).text
+        vocabulary = Vocabulary.of(task)
+        assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_the_symbols_that_reference_models_were_trained_with():
+    assert "".join(Vocabulary.of(get_task("digit-sum")).symbols) == "_<>{}=;#.+0123456789"

@@ -136,7 +136,11 @@ def test_default_cells(model: TransformerBridge, batch: Batch) -> None:
 def test_places_of_the_other_regimes() -> None:
     operands = [[0, 1, 2], [3, 4, 5]]
     prompt = ["operand 0", "operand 1", "operand 2", "prompt_end -1"]
-    for regime, response in (("direct", []), ("totals", ["trace_start -1", "step_end 1"])):
+    for regime, response in (
+        ("direct", []),
+        ("filler", ["trace_start -1"]),
+        ("totals", ["trace_start -1", "step_end 1"]),
+    ):
         found = probe_places(written_out(operands, regime))
         assert [f"{role} {step}" for role, step in found] == prompt + response
 

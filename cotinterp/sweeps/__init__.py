@@ -1,0 +1,1 @@
+"""Many runs: dealt to processes, watched while they work, and what became of each."""
