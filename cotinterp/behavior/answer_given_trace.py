@@ -1,0 +1,189 @@
+"""How probable an answer is once a trace is written, and the traces that a model writes by itself.
+
+A trace ends with its closing brace. What comes after it, the answer and the stop symbol, is judged by teacher forcing:
+P(answer | prompt, trace) is exact. Traces are drawn, so that P(answer | what is shown) is a mean over drawn traces of
+exact numbers, which varies less than the share of drawn answers (Rao-Blackwellization: Casella & Robert 1996).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cotinterp.behavior.decoding import LanguageModel, Prefixes, context_length, text_of, verified
+from cotinterp.behavior.teacher_forcing import continuation_log_prob
+from cotinterp.behavior.verified_sampling import verified_sampled
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.parsing import final_answer
+from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.regimes import Regime
+from cotinterp.transcripts.render import longest_transcript, prompt
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+OPEN, CLOSE, STOP = "{", "}", "#"
+
+
+class Opening(NamedTuple):
+    """A problem, and the beginning of a response that stands under its prompt."""
+
+    problem: Problem
+    written: str
+
+    @property
+    def closed(self) -> bool:
+        """A trace and its closing brace stand there: the answer is next."""
+        return self.written.startswith(OPEN) and self.written.endswith(CLOSE)
+
+    def text(self, task: Task) -> str:
+        """The prompt and what is written after it."""
+        return "".join(token.symbol for token in prompt(task, self.problem)) + self.written
+
+
+class DrawnTrace(NamedTuple):
+    """One continuation up to the closing brace, or to the stop symbol or the limit where those came first.
+
+    Attributes:
+        log_weight: Natural log of its probability under the model over that under what it was drawn from; 0 at
+            temperature 1. The mean of the weights over draws estimates 1.
+    """
+
+    opening: Opening
+    log_weight: float
+
+
+def answer_log_probs(
+    model: LanguageModel,
+    task: Task,
+    openings: Sequence[Opening],
+    answers: Sequence[int],
+    *,
+    batch_size: int = 256,
+) -> Float[np.ndarray, " openings"]:
+    """Natural log of P(the output answers that state | opening), one for each opening and its answer, exactly.
+
+    After a closed trace this is the probability of the answer's symbols and the stop symbol, in one pass. A response
+    that stopped is sure: 0 where it gives that answer, else -inf. One that neither closed its trace nor stopped was
+    given up and answers nothing, and neither does one whose answer has no room in the context: -inf.
+    """
+    asked = dict.fromkeys(zip(openings, answers, strict=True))
+    n_ctx = context_length(model)
+    found: dict[tuple[Opening, int], float] = {}
+    forced = []
+    for one in asked:
+        place, answer = one
+        before, after = place.text(task), f"{task.state_text(answer)}{STOP}"
+        if place.closed and (n_ctx is None or len(before + after) <= n_ctx):
+            forced.append((one, before, before + after))
+        else:
+            right = STOP in place.written and final_answer(task, place.written) == answer
+            found[one] = 0.0 if right else -np.inf
+    if forced:
+        vocabulary = Vocabulary.of(task)
+        tokens, length = _padded(vocabulary, [whole for *_, whole in forced])
+        given = torch.tensor([len(before) for _, before, _ in forced])
+        log_p = continuation_log_prob(model, tokens, given, length, batch_size=batch_size)
+        found.update(zip((one for one, _, _ in forced), log_p.tolist(), strict=True))
+    return np.array([found[one] for one in zip(openings, answers, strict=True)], dtype=np.float64)
+
+
+def drawn_traces(
+    model: LanguageModel,
+    task: Task,
+    regime: str | Regime,
+    openings: Sequence[Opening],
+    *,
+    rng: np.random.Generator,
+    n_traces: int,
+    temperature: float = 1.0,
+    max_new: int | None = None,
+    batch_size: int = 256,
+) -> tuple[tuple[DrawnTrace, ...], ...]:
+    """`n_traces` traces for each opening, as the model goes on from it. Errors of `verified_sampled`.
+
+    Args:
+        max_new: Symbols after which a trace is given up; None allows twice what the longest trace leaves, plus eight.
+    """
+    vocabulary = Vocabulary.of(task)
+    start = _start(model, task, regime, openings, max_new)
+    drawn = verified_sampled(
+        model,
+        start,
+        stop=vocabulary.token(CLOSE),
+        rng=rng,
+        temperature=temperature,
+        n_samples=n_traces,
+        batch_size=batch_size,
+    )
+    gap = (drawn.log_prob - drawn.drawn_log_prob).cumsum(-1)
+    found = []
+    for one, rows, lengths, gaps in zip(openings, drawn.tokens.tolist(), drawn.length.tolist(), gap, strict=True):
+        texts = [_to_the_stop(text_of(vocabulary, tuple(row[:n]))) for row, n in zip(rows, lengths, strict=True)]
+        weights = [float(own[len(text) - 1]) for own, text in zip(gaps, texts, strict=True)]
+        found.append(
+            tuple(
+                DrawnTrace(Opening(one.problem, one.written + text), weight)
+                for text, weight in zip(texts, weights, strict=True)
+            )
+        )
+    return tuple(found)
+
+
+def greedy_traces(
+    model: LanguageModel,
+    task: Task,
+    regime: str | Regime,
+    openings: Sequence[Opening],
+    *,
+    max_new: int | None = None,
+    batch_size: int = 256,
+) -> tuple[Opening, ...]:
+    """Each opening with the trace that the model writes when it takes the likeliest symbol each time."""
+    vocabulary = Vocabulary.of(task)
+    start = _start(model, task, regime, openings, max_new)
+    written = verified(model, start, stop=vocabulary.token(CLOSE), batch_size=batch_size)
+    return tuple(
+        Opening(one.problem, one.written + _to_the_stop(text_of(vocabulary, tokens)))
+        for one, tokens in zip(openings, written, strict=True)
+    )
+
+
+def log_mean(log_values: Float[np.ndarray, " n"]) -> float:
+    """Natural log of the mean of `exp(log_values)`; -inf where all of them are."""
+    return float(np.logaddexp.reduce(log_values) - np.log(len(log_values)))
+
+
+def _to_the_stop(text: str) -> str:
+    before, stop, _ = text.partition(STOP)
+    return before + stop
+
+
+def _start(
+    model: LanguageModel, task: Task, regime: str | Regime, openings: Sequence[Opening], max_new: int | None
+) -> Prefixes:
+    """The openings as something to continue, without a guess."""
+    if max_new is not None and max_new < 1:
+        raise ValueError(f"max_new must be 1 or more, got {max_new}")
+    tokens, given = _padded(Vocabulary.of(task), [one.text(task) for one in openings])
+    longest = {k: longest_transcript(task, k, regime) for k in {one.problem.k for one in openings}}
+    whole = torch.tensor([longest[one.problem.k] for one in openings], dtype=torch.long)
+    limit = given + (2 * (whole - given).clamp(min=0) + 8 if max_new is None else max_new)
+    n_ctx = context_length(model)
+    if n_ctx is not None:
+        if bool((given >= n_ctx).any()):
+            raise ValueError(
+                f"a beginning of {int(given.max())} symbols leaves no room in a context of {n_ctx}; use problems with "
+                "fewer operands or a model with a larger n_ctx"
+            )
+        limit = limit.clamp(max=n_ctx)
+    return Prefixes(tokens, given, guessed=given, limit=limit)
+
+
+def _padded(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, " text"]]:
+    """Texts as tokens, padded on the right, and their lengths."""
+    width = max(map(len, texts), default=0)
+    rows = [[*vocabulary.encode(text), *[vocabulary.pad] * (width - len(text))] for text in texts]
+    length = torch.tensor([len(text) for text in texts], dtype=torch.long)
+    return torch.tensor(rows, dtype=torch.long).reshape(len(texts), width), length
