@@ -1,0 +1,253 @@
+"""The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `thresholds.py`."""
+
+from cotinterp.claims.cells import Statistic
+from cotinterp.claims.claim import Claim, Control, Criterion, Rival, Side
+from cotinterp.claims.statistics import answers, mechanism, trace
+from cotinterp.claims.thresholds import LEAST_ERRORS, SOLVED
+from cotinterp.claims.thresholds import THRESHOLDS as AT
+
+GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
+READER_POST = "a reader's post on Wei et al. 2022 (arXiv 2201.11903) and attention"
+
+
+def _criterion(name: str, words: str, statistic: Statistic, unit: str = "points", **more: bool | int) -> Criterion:
+    return Criterion(name, words, statistic, AT[name], unit, **more)  # type: ignore[arg-type]
+
+
+def _control(name: str, words: str, statistic: Statistic, passes: Side, unit: str = "points", **more: bool) -> Control:
+    return Control(name, words, statistic, AT[name], passes, unit, **more)
+
+
+_COT_WORKS = Control("cot-solves-it", "held-out accuracy of cot, mean over K", answers.cot_accuracy, SOLVED, "above")
+_LEARNED = _control("learned", "accuracy of direct on its training problems, above guessing", answers.learned, "above")
+
+GAP_WIDENS = Claim(
+    name="gap-widens",
+    statement="The advantage of writing the running totals grows with the number of operands.",
+    source=GPT_MINI,
+    criteria=(
+        _criterion("slope", "what an operand more adds to the advantage of cot over direct", answers.advantage_slope),
+        _criterion("advantage", "held-out accuracy of cot minus that of direct at the largest K", answers.advantage),
+    ),
+    predicts={"slope": "above", "advantage": "above"},
+    rivals=(
+        Rival("constant gap", "cot helps alike at every length", {"slope": "below", "advantage": "above"}),
+        Rival("no gap", "direct does as well at the largest K", {"advantage": "below"}),
+    ),
+    evidence=("accuracy",),
+    limits="Five lengths, all trained on; a gap says nothing about why.",
+)
+
+DIRECT_IS_LOOKUP = Claim(
+    name="direct-is-lookup",
+    statement="Without a written trace the model stores its training problems instead of computing.",
+    source=GPT_MINI,
+    criteria=(
+        _criterion("ratio", "generalization ratio of direct", answers.generalization_ratio, ""),
+        _criterion("beyond-memory", "accuracy of direct beyond the best guess of memory", answers.beyond_memory),
+        _criterion(
+            "agreement",
+            "same answer in an untrained order, beyond chance",
+            answers.net_agreement,
+            "",
+            optional=True,
+        ),
+        _criterion("size-gain", "accuracy gained by ten times the training problems", answers.size_gain, optional=True),
+        _criterion("cliff", "accuracy at K = L + 1 minus that at K = L + 2", answers.cliff, optional=True),
+    ),
+    predicts={"ratio": "below", "beyond-memory": "below", "agreement": "below", "size-gain": "below"},
+    rivals=(
+        Rival(
+            "parallel or algebraic algorithm",
+            "the answer is computed from all operands at once",
+            {"ratio": "above", "beyond-memory": "above", "agreement": "above", "cliff": "below"},
+        ),
+        Rival(
+            "serial simulation",
+            "the running totals are computed layer by layer",
+            {"beyond-memory": "above", "cliff": "above"},
+        ),
+    ),
+    controls=(
+        _LEARNED,
+        _control("memory", "generalization ratio of random labels", answers.memory_ratio, "below", "", optional=True),
+    ),
+    decisive=frozenset({"ratio"}),
+    evidence=("accuracy",),
+    limits="A table and too little data look alike here: neither answers what was not shown.",
+)
+
+COT_READS = Claim(
+    name="cot-reads-written-totals",
+    statement="Each step of the trace is computed from the running total that was written, not from the prompt again.",
+    source=f"{GPT_MINI}; {READER_POST}",
+    criteria=(
+        _criterion("margin", "edited totals that the answer follows minus those that it ignores", trace.follow_margin),
+        _criterion(
+            "patch-margin", "patching effect of the written total minus that of its operand", mechanism.patch_margin, ""
+        ),
+        _criterion(
+            "read-margin",
+            "loss without reads of the total minus that of earlier operands",
+            mechanism.read_margin,
+            "",
+        ),
+    ),
+    predicts={"margin": "above", "patch-margin": "above", "read-margin": "above"},
+    rivals=(
+        Rival(
+            "recomputes from the prompt",
+            "the trace is written, but every total is computed from the operands",
+            {"patch-margin": "below", "read-margin": "below", "margin": "below"},
+        ),
+        Rival("ignores the trace", "the answer does not depend on what was written", {"margin": "below"}),
+    ),
+    controls=(
+        _COT_WORKS,
+        _control("clean-trace", "right answers after the true total was written back", trace.clean_trace, "above"),
+        _control("by-chance", "answers that would follow another problem's edit", trace.follows_by_chance, "below"),
+        _control("unrelated", "effect of an operand that cannot matter", mechanism.unrelated_effect, "below", ""),
+        _control("random-cut", "loss without reads of as many random tokens", mechanism.random_cut, "below", ""),
+    ),
+    evidence=("trace_edits", "pair_families", "patching", "heads"),
+    limits="Edited traces are off the training distribution; four operands for patching and knock-outs.",
+)
+
+TOTALS_ARE_LINEAR = Claim(
+    name="running-totals-are-linear",
+    statement="Running totals are linearly decodable before they are written, in both regimes, and are used.",
+    source=f"{GPT_MINI}, where direct would have to hold them between its layers",
+    criteria=(
+        _criterion(
+            "cot-decodable",
+            "probe for s_j at the equals sign, beyond its controls",
+            mechanism.decodable_in_cot,
+        ),
+        _criterion("cot-used", "share of the gap that exchanging it closes in cot", mechanism.used_in_cot, ""),
+        _criterion(
+            "direct-decodable",
+            "probe for s_j at operand j, beyond its controls",
+            mechanism.decodable_in_direct,
+        ),
+        _criterion("direct-used", "share of the gap that exchanging it closes in direct", mechanism.used_in_direct, ""),
+    ),
+    predicts={"cot-decodable": "above", "cot-used": "above", "direct-decodable": "above", "direct-used": "above"},
+    rivals=(
+        Rival(
+            "only where it is about to be written",
+            "cot holds the next total; direct holds no running totals",
+            {"cot-decodable": "above", "direct-decodable": "below"},
+        ),
+        Rival(
+            "present but not used", "decodable, and nothing reads it", {"cot-decodable": "above", "cot-used": "below"}
+        ),
+    ),
+    controls=(_COT_WORKS,),
+    evidence=("probes",),
+    limits="One site, the input of the last layer; a total may be present in another form, or elsewhere.",
+)
+
+ERRORS_ARE_BOOKKEEPING = Claim(
+    name="errors-are-bookkeeping",
+    statement="What cot still gets wrong is the format (steps miscounted, braces, separators), not the arithmetic.",
+    source=GPT_MINI,
+    criteria=(
+        _criterion(
+            "bookkeeping",
+            "share of bookkeeping among wrong held-out outputs of cot",
+            trace.bookkeeping_share,
+            pool=True,
+            least=LEAST_ERRORS,
+        ),
+    ),
+    predicts={"bookkeeping": "above"},
+    rivals=(Rival("wrong steps", "a total or a copy is wrong in a well-formed trace", {"bookkeeping": "below"}),),
+    evidence=("errors",),
+    limits="The first fault of an output decides its kind; models of this size and training alone.",
+)
+
+TOKENS_CARRY_CONTENT = Claim(
+    name="tokens-carry-content",
+    statement="What helps is what the written tokens say, not the extra passes that writing them takes.",
+    source=f"{GPT_MINI}; the rival after Pfau, Merrill & Bowman 2024 (arXiv 2404.15758)",
+    criteria=(
+        _criterion("content", "held-out accuracy of cot minus that of as many filler dots", answers.content),
+        _criterion("passes", "held-out accuracy of filler dots minus that of direct", answers.passes),
+    ),
+    predicts={"content": "above"},
+    rivals=(
+        Rival("extra passes suffice", "dots help as much as totals", {"content": "below", "passes": "above"}),
+        Rival("nothing to gain", "direct does as well as either", {"content": "below", "passes": "below"}),
+    ),
+    controls=(_COT_WORKS,),
+    evidence=("accuracy",),
+    limits="Equal problems, updates and optimizer; filler may need more training than totals, which are supervised.",
+)
+
+DEPTH_LIMITS_DIRECT = Claim(
+    name="depth-limits-direct",
+    statement="L layers solve a fold directly as long as its K - 1 steps fit, K - 1 <= L, and no further.",
+    source=GPT_MINI,
+    criteria=(
+        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", answers.beyond_budget),
+        _criterion("within-budget", "accuracy of direct where K - 1 <= L", answers.within_budget),
+        _criterion(
+            "depth-gain", "accuracy of the deepest direct minus the shallowest, at the largest K", answers.depth_gain
+        ),
+        _criterion("log-budget", "accuracy where a tree fits and a chain does not", answers.tree_budget, optional=True),
+    ),
+    predicts={"beyond-budget": "below", "within-budget": "above", "depth-gain": "above", "log-budget": "below"},
+    rivals=(
+        Rival(
+            "logarithmic",
+            "a tree of depth ceil(log2 K) fits",
+            {"within-budget": "above", "depth-gain": "above", "log-budget": "above"},
+        ),
+        Rival("constant", "one layer does as well as four", {"depth-gain": "below", "within-budget": "above"}),
+        Rival("not depth", "no depth solves it: something else is short", {"within-budget": "below"}),
+    ),
+    controls=(_LEARNED,),
+    decisive=frozenset({"beyond-budget", "within-budget"}),
+    evidence=("accuracy", "budget"),
+    limits="Depths 1, 2 and 4 at one training budget: what was not learned may still be expressible.",
+)
+
+WRONG_STEPS_ANCHOR = Claim(
+    name="wrong-steps-anchor-wrong-answers",
+    statement="A wrong written step takes the answer with it, and the answer becomes likely only as totals appear.",
+    source=READER_POST,
+    criteria=(
+        _criterion("lost", "P(true answer) after the true trace minus after an edited one", trace.lost_to_the_edit),
+        _criterion("anchored", "P(the answer that follows from the edit) after an edited trace", trace.anchored),
+        _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", trace.readiness),
+        _criterion(
+            "own-wrong",
+            "the model's own wrong totals that its answer follows",
+            trace.own_wrong_followed,
+            pool=True,
+            optional=True,
+            least=LEAST_ERRORS,
+        ),
+        _criterion("carried", "log P(true answer) given its own trace minus given the problem", trace.carried, "nats"),
+    ),
+    predicts={"lost": "above", "anchored": "above", "ready": "above", "own-wrong": "above"},
+    rivals=(
+        Rival("decoration", "the answer does not depend on the trace", {"lost": "below", "anchored": "below"}),
+        Rival("known beforehand", "the answer is there before the trace", {"ready": "below"}),
+    ),
+    controls=(_COT_WORKS,),
+    evidence=("trace_edits",),
+    limits="A trace closed early is off the training distribution; see the free-running curve beside it.",
+)
+
+CATALOG = (
+    GAP_WIDENS,
+    DIRECT_IS_LOOKUP,
+    COT_READS,
+    TOTALS_ARE_LINEAR,
+    ERRORS_ARE_BOOKKEEPING,
+    TOKENS_CARRY_CONTENT,
+    DEPTH_LIMITS_DIRECT,
+    WRONG_STEPS_ANCHOR,
+)
+"""Every claim, in the order of the report."""

@@ -1,0 +1,276 @@
+"""The numbers of one task's models as a claim's statistic sees them, as measured or redrawn.
+
+A statistic is written once, for one trained set of models: `cells.mean("accuracy", regime="cot", k=6) - ...`. It is
+then evaluated on what was measured, and on thousands of redrawn samples of problems at a time, which is why `mean`
+gives an array.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cotinterp.claims.evidence import COUNTS, Evidence
+
+Values = Float[np.ndarray, " draws"]
+Statistic = Callable[["Cells"], Values]
+
+INNER_DRAWS = 2000
+"""Redrawn samples of problems of each cell and seed."""
+
+
+class MissingEvidence(LookupError):
+    """A statistic asked for a cell that was not measured. It says what was asked for and what there is."""
+
+
+class Key(NamedTuple):
+    """What names a cell of one seed."""
+
+    task: str
+    regime: str
+    variant: str
+    measure: str
+    condition: str
+    k: int
+    step: int
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The problems of one cell of one seed: `problems[i]` of them had `value[i]` out of `trials[i]`."""
+
+    value: Float[np.ndarray, " rows"]
+    trials: Float[np.ndarray, " rows"]
+    problems: Int[np.ndarray, " rows"]
+
+    @property
+    def measured(self) -> Float[np.ndarray, "2"]:
+        """Sum of the values and sum of the trials."""
+        return np.array([self.value @ self.problems, self.trials @ self.problems])
+
+    def redrawn(self, rng: np.random.Generator, draws: int = INNER_DRAWS) -> Float[np.ndarray, "2 draws"]:
+        """The same sums of samples of as many problems, drawn with replacement.
+
+        In a cell of counts half a problem with no hits and half a problem with nothing but hits are drawn from as well
+        (Jeffreys): else a cell in which all problems end alike would seem to be known exactly.
+        """
+        value, trials, weight = self.value, self.trials, self.problems.astype(float)
+        n = int(self.problems.sum())
+        if self._counts_hits:
+            usual = float(trials @ weight) / n
+            value, trials = np.append(value, [0.0, usual]), np.append(trials, [usual, usual])
+            weight = np.append(weight, [0.5, 0.5])
+        drawn = rng.multinomial(n, weight / weight.sum(), size=draws)
+        return np.stack([drawn @ value, drawn @ trials])
+
+    @property
+    def _counts_hits(self) -> bool:
+        whole = all(np.array_equal(of, np.round(of)) for of in (self.value, self.trials))
+        return whole and bool((self.value >= 0).all() and (self.value <= self.trials).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Book:
+    """Evidence, looked up by cell and seed; draws are a function of the cell's name and seed, not of any order."""
+
+    evidence: Evidence
+
+    @cached_property
+    def cells(self) -> Mapping[Key, Mapping[int, Cell]]:
+        """Every cell by name and seed."""
+        names = ["task", "regime", "variant", "measure", "condition", "k", "step", "seed"]
+        table = self.evidence.table.sort_values([*names, "value", "trials"], kind="stable")
+        found: dict[Key, dict[int, list[tuple[float, float, int]]]] = {}
+        columns = [table[name].tolist() for name in [*names, *COUNTS]]
+        for task, regime, variant, measure, condition, k, step, seed, *row in zip(*columns, strict=True):
+            key = Key(task, regime, variant, measure, condition, k, step)
+            value, trials, problems = row
+            found.setdefault(key, {}).setdefault(seed, []).append((value, trials, problems))
+        return {key: {seed: _cell(rows) for seed, rows in seeds.items()} for key, seeds in found.items()}
+
+    @cached_property
+    def layers(self) -> Mapping[tuple[str, str, str], int]:
+        """Layers of the models of each task, regime and variant."""
+        rows = self.evidence.table[["task", "regime", "variant", "n_layers"]].drop_duplicates()
+        of = zip(*(rows[name].tolist() for name in rows), strict=True)
+        return {(task, regime, variant): layers for task, regime, variant, layers in of}
+
+    def seeds(self, task: str) -> tuple[int, ...]:
+        """The seeds at which anything of this task was measured, ascending."""
+        table = self.evidence.table
+        return tuple(sorted(int(seed) for seed in table.loc[table["task"] == task, "seed"].unique()))
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[Key, int], Float[np.ndarray, "2 draws"]]:
+        return {}
+
+    def redrawn(self, key: Key, seed: int) -> Float[np.ndarray, "2 draws"]:
+        """`Cell.redrawn`, made once."""
+        if (key, seed) not in self._drawn:
+            digest = hashlib.blake2b(repr((*key, seed)).encode(), digest_size=8).digest()
+            rng = np.random.default_rng(int.from_bytes(digest, "big"))
+            self._drawn[key, seed] = self.cells[key][seed].redrawn(rng)
+        return self._drawn[key, seed]
+
+
+Sums = Callable[[Key], Float[np.ndarray, "2 draws"] | None]
+"""Sums of values and trials of a cell; None where this seed has no such cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What a statistic is a function of: the cells of one seed (or of several, pooled) of one task.
+
+    Attributes:
+        task: The task that the claim is judged on.
+        read: The names of the cells that were looked at, in order.
+    """
+
+    book: Book
+    task: str
+    sums: Sums
+    read: list[Key] = field(default_factory=list)
+
+    def mean(
+        self,
+        measure: str,
+        *,
+        regime: str,
+        k: int | None = None,
+        step: int | None = None,
+        condition: str = "",
+        variant: str = "",
+        task: str | None = None,
+    ) -> Values:
+        """Sum of values over sum of trials of a cell, in every draw; of all k or all steps together where it is None.
+
+        Raises:
+            MissingEvidence: No such cell was measured at this seed.
+        """
+        wanted = self._keys(measure, regime, condition, variant, task or self.task, k, step)
+        found = [(key, sums) for key in wanted if (sums := self.sums(key)) is not None]
+        if not found:
+            raise MissingEvidence(self._missing(measure, regime, condition, variant, task or self.task, k, step))
+        self.read.extend(key for key, _ in found)
+        value, trials = np.sum([sums for _, sums in found], axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio: Values = np.where(trials != 0, value / trials, np.nan)
+        return ratio
+
+    def ks(
+        self, measure: str, *, regime: str, condition: str = "", variant: str = "", task: str | None = None
+    ) -> tuple[int, ...]:
+        """Every number of operands of which a cell was measured, ascending. MissingEvidence where there is none."""
+        of = task or self.task
+        keys = self._keys(measure, regime, condition, variant, of, None, None)
+        found = sorted({key.k for key in keys if self.sums(key) is not None})
+        if not found:
+            raise MissingEvidence(self._missing(measure, regime, condition, variant, of, None, None))
+        return tuple(found)
+
+    def steps(
+        self, measure: str, *, regime: str, condition: str = "", variant: str = "", task: str | None = None
+    ) -> tuple[int, ...]:
+        """Every step of which a cell was measured, ascending. MissingEvidence where there is none."""
+        of = task or self.task
+        keys = self._keys(measure, regime, condition, variant, of, None, None)
+        found = sorted({key.step for key in keys if self.sums(key) is not None})
+        if not found:
+            raise MissingEvidence(self._missing(measure, regime, condition, variant, of, None, None))
+        return tuple(found)
+
+    def variants(self, regime: str) -> tuple[str, ...]:
+        """The variants of a regime that were measured on this task; the standard one is the empty text."""
+        return tuple(sorted({key.variant for key in self.book.cells if (key.task, key.regime) == (self.task, regime)}))
+
+    def n_layers(self, regime: str, variant: str = "") -> int:
+        """Layers of those models. MissingEvidence where there are none."""
+        if (self.task, regime, variant) not in self.book.layers:
+            raise MissingEvidence(
+                f"no model of task {self.task!r}, regime {regime!r}, variant {variant!r} was measured"
+            )
+        return self.book.layers[self.task, regime, variant]
+
+    def _keys(
+        self, measure: str, regime: str, condition: str, variant: str, task: str, k: int | None, step: int | None
+    ) -> list[Key]:
+        wanted = (task, regime, variant, measure, condition)
+        return [key for key in self.book.cells if key[:5] == wanted and k in (None, key.k) and step in (None, key.step)]
+
+    def _missing(
+        self, measure: str, regime: str, condition: str, variant: str, task: str, k: int | None, step: int | None
+    ) -> str:
+        of_task = [key for key in self.book.cells if key.task == task]
+        alike = [key for key in of_task if key.measure == measure and key.regime == regime]
+        known = sorted({(key.variant, key.condition, key.k, key.step) for key in alike})
+        there = (
+            f"variant, condition, k and step measured of it: {known[:12]}"
+            if known
+            else f"measured of {task!r}: {sorted({f'{key.regime}: {key.measure}' for key in of_task})}"
+        )
+        asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
+        return f"no {asked} (condition {condition!r}, k {k}, step {step}); {there}"
+
+
+def _cell(rows: list[tuple[float, float, int]]) -> Cell:
+    value, trials, problems = np.array(rows, dtype=float).T
+    return Cell(value, trials, problems.astype(np.int64))
+
+
+def as_measured(book: Book, task: str, seed: int) -> Cells:
+    """The cells of one seed as they were measured: every mean has one entry."""
+
+    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
+        cell = book.cells[key].get(seed)
+        return None if cell is None else cell.measured[:, None]
+
+    return Cells(book, task, sums)
+
+
+def as_redrawn(book: Book, task: str, seed: int) -> Cells:
+    """The cells of one seed with their problems redrawn, INNER_DRAWS times."""
+
+    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
+        return book.redrawn(key, seed) if seed in book.cells[key] else None
+
+    return Cells(book, task, sums)
+
+
+def pooled(
+    book: Book, task: str, slots: Int[np.ndarray, "draws slots"], inner: Int[np.ndarray, "draws slots"]
+) -> Cells:
+    """The cells of several seeds as one: in draw b the seeds `slots[b]`, each with its redrawn sample `inner[b]`.
+
+    A seed without a cell adds nothing to it.
+    """
+
+    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
+        total = np.zeros((2, len(slots)))
+        for seed in book.cells[key]:
+            rows, places = np.nonzero(slots == seed)
+            drawn = book.redrawn(key, seed)[:, inner[rows, places]]
+            for part in range(2):
+                total[part] += np.bincount(rows, weights=drawn[part], minlength=len(slots))
+        return total if book.cells[key] else None
+
+    return Cells(book, task, sums)
+
+
+def as_pooled(book: Book, task: str, seeds: tuple[int, ...]) -> Cells:
+    """The cells of several seeds added up, as they were measured."""
+
+    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
+        found = [cell.measured for seed, cell in book.cells[key].items() if seed in seeds]
+        return np.sum(found, axis=0)[:, None] if found else None
+
+    return Cells(book, task, sums)
+
+
+def problems_read(cells: Cells, seeds: tuple[int, ...]) -> int:
+    """How many problems the cells that were looked at hold, over these seeds."""
+    by_seed = [cells.book.cells[key].get(seed) for key in dict.fromkeys(cells.read) for seed in seeds]
+    return int(sum(cell.problems.sum() for cell in by_seed if cell is not None))

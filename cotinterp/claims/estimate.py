@@ -1,0 +1,168 @@
+"""A statistic over trained models: its value, and how far another set of seeds and problems might have put it.
+
+Hierarchical bootstrap: seeds are drawn with replacement, then problems within each drawn seed (Davison & Hinkley 1997,
+section 3.8). Its spread counts the choice of problems twice, which errs on the safe side, and it is too small by the
+factor (S - 1) / S in the variance, which is put right. Few seeds are the rule here, so the interval takes Student's t
+with S - 1 degrees of freedom instead of the percentiles, which are known to be too narrow for five units (Hesterberg
+2015, doi 10.1080/00031305.2015.1089789). The trained model is the unit of replication: thousands of problems of one
+seed do not make a second seed.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from cotinterp.claims.cells import (
+    INNER_DRAWS,
+    Book,
+    Cells,
+    MissingEvidence,
+    Statistic,
+    as_measured,
+    as_pooled,
+    as_redrawn,
+    pooled,
+    problems_read,
+)
+
+OUTER_DRAWS = 4000
+"""Redrawn sets of seeds."""
+
+LEVEL, POWER = 0.95, 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its uncertainty over seeds and problems.
+
+    Attributes:
+        value: The mean over seeds; for a pooled statistic, its value on all seeds together.
+        error: Standard error. 0 only where nothing that it was made of can vary.
+        by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
+        n: Problems that it rests on, over all seeds.
+    """
+
+    value: float
+    error: float
+    by_seed: Mapping[int, float]
+    n: int
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom: seeds minus one; infinite for one seed, whose interval is over problems alone."""
+        return float(len(self.by_seed) - 1) if len(self.by_seed) > 1 else float("inf")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval, over seeds and problems (over problems alone for one seed)."""
+        half = float(stats.t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error
+        return self.value - half, self.value + half
+
+    def p_above(self, threshold: float) -> float:
+        """One-sided p-value of "it is not above the threshold"."""
+        return self._tail(self.value - threshold)
+
+    def p_below(self, threshold: float) -> float:
+        """One-sided p-value of "it is not below the threshold"."""
+        return self._tail(threshold - self.value)
+
+    def detectable(self, alpha: float) -> float:
+        """How far from a threshold the truth must lie to be told from it with a power of 80% at this one-sided level.
+
+        With this spread over seeds and problems; about, because the spread is itself estimated.
+        """
+        quantiles = sum(float(stats.t.ppf(level, self.freedom)) for level in (1 - alpha, POWER))
+        return quantiles * self.error
+
+    def _tail(self, distance: float) -> float:
+        if not np.isfinite(self.error):
+            return 1.0
+        if self.error == 0:
+            return 0.0 if distance > 0 else 1.0
+        return float(stats.t.sf(distance / self.error, self.freedom))
+
+
+def estimate(statistic: Statistic, book: Book, task: str, *, pool: bool = False) -> Estimate:
+    """The statistic of one task over all seeds that have what it asks for.
+
+    Args:
+        statistic: A function of the cells of one seed.
+        pool: Evaluate it on the sums over seeds instead of averaging over seeds: for shares of rare things, which a
+            single seed may not have at all.
+
+    Raises:
+        MissingEvidence: No seed has the cells that it asks for.
+    """
+    return _pooled(statistic, book, task) if pool else _averaged(statistic, book, task)
+
+
+def _averaged(statistic: Statistic, book: Book, task: str) -> Estimate:
+    values: dict[int, float] = {}
+    drawn: list[np.ndarray] = []
+    n, why = 0, f"no seed of task {task!r} was measured"
+    for seed in book.seeds(task):
+        cells = as_measured(book, task, seed)
+        try:
+            value = _one(statistic(cells))
+        except MissingEvidence as missing:
+            why = str(missing)
+            continue
+        if not np.isfinite(value):
+            why = f"it is undefined at seed {seed}"
+            continue
+        values[seed] = value
+        drawn.append(np.broadcast_to(statistic(as_redrawn(book, task, seed)), (INNER_DRAWS,)))
+        n += problems_read(cells, (seed,))
+    if not values:
+        raise MissingEvidence(why)
+    table = np.stack(drawn)
+    slots, inner = _draws(tuple(values), table.shape[1], task)
+    means = np.take_along_axis(table[slots], inner[..., None], axis=2)[..., 0].mean(axis=1)
+    return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n)
+
+
+def _pooled(statistic: Statistic, book: Book, task: str) -> Estimate:
+    seeds = book.seeds(task)
+    if not seeds:
+        raise MissingEvidence(f"no seed of task {task!r} was measured")
+    together = as_pooled(book, task, seeds)
+    value = _one(statistic(together))
+    if not np.isfinite(value):
+        raise MissingEvidence("it is undefined on all seeds together")
+    used = {key.regime for key in together.read}
+    seeds = tuple(
+        s for s in seeds if any(s in book.cells[k] for k in book.cells if k.task == task and k.regime in used)
+    )
+    slots, inner = _draws(seeds, INNER_DRAWS, task)
+    redrawn = statistic(pooled(book, task, np.array(seeds)[slots], inner))
+    by_seed = {seed: _alone(statistic, as_measured(book, task, seed)) for seed in seeds}
+    return Estimate(value, _error(redrawn, len(seeds)), by_seed, problems_read(together, seeds))
+
+
+def _alone(statistic: Statistic, cells: Cells) -> float:
+    try:
+        return _one(statistic(cells))
+    except MissingEvidence:
+        return float("nan")
+
+
+def _one(values: np.ndarray) -> float:
+    return float(np.asarray(values, dtype=float).reshape(-1)[0])
+
+
+def _draws(seeds: tuple[int, ...], inner: int, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which seeds make up each redrawn set, and which redrawn sample of problems of each; the same for all statistics
+    of a task with these seeds, so that they move together."""
+    digest = hashlib.blake2b(repr((task, seeds)).encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "big"))
+    size = (OUTER_DRAWS, len(seeds))
+    return rng.integers(len(seeds), size=size), rng.integers(inner, size=size)
+
+
+def _error(drawn: np.ndarray, n_seeds: int) -> float:
+    finite = drawn[np.isfinite(drawn)]
+    spread = float(finite.std()) if len(finite) else float("nan")
+    return spread * float(np.sqrt(n_seeds / (n_seeds - 1))) if n_seeds > 1 else spread

@@ -1,0 +1,222 @@
+"""From evidence to verdicts, by rules that were declared before.
+
+Each criterion is an estimate with a standard error over seeds and problems (`estimate`). A claim is
+
+- `inconclusive` where fewer than LEAST_SEEDS seeds were measured, a control does not pass, or a criterion that it needs
+  was not measured;
+- `supported` where every prediction holds: the largest of their one-sided p-values (an intersection-union test), Holm
+  adjusted over claims and tasks, is at most ALPHA;
+- `not supported` where some prediction is shown to fail and none is shown to hold, or a decisive one fails;
+- `partly supported` where some fail and some hold;
+- `inconclusive` otherwise, with what the design could have seen.
+
+A single prediction holds or fails where its p-value, times two sides and times the number of the claim's criteria,
+Holm adjusted over claims and tasks, is at most ALPHA.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cotinterp.claims.cells import Book, MissingEvidence
+from cotinterp.claims.claim import Claim, Control, Criterion, Side
+from cotinterp.claims.estimate import Estimate, estimate
+from cotinterp.claims.evidence import Evidence
+from cotinterp.claims.thresholds import ALPHA
+from cotinterp.claims.verdict import Measured, State, Verdict, Verdicts, Word
+from cotinterp.claims.wording import controls_in_words, standing, word_for
+from cotinterp.results.multiplicity import holm
+
+MEMORY_TASK = "random-labels"
+"""Not judged by itself: a task without a rule, measured as the ceiling of memory for the others."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One claim on one task with its numbers, before the correction that needs all claims.
+
+    Attributes:
+        numbers: By criterion, the estimate or why there is none.
+        controls: The same by control.
+    """
+
+    claim: Claim
+    task: str
+    numbers: Mapping[str, Estimate | str]
+    controls: Mapping[str, Estimate | str]
+
+    @property
+    def there(self) -> tuple[Criterion, ...]:
+        """The criteria that were measured."""
+        return tuple(one for one in self.claim.criteria if isinstance(self.numbers[one.name], Estimate))
+
+    def p(self, criterion: Criterion, side: Side) -> float:
+        """One-sided p-value of the criterion's not lying on that side of its threshold."""
+        number = self.numbers[criterion.name]
+        assert isinstance(number, Estimate)
+        at = criterion.threshold.value
+        return number.p_above(at) if side == "above" else number.p_below(at)
+
+    @property
+    def support(self) -> float:
+        """Largest p-value of the claim's own predictions; NaN where one that it needs was not measured."""
+        own = [one for one in self.claim.criteria if one.name in self.claim.predicts]
+        known = [one for one in own if one in self.there]
+        if not known or any(not one.optional for one in own if one not in known):
+            return float("nan")
+        return max(self.p(one, self.claim.predicts[one.name]) for one in known)
+
+    def shares(self, criterion: Criterion) -> float:
+        """p-value that the criterion lies on either side, corrected for sides and for the criteria of the claim."""
+        return min(1.0, 2 * len(self.there) * min(self.p(criterion, "above"), self.p(criterion, "below")))
+
+
+def judge(claim: Claim, evidence: Evidence, *, task: str | None = None) -> Verdict:
+    """The verdict on one claim and one task, corrected for nothing else: use `judge_all` for a table of claims.
+
+    Args:
+        task: May be left out where the evidence is of one task.
+
+    Raises:
+        ValueError: The evidence is of several tasks and none was named, or not of the one that was.
+    """
+    return judge_all((claim,), evidence, tasks=None if task is None else (task,), _one=True).verdicts[0]
+
+
+def judge_all(
+    claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] | None = None, *, _one: bool = False
+) -> Verdicts:
+    """The verdict on every claim for every task, by default all that were measured but `random-labels`.
+
+    Nothing here depends on the order of seeds, rows, claims or tasks. ValueError for a task without evidence.
+    """
+    known = tuple(task for task in evidence.tasks if task != MEMORY_TASK) or evidence.tasks
+    wanted = known if tasks is None else tuple(tasks)
+    unknown = sorted(set(wanted) - set(evidence.tasks))
+    if unknown or not wanted:
+        raise ValueError(f"no evidence on tasks {unknown}; there is some on {list(evidence.tasks)}")
+    if _one and len(wanted) > 1:
+        raise ValueError(f"the evidence is of several tasks, {list(wanted)}; say which with task=")
+    weighed = weigh(claims, evidence, wanted)
+    unfinished = evidence.runs[evidence.runs["status"] != "finished"]
+    return Verdicts(decide(weighed), unfinished)
+
+
+def weigh(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str]) -> tuple[Weighed, ...]:
+    """Every number of every claim and task. Thresholds play no part in it."""
+    book = Book(evidence)
+    return tuple(
+        Weighed(
+            claim,
+            task,
+            {one.name: _number(one, book, task) for one in claim.criteria},
+            {one.name: _number(one, book, task) for one in claim.controls},
+        )
+        for task in tasks
+        for claim in claims
+    )
+
+
+def decide(weighed: Sequence[Weighed]) -> tuple[Verdict, ...]:
+    """The verdicts on all of them together."""
+    support = holm(np.array([one.support for one in weighed]))
+    strongest = [min((one.shares(part) for part in one.there), default=float("nan")) for one in weighed]
+    found = []
+    for place, one in enumerate(weighed):
+        states: dict[str, Side | None] = {}
+        for part in one.there:
+            family = np.array([one.shares(part) if other == place else p for other, p in enumerate(strongest)])
+            clear = holm(family)[place] <= ALPHA
+            side: Side = "above" if one.p(part, "above") < one.p(part, "below") else "below"
+            states[part.name] = side if clear else None
+        if support[place] <= ALPHA:
+            states |= {name: one.claim.predicts[name] for name in states if name in one.claim.predicts}
+        found.append(
+            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(weighed))
+        )
+    return tuple(found)
+
+
+def moved(weighed: Sequence[Weighed], factor: float) -> tuple[tuple[str, str, str, str, Word, Word], ...]:
+    """Which verdicts change when one threshold of one claim is multiplied by `factor`, the others as they are.
+
+    Rows: claim, task, criterion or control, `criterion` or `control`, verdict as declared, verdict with the threshold
+    moved.
+    """
+    before = decide(weighed)
+    rows: list[tuple[str, str, str, str, Word, Word]] = []
+    for place, one in enumerate(weighed):
+        for kind, parts in (("criterion", one.claim.criteria), ("control", one.claim.controls)):
+            for part in parts:
+                changed = replace(one, claim=one.claim.with_threshold(part.name, factor))
+                after = decide([changed if other == place else same for other, same in enumerate(weighed)])[place]
+                if after.verdict != before[place].verdict:
+                    rows.append((one.claim.name, one.task, part.name, kind, before[place].verdict, after.verdict))
+    return tuple(rows)
+
+
+def _number(part: Criterion | Control, book: Book, task: str) -> Estimate | str:
+    try:
+        found = estimate(part.statistic, book, task, pool=part.pool)
+    except MissingEvidence as missing:
+        return str(missing.args[0])
+    if found.n < part.least:
+        return f"it rests on {found.n} cases, of the {part.least} that it needs"
+    return found
+
+
+def _verdict(one: Weighed, states: Mapping[str, Side | None], support: float, objection: float, family: int) -> Verdict:
+    measured = tuple(_measured(one, part, states, family) for part in one.claim.criteria)
+    controls, broken = controls_in_words(one.claim, one.controls)
+    word, reason = word_for(one.claim, measured, broken, supported=support <= ALPHA)
+    first = next((part for part in measured if part.state != "not measured"), measured[0])
+    return Verdict(
+        claim=one.claim.name,
+        task=one.task,
+        verdict=word,
+        statement=one.claim.statement,
+        effect=first.estimate,
+        ci_low=first.low,
+        ci_high=first.high,
+        unit=first.unit,
+        n=first.n,
+        seeds=first.seeds,
+        threshold=first.threshold,
+        p=support if word == "supported" else objection,
+        controls=controls,
+        rivals="; ".join(f"{rival.name}: {standing(rival, states)}" for rival in one.claim.rivals),
+        reason=reason,
+        evidence=one.claim.evidence,
+        criteria=measured,
+    )
+
+
+def _measured(one: Weighed, part: Criterion, states: Mapping[str, Side | None], family: int) -> Measured:
+    number, predicted = one.numbers[part.name], one.claim.predicts.get(part.name)
+    nan = float("nan")
+    if isinstance(number, str):
+        return Measured(
+            part.name, part.words, part.unit, part.threshold.value, predicted or "", nan, nan, nan, nan, nan,
+            "not measured", 0, {}, nan, number,
+        )  # fmt: skip
+    side = states[part.name]
+    state: State = "open" if side is None else side
+    if side is not None and predicted is not None:
+        state = "holds" if side == predicted else "fails"
+    return Measured(
+        name=part.name,
+        words=part.words,
+        unit=part.unit,
+        threshold=part.threshold.value,
+        predicted=predicted or "",
+        estimate=number.value,
+        low=number.interval[0],
+        high=number.interval[1],
+        p_above=one.p(part, "above"),
+        p_below=one.p(part, "below"),
+        state=state,
+        n=number.n,
+        by_seed=number.by_seed,
+        detectable=number.detectable(ALPHA / (2 * len(one.there) * family)),
+    )

@@ -1,0 +1,90 @@
+"""Which reads the last total rests on: what is lost when the heads are given another problem's values there."""
+
+import numpy as np
+import pandas as pd
+
+from cotinterp.claims.evidence import joined, tally
+from cotinterp.claims.subject import Effort, Subject
+from cotinterp.mechanism.heads.knock_out_result import RANDOM_SOURCES, KnockOut
+from cotinterp.mechanism.heads.knock_outs import knock_out_reads
+from cotinterp.mechanism.heads.reads import (
+    EARLIER_OPERANDS_READ,
+    NEXT_OPERAND_READ,
+    PREVIOUS_TOTAL_READ,
+    ReadPattern,
+    Target,
+)
+from cotinterp.transcripts.pairs import written_total_pairs
+from cotinterp.transcripts.roles import Role
+
+FEWEST = 3
+"""Fewest operands with a written total before the last."""
+READS = (PREVIOUS_TOTAL_READ, EARLIER_OPERANDS_READ, NEXT_OPERAND_READ)
+ALL_VALUES_READ = ReadPattern(
+    "all_values",
+    (Target(Role.TOTAL, tuple(s for read in READS for t in read.targets if t.role is Role.TOTAL for s in t.sources)),),
+)
+"""Whatever the last total can be made of: the yardstick of the others."""
+
+
+def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `read_lost`, on up to `effort.paired` held-out problems, read where the last total is written.
+
+    Along one read, in all heads of all layers together and from every later position, what moves is replaced by the
+    values of another problem of the same template (`mechanism.heads.knock_outs`, method resample; Geva et al. 2023,
+    arXiv 2304.14767). Value: the logit difference lost, in nats, between the total that follows from the written total
+    and the one that follows from another; mean of two donors. Trials: the clean logit difference. Their ratio is 0
+    where the read is not needed. Where it is, a donor's value favors neither answer nor foil, and all is lost: 1, but
+    for donors whose value leads to the same symbol, which cost nothing. These are many where a symbol says little of
+    the total (the first digit of a sum), so that what is read and needed may lose one half; `all_values` says how much
+    there is to lose. Above 1 the foil is preferred, below 0 the read was in the way.
+
+    Conditions: `previous_total` (the written total before, with its copy in the step), `earlier_operands` (the operands
+    that it is made of, in prompt and trace), `next_operand` (the one to be taken up), `all_values` (all of these
+    together). Controls: `random:previous_total` and so on, as many tokens drawn among those that no read names, all of
+    them where there are fewer; `stale_total`, totals before the previous one, which neither a reader nor a recomputer
+    needs (from four operands on).
+
+    Problems whose template no other shares have no donor and are left out; those that remain are counted in the rows.
+    No rows for a regime that writes no totals, with fewer than three operands, or with a single problem. A clean
+    difference near 0 (an untrained model) leaves nothing to lose. Neither loss tells in which head a read is made, nor
+    what is computed before the sources: a total on its way to being written stays as it was.
+
+    Raises:
+        ValueError: No problem has an admissible change, or no two problems share a template.
+    """
+    k = subject.length(effort)
+    if not subject.writes_totals or k < FEWEST:
+        return joined([])
+    problems = subject.heldout(effort.paired, k=k)
+    if len(problems) < 2:
+        return joined([])
+    pairs = written_total_pairs(
+        subject.task,
+        problems,
+        subject.regime,
+        step=k - 2,
+        rng=np.random.default_rng(0),
+        readout=(Role.TOTAL, k - 1),
+        first_symbol=True,
+    )
+    found = knock_out_reads(
+        subject.model,
+        pairs,
+        reads=(*READS, ALL_VALUES_READ),
+        dests=["everywhere"],
+        scopes=["all"],
+        methods=["resample"],
+    )
+    clean = found.clean.double().cpu().numpy()
+    rows = []
+    for cell, lost in zip(found.cells, found.lost, strict=True):
+        known = lost.isfinite().cpu().numpy()
+        values = lost.double().cpu().numpy()[known]
+        rows.append(tally("read_lost", values, trials=clean[known], k=k, condition=_named(cell)))
+    return joined(rows)
+
+
+def _named(cell: KnockOut) -> str:
+    """`random:previous_total` for random sources, else the read's own name."""
+    return f"random:{cell.read}" if cell.control == RANDOM_SOURCES else cell.read

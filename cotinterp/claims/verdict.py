@@ -1,0 +1,199 @@
+"""What judging a claim gives: every criterion with its number, and the word for all of them together."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from cotinterp.claims.claim import Side
+from cotinterp.claims.evidence import RUN_COLUMNS
+from cotinterp.results.result import Result
+
+Word = Literal["supported", "partly supported", "not supported", "inconclusive"]
+State = Literal["holds", "fails", "above", "below", "open", "not measured"]
+
+JSON_FIELDS = (
+    *("claim", "task", "verdict", "effect", "ci_low", "ci_high", "n", "seeds", "threshold"),
+    *("p", "controls", "rivals", "reason"),
+)
+"""Fields of an entry of verdicts.json."""
+
+VERDICT_COLUMNS = (*JSON_FIELDS, "unit", "statement", "evidence")
+CRITERIA_COLUMNS = (
+    *("claim", "task", "criterion", "words", "unit", "predicted", "threshold", "estimate", "ci_low", "ci_high"),
+    *("p_above", "p_below", "state", "detectable", "n", "seeds", "note"),
+)
+
+
+def shown(value: float, unit: str) -> str:
+    """A number in its unit, as sentences have it: `12.3 points`, `0.45`, `1.20 nats`."""
+    if not np.isfinite(value):
+        return "undefined"
+    text = f"{100 * value:.1f}" if unit == "points" else f"{value:.2f}"
+    text = text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
+    return f"{text} {unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One criterion, measured.
+
+    Attributes:
+        words: What the number is.
+        predicted: Side of the threshold that the claim predicts; empty where only rivals speak of it.
+        estimate, low, high: The number and its 95% interval over seeds and problems.
+        p_above, p_below: One-sided p-values, not corrected, of its lying on the other side.
+        state: `holds` or `fails` as the claim predicts, after correction over criteria, claims and tasks; `above` or
+            `below` where it predicts nothing; `open` where neither side is shown.
+        n: Problems that it rests on.
+        by_seed: The number at each seed.
+        detectable: How far from the threshold the truth would have to be for this design to see it, four times in five.
+        note: Why it was not measured, or which seeds are missing.
+    """
+
+    name: str
+    words: str
+    unit: str
+    threshold: float
+    predicted: Side | Literal[""]
+    estimate: float
+    low: float
+    high: float
+    p_above: float
+    p_below: float
+    state: State
+    n: int
+    by_seed: Mapping[int, float]
+    detectable: float
+    note: str = ""
+
+    @property
+    def seeds(self) -> int:
+        """Trained models of each kind that it rests on."""
+        return len(self.by_seed)
+
+    @property
+    def sentence(self) -> str:
+        """`slope -0.4 points [-1.0, 0.2], not above 2.0 points`, without a verdict."""
+        low, high = (shown(end, self.unit).removesuffix(f" {self.unit}") for end in (self.low, self.high))
+        return f"{self.name} {shown(self.estimate, self.unit)} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim on one task.
+
+    Attributes:
+        effect, ci_low, ci_high, threshold, unit, n, seeds: Those of the first criterion that was measured.
+        p: Adjusted over claims and tasks (Holm): of support where it is supported, else of the strongest objection.
+        controls: Every control with its number, and whether it passes.
+        rivals: Every rival, and whether it stands, is contradicted, or is open.
+        reason: Why, in one sentence.
+        evidence: Sections of the report that show what the numbers are made of.
+    """
+
+    claim: str
+    task: str
+    verdict: Word
+    statement: str
+    effect: float
+    ci_low: float
+    ci_high: float
+    unit: str
+    n: int
+    seeds: int
+    threshold: float
+    p: float
+    controls: str
+    rivals: str
+    reason: str
+    evidence: tuple[str, ...]
+    criteria: tuple[Measured, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts(Result):
+    """Claims by tasks, judged together: the correction is over all of them.
+
+    Attributes:
+        runs: Runs that failed or did not converge, of those that were asked for.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    runs: pd.DataFrame
+
+    def of(self, claim: str, task: str) -> Verdict:
+        """One verdict. KeyError, with those there are."""
+        found = {(one.claim, one.task): one for one in self.verdicts}
+        if (claim, task) not in found:
+            raise KeyError(f"no verdict on {claim!r} for task {task!r}; there are {sorted(found)}")
+        return found[claim, task]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each claim and task: VERDICT_COLUMNS."""
+        rows = [[_cell(getattr(one, name)) for name in VERDICT_COLUMNS] for one in self.verdicts]
+        return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
+
+    def criteria_frame(self) -> pd.DataFrame:
+        """One row for each criterion of each verdict: CRITERIA_COLUMNS."""
+        rows = [
+            {
+                "claim": one.claim,
+                "task": one.task,
+                "criterion": part.name,
+                "words": part.words,
+                "unit": part.unit,
+                "predicted": part.predicted,
+                "threshold": part.threshold,
+                "estimate": part.estimate,
+                "ci_low": part.low,
+                "ci_high": part.high,
+                "p_above": part.p_above,
+                "p_below": part.p_below,
+                "state": part.state,
+                "detectable": part.detectable,
+                "n": part.n,
+                "seeds": part.seeds,
+                "note": part.note,
+            }
+            for one in self.verdicts
+            for part in one.criteria
+        ]
+        return pd.DataFrame(rows, columns=list(CRITERIA_COLUMNS))
+
+    def by_seed_frame(self) -> pd.DataFrame:
+        """One row a criterion and seed: claim, task, criterion, seed, estimate."""
+        rows = [
+            (one.claim, one.task, part.name, seed, value)
+            for one in self.verdicts
+            for part in one.criteria
+            for seed, value in part.by_seed.items()
+        ]
+        return pd.DataFrame(rows, columns=["claim", "task", "criterion", "seed", "estimate"])
+
+    def runs_frame(self) -> pd.DataFrame:
+        """The runs that failed or did not converge; the columns of evidence's runs."""
+        return self.runs[list(RUN_COLUMNS)].reset_index(drop=True)
+
+    def json(self) -> str:
+        """The text of verdicts.json: a list of objects; numbers that are undefined are null."""
+        plain = [{name: _plain(getattr(one, name)) for name in JSON_FIELDS} for one in self.verdicts]
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def figure(self) -> go.Figure:
+        """Every criterion as it stands to its threshold, seeds as points (`claims.figure.forest`)."""
+        from cotinterp.claims.figure import forest
+
+        return forest(self.criteria_frame(), self.by_seed_frame())
+
+
+def _cell(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _plain(value: object) -> object:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,68 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotinterp.claims.evidence import COLUMNS, Evidence, joined, read_evidence, tally
+from tests.claims.worlds import accuracies, evidence, rows
+
+
+def test_a_tally_keeps_how_many_problems_came_out_how():
+    table = tally("accuracy", np.array([1, 0, 1, 1]), k=3, condition="heldout")
+    assert table[["value", "trials", "problems"]].values.tolist() == [[0, 1, 1], [1, 1, 3]]
+    assert set(table["k"]) == {3}
+    assert set(table["step"]) == {-1}
+
+
+def test_a_tally_keeps_pairs_of_value_and_trials():
+    table = tally("edit", np.array([2, 2, 3]), k=3, trials=np.array([3, 3, 3]))
+    assert table[["value", "trials", "problems"]].values.tolist() == [[2, 3, 2], [3, 3, 1]]
+    assert (table["value"] @ table["problems"]) / (table["trials"] @ table["problems"]) == pytest.approx(7 / 9)
+
+
+def test_a_tally_refuses_what_is_not_finite():
+    with pytest.raises(ValueError, match="probe .*not finite"):
+        tally("probe", np.array([1.0, np.nan]), k=3)
+
+
+def test_no_problems_make_no_rows():
+    assert len(tally("accuracy", np.array([]), k=3)) == 0
+    assert list(joined([]).columns)[:4] == ["measure", "k", "step", "condition"]
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    values = np.random.default_rng(0).normal(size=50)
+    table = tally("own_log_prob", values, k=4).assign(task="toy", regime="cot", variant="L1", n_layers=1, seed=3)
+    made = evidence([*accuracies("direct", [0.5, 0.25]), table], [{"task": "toy", "status": "failed", "note": "no"}])
+    made.save(tmp_path)
+    found = read_evidence(tmp_path)
+    order = [*COLUMNS]
+    expected = made.table[order].sort_values(order).reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        found.table[order].sort_values(order).reset_index(drop=True), expected, check_dtype=False, check_exact=True
+    )
+    assert found.runs.iloc[0]["note"] == "no"
+    assert found.table["variant"].isin(["", "L1"]).all()
+
+
+def test_equal_evidence_gives_equal_files_whatever_the_order(tmp_path):
+    parts = accuracies("direct", [0.5, 0.25, 0.75])
+    for name, order in (("one", parts), ("other", parts[::-1])):
+        evidence(order).save(tmp_path / name)
+    assert (tmp_path / "one/evidence.csv").read_bytes() == (tmp_path / "other/evidence.csv").read_bytes()
+
+
+def test_no_evidence_says_which_command_makes_some(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cotinterp claims --from checkpoints"):
+        read_evidence(tmp_path)
+
+
+def test_the_lowest_seeds_alone():
+    made = evidence(accuracies("direct", [0.5, 0.25, 0.75]))
+    assert made.of_seeds(2).seeds == (0, 1)
+    with pytest.raises(ValueError, match="4 seeds were asked for; measured are 3"):
+        made.of_seeds(4)
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match="lacks the columns .*trials"):
+        Evidence(rows("accuracy", 1, 2).drop(columns="trials"))

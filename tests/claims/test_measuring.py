@@ -1,0 +1,96 @@
+"""Which measures a subject is given, and what their rows are called."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cotinterp.calibration.ground_truth import handmade_models, memorizer
+from cotinterp.claims.evidence import COLUMNS, tally
+from cotinterp.claims.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
+from cotinterp.claims.subject import QUICK, Subject
+
+
+def subject_of(truth, **more):
+    return Subject(
+        model=truth.model,
+        task=truth.task,
+        regime=truth.regime,
+        seed=5,
+        k_range=(2, 3),
+        trained_on=truth.trained(20, k=2) + truth.trained(20, k=3),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    return {truth.name: subject_of(truth) for truth in handmade_models()}
+
+
+def names_of(subject):
+    return [each.__name__ for each in measures_of(subject)]
+
+
+def test_what_writes_totals_is_asked_everything(subjects):
+    everything = ["answers", "edits", "families", "knock_outs", "probes", "readiness"]
+    of_cot = [names_of(subject) for subject in subjects.values() if subject.regime == "cot"]
+    assert of_cot
+    assert all(names == everything for names in of_cot)
+
+
+def test_what_writes_none_is_asked_less(subjects):
+    direct = next(subject for subject in subjects.values() if subject.regime == "direct")
+    assert names_of(direct) == ["answers", "probes"]
+    assert names_of(replace(direct, regime="filler")) == ["answers"]
+
+
+def test_variants_and_the_ceiling_of_memory_are_asked_what_they_get_right(subjects):
+    assert all(names_of(replace(subject, variant="L1")) == ["outcomes"] for subject in subjects.values())
+    assert names_of(subject_of(memorizer())) == ["outcomes"]
+
+
+def test_outcomes_are_the_answers_and_what_chance_and_memory_are_worth(subjects):
+    direct = next(subject for subject in subjects.values() if subject.regime == "direct")
+    assert set(outcomes(direct, QUICK)["measure"]) == set(ANSWERS_OF_VARIANTS)
+
+
+def test_rows_of_all_measures_carry_the_labels_of_the_subject(subjects):
+    subject = replace(next(iter(subjects.values())), variant="mine")
+
+    def first(of, effort):
+        return tally("first", np.array([1.0, 0.0, 1.0]), k=effort.k)
+
+    def nothing(of, effort):
+        return tally("nothing", np.array([]), k=2)
+
+    rows = measure(subject, QUICK, [first, nothing])
+    assert list(rows.columns) == list(COLUMNS)
+    assert rows[list(subject.labels)].drop_duplicates().to_dict("records") == [subject.labels]
+    assert rows[["measure", "value", "problems"]].values.tolist() == [["first", 0.0, 1], ["first", 1.0, 2]]
+
+
+def test_a_subject_without_rows_has_an_empty_table(subjects):
+    rows = measure(next(iter(subjects.values())), QUICK, [])
+    assert rows.empty
+    assert list(rows.columns) == list(COLUMNS)
+
+
+def test_a_refusal_is_a_row_and_takes_no_other_measure_with_it(subjects):
+    def refuses(of, effort):
+        raise ValueError("no  pairs")
+
+    def right(of, effort):
+        return tally("right", np.array([1.0]), k=2)
+
+    rows = measure(next(iter(subjects.values())), QUICK, [refuses, right])
+    assert rows["measure"].tolist() == [REFUSED, "right"]
+    assert rows["condition"].tolist() == ["refuses: ValueError: no pairs", ""]
+
+
+def test_a_fault_of_a_measure_is_no_refusal(subjects):
+    def faulty(of, effort):
+        return of.no_such_thing
+
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        measure(next(iter(subjects.values())), QUICK, [faulty])

@@ -1,0 +1,114 @@
+"""Which runs a verdict needs: exactly the reference ones, each differing from the standard in one thing."""
+
+import pytest
+
+from cotinterp.claims.planning import PARTS, Planned, base_spec, joint_plan, plan
+from cotinterp.models.spec import ModelSpec
+from cotinterp.training.reference import reference_specs
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+SMALL = RunSpec(
+    task="parity",
+    regime="cot",
+    k_max=4,
+    n_train=60,
+    model=ModelSpec(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=40),
+    optimizer=OptimizerSpec(steps=20),
+    seed=7,
+)
+
+
+def test_the_reference_design_run_by_run():
+    def spec(task, regime, **more):
+        return RunSpec(task=task, regime=regime, seed=3, precision="bf16", **more)
+
+    expected = {
+        Planned(spec("s3", "direct")),
+        Planned(spec("s3", "cot")),
+        Planned(spec("s3", "filler")),
+        Planned(spec("s3", "direct", model=ModelSpec(n_layers=1)), "L1"),
+        Planned(spec("s3", "direct", model=ModelSpec(n_layers=2)), "L2"),
+        Planned(spec("s3", "direct", n_train=300), "n300"),
+        Planned(spec("s3", "direct", n_train=10_000), "n10000"),
+        Planned(spec("random-labels", "direct")),
+    }
+    assert set(plan("s3", seeds=[3])) == expected
+
+
+def test_the_committed_reference_models_are_in_it():
+    slugs = {one.spec.slug for one in joint_plan(["digit-sum", "s3"], seeds=[0])}
+    assert {spec.slug for spec in reference_specs()} <= slugs
+
+
+def test_tasks_share_the_run_on_random_labels():
+    together = joint_plan(["digit-sum", "s3"], seeds=range(5))
+    assert len(together) == len(set(together)) == 5 * (2 * 7 + 1)
+
+
+@pytest.mark.parametrize(("part", "variants"), [("depths", {"L1", "L2"}), ("sizes", {"n300", "n10000"})])
+def test_a_part_alone(part, variants):
+    assert {one.variant for one in plan("s3", seeds=[0], parts=[part])} == variants
+
+
+def test_a_design_of_ones_own_keeps_everything_else():
+    runs = plan("s3", seeds=[1, 2], base=SMALL)
+    assert {one.variant for one in runs} == {"", "L1", "n6", "n200"}
+    assert {one.spec.seed for one in runs} == {1, 2}
+    for one in runs:
+        same = {"task": SMALL.task, "regime": SMALL.regime, "seed": SMALL.seed}
+        same |= {"model": SMALL.model} if one.variant.startswith("L") else {}
+        same |= {"n_train": SMALL.n_train} if one.variant.startswith("n") else {}
+        assert one.spec.model_copy(update=same) == SMALL
+
+
+def test_no_depth_beyond_the_base():
+    one_layer = SMALL.model_copy(update={"model": SMALL.model.model_copy(update={"n_layers": 1})})
+    assert plan("s3", seeds=[0], base=one_layer, parts=["depths"]) == ()
+
+
+def test_a_size_that_rounds_to_the_standard_one_is_no_variant():
+    one_problem = SMALL.model_copy(update={"n_train": 1})
+    assert [one.variant for one in plan("s3", seeds=[0], base=one_problem, parts=["sizes"])] == ["n3"]
+
+
+def test_the_slug_names_the_task_of_the_plan():
+    assert all(one.spec.slug.startswith("s3-") for one in plan("s3", seeds=[0], base=SMALL, parts=["regimes"]))
+
+
+def test_a_task_in_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from cotinterp.tasks import FoldTask\n"
+        "class Doubling(FoldTask):\n"
+        "    name, operands, commutative = 'doubling', '0123456', False\n"
+        "    def step(self, total, operand):\n"
+        "        return (2 * total + operand) % 7\n"
+    )
+    (direct, *_) = plan(f"{tmp_path}/mine.py:Doubling", seeds=[0], base=SMALL)
+    assert direct.spec.slug.startswith("doubling-direct-L2-s0-")
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 1, 0]])
+def test_seeds_that_replicate_nothing_are_refused(seeds):
+    with pytest.raises(ValueError, match="distinct"):
+        plan("s3", seeds=seeds)
+
+
+def test_an_unknown_part_is_told_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown parts \['width'\].*regimes"):
+        plan("s3", seeds=[0], parts=["width", *PARTS])
+
+
+def test_nothing_changed_is_no_base():
+    assert base_spec("s3") is None
+
+
+def test_the_reference_design_with_some_of_it_changed():
+    base = base_spec("s3", k_max=4, n_layers=2, steps=50)
+    assert (base.k_max, base.model.n_layers, base.optimizer.steps, base.optimizer.warmup) == (4, 2, 50, 5)
+    restored = base.model_copy(update={"k_max": 6, "model": ModelSpec(), "optimizer": OptimizerSpec()})
+    assert restored == RunSpec(task="s3", regime="direct", precision="bf16")
+
+
+def test_one_change_alone():
+    assert base_spec("s3", k_max=3).optimizer == OptimizerSpec()
+    assert base_spec("s3", steps=5000).optimizer.warmup == OptimizerSpec().warmup

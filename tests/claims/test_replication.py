@@ -1,0 +1,191 @@
+"""Evidence from many runs: complete, in order, and honest about the runs that are not what they should be."""
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from cotinterp.claims.evidence import COLUMNS, RUN_COLUMNS, joined, read_evidence, tally
+from cotinterp.claims.planning import Planned, plan
+from cotinterp.claims.replication import final_loss, gather, gather_subjects, replicate
+from cotinterp.claims.subject import QUICK, Subject
+from cotinterp.models.spec import ModelSpec
+from cotinterp.sweeps.local import Outcome
+from cotinterp.training.checkpoints import load_run
+from cotinterp.training.loop import train
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+BASE = RunSpec(
+    task="s3",
+    regime="direct",
+    k_max=3,
+    n_train=20,
+    model=ModelSpec(n_layers=1, d_model=8, n_heads=2, d_mlp=16, n_ctx=40),
+    optimizer=OptimizerSpec(steps=40, batch_size=4, warmup=5),
+)
+PLAN = plan("s3", seeds=[0, 1], base=BASE, parts=["regimes"])
+
+
+def trained_accuracy(subject, effort):
+    """A stand-in: right on all training problems, but for seed 1, and at a loss with filler."""
+    if subject.regime == "filler":
+        raise TypeError("dots\nare not measured")
+    right = [1.0, 1.0] if subject.seed == 0 else [1.0, 0.0]
+    cells = [tally("accuracy", pd.Series(right).to_numpy(), k=k, condition="train") for k in (3, 2)]
+    return joined([*cells, tally("third", pd.Series([1 / 3]).to_numpy(), k=2, condition="x,y")])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("replication") / "checkpoints"
+    for one in PLAN:
+        train(one.spec, directory=root / one.spec.slug, device="cpu", threads=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("replication") / "rows"
+
+
+@pytest.fixture(scope="module")
+def gathered(root, store):
+    return gather(PLAN, root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+
+
+def test_every_run_is_listed_in_the_order_of_the_plan(gathered):
+    assert list(gathered.runs.columns) == list(RUN_COLUMNS)
+    assert gathered.runs["slug"].tolist() == [one.spec.slug for one in PLAN]
+    assert gathered.runs["status"].tolist() == ["finished", "unconverged"] * 2 + ["failed"] * 2
+
+
+def test_a_failed_run_has_its_error_and_no_rows(gathered):
+    failed = gathered.runs[gathered.runs["status"] == "failed"]
+    assert set(failed["note"]) == {"TypeError: dots are not measured"}
+    assert failed["train_accuracy"].isna().all()
+    assert not (gathered.table["regime"] == "filler").any()
+
+
+def test_an_unconverged_run_is_measured_and_says_where_it_falls_short(gathered):
+    first, second = gathered.runs.to_dict("records")[:2]
+    assert (first["train_accuracy"], first["note"]) == (1.0, "")
+    assert (second["train_accuracy"], second["note"]) == (
+        0.5,
+        "right on 50.0% of its training problems at K = 2, below 90%",
+    )
+    assert sorted(gathered.table["seed"].unique()) == [0, 1]
+
+
+def test_rows_carry_the_labels_of_their_run(gathered):
+    assert list(gathered.table.columns) == list(COLUMNS)
+    labels = gathered.table[["task", "regime", "variant", "n_layers", "seed"]].drop_duplicates()
+    assert labels.values.tolist() == [["s3", regime, "", 1, seed] for regime in ("direct", "cot") for seed in (0, 1)]
+
+
+def test_stored_evidence_reads_as_it_was(gathered, tmp_path):
+    gathered.save(tmp_path)
+    again = read_evidence(tmp_path)
+    for found, expected in ((again.table, gathered.table), (again.runs, gathered.runs)):
+        by = [name for name in COLUMNS if name in expected]
+        found, expected = (frame.sort_values(by, ignore_index=True) for frame in (found, expected))
+        assert_frame_equal(found, expected, check_dtype=False)
+
+
+def test_rows_that_are_stored_are_not_measured_again(gathered, root, store):
+    """Rows of a name that only this measurement has: altered by hand, they are what a second gathering finds."""
+    kept = sorted(store.iterdir())
+    assert len(kept) == 4, "a run that failed leaves nothing"
+    before = [path.read_bytes() for path in kept]
+    again = gather(PLAN[:4], root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+    assert [path.read_bytes() for path in sorted(store.iterdir())] == before
+    assert_frame_equal(again.table, gathered.table)
+    for path in kept:
+        path.write_text(path.read_text().replace("third", "fourth"))
+    altered = gather(PLAN[:4], root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+    assert set(altered.table["measure"]) == {"accuracy", "fourth"}
+
+
+def test_the_number_of_processes_changes_nothing(gathered, root):
+    with_one = gather(PLAN, root=root, jobs=1, effort=QUICK, measures=[trained_accuracy])
+    assert_frame_equal(with_one.table, gathered.table)
+    assert_frame_equal(with_one.runs, gathered.runs)
+
+
+def test_runs_that_are_not_trained_are_listed_with_the_command(root):
+    absent = Planned(PLAN[0].spec.model_copy(update={"seed": 9}))
+    with pytest.raises(FileNotFoundError, match=rf"1 of 7 runs.*{absent.spec.slug}\. `cotinterp claims.*--train`"):
+        gather([*PLAN, absent], root=root)
+
+
+def test_a_training_that_failed_is_listed_not_asked_for(tmp_path):
+    spec = PLAN[0].spec
+    outcome = Outcome(spec, tmp_path / spec.slug, "failed", "NonFiniteLossError: the loss became nan", 3.0)
+    evidence = gather([PLAN[0]], root=tmp_path, outcomes=[outcome])
+    (row,) = evidence.runs.to_dict("records")
+    assert (row["status"], row["note"], row["slug"]) == ("failed", outcome.error, spec.slug)
+    assert evidence.table.empty
+    assert list(evidence.table.columns) == list(COLUMNS)
+
+
+def test_two_runs_in_one_place_of_the_evidence_are_refused(root):
+    other = Planned(PLAN[0].spec.model_copy(update={"n_train": 21}))
+    with pytest.raises(ValueError, match=r"same task, regime, variant and seed: \[\('s3', 'direct', '', 0\)\]"):
+        gather([PLAN[0], other], root=root)
+
+
+def test_what_is_not_trained_is_trained_and_what_cannot_be_is_listed(root, tmp_path):
+    """Real measures and a task in a file: the whole way that a user goes."""
+    (tmp_path / "mine.py").write_text(
+        "from cotinterp.tasks import FoldTask\n"
+        "class Doubling(FoldTask):\n"
+        "    name, operands, commutative = 'doubling', '0123456', False\n"
+        "    def step(self, total, operand):\n"
+        "        return (2 * total + operand) % 7\n"
+    )
+    reference = f"{tmp_path}/mine.py:Doubling"
+    fine, diverging = plan(reference, seeds=[0, 1], base=BASE, parts=["regimes"])[:2]
+    wild = BASE.optimizer.model_copy(update={"lr": 1e30})
+    diverging = Planned(diverging.spec.model_copy(update={"optimizer": wild}))
+    shallow = Planned(BASE.model_copy(update={"task": reference, "n_train": 10}), "n10")
+    seen = []
+    evidence = replicate([fine, diverging, shallow], root=tmp_path / "runs", jobs=0, effort=QUICK, progress=seen.append)
+    assert evidence.runs["status"].tolist() == ["unconverged", "failed", "unconverged"]
+    assert evidence.runs["note"][1].startswith("NonFiniteLossError")
+    assert set(evidence.table["task"]) == {"doubling"}
+    measured = evidence.table.groupby("variant")["measure"].agg(set)
+    assert measured["n10"] == {"accuracy", "chance", "nearest"}
+    assert measured[""] > {"accuracy", "chance", "nearest", "probe"}
+    assert {standing.state for standing in seen[-1]} == {"done"}
+
+
+def test_the_final_loss_is_the_mean_over_the_last_tenth(tmp_path):
+    lines = [f'{{"step": {step}, "loss": {loss}}}\n' for step, loss in enumerate([9.0] * 18 + [1.0, 2.0], start=1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert final_loss(tmp_path) == 1.5
+    (tmp_path / "metrics.jsonl").write_text(lines[0])
+    assert final_loss(tmp_path) == 9.0
+    assert pd.isna(final_loss(tmp_path / "nowhere"))
+
+
+def test_models_of_any_origin(root):
+    subjects = [Subject.of_run(load_run(root / one.spec.slug)) for one in PLAN[:4]]
+    evidence = gather_subjects(subjects, QUICK, measures=[trained_accuracy])
+    assert evidence.runs["status"].tolist() == ["finished", "unconverged"] * 2
+    assert set(evidence.runs["slug"]) == {""}
+    assert evidence.seeds == (0, 1)
+    with pytest.raises(ValueError, match="give one of them a variant"):
+        gather_subjects([subjects[0], subjects[0]], QUICK, measures=[trained_accuracy])
+    with pytest.raises(TypeError, match="dots"):
+        gather_subjects([Subject.of_run(load_run(root / PLAN[4].spec.slug))], QUICK, measures=[trained_accuracy])
+
+
+def test_a_model_that_a_measure_refuses_is_listed_with_the_reason(root):
+    def refuses(subject, effort):
+        raise ValueError("no pairs\nto exchange")
+
+    subjects = [Subject.of_run(load_run(root / one.spec.slug)) for one in PLAN[:2]]
+    evidence = gather_subjects(subjects, QUICK, measures=[trained_accuracy, refuses])
+    first, second = evidence.runs.to_dict("records")
+    assert (first["status"], first["note"]) == ("incomplete", "refuses: ValueError: no pairs to exchange")
+    assert second["status"] == "unconverged"
+    assert "below 90%; refuses: ValueError" in second["note"]
+    assert set(evidence.table["measure"]) == {"accuracy", "third", "refused"}

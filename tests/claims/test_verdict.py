@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from cotinterp.claims.judge import judge, judge_all
+from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, shown
+from tests.claims.claims import ACCURATE, BOTH
+from tests.claims.worlds import accuracies, evidence
+
+MADE = evidence(accuracies("cot", [0.9, 0.92, 0.91, 0.9, 0.93]))
+
+
+def test_numbers_are_shown_in_their_unit():
+    assert shown(0.1234, "points") == "12.3 points"
+    assert shown(-0.1234, "points") == "\N{MINUS SIGN}12.3 points"
+    assert shown(-0.0001, "points") == "0.0 points"
+    assert shown(1.5, "nats") == "1.50 nats"
+    assert shown(0.456, "") == "0.46"
+    assert shown(float("nan"), "points") == "undefined"
+
+
+def test_tables_have_their_columns_and_a_row_each():
+    verdicts = judge_all([ACCURATE, BOTH], MADE)
+    assert list(verdicts.frame().columns) == list(VERDICT_COLUMNS)
+    assert list(verdicts.criteria_frame().columns) == list(CRITERIA_COLUMNS)
+    assert len(verdicts.frame()) == 2
+    assert len(verdicts.criteria_frame()) == 3
+    assert verdicts.by_seed_frame()["estimate"].tolist() == pytest.approx([0.9, 0.92, 0.91, 0.9, 0.93] * 2)
+
+
+def test_the_file_has_the_fields_of_the_house_and_no_number_that_is_none():
+    found = json.loads(judge_all([ACCURATE, BOTH], evidence([*MADE.table.pipe(lambda t: [t])])).json())
+    assert [list(one) for one in found] == [list(JSON_FIELDS)] * 2
+    assert found[0]["verdict"] == "supported"
+    assert json.loads(judge_all([BOTH], MADE).json())[0]["verdict"] == "inconclusive"
+
+
+def test_a_verdict_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match=r"no verdict on 'x' for task 'toy'; there are \[\('cot-is-accurate', 'toy'\)\]"):
+        judge_all([ACCURATE], MADE).of("x", "toy")
+
+
+def test_a_criterion_in_words():
+    (part,) = judge(ACCURATE, MADE).criteria
+    assert part.sentence.startswith("accuracy 91.2 points [")
+    assert part.sentence.count("points") == 1
