@@ -14,6 +14,7 @@ from cotinterp.claims.evidence import read_evidence as read_evidence
 from cotinterp.claims.evidence import tally as tally
 from cotinterp.claims.judge import judge as judge
 from cotinterp.claims.judge import judge_all as judge_all
+from cotinterp.claims.user_claims import get_claim as get_claim
 from cotinterp.claims.verdict import Measured as Measured
 from cotinterp.claims.verdict import Verdict as Verdict
 from cotinterp.claims.verdict import Verdicts as Verdicts

@@ -1,20 +1,25 @@
 """The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `thresholds.py`."""
 
+from typing import Any
+
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.statistics import answers, mechanism, trace
 from cotinterp.claims.thresholds import LEAST_ERRORS, SOLVED
 from cotinterp.claims.thresholds import THRESHOLDS as AT
 
+SHARE = (0.0, 1.0)
 GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
 READER_POST = "a reader's post on Wei et al. 2022 (arXiv 2201.11903) and attention"
 
 
-def _criterion(name: str, words: str, statistic: Statistic, unit: str = "points", **more: bool | int) -> Criterion:
-    return Criterion(name, words, statistic, AT[name], unit, **more)  # type: ignore[arg-type]
+def _criterion(name: str, words: str, statistic: Statistic, unit: str = "points", **more: Any) -> Criterion:
+    """A criterion with the threshold of its name; in points a difference of shares unless bounds say otherwise."""
+    bounds = {"bounds": (-1.0, 1.0)} if unit == "points" else {}
+    return Criterion(name, words, statistic, AT[name], unit, **(bounds | more))
 
 
-def _control(name: str, words: str, statistic: Statistic, passes: Side, unit: str = "points", **more: bool) -> Control:
+def _control(name: str, words: str, statistic: Statistic, passes: Side, unit: str = "points", **more: Any) -> Control:
     return Control(name, words, statistic, AT[name], passes, unit, **more)
 
 
@@ -156,6 +161,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
             "bookkeeping",
             "share of bookkeeping among wrong held-out outputs of cot",
             trace.bookkeeping_share,
+            bounds=SHARE,
             pool=True,
             least=LEAST_ERRORS,
         ),
@@ -189,12 +195,18 @@ DEPTH_LIMITS_DIRECT = Claim(
     statement="L layers solve a fold directly as long as its K - 1 steps fit, K - 1 <= L, and no further.",
     source=GPT_MINI,
     criteria=(
-        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", answers.beyond_budget),
-        _criterion("within-budget", "accuracy of direct where K - 1 <= L", answers.within_budget),
+        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", answers.beyond_budget, bounds=SHARE),
+        _criterion("within-budget", "accuracy of direct where K - 1 <= L", answers.within_budget, bounds=SHARE),
         _criterion(
             "depth-gain", "accuracy of the deepest direct minus the shallowest, at the largest K", answers.depth_gain
         ),
-        _criterion("log-budget", "accuracy where a tree fits and a chain does not", answers.tree_budget, optional=True),
+        _criterion(
+            "log-budget",
+            "accuracy where a tree fits and a chain does not",
+            answers.tree_budget,
+            optional=True,
+            bounds=SHARE,
+        ),
     ),
     predicts={"beyond-budget": "below", "within-budget": "above", "depth-gain": "above", "log-budget": "below"},
     rivals=(
@@ -218,12 +230,15 @@ WRONG_STEPS_ANCHOR = Claim(
     source=READER_POST,
     criteria=(
         _criterion("lost", "P(true answer) after the true trace minus after an edited one", trace.lost_to_the_edit),
-        _criterion("anchored", "P(the answer that follows from the edit) after an edited trace", trace.anchored),
+        _criterion(
+            "anchored", "P(the answer that follows from the edit) after an edited trace", trace.anchored, bounds=SHARE
+        ),
         _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", trace.readiness),
         _criterion(
             "own-wrong",
             "the model's own wrong totals that its answer follows",
             trace.own_wrong_followed,
+            bounds=SHARE,
             pool=True,
             optional=True,
             least=LEAST_ERRORS,

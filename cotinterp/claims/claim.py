@@ -6,6 +6,7 @@ which side of it the number lies, and so does every rival. `judge` compares.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Literal
 
 from cotinterp.claims.cells import Statistic
@@ -34,6 +35,7 @@ class Criterion:
         pool: The statistic is of all seeds together (`estimate`).
         optional: Where its cells were not measured it is left out; otherwise the claim is then inconclusive.
         least: Fewest problems it may rest on; with fewer it counts as not measured.
+        bounds: What the number cannot be below or above; its interval is cut there.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Criterion:
     pool: bool = False
     optional: bool = False
     least: int = 0
+    bounds: tuple[float, float] = (-inf, inf)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Estimate:
         value: The mean over seeds; for a pooled statistic, its value on all seeds together.
         error: Standard error. 0 only where nothing that it was made of can vary.
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
-        n: Problems that it rests on, over all seeds.
+        n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
     """
 
     value: float

@@ -211,12 +211,19 @@ def _measured(one: Weighed, part: Criterion, states: Mapping[str, Side | None], 
         threshold=part.threshold.value,
         predicted=predicted or "",
         estimate=number.value,
-        low=number.interval[0],
-        high=number.interval[1],
+        low=max(number.interval[0], part.bounds[0]),
+        high=min(number.interval[1], part.bounds[1]),
         p_above=one.p(part, "above"),
         p_below=one.p(part, "below"),
         state=state,
         n=number.n,
         by_seed=number.by_seed,
-        detectable=number.detectable(ALPHA / (2 * len(one.there) * family)),
+        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.there) * family))),
     )
+
+
+def _within(part: Criterion, predicted: Side | None, distance: float) -> float:
+    """The distance, or infinity where a number so far on the predicted side is beyond what it can be."""
+    low, high = part.bounds
+    room = {"above": high - part.threshold.value, "below": part.threshold.value - low}
+    return distance if predicted is None or distance <= room[predicted] else float("inf")

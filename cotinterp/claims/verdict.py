@@ -51,7 +51,8 @@ class Measured:
             `below` where it predicts nothing; `open` where neither side is shown.
         n: Problems that it rests on.
         by_seed: The number at each seed.
-        detectable: How far from the threshold the truth would have to be for this design to see it, four times in five.
+        detectable: How far from the threshold the truth would have to be for this design to see it, four times in five;
+            infinite where it cannot be so far on the predicted side.
         note: Why it was not measured, or which seeds are missing.
     """
 
@@ -89,7 +90,8 @@ class Verdict:
 
     Attributes:
         effect, ci_low, ci_high, threshold, unit, n, seeds: Those of the first criterion that was measured.
-        p: Adjusted over claims and tasks (Holm): of support where it is supported, else of the strongest objection.
+        p: Adjusted over claims and tasks (Holm): of support where it is supported, else of the criterion that is shown
+            most clearly, on whichever side.
         controls: Every control with its number, and whether it passes.
         rivals: Every rival, and whether it stands, is contradicted, or is open.
         reason: Why, in one sentence.

@@ -41,12 +41,16 @@ def word_for(claim: Claim, measured: Sequence[Measured], broken: Sequence[str], 
                 f" Holds: {said['holds']}." if said["holds"] else ""
             )
         return "partly supported", f"Holds: {said['holds']}. Predicted otherwise: {against}."
-    power = ", ".join(
-        f"{part.sentence} (a truth {shown(part.detectable, part.unit)} {part.predicted} the threshold of "
-        f"{shown(part.threshold, part.unit)} would have been seen)"
-        for part in by_state["open"]
-    )
+    power = ", ".join(f"{part.sentence} ({_seen(part)})" for part in by_state["open"])
     return "inconclusive", f"Open: {power}." + (f" Holds: {said['holds']}." if said["holds"] else "")
+
+
+def _seen(part: Measured) -> str:
+    if part.detectable == float("inf"):
+        return "nothing that it can be would have been seen"
+    distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)
+    side = f" {part.predicted}" if part.predicted else " to either side of"
+    return f"a truth {distance}{side} the threshold of {at} would have been seen"
 
 
 def _against(part: Measured) -> str:

@@ -13,10 +13,14 @@ from cotinterp.report.places import Symbols
 from cotinterp.report.runs import RunKey
 from cotinterp.report.schema import check_table, read_tables
 
+VERDICTS_FILE = "verdicts.json"
+
 
 @dataclass(frozen=True)
 class ReportInputs:
     """Tables by name, attention views and the manifest: no model, so that a report can be rebuilt from what was stored.
+
+    `verdicts_json` is the text of verdicts.json, which says what the table `verdicts` says to other programs.
 
     A table that is missing makes a note in the report instead of a section. Raises KeyError for a table that the report
     does not know, ValueError for one that lacks a column.
@@ -26,6 +30,7 @@ class ReportInputs:
     attention: tuple[AttentionView, ...] = ()
     manifest: Manifest | None = None
     label_rules: Mapping[str, str] = field(default_factory=dict)
+    verdicts_json: str | None = None
 
     def __post_init__(self) -> None:
         """Check every table against its schema."""
@@ -52,13 +57,15 @@ class ReportInputs:
 
 
 def read_inputs(directory: Path) -> ReportInputs:
-    """The inputs stored in the folder of a finished run: tables/*.csv, attention.json, manifest.json.
+    """The inputs stored in the folder of a finished run: tables/*.csv, attention.json, manifest.json, verdicts.json.
 
     Raises FileNotFoundError without a folder of tables, ValueError for a damaged file.
     """
     tables = read_tables(directory)
+    verdicts = directory / VERDICTS_FILE
     return ReportInputs(
         tables=tables,
         attention=read_attention_views(directory),
         manifest=read_manifest(directory),
+        verdicts_json=verdicts.read_text(encoding="utf-8") if verdicts.is_file() else None,
     )

@@ -1,24 +1,24 @@
 """The report as one HTML page that opens offline, and the folder of files beside it."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from html import escape
 from pathlib import Path
 
 import pandas as pd
 import plotly.io
 import plotly.offline
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cotinterp.report.attention import circuitsvis_script, save_attention_views
 from cotinterp.report.findings import findings
-from cotinterp.report.inputs import ReportInputs, read_inputs
+from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs, read_inputs
 from cotinterp.report.manifest import Manifest, write_manifest
 from cotinterp.report.runs import ReportFigure
 from cotinterp.report.sections import sections
 from cotinterp.report.specs import specs_table, table_html
+from cotinterp.report.templating import environment
 from cotinterp.report.texts import QUESTION
+from cotinterp.report.verdicts import VERDICTS
 from cotinterp.results.atomic import output_folder, write_atomic
 from cotinterp.results.result import OFFLINE
 
@@ -35,12 +35,13 @@ def build_report(inputs: ReportInputs) -> str:
     Equal inputs give equal pages. Figures need JavaScript; the sentences and tables do not.
     """
     parts = sections(inputs)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         question=QUESTION,
         specs=table_html(specs_table(inputs.specs)) if inputs.specs else None,
         findings=findings(inputs.tables),
         sections=parts,
+        opening=VERDICTS,
         manifest=_manifest_tables(inputs.manifest),
         figure_html=_figure_html,
         plotly_script=Markup(plotly.offline.get_plotlyjs()) if any(part.figures for part in parts) else None,
@@ -51,8 +52,8 @@ def build_report(inputs: ReportInputs) -> str:
 def write_report(inputs: ReportInputs, directory: Path) -> list[Path]:
     """Write report.html and, beside it, what it shows and was made from.
 
-    These are figures/*.html, tables/*.csv, attention.json and manifest.json, each whole or absent. Returns their
-    paths, the report first.
+    These are figures/*.html, tables/*.csv, attention.json, verdicts.json and manifest.json, each whole or absent.
+    Returns their paths, the report first.
     """
     folder = output_folder(directory)
     output_folder(folder / "tables")
@@ -62,6 +63,8 @@ def write_report(inputs: ReportInputs, directory: Path) -> list[Path]:
         written.append(write_atomic(folder / "tables" / f"{name}.csv", frame.to_csv(index=False)))
     if inputs.attention:
         written.append(save_attention_views(inputs.attention, folder))
+    if inputs.verdicts_json is not None:
+        written.append(write_atomic(folder / VERDICTS_FILE, inputs.verdicts_json))
     if inputs.manifest:
         written.append(write_manifest(inputs.manifest, folder))
     return written
@@ -85,17 +88,6 @@ def rebuild_report(directory: Path) -> Path:
     Raises FileNotFoundError without a folder of tables.
     """
     return write_atomic(directory / FILE, build_report(read_inputs(directory)))
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("cotinterp.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _figure_html(figure: ReportFigure, name: str) -> Markup:

@@ -7,9 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from multiprocessing import get_context
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +15,15 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cotinterp.claims.catalog import CATALOG
+from cotinterp.claims.evidence import EVIDENCE_FILE, read_evidence
+from cotinterp.claims.judge import judge_all
+from cotinterp.claims.verdict import Verdicts
 from cotinterp.mechanism.heads.labels import HEAD_LABELS
 from cotinterp.report.budget import serial_budget
 from cotinterp.report.inputs import ReportInputs
 from cotinterp.report.manifest import collect_manifest
 from cotinterp.report.page import write_report
-from cotinterp.report.reference import reference_directories, reference_specs
 from cotinterp.report.studies import (
     FULL,
     QUICK,
@@ -34,17 +35,15 @@ from cotinterp.report.studies import (
     study,
     table_of,
 )
+from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results import output_folder
-from cotinterp.tasks import get_task
+from cotinterp.sweeps.local import THREADS, transcript_length
+from cotinterp.sweeps.processes import finished, worker_pool
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import torch_threads, train
 from cotinterp.training.metrics import METRICS_FILE, read_metrics
+from cotinterp.training.reference import reference_directories, reference_specs
 from cotinterp.training.spec import RunSpec
-from cotinterp.transcripts.render import longest_transcript
-
-THREADS = 1
-"""CPU threads of each process: the reference weights and tables are those of one thread on any machine."""
-
 
 Tables = dict[str, pd.DataFrame]
 """Rows by table name."""
@@ -61,9 +60,10 @@ def reproduce(
     jobs: int = 2,
     quick: bool = False,
     specs: Sequence[RunSpec] | None = None,
+    evidence: Path | None = Path("analyses/out"),
     console: Console | None = None,
 ) -> Path:
-    """Load or train the runs, apply every study, write report, tables, figures and manifest under `out`.
+    """Load or train the runs, apply every study, write report, tables, figures, verdicts and manifest under `out`.
 
     Args:
         out: Made where it is missing. With `from_scratch` the checkpoints are written under it too.
@@ -73,7 +73,9 @@ def reproduce(
         jobs: Processes side by side.
         quick: Small samples.
         specs: Other runs than the reference ones; they are loaded from `root` or trained. A task file that a spec
-            names is run.
+            names is run. There are no verdicts on them.
+        evidence: Folder of the stored evidence, from several seeds, by which the catalog of claims is judged. Where it
+            holds none there are no verdicts, and the report says how to come by them.
         console: Where progress is shown; standard error by default.
 
     Returns:
@@ -81,18 +83,20 @@ def reproduce(
 
     Raises:
         FileNotFoundError: A checkpoint is missing. NotADirectoryError, PermissionError: `out` cannot be written.
+        ValueError: The stored evidence lacks a column.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
     began = time.perf_counter()
     out = output_folder(out)
+    verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
     budget = QUICK if quick else FULL
     wanted = tuple(specs or reference_specs())
     if from_scratch:
         directories = tuple(output_folder(out / "checkpoints") / spec.slug for spec in wanted)
     else:
         directories = reference_directories(root) if specs is None else tuple(root / spec.slug for spec in wanted)
-    with _pool(jobs) as pool, _progress(console) as progress:
+    with worker_pool(jobs) as pool, _progress(console) as progress:
         if from_scratch:
             _train_all(pool, wanted, directories, device, progress)
         runs = [load_run(place, device=device, task=spec.task) for spec, place in zip(wanted, directories, strict=True)]
@@ -100,6 +104,8 @@ def reproduce(
     views = tuple(attention_example(run, budget) for run in runs)
     tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
     tables["label_rules"] = pd.DataFrame([(rule.label, str(rule)) for rule in HEAD_LABELS], columns=["label", "rule"])
+    if verdicts is not None:
+        tables |= verdict_tables(verdicts, CATALOG)
     manifest = collect_manifest(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         specs={run.spec.slug: run.spec.model_dump(mode="json") for run in runs},
@@ -108,7 +114,13 @@ def reproduce(
         threads=THREADS,
         wall_time_seconds=time.perf_counter() - began,
     )
-    return write_report(ReportInputs(tables, views, manifest), out)[0]
+    text = verdicts.json() if verdicts is not None else None
+    return write_report(ReportInputs(tables, views, manifest, verdicts_json=text), out)[0]
+
+
+def _verdicts(folder: Path) -> Verdicts | None:
+    """The verdicts on the catalog of claims by the evidence that is stored in `folder`; None where there is none."""
+    return judge_all(CATALOG, read_evidence(folder)) if (folder / EVIDENCE_FILE).is_file() else None
 
 
 def _train_all(
@@ -120,10 +132,10 @@ def _train_all(
 ) -> None:
     """Trains every run that is not finished, the longest transcripts first; progress is read from their metrics."""
     work: dict[Future[None], tuple[RunSpec, Path, TaskID]] = {}
-    longest_first = sorted(zip(specs, directories, strict=True), key=lambda pair: _longest(pair[0]), reverse=True)
-    for spec, directory in longest_first:
+    places = dict(zip(specs, directories, strict=True))
+    for spec in sorted(specs, key=transcript_length, reverse=True):
         row = progress.add_task(f"train {spec.slug}", total=spec.optimizer.steps, state="waiting")
-        work[pool.submit(_train, spec, directory, device)] = (spec, directory, row)
+        work[pool.submit(_train, spec, places[spec], device)] = (spec, places[spec], row)
     for done in _polled(work):
         for future, (spec, directory, row) in work.items():
             if future in done:
@@ -158,10 +170,6 @@ def _measure_all(
     return {table: pd.concat(parts, ignore_index=True) for table, parts in frames.items()}
 
 
-def _longest(spec: RunSpec) -> int:
-    return longest_transcript(get_task(spec.task), spec.k_max, spec.regime)
-
-
 def _train(spec: RunSpec, directory: Path, device: str) -> None:
     train(spec, directory=directory, device=device, threads=THREADS)
 
@@ -180,27 +188,12 @@ def _budget(run: Run) -> pd.DataFrame:
     return serial_budget(run.task, run.spec.regime, n_layers=run.spec.model.n_layers, ks=ks)
 
 
-def _polled(work: Iterable[Future[Submitted]], every: float = 0.5) -> Iterator[set[Future[Submitted]]]:
-    """The finished futures, twice a second until all are; the first failure is raised and the rest are cancelled."""
-    everything = set(work)
-    pending = everything
-    while pending:
-        finished, pending = wait(pending, timeout=every)
-        for future in finished:
-            if (error := future.exception()) is not None:
-                for other in pending:
-                    other.cancel()
-                raise error
-        yield everything - pending
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _polled(work: Iterable[Future[Submitted]]) -> Iterator[frozenset[Future[Submitted]]]:
+    """The finished futures, twice a second until all are; the first failure is raised, which ends the pool."""
+    for done in finished(work):
+        for future in done:
+            future.result()
+        yield done
 
 
 def _progress(console: Console | None) -> Progress:

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pandas as pd
 
-INTEGERS = frozenset({"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers"})
+from cotinterp.claims.evidence import RUN_COLUMNS
+from cotinterp.claims.verdict import CRITERIA_COLUMNS, VERDICT_COLUMNS
+
+INTEGERS = frozenset(
+    {"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
+)
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
+    | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note"}
+    | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
 )
+
+
+JUDGE = "cotinterp claims --from checkpoints --train"
+"""Trains what is missing of the replication, measures it, and stores the evidence that verdicts are reached by."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,10 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "task regime seed layer head dest src attention ci_low ci_high chance n",
         ),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
+        TableSchema("verdicts", VERDICT_COLUMNS, JUDGE),
+        TableSchema("claim_criteria", CRITERIA_COLUMNS, JUDGE),
+        _schema("claim_seeds", JUDGE, "claim task criterion seed estimate"),
+        TableSchema("claim_runs", RUN_COLUMNS, JUDGE),
     )
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from markupsafe import Markup
 
+from cotinterp.claims.figure import forest
 from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
 from cotinterp.report.attention import attention_view
 from cotinterp.report.edit_kinds import edit_kinds_figure
@@ -14,13 +15,15 @@ from cotinterp.report.errors import errors_figure
 from cotinterp.report.families import families_figure
 from cotinterp.report.heads import heads_table_html
 from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
-from cotinterp.report.inputs import ReportInputs
+from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs
+from cotinterp.report.palette import FONT
 from cotinterp.report.patching import is_cell, patching_figures
 from cotinterp.report.probes import probe_figures
 from cotinterp.report.runs import ReportFigure, tasks_of
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.report.specs import table_html
-from cotinterp.report.texts import TEXTS
+from cotinterp.report.texts import FOREST_CAPTION, NOT_JUDGED, TEXTS
+from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, verdicts_html
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,14 @@ class Section:
     note: Markup = Markup()
 
 
-BESIDE = {"patching": ("patching_scan",)}
+BESIDE = {"patching": ("patching_scan",), VERDICTS: (CRITERIA, SEEDS, RUNS)}
 """Tables without a section of their own, by the section that offers them."""
 
 
 def sections(inputs: ReportInputs) -> tuple[Section, ...]:
     """Every section in the order of the report; one whose table is missing says which command makes it."""
     fillers: dict[str, Callable[[ReportInputs, Section], Section]] = {
+        VERDICTS: _verdicts,
         "accuracy": _accuracy,
         "budget": _budget,
         "errors": _errors,
@@ -64,9 +68,21 @@ def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs
     section = Section(name, **TEXTS[name])
     schema = SCHEMAS[name]
     if name not in inputs.tables or inputs.tables[name].empty:
-        return replace(section, note=_missing(schema.path, schema.command))
+        missing = Markup(NOT_JUDGED) if name == VERDICTS else _missing(schema.path, schema.command)
+        return replace(section, note=missing)
     beside = [SCHEMAS[table].path for table in BESIDE.get(name, ()) if table in inputs.tables]
+    if name == VERDICTS and inputs.verdicts_json is not None:
+        beside.append(VERDICTS_FILE)
     return replace(fill(inputs, section), downloads=(schema.path, *beside))
+
+
+def _verdicts(inputs: ReportInputs, section: Section) -> Section:
+    tables = inputs.tables
+    figures: tuple[ReportFigure, ...] = ()
+    if CRITERIA in tables and SEEDS in tables and len(tables[CRITERIA]):
+        drawn = forest(tables[CRITERIA], tables[SEEDS]).update_layout(font_family=FONT, legend_font_family=FONT)
+        figures = (ReportFigure("verdicts", FOREST_CAPTION, drawn),)
+    return replace(section, before=verdicts_html(tables), figures=figures, after=details_html(tables))
 
 
 def _missing(path: str, command: str) -> Markup:

@@ -18,7 +18,49 @@ QUESTION = (
     "answer) are trained, measured and taken apart."
 )
 
+VERDICT_WORDS: dict[str, str] = {
+    "supported": (
+        "every number of the claim lies on the side of its threshold that the claim predicts, by more than chance "
+        "(the largest one-sided p-value, corrected for all claims and tasks after Holm 1979, is at most 0.05), and "
+        "every control passes"
+    ),
+    "partly supported": "some predictions are shown to hold, and some are shown to fail",
+    "not supported": (
+        "a prediction is shown to fail and none is shown to hold, or one fails that the claim cannot do without"
+    ),
+    "inconclusive": (
+        "nothing is shown: too few seeds or cases, a number that was not measured, a control that does not pass, or "
+        "intervals on both sides of a threshold; the reason then says what could have been seen"
+    ),
+}
+
+FOREST_CAPTION = "Every criterion of every claim: estimate, 95% interval, threshold, and one ring for each seed"
+
+NOT_JUDGED = (
+    "Not judged: no <code>tables/verdicts.csv</code>. Verdicts need evidence from several seeds: "
+    "<code>cotinterp claims --from checkpoints --train</code> trains what is missing, measures it, and stores the "
+    "evidence; <code>cotinterp reproduce</code> then judges it."
+)
+
 TEXTS: dict[str, SectionText] = {
+    "verdicts": {
+        "title": "Verdicts",
+        "question": "Which claims about written reasoning does the evidence bear out?",
+        "reading": (
+            "One row is one claim on one task. The effect is the claim's first number over all seeds, with a 95% "
+            "interval over seeds and problems; points are percentage points. Claims, rivals and thresholds were "
+            "declared before the other seeds were measured. Hover over a reason for the controls. The figure shows "
+            "every number of every claim: the line is its threshold, the shade the side that the claim predicts, a "
+            "ring one seed; each row has its own axis."
+        ),
+        "limits": (
+            "A verdict is about these tasks, sizes and training budgets, and about what its criteria measure. A claim "
+            "that is supported has outlived the rivals it names, not those that nobody thought of; one that is not "
+            "supported may hold for other models. The sections linked as evidence show reference models of a single "
+            "seed in detail; the verdicts rest on all seeds. The training seed is the unit of replication, and they "
+            "are few: small effects would have been missed."
+        ),
+    },
     "accuracy": {
         "title": "Accuracy by K",
         "question": "How often is the answer exactly right, by number of operands, when the model writes on its own?",

@@ -13,6 +13,8 @@ SCRIPTS = sorted(path.stem for path in (REPOSITORY / "analyses").glob("*.py") if
 def test_the_scripts_are_those_of_the_readme():
     assert SCRIPTS == [
         "accuracy_by_k",
+        "answer_readiness",
+        "claims",
         "errors",
         "head_attribution",
         "knock_outs",

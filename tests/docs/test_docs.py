@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from cotinterp import cli
-from cotinterp.report.reference import reference_specs
 from cotinterp.training.loop import train
+from cotinterp.training.reference import reference_specs
 from cotinterp.training.spec import RunSpec
 from tests.docs.pages import PAGES, REPOSITORY, WITH_README, blocks, commands, prose
 from tests.docs.tiny import tiny
@@ -47,6 +47,8 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
     monkeypatch.setattr("cotinterp.report.rebuild_report", note)
     monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
+    monkeypatch.setattr("cotinterp.claims.sources.gathered", note)
+    monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
     monkeypatch.setattr(cli, "_study", note)
 
     def parse(words):
@@ -86,7 +88,9 @@ def test_code_runs_in_order_and_prints_what_the_page_says(page, desk):
 
 @pytest.mark.parametrize("page", WITH_README, ids=ids)
 def test_every_command_exists_and_parses(page, desk, parsed):
-    write_files(page, desk())
+    directory = desk()
+    for other in PAGES:
+        write_files(other, directory)
     targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M)
     for block, words in commands(page):
         if words[0] == "cotinterp":

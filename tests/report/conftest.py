@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from cotinterp.report import AttentionView, Manifest, ReportInputs, RunKey
+from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results.intervals import wilson
+from tests.report.verdict_frames import made_up_verdicts
 
 LAYERS, HEADS, TASKS, REGIMES, KS = 4, 4, ("digit-sum", "s3"), ("direct", "cot"), range(2, 7)
 LABELS = ("total reader", "operand reader", "mixed")
@@ -278,6 +280,9 @@ def inputs() -> ReportInputs:
         "budget": _budget(),
         "attention_by_role": _attention_by_role(),
         "label_rules": pd.DataFrame({"label": LABELS[:2], "rule": ["mass > 0.5 on <the total>", "mass > 0.5"]}),
+        **verdict_tables(made_up_verdicts()),
     }
     rules = dict(zip(LABELS[:2], ["mass > 0.5 on <the total>", "mass > 0.5"], strict=True))
-    return ReportInputs(tables, tuple(_view(run, rng) for run in _runs()), _manifest(), rules)
+    return ReportInputs(
+        tables, tuple(_view(run, rng) for run in _runs()), _manifest(), rules, made_up_verdicts().json()
+    )

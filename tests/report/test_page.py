@@ -52,9 +52,8 @@ def page(inputs: ReportInputs) -> str:
 
 def test_nothing_is_loaded_from_anywhere(page: str) -> None:
     links = parsed(page).links
-    outside = [
-        link for link in links if not link.startswith(("#", "data:,", "tables/", "attention.json", "manifest.json"))
-    ]
+    beside = ("tables/", "attention.json", "verdicts.json", "manifest.json")
+    outside = [link for link in links if not link.startswith(("#", "data:,", *beside))]
     assert outside == []
     assert "default-src 'none'" in page
     assert "@import" not in page.split("</style>")[0]
@@ -79,6 +78,7 @@ def test_every_section_has_its_question_reading_limits_and_numbers(page: str) ->
 def test_sections_stand_in_order_and_the_contents_lead_to_each(page: str) -> None:
     parser = parsed(page)
     order = [
+        "verdicts",
         "run",
         "found",
         "accuracy",
@@ -118,10 +118,11 @@ def test_plotly_is_told_not_to_offer_its_makers_server(page: str) -> None:
 
 def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: ReportInputs) -> None:
     small = {
-        name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "task" in frame else frame
+        name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "regime" in frame else frame
         for name, frame in inputs.tables.items()
     }
-    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"}:
+    of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
+    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"} - of_claims:
         tables = {other: frame for other, frame in small.items() if other != name}
         page = build_report(ReportInputs(tables, inputs.attention[:1], inputs.manifest))
         assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
@@ -131,7 +132,7 @@ def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: Re
 def test_a_report_of_nothing_is_only_notes_and_carries_no_library(inputs: ReportInputs) -> None:
     page = build_report(ReportInputs({}))
     assert page.count('class="note"') == 3 + len(TEXTS)
-    assert len(page) < 40_000
+    assert len(page) < 45_000
     empty = {name: frame.head(0) for name, frame in inputs.tables.items()}
     assert build_report(ReportInputs(empty)) == page
 
@@ -163,6 +164,7 @@ def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, inputs: Re
         "report.html",
         "attention.json",
         "manifest.json",
+        "verdicts.json",
         *(f"tables/{name}.csv" for name in SCHEMAS),
         *(f"figures/{name}.html" for name in figures),
         "figures/plotly.min.js",

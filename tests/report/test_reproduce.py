@@ -2,14 +2,24 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from cotinterp.calibration.synthetic import Cell, synthetic
+from cotinterp.claims.catalog import CATALOG
+from cotinterp.claims.judge import judge_all
 from cotinterp.models.spec import ModelSpec
-from cotinterp.report.reference import reference_directories, reference_specs
+from cotinterp.report.page import rebuild_report
 from cotinterp.report.reproduce import reproduce
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+OF_CLAIMS = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
+RATES = {"cot": 0.95, "direct": 0.3}
+MEASURED = set(SCHEMAS) - OF_CLAIMS
+"""Tables that a run of somebody's own specs leaves: verdicts are on the replication alone."""
 
 
 def tiny_specs():
@@ -34,7 +44,7 @@ def out(tmp_path_factory):
 
 
 def test_every_file_is_written(out):
-    assert {path.name for path in (out / "tables").iterdir()} == {f"{name}.csv" for name in SCHEMAS}
+    assert {path.name for path in (out / "tables").iterdir()} == {f"{name}.csv" for name in MEASURED}
     assert {path.name for path in out.iterdir()} == {
         "report.html", "manifest.json", "attention.json", "tables", "figures", "checkpoints"
     }  # fmt: skip
@@ -54,17 +64,47 @@ def test_the_manifest_names_what_was_used(out):
 def test_finished_models_are_measured_again_with_the_same_result(out, tmp_path):
     again = tmp_path / "again"
     reproduce(out=again, root=out / "checkpoints", specs=tiny_specs(), device="cpu", quick=True, jobs=1)
-    for name in SCHEMAS:
+    for name in MEASURED:
         assert (again / "tables" / f"{name}.csv").read_bytes() == (out / "tables" / f"{name}.csv").read_bytes()
+
+
+def verdict_table(page):
+    return page.split('<table class="verdicts">')[1].split("</table>")[0]
+
+
+def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tmp_path, monkeypatch):
+    heldout = [
+        Cell(measure="accuracy", expected=rate, k=4, regime=of, condition="heldout") for of, rate in RATES.items()
+    ]
+    made_up = synthetic("s3", heldout, seeds=range(5), spread=0.02, rng=np.random.default_rng(0))
+    made_up.save(tmp_path / "evidence")
+    settings = {"root": out / "checkpoints", "device": "cpu", "quick": True, "jobs": 1}
+    monkeypatch.setattr(f"{reproduce.__module__}.reference_specs", lambda: tiny_specs()[:1])
+    places = [out / "checkpoints" / spec.slug for spec in tiny_specs()[:1]]
+    monkeypatch.setattr(f"{reproduce.__module__}.reference_directories", lambda root: tuple(places))
+    reproduce(out=tmp_path / "judged", evidence=tmp_path / "evidence", **settings)
+    verdicts = json.loads((tmp_path / "judged" / "verdicts.json").read_text())
+    assert verdicts == json.loads(judge_all(CATALOG, made_up).json())
+    assert [(one["claim"], one["task"]) for one in verdicts] == [(claim.name, "s3") for claim in CATALOG]
+    assert {name for name in SCHEMAS if (tmp_path / "judged" / "tables" / f"{name}.csv").is_file()} >= OF_CLAIMS
+    first, again = ((tmp_path / "judged" / "report.html").read_text(), rebuild_report(tmp_path / "judged").read_text())
+    assert verdict_table(again) == verdict_table(first)
+    assert "verdicts.json" not in {path.name for path in out.iterdir()}
+
+
+def test_evidence_that_lacks_a_column_is_refused_before_any_work(tmp_path):
+    made_up = synthetic(
+        "s3", [Cell(measure="accuracy", expected=0.5, k=4)], seeds=[0], spread=0.0, rng=np.random.default_rng(0)
+    )
+    made_up.save(tmp_path)
+    table = pd.read_csv(tmp_path / "evidence.csv").drop(columns="trials")
+    table.to_csv(tmp_path / "evidence.csv", index=False)
+    with pytest.raises(ValueError, match="lacks the columns"):
+        reproduce(out=tmp_path / "out", root=tmp_path / "nowhere", evidence=tmp_path)
 
 
 def test_a_quick_run_stores_no_evaluation(out):
     assert all(read_evaluation(out / "checkpoints" / spec.slug) is None for spec in tiny_specs())
-
-
-def test_missing_reference_checkpoints_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="digit-sum-direct.*--from-scratch"):
-        reference_directories(tmp_path)
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
@@ -78,15 +118,6 @@ def test_a_failing_study_is_raised_and_nothing_is_half_written(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         reproduce(out=tmp_path / "out", root=tmp_path / "nowhere", specs=tiny_specs(), device="cpu")
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_reference_pairs_differ_in_the_regime_alone():
-    by_task = {}
-    for spec in reference_specs():
-        by_task.setdefault(spec.task, []).append(spec)
-    for direct, cot in by_task.values():
-        assert (direct.regime, cot.regime) == ("direct", "cot")
-        assert direct.model_copy(update={"regime": "cot"}) == cot
 
 
 def test_a_task_of_ones_own_goes_through_the_whole_pipeline(tmp_path):

@@ -123,7 +123,9 @@ def size_gain(cells: Cells) -> Values:
     centered = logs - logs.mean()
     accuracies = np.stack(
         [
-            average([heldout(cells, "direct", k, name) for k in lengths(cells, "direct", shortest=SHORTEST)])
+            average(
+                [heldout(cells, "direct", k, name) for k in lengths(cells, "direct", shortest=SHORTEST, variant=name)]
+            )
             for _, name in sizes
         ]
     )

@@ -1,6 +1,6 @@
 """Numbers about what is written: edited traces, what is wrong with wrong ones, and when the answer becomes likely."""
 
-from cotinterp.claims.cells import Cells, Values
+from cotinterp.claims.cells import Cells, MissingEvidence, Values
 from cotinterp.claims.statistics.answers import difference
 
 SUBSTITUTE = "substitute_total"
@@ -24,7 +24,10 @@ def follows_by_chance(cells: Cells) -> Values:
 
 def bookkeeping_share(cells: Cells) -> Values:
     """Share of bookkeeping among the wrong held-out outputs of cot."""
-    return cells.mean("error_kind", regime="cot", condition="bookkeeping")
+    try:
+        return cells.mean("error_kind", regime="cot", condition="bookkeeping")
+    except MissingEvidence as missing:
+        raise MissingEvidence("no wrong output of cot was measured") from missing
 
 
 def _at_last_total(cells: Cells, measure: str, condition: str) -> Values:
