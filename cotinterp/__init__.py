@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from cotinterp.behavior.edits import trace_edits as trace_edits
     from cotinterp.behavior.generalization import generalization as generalization
     from cotinterp.behavior.invariance import permutation_invariance as permutation_invariance
+    from cotinterp.behavior.readiness import answer_readiness as answer_readiness
+    from cotinterp.behavior.marginal import answer_marginal as answer_marginal
     from cotinterp.behavior.size_curve import SizeCurve as SizeCurve
     from cotinterp.behavior.size_curve import size_specs as size_specs
 
@@ -119,6 +121,22 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.heads.knock_outs import knock_out_sources as knock_out_sources
     from cotinterp.mechanism.heads.backups import backup_heads as backup_heads
 
+    # What follows
+    from cotinterp.claims.claim import Claim as Claim
+    from cotinterp.claims.claim import Control as Control
+    from cotinterp.claims.claim import Criterion as Criterion
+    from cotinterp.claims.claim import Rival as Rival
+    from cotinterp.claims.claim import Threshold as Threshold
+    from cotinterp.claims.evidence import Evidence as Evidence
+    from cotinterp.claims.evidence import read_evidence as read_evidence
+    from cotinterp.claims.judge import judge as judge
+    from cotinterp.claims.judge import judge_all as judge_all
+    from cotinterp.claims.subject import Subject as Subject
+    from cotinterp.claims.replication import gather_subjects as gather_subjects
+    from cotinterp.claims.replication import replicate as replicate
+    from cotinterp.claims.planning import joint_plan as joint_plan
+    from cotinterp.sweeps.local import train_all as train_all
+
     # What people see
     from cotinterp.results import Result as Result
     from cotinterp.results import bootstrap as bootstrap
@@ -155,6 +173,8 @@ _NAMES = {
     "cotinterp.behavior.edits": "trace_edits",
     "cotinterp.behavior.generalization": "generalization",
     "cotinterp.behavior.invariance": "permutation_invariance",
+    "cotinterp.behavior.readiness": "answer_readiness",
+    "cotinterp.behavior.marginal": "answer_marginal",
     "cotinterp.behavior.size_curve": "SizeCurve size_specs",
     "cotinterp.mechanism.sites": "Site head_sites residual_sites",
     "cotinterp.mechanism.activations": "activations stream_activations",
@@ -182,6 +202,13 @@ _NAMES = {
     "cotinterp.mechanism.heads.ablation_methods": "compare_ablations",
     "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
     "cotinterp.mechanism.heads.backups": "backup_heads",
+    "cotinterp.claims.claim": "Claim Control Criterion Rival Threshold",
+    "cotinterp.claims.evidence": "Evidence read_evidence",
+    "cotinterp.claims.judge": "judge judge_all",
+    "cotinterp.claims.subject": "Subject",
+    "cotinterp.claims.replication": "gather_subjects replicate",
+    "cotinterp.claims.planning": "joint_plan",
+    "cotinterp.sweeps.local": "train_all",
     "cotinterp.results": "Result bootstrap holm max_statistic wilson",
     "cotinterp.report.reproduce": "reproduce",
     "cotinterp.report.page": "rebuild_report write_report",

@@ -32,7 +32,7 @@ def desk(trained, tmp_path, monkeypatch) -> Callable[..., Path]:
             reference = REPOSITORY / "checkpoints" / slug
             source = reference if reference.exists() else trained.directory
             shutil.copytree(source, tmp_path / "checkpoints" / slug)
-        shutil.copytree(REPOSITORY / "analyses" / "out", tmp_path / "analyses" / "out")
+        shutil.copytree(REPOSITORY / "analyses" / "out", tmp_path / "analyses" / "out", dirs_exist_ok=True)
         monkeypatch.chdir(tmp_path)
         return tmp_path
 

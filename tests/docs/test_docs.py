@@ -89,7 +89,7 @@ def test_code_runs_in_order_and_prints_what_the_page_says(page, desk):
 @pytest.mark.parametrize("page", WITH_README, ids=ids)
 def test_every_command_exists_and_parses(page, desk, parsed):
     directory = desk()
-    for other in PAGES:
+    for other in WITH_README:
         write_files(other, directory)
     targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.M)
     for block, words in commands(page):
