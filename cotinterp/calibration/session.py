@@ -1,44 +1,78 @@
 """What the command `cotinterp calibrate` does: run, write tables and figures, say what came out."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from cotinterp.calibration.calibrate import CalibrationResult, Row, calibrate
+from cotinterp.calibration.claim_truths import calibrate_claims
 from cotinterp.calibration.false_positives import false_positives
 from cotinterp.calibration.mutations import MUTATIONS, trials_table, try_mutation
+from cotinterp.calibration.null_claims import null_claims
 from cotinterp.calibration.peers import peer_table
+from cotinterp.calibration.verdict_level import verdict_level
 from cotinterp.results import output_folder, write_atomic
 
 Say = Callable[[str], None]
 
+SIMULATED = 10
+"""Simulated worlds of each kind for every world of untrained models."""
 PEER_TOLERANCE = 1e-3
 """In logits, of changes of about 1: the two libraries stack their batches differently, and rounding follows."""
 
 
 def calibration_session(
-    *, out: Path, quick: bool, mutations: bool, untrained: int, peers: bool, jobs: int, say: Say
+    *, out: Path, quick: bool, mutations: bool, untrained: int, peers: bool, jobs: int, say: Say, nulls: int = 0
 ) -> bool:
-    """Whether every answer is right, every planted bug was caught, and nothing was flagged beyond the level."""
-    good = [_questions(out, quick, say)]
+    """Whether every answer and every verdict is right, every planted bug was caught, and nothing was found in nothing.
+
+    Args:
+        untrained: Models that are scanned.
+        nulls: Worlds of untrained models that the claims are judged in, and ten times as many simulated worlds of each
+            kind.
+    """
+    good = [_questions(out, quick, say), _claims(out, quick, say)]
     if mutations:
         good.append(_mutations(out, say))
     if untrained:
         good.append(_untrained(out, untrained, jobs, say))
+    if nulls:
+        good.append(_nulls(out, nulls, jobs, say))
     if peers:
         good.append(_peers(out, say))
     say(f"tables and figures: {out}")
     return all(good)
 
 
-def _questions(out: Path, quick: bool, say: Say) -> bool:
-    def told(row: Row) -> None:
-        mark = "right" if row.right else "WRONG"
-        said = row.answer if row.right else f"{row.answer} (truth: {row.truth})"
-        say(f"{mark}  {row.instrument:28}  {row.model:24}  {row.question} {said}  [{row.evidence}]")
+def _told(say: Say, row: Row) -> None:
+    mark = "right" if row.right else "WRONG"
+    said = row.answer if row.right else f"{row.answer} (truth: {row.truth})"
+    say(f"{mark}  {row.instrument:28}  {row.model:24}  {row.question} {said}  [{row.evidence}]")
 
-    result = calibrate(quick=quick, progress=told)
+
+def _claims(out: Path, quick: bool, say: Say) -> bool:
+    result = calibrate_claims(quick=quick, progress=partial(_told, say))
+    result.save(out, "claim_calibration")
+    say(f"{len(result.rows) - len(result.wrong)} of {len(result.rows)} verdicts are right")
+    return not result.wrong
+
+
+def _nulls(out: Path, n: int, jobs: int, say: Say) -> bool:
+    untrained = null_claims(n, jobs=jobs)
+    untrained.save(out, "null_claims")
+    _write(out, "null_claims_by_world", untrained.examples())
+    say(untrained.frame().to_string(index=False, float_format="{:.3f}".format))
+    say(f"{len(untrained.false)} of {len(untrained.verdicts)} verdicts on untrained models are false")
+    level = verdict_level(SIMULATED * n)
+    level.save(out, "verdict_level")
+    say(level.frame().to_string(index=False, float_format="{:.3f}".format))
+    return not untrained.false
+
+
+def _questions(out: Path, quick: bool, say: Say) -> bool:
+    result = calibrate(quick=quick, progress=partial(_told, say))
     result.save(out, "calibration")
     say(f"{len(result.rows) - len(result.wrong)} of {len(result.rows)} answers are right")
     say(_before(result))

@@ -49,7 +49,9 @@ DIRECT_IS_LOOKUP = Claim(
     source=GPT_MINI,
     criteria=(
         _criterion("ratio", "generalization ratio of direct", answers.generalization_ratio, ""),
-        _criterion("beyond-memory", "accuracy of direct beyond the best guess of memory", answers.beyond_memory),
+        _criterion(
+            "beyond-memory", "accuracy of direct beyond the best guess of memory", answers.beyond_memory, optional=True
+        ),
         _criterion(
             "agreement",
             "same answer in an untrained order, beyond chance",
@@ -168,6 +170,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
     ),
     predicts={"bookkeeping": "above"},
     rivals=(Rival("wrong steps", "a total or a copy is wrong in a well-formed trace", {"bookkeeping": "below"}),),
+    controls=(_COT_WORKS,),
     evidence=("errors",),
     limits="The first fault of an output decides its kind; models of this size and training alone.",
 )
@@ -198,7 +201,9 @@ DEPTH_LIMITS_DIRECT = Claim(
         _criterion("beyond-budget", "accuracy of direct where K - 1 > L", answers.beyond_budget, bounds=SHARE),
         _criterion("within-budget", "accuracy of direct where K - 1 <= L", answers.within_budget, bounds=SHARE),
         _criterion(
-            "depth-gain", "accuracy of the deepest direct minus the shallowest, at the largest K", answers.depth_gain
+            "depth-gain",
+            "accuracy of the deepest direct minus the shallowest, where its chain ends",
+            answers.depth_gain,
         ),
         _criterion(
             "log-budget",
@@ -251,6 +256,7 @@ WRONG_STEPS_ANCHOR = Claim(
         Rival("known beforehand", "the answer is there before the trace", {"ready": "below"}),
     ),
     controls=(_COT_WORKS,),
+    decisive=frozenset({"lost", "anchored"}),
     evidence=("trace_edits",),
     limits="A trace closed early is off the training distribution; see the free-running curve beside it.",
 )

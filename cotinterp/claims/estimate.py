@@ -120,7 +120,7 @@ def _averaged(statistic: Statistic, book: Book, task: str) -> Estimate:
         raise MissingEvidence(why)
     table = np.stack(drawn)
     slots, inner = _draws(tuple(values), table.shape[1], task)
-    means = np.take_along_axis(table[slots], inner[..., None], axis=2)[..., 0].mean(axis=1)
+    means = table[slots, inner].mean(axis=1)
     return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n)
 
 

@@ -185,7 +185,7 @@ def _verdict(one: Weighed, states: Mapping[str, Side | None], support: float, ob
         threshold=first.threshold,
         p=support if word == "supported" else objection,
         controls=controls,
-        rivals="; ".join(f"{rival.name}: {standing(rival, states)}" for rival in one.claim.rivals),
+        rivals="; ".join(f"{rival.name}: {standing(rival, {} if broken else states)}" for rival in one.claim.rivals),
         reason=reason,
         evidence=one.claim.evidence,
         criteria=measured,

@@ -6,6 +6,7 @@ numbers come out, and they look like numbers.
 """
 
 from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
+from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS
 from cotinterp.calibration.mutations.patching import PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
@@ -14,5 +15,5 @@ from cotinterp.calibration.mutations.trial import Trial as Trial
 from cotinterp.calibration.mutations.trial import trials_table as trials_table
 from cotinterp.calibration.mutations.trial import try_mutation as try_mutation
 
-MUTATIONS = (*PROBING_MUTATIONS, *INTERVENTION_MUTATIONS, *PATCHING_MUTATIONS, *BEHAVIOR_MUTATIONS)
+MUTATIONS = (*PROBING_MUTATIONS, *INTERVENTION_MUTATIONS, *PATCHING_MUTATIONS, *BEHAVIOR_MUTATIONS, *CLAIM_MUTATIONS)
 """All of them, by instrument."""

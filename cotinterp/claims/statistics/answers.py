@@ -9,6 +9,9 @@ import numpy as np
 
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
 
+HEADROOM = 0.2
+"""Least that memory must leave open: where its best guess is worth nearly everything, nothing can go beyond it."""
+
 SHORTEST = 3
 """Lengths below this have few held-out problems (22 for two digits) and few training problems to learn from."""
 
@@ -94,14 +97,18 @@ def beyond_memory(cells: Cells) -> Values:
     """Accuracy of direct minus the best of what memory is worth there.
 
     Memory: the most frequent answer, the nearest training problem, and, where order cannot matter, the nearest in any
-    order. Mean over K.
+    order. Mean over the K at which it leaves room (HEADROOM).
     """
     gains = []
     for k in lengths(cells, "direct", shortest=SHORTEST):
         worth = [cells.mean(name, regime="direct", k=k) for name in ("chance", "nearest")]
         with suppress(MissingEvidence):
             worth.append(cells.mean("reordered", regime="direct", k=k))
-        gains.append(heldout(cells, "direct", k) - np.max(np.broadcast_arrays(*worth), axis=0))
+        best = np.max(np.broadcast_arrays(*worth), axis=0)
+        if best.mean() <= 1 - HEADROOM:
+            gains.append(heldout(cells, "direct", k) - best)
+    if not gains:
+        raise MissingEvidence(f"memory is worth more than {1 - HEADROOM:.0%} at every length")
     return average(gains)
 
 
@@ -110,7 +117,10 @@ def net_agreement(cells: Cells) -> Values:
     found = []
     for k in cells.ks("agreement", regime="direct"):
         chance = cells.mean("agreement_chance", regime="direct", k=k)
-        found.append((cells.mean("agreement", regime="direct", k=k) - chance) / (1 - chance))
+        if (chance < 1).all():
+            found.append((cells.mean("agreement", regime="direct", k=k) - chance) / (1 - chance))
+    if not found:
+        raise MissingEvidence("every problem gets the same answer: agreement says nothing")
     return average(found)
 
 
@@ -191,8 +201,12 @@ def tree_budget(cells: Cells) -> Values:
 
 
 def depth_gain(cells: Cells) -> Values:
-    """Accuracy of direct with the most layers minus that with the fewest, at the largest K."""
+    """Accuracy of direct with the most layers minus that with the fewest, at the longest chain that fits the former.
+
+    That is K = L + 1 of the deepest, or the largest K below it: beyond, a serial account predicts failure at any depth.
+    """
     by_depth = sorted((layers, name) for name, layers, _ in _grid(cells))
-    k = lengths(cells, "direct")[-1]
+    ks = lengths(cells, "direct", shortest=SHORTEST)
+    k = max((k for k in ks if k - 1 <= by_depth[-1][0]), default=ks[0])
     deepest, shallowest = (heldout(cells, "direct", k, by_depth[end][1]) for end in (-1, 0))
     return difference(deepest, shallowest)

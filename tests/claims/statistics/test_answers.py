@@ -77,6 +77,22 @@ def test_memory_is_the_best_of_its_guesses():
     assert answers.beyond_memory(cells(*with_twins)) == pytest.approx(0.2)
 
 
+def test_memory_that_is_worth_everything_leaves_nothing_to_go_beyond():
+    full = rows("nearest", 95, 100, regime="direct", k=3, condition="")
+    parts = [*accuracy("direct", {3: 1.0, 4: 0.9}), constant("chance", 0.1, 3), constant("chance", 0.1, 4), full]
+    room = rows("nearest", 40, 100, regime="direct", k=4, condition="")
+    assert answers.beyond_memory(cells(*parts, room)) == pytest.approx(0.5)
+    with pytest.raises(MissingEvidence, match="more than 80% at every length"):
+        answers.beyond_memory(cells(*accuracy("direct", {3: 1.0}), constant("chance", 0.1, 3), full))
+
+
+def test_agreement_says_nothing_where_all_problems_get_one_answer():
+    with pytest.raises(MissingEvidence, match="the same answer"):
+        answers.net_agreement(
+            cells(rows("agreement", 9, 9, regime="direct", k=3, condition=""), constant("agreement_chance", 1.0, 3))
+        )
+
+
 def test_agreement_is_beyond_chance():
     made = cells(rows("agreement", 60, 100, regime="direct", k=3, condition=""), constant("agreement_chance", 0.2, 3))
     assert answers.net_agreement(made) == pytest.approx(0.5)
@@ -120,8 +136,9 @@ def test_a_tree_reaches_further_than_a_chain():
     assert answers.tree_budget(DEPTHS) == pytest.approx((0.6 + 0.5) / 2)
 
 
-def test_depth_gains_at_the_largest_k():
-    assert answers.depth_gain(DEPTHS) == pytest.approx(0.4)
+def test_depth_gains_where_the_deepest_chain_ends():
+    # Four layers hold five operands; at six the serial account has them all fail.
+    assert answers.depth_gain(DEPTHS) == pytest.approx(0.8)
 
 
 def test_one_depth_says_nothing_about_depth():

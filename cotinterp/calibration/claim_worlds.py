@@ -1,0 +1,258 @@
+"""Made-up worlds: for every claim one in which it is so, and one for each of its rivals in which that rival is.
+
+What is true of a world is written down as rates, and the verdict follows from them. Problems and spread are those of an
+evaluation of trained models, so that five seeds are enough to see it; how often another draw of the same world gives
+another verdict is a question of power, not of truth. The words of the rivals are those of `cotinterp.claims.catalog`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+from cotinterp.calibration.synthetic import LAYERS, Cell
+from cotinterp.claims.verdict import Word
+
+KS = (2, 3, 4, 5, 6)
+K = 4
+CHANCE = 0.1
+TASK = "made-up"
+PROBLEMS = 1000
+"""Of each number of operands, as in an evaluation."""
+SPREAD = 0.02
+"""Standard deviation over models, of rates and of effects."""
+DEPTHS = {"L1": 1, "L2": 2, "": LAYERS}
+SIZES = ("n300", "n1000", "n10000")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A world of known rates and what follows from them about one claim.
+
+    Attributes:
+        name: What is so in it: the name of a rival, or that the claim is true.
+        claim: Whose question it is.
+        verdict: The word that must come out.
+        standing: Rivals that must be left standing; all others must not be.
+        seeds: Models of each kind.
+    """
+
+    name: str
+    claim: str
+    cells: tuple[Cell, ...]
+    verdict: Word
+    standing: frozenset[str] = frozenset()
+    seeds: int = 5
+
+
+def right(regime: str, rates: Mapping[int, float], variant: str = "", train: float = 0.99) -> list[Cell]:
+    """Held-out accuracy by number of operands, the same training accuracy at each, and chance."""
+    held = Cell(
+        measure="accuracy", expected=0.0, k=0, regime=regime, variant=variant, condition="heldout", problems=PROBLEMS
+    )
+    cells = [replace(held, k=k, expected=rate) for k, rate in rates.items()]
+    cells += [replace(cell, condition="train", expected=train) for cell in cells]
+    chance = replace(held, measure="chance", kind="constant", condition="", expected=CHANCE)
+    return cells + [replace(chance, k=k) for k in rates]
+
+
+def flat(rate: float) -> dict[int, float]:
+    """The same rate at every number of operands."""
+    return dict.fromkeys(KS, rate)
+
+
+def gap_worlds() -> list[MadeUp]:
+    """Accuracy of cot and direct over K."""
+    falling = {2: 0.95, 3: 0.85, 4: 0.65, 5: 0.45, 6: 0.3}
+
+    def world(name: str, direct: Mapping[int, float], verdict: Word, *standing: str) -> MadeUp:
+        cells = (*right("cot", flat(0.96)), *right("direct", direct))
+        return MadeUp(name, "gap-widens", cells, verdict, frozenset(standing))
+
+    return [
+        world("it widens", falling, "supported"),
+        world("constant gap", flat(0.6), "partly supported", "constant gap"),
+        world("no gap", flat(0.96), "not supported", "no gap"),
+    ]
+
+
+def lookup_worlds() -> list[MadeUp]:
+    """Direct models that generalize or not, in any order or not, with more data or not, up to a length or not."""
+
+    def world(
+        name: str, held: Mapping[int, float], agree: float | None, sizes: Sequence[float], verdict: Word, *standing: str
+    ) -> MadeUp:
+        cells = right("direct", held)
+        cells += [Cell(measure="nearest", expected=0.2, k=k, regime="direct") for k in KS]
+        for variant, rate in zip(SIZES, sizes, strict=True):
+            cells += right("direct", flat(rate), variant)
+        if agree is not None:
+            both = Cell(measure="agreement", expected=agree, k=K, regime="direct")
+            cells += [both, replace(both, measure="agreement_chance", kind="constant", expected=CHANCE)]
+        return MadeUp(name, "direct-is-lookup", tuple(cells), verdict, frozenset(standing))
+
+    parallel, serial = "parallel or algebraic algorithm", "serial simulation"
+    # Four layers reach five operands one at a time, and no more.
+    to_its_depth = {**flat(0.96), 6: 0.3}
+    return [
+        world("a table", flat(0.18), 0.15, (0.18, 0.18, 0.18), "supported"),
+        world(parallel, flat(0.96), 0.97, (0.4, 0.7, 0.97), "not supported", parallel),
+        world(serial, to_its_depth, None, (0.4, 0.6, 0.9), "not supported", serial),
+    ]
+
+
+def reading_worlds() -> list[MadeUp]:
+    """Edits, patches and cut reads of models that read their trace, their prompt, or answer without either."""
+    recomputes, ignores = "recomputes from the prompt", "ignores the trace"
+
+    def world(name: str, follows: float, patch: float, read: float, verdict: Word, *standing: str) -> MadeUp:
+        edit = Cell(measure="edit", expected=follows, k=K, condition="substitute_total:follows")
+        cells = [
+            *right("cot", flat(0.97)),
+            edit,
+            replace(edit, condition="substitute_total:ignores", expected=0.95 - follows),
+            replace(edit, condition="none:follows", expected=0.97),
+            replace(edit, condition="shuffled_target:follows", expected=CHANCE),
+        ]
+        shares = {
+            "family_effect": {"written_total": patch, "prompt_operand": 1 - patch, "unrelated": 0.0},
+            "read_lost": {"previous_total": read, "earlier_operands": 1 - read, "random:previous_total": 0.02},
+        }
+        cells += [
+            Cell(measure=measure, expected=share, k=K, condition=condition, kind="mean", within=0.1)
+            for measure, of in shares.items()
+            for condition, share in of.items()
+        ]
+        return MadeUp(name, "cot-reads-written-totals", tuple(cells), verdict, frozenset(standing))
+
+    return [
+        world("each total from the written one", 0.93, 0.95, 0.9, "supported"),
+        world(recomputes, 0.03, 0.04, 0.05, "not supported", recomputes, ignores),
+        world(ignores, 0.03, 0.95, 0.9, "partly supported", ignores),
+    ]
+
+
+def linear_worlds() -> list[MadeUp]:
+    """Probes before a total is written, and what becomes of the answer when what they read is exchanged."""
+    about_to, unused = "only where it is about to be written", "present but not used"
+    low, site = 0.2, f"L{LAYERS - 1}.resid_pre"
+
+    def probed(regime: str, place: str, accuracy: float, use: float) -> list[Cell]:
+        probe = Cell(measure="probe", expected=accuracy, k=K, regime=regime, condition=f"trained|{site}|{place}")
+        cells: list[Cell] = []
+        for step in range(1, K):
+            own = replace(probe, step=step)
+            bare, random = f"input|input|{place}", f"untrained|{site}|{place}"
+            cells += [own, *(replace(own, condition=name, expected=low) for name in (bare, random))]
+            cells.append(replace(own, measure="probe_control", expected=low))
+        used = Cell(measure="probe_use", expected=use, k=K, regime=regime, kind="mean", within=0.1, step=K - 1)
+        return [*cells, replace(used, condition=f"{site}|{place}")]
+
+    def world(
+        name: str, cot: tuple[float, float], direct: tuple[float, float], verdict: Word, *standing: str
+    ) -> MadeUp:
+        cells = (*right("cot", flat(0.97)), *probed("cot", "equals", *cot), *probed("direct", "operand", *direct))
+        return MadeUp(name, "running-totals-are-linear", cells, verdict, frozenset(standing))
+
+    return [
+        world("there and used in both", (0.95, 0.8), (0.8, 0.5), "supported"),
+        world(about_to, (0.95, 0.8), (low, 0.0), "partly supported", about_to),
+        world(unused, (0.95, 0.0), (0.8, 0.0), "partly supported", unused),
+    ]
+
+
+def error_worlds() -> list[MadeUp]:
+    """Wrong outputs of cot, by kind."""
+
+    def world(name: str, share: float, wrong: int, verdict: Word, *standing: str) -> MadeUp:
+        kind = Cell(measure="error_kind", expected=share, k=6, condition="bookkeeping", problems=wrong)
+        cells = (*right("cot", flat(0.95)), kind, replace(kind, condition="arithmetic", expected=1 - share))
+        return MadeUp(name, "errors-are-bookkeeping", cells, verdict, frozenset(standing))
+
+    return [
+        world("most of a hundred errors a seed", 0.85, 100, "supported"),
+        world("wrong steps", 0.15, 100, "not supported", "wrong steps"),
+        world("bookkeeping alone, and three errors a seed", 1.0, 3, "inconclusive"),
+    ]
+
+
+def token_worlds() -> list[MadeUp]:
+    """Filler between direct and cot."""
+    suffice, nothing = "extra passes suffice", "nothing to gain"
+
+    def world(name: str, filler: float, direct: float, verdict: Word, *standing: str) -> MadeUp:
+        rates = {"cot": 0.96, "filler": filler, "direct": direct}
+        cells = tuple(cell for regime, rate in rates.items() for cell in right(regime, flat(rate)))
+        return MadeUp(name, "tokens-carry-content", cells, verdict, frozenset(standing))
+
+    return [
+        world("dots do not help", 0.45, 0.45, "supported"),
+        world("dots help halfway", 0.7, 0.45, "supported"),
+        world(suffice, 0.95, 0.45, "not supported", suffice),
+        world(nothing, 0.96, 0.96, "not supported", nothing),
+    ]
+
+
+def depth_worlds() -> list[MadeUp]:
+    """Which lengths each depth solves."""
+    solved, failed = 0.98, 0.3
+
+    def world(name: str, reach: Mapping[str, int], verdict: Word, *standing: str, best: float = solved) -> MadeUp:
+        cells = [
+            cell
+            for variant in DEPTHS
+            for cell in right("direct", {k: best if k <= reach[variant] else failed for k in KS}, variant)
+        ]
+        return MadeUp(name, "depth-limits-direct", tuple(cells), verdict, frozenset(standing))
+
+    chain = {variant: layers + 1 for variant, layers in DEPTHS.items()}
+    tree = {variant: max(k for k in KS if ceil(log2(k)) <= layers) for variant, layers in DEPTHS.items()}
+    every = dict.fromkeys(DEPTHS, max(KS))
+    return [
+        world("a layer a step", chain, "supported"),
+        world("logarithmic", tree, "partly supported", "logarithmic"),
+        world("constant", every, "not supported", "constant"),
+        world("not depth", every, "not supported", "not depth", best=0.6),
+    ]
+
+
+def anchor_worlds() -> list[MadeUp]:
+    """Probability of answers along the trace."""
+    decoration, before = "decoration", "known beforehand"
+
+    def world(name: str, follows: float, start: float, verdict: Word, *standing: str) -> MadeUp:
+        rates = {
+            ("answer_prob", "true:free"): 0.96,
+            ("answer_prob", "edited:free"): 0.95 - follows,
+            ("answer_prob", "true:forced"): 0.95,
+            ("followed_prob", "edited:free"): follows,
+        }
+        last = [
+            Cell(measure=measure, expected=rate, k=6, step=5, condition=condition)
+            for (measure, condition), rate in rates.items()
+        ]
+        first = Cell(measure="answer_prob", expected=start, k=6, step=0, condition="true:forced")
+        known = {"own_log_prob": -0.05, "marginal_log_prob": -1.0}
+        logs = [Cell(measure=name, expected=x, k=6, kind="mean", within=0.05) for name, x in known.items()]
+        own = Cell(measure="own_wrong_followed", expected=follows, k=6, problems=40)
+        cells = (*right("cot", flat(0.97)), *last, first, own, *logs)
+        return MadeUp(name, "wrong-steps-anchor-wrong-answers", cells, verdict, frozenset(standing))
+
+    return [
+        world("the answer hangs on the trace", 0.92, 0.15, "supported"),
+        world(decoration, 0.03, 0.15, "not supported", decoration),
+        world(before, 0.92, 0.93, "partly supported", before),
+    ]
+
+
+def made_up_worlds() -> tuple[MadeUp, ...]:
+    """All of them, and two once more: one unsolved, one with too few seeds for a verdict."""
+    worlds = [
+        *(*gap_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
+        *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds()),
+    ]
+    reads = reading_worlds()[0]
+    unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]
+    worlds.append(replace(reads, name=f"{reads.name}, unsolved", cells=tuple(unsolved), verdict="inconclusive"))
+    widens = worlds[0]
+    worlds.append(replace(widens, name=f"{widens.name}, four seeds", verdict="inconclusive", seeds=4))
+    return tuple(worlds)
