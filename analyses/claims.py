@@ -16,8 +16,7 @@ import tyro
 from analyses.desk import publish
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.evidence import Evidence, read_evidence
-from cotinterp.claims.judge import decide, judge_all, moved, weigh
-from cotinterp.claims.session import judged_tasks
+from cotinterp.claims.judge import decide, judge_all, judged_tasks, moved, weigh
 from cotinterp.claims.verdict import Verdicts, shown
 
 Words = Mapping[tuple[str, str], str]

@@ -96,7 +96,7 @@ class Evidence:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks of which a regime was measured at several seeds or at one, in alphabetical order."""
+        """Every task that was measured, in alphabetical order."""
         return tuple(sorted(map(str, self.table["task"].unique())))
 
     @property

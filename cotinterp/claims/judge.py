@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from cotinterp.claims.cells import Book, MissingEvidence
 from cotinterp.claims.claim import Claim, Control, Criterion, Side
@@ -81,26 +82,32 @@ def judge(claim: Claim, evidence: Evidence, *, task: str | None = None) -> Verdi
     Raises:
         ValueError: The evidence is of several tasks and none was named, or not of the one that was.
     """
-    return judge_all((claim,), evidence, tasks=None if task is None else (task,), _one=True).verdicts[0]
+    wanted = judged_tasks(evidence) if task is None else (task,)
+    if len(wanted) > 1:
+        raise ValueError(f"the evidence is of several tasks, {list(wanted)}; say which with task=")
+    return judge_all((claim,), evidence, wanted).verdicts[0]
 
 
-def judge_all(
-    claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] | None = None, *, _one: bool = False
-) -> Verdicts:
+def judged_tasks(evidence: Evidence) -> tuple[str, ...]:
+    """Every task of the evidence but the one that is a yardstick for the others."""
+    return tuple(task for task in evidence.tasks if task != MEMORY_TASK) or evidence.tasks
+
+
+def judge_all(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] | None = None) -> Verdicts:
     """The verdict on every claim for every task, by default all that were measured but `random-labels`.
 
     Nothing here depends on the order of seeds, rows, claims or tasks. ValueError for a task without evidence.
     """
-    known = tuple(task for task in evidence.tasks if task != MEMORY_TASK) or evidence.tasks
-    wanted = known if tasks is None else tuple(tasks)
+    wanted = judged_tasks(evidence) if tasks is None else tuple(tasks)
     unknown = sorted(set(wanted) - set(evidence.tasks))
     if unknown or not wanted:
         raise ValueError(f"no evidence on tasks {unknown}; there is some on {list(evidence.tasks)}")
-    if _one and len(wanted) > 1:
-        raise ValueError(f"the evidence is of several tasks, {list(wanted)}; say which with task=")
-    weighed = weigh(claims, evidence, wanted)
-    unfinished = evidence.runs[evidence.runs["status"] != "finished"]
-    return Verdicts(decide(weighed), unfinished)
+    return Verdicts(decide(weigh(claims, evidence, wanted)), unfinished(evidence))
+
+
+def unfinished(evidence: Evidence) -> pd.DataFrame:
+    """The runs that failed, did not converge, or were refused by a measure."""
+    return evidence.runs[evidence.runs["status"] != "finished"]
 
 
 def weigh(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str]) -> tuple[Weighed, ...]:

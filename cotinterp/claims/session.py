@@ -11,7 +11,7 @@ from rich.table import Table
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.evidence import Evidence
-from cotinterp.claims.judge import MEMORY_TASK, decide, moved, weigh
+from cotinterp.claims.judge import decide, judged_tasks, moved, unfinished, weigh
 from cotinterp.claims.verdict import Verdict, Verdicts, shown
 from cotinterp.results import output_folder, write_atomic
 
@@ -40,7 +40,7 @@ def claims_session(
             "--train --task ...` trains and measures a task"
         )
     weighed = weigh(claims, evidence, chosen)
-    verdicts = Verdicts(decide(weighed), evidence.runs[evidence.runs["status"] != "finished"])
+    verdicts = Verdicts(decide(weighed), unfinished(evidence))
     rows = [(*row, factor) for factor in (1 - MOVED, 1 + MOVED) for row in moved(weighed, factor)]
     changes = pd.DataFrame(rows, columns=["claim", "task", "part", "kind", "verdict", "moved_verdict", "factor"])
     for line in told(verdicts, changes, evidence):
@@ -48,11 +48,6 @@ def claims_session(
     for path in written(verdicts, changes, folder):
         say(str(path))
     return verdicts
-
-
-def judged_tasks(evidence: Evidence) -> tuple[str, ...]:
-    """Every task of the evidence but the one that is a yardstick for the others."""
-    return tuple(task for task in evidence.tasks if task != MEMORY_TASK) or evidence.tasks
 
 
 def written(verdicts: Verdicts, changes: pd.DataFrame, folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cotinterp.claims.judge import decide, judge, judge_all, moved, weigh
+from cotinterp.claims.judge import decide, judge, judge_all, judged_tasks, moved, weigh
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED, criterion
 from tests.claims.worlds import accuracies, evidence, rows
 
@@ -141,3 +141,9 @@ def test_runs_that_failed_are_listed():
     runs = [{"task": "toy", "status": "failed", "slug": "a"}, {"task": "toy", "status": "finished", "slug": "b"}]
     verdicts = judge_all([ACCURATE], evidence([rows("accuracy", 5, 9)], runs))
     assert verdicts.runs_frame()["slug"].tolist() == ["a"]
+
+
+def test_the_yardstick_is_no_task_to_judge():
+    with_memory = evidence([*accuracies("direct", LOW), *accuracies("direct", LOW, task="random-labels")])
+    assert judged_tasks(with_memory) == ("toy",)
+    assert judged_tasks(evidence(accuracies("direct", LOW, task="random-labels"))) == ("random-labels",)

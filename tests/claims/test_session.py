@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from cotinterp.claims.session import claims_session, judged_tasks
+from cotinterp.claims.session import claims_session
 from tests.claims.claims import ACCURATE, BOTH
 from tests.claims.worlds import accuracies, evidence
 
@@ -35,9 +35,3 @@ def test_everything_is_said_and_written(tmp_path):
 def test_a_task_without_evidence_says_how_to_get_some(tmp_path):
     with pytest.raises(ValueError, match=r"no evidence on \['parity'\]; there is some on \['toy'\].*--train --task"):
         claims_session(MADE, out=tmp_path, tasks=["parity"], claims=(ACCURATE,), say=lambda _: None)
-
-
-def test_the_yardstick_is_no_task_to_judge():
-    with_memory = evidence([*accuracies("direct", LOW), *accuracies("direct", LOW, task="random-labels")])
-    assert judged_tasks(with_memory) == ("toy",)
-    assert judged_tasks(evidence(accuracies("direct", LOW, task="random-labels"))) == ("random-labels",)
