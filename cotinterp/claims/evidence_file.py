@@ -26,6 +26,8 @@ def cells_text(table: pd.DataFrame, names: list[str]) -> str:
 def read_cells(text: str) -> pd.DataFrame:
     """The rows again. ValueError for a line whose outcomes cannot be read."""
     lines = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    if "outcomes" not in lines.columns:
+        raise ValueError(f"the table lacks the column outcomes; it has {list(lines.columns)}")
     names = [name for name in lines.columns if name != "outcomes"]
     rows = lines.assign(outcome=lines["outcomes"].str.split(" ")).explode("outcome", ignore_index=True)
     parts = rows["outcome"].str.extract(r"^(?P<value>[^/:]+)(?:/(?P<trials>[^/:]+))?:(?P<problems>\d+)$")

@@ -31,6 +31,11 @@ def test_what_is_read_is_what_was_written():
     assert cells_text(found, NAMES) == cells_text(ROWS, NAMES)
 
 
+def test_a_table_without_outcomes_is_refused():
+    with pytest.raises(ValueError, match="lacks the column outcomes"):
+        read_cells("task,seed\ntoy,0\n")
+
+
 def test_a_damaged_line_is_shown():
     with pytest.raises(ValueError, match="'1;2' is no outcome"):
         read_cells("task,seed,measure,condition,outcomes\ntoy,0,accuracy,x,1;2\n")

@@ -97,7 +97,7 @@ def test_evidence_that_lacks_a_column_is_refused_before_any_work(tmp_path):
         "s3", [Cell(measure="accuracy", expected=0.5, k=4)], seeds=[0], spread=0.0, rng=np.random.default_rng(0)
     )
     made_up.save(tmp_path)
-    table = pd.read_csv(tmp_path / "evidence.csv").drop(columns="trials")
+    table = pd.read_csv(tmp_path / "evidence.csv").drop(columns="condition")
     table.to_csv(tmp_path / "evidence.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns"):
         reproduce(out=tmp_path / "out", root=tmp_path / "nowhere", evidence=tmp_path)

@@ -89,9 +89,11 @@ def test_finished_grows_until_all_are_done_failed_ones_among_them():
 @pytest.mark.parametrize("end", ["killed alone", "interrupted at the keyboard"])
 def test_no_process_outlives_the_one_that_began_it(tmp_path, end):
     (tmp_path / "endless.py").write_text(
-        "import os, sys, time\n"
+        "import os, signal, sys, time\n"
         "from pathlib import Path\n"
         "from cotinterp.sweeps.processes import deal\n"
+        # A shell that starts a job in the background has it ignore the keyboard, and its children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def sleep(folder):\n"
         "    Path(folder, 'began').write_text(str(os.getpid()))\n"
         "    time.sleep(600)\n"
