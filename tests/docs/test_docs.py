@@ -159,8 +159,9 @@ def test_links_lead_somewhere(page):
         path, _, anchor = target.partition("#")
         there = page.parent / path if path else page
         assert there.exists(), target
-        headings = re.findall(r"^#+ (.+)$", prose(there), re.M)
-        assert not anchor or anchor in {slugify(heading) for heading in headings}, target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", prose(there), re.M)
+            assert anchor in {slugify(heading) for heading in headings}, target
 
 
 def slugify(heading: str) -> str:
