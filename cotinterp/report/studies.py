@@ -17,6 +17,7 @@ from cotinterp.behavior.edit_kinds import all_edits
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.behavior.evaluation import evaluate_run, store_evaluation
+from cotinterp.claims.subject import UNTRAINED_SEED
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import attention_by_role
@@ -49,9 +50,6 @@ Results = dict[str, dict[str, Result]]
 
 FAMILIES_K = 4
 """Fewest operands of `standard_families`: one before the total that is read, its own, and one after it."""
-
-UNTRAINED_SEED = 1_000_003
-"""Added to a run's seed for its untrained control: the same initialization scheme, other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
