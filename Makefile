@@ -65,7 +65,7 @@ constraints: export PIP_BUILD_CONSTRAINT :=
 constraints:
 	rm -rf .venv-pins
 	$(PYTHON) -m venv .venv-pins
-	.venv-pins/bin/python -m pip install -q -e ".[dev,docs,dask,slurm,static]" hatchling editables \
+	.venv-pins/bin/python -m pip install -q -e ".[dev,docs,static]" hatchling editables \
 		"$$(grep '^torch==' constraints.txt)"
 	{ sed -n '/^#/p' constraints.txt; \
 	  .venv-pins/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; } > .venv-pins/pins

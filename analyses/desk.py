@@ -9,8 +9,13 @@ import plotly.graph_objects as go
 from cotinterp.report.page import write_figures
 from cotinterp.report.runs import ReportFigure
 from cotinterp.results import output_folder, write_atomic
+from cotinterp.sweeps.grid import Grid, read_grid
+from cotinterp.sweeps.single_run import evaluate
+from cotinterp.sweeps.table import collect
 from cotinterp.training.checkpoints import Run, load_run
+from cotinterp.training.loop import train
 from cotinterp.training.reference import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
+from cotinterp.training.spec import RunSpec
 
 
 def reference_runs(
@@ -19,6 +24,35 @@ def reference_runs(
     """The reference models of those tasks and regimes, on the CPU."""
     specs = [spec for spec in reference_specs() if spec.task in tasks and spec.regime in regimes]
     return tuple(load_run(spec.slug, root=root) for spec in specs)
+
+
+def swept_specs(name: str) -> tuple[tuple[RunSpec, int], ...]:
+    """The runs of a grid of `analyses/grids`, each with the most problems of one length that it is evaluated on."""
+    grid = read_grid(Path(__file__).parent / "grids" / f"{name}.toml")
+    return tuple((spec, grid.problems_per_k) for spec in grid.specs)
+
+
+def tiny_sweep(name: str, root: Path) -> pd.DataFrame:
+    """The table of a grid of `analyses/grids` whose runs are cut down to three updates of one seed, trained in `root`.
+
+    For a look at what a script prints: the numbers mean nothing.
+    """
+    tiny: dict[str | None, RunSpec] = {}
+    for spec, _ in swept_specs(name):
+        if spec.seed == 0:
+            small = {
+                "k_max": 4,
+                "n_train": 60,
+                "precision": "fp32",
+                "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
+                "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),
+            }
+            start = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
+            tiny[spec.slug] = spec.model_copy(update=small | start)
+    grid = Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
+    for spec in grid.specs:
+        evaluate(train(spec, directory=root / spec.slug, threads=1), grid.problems_per_k)
+    return collect(grid, root)
 
 
 def publish(

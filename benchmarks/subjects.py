@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.flops import Cost
 from cotinterp.models.build import Bridge, build_model
+from cotinterp.models.flops import Cost
 from cotinterp.models.native.parts import native_parts
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.checkpoints import load_run

@@ -21,11 +21,16 @@ def table(rows: Sequence[Measurement]) -> str:
 
 def put_table(page: Path, rows: Sequence[Measurement]) -> Path:
     """Writes the table between the two marks of a page. ValueError where the page lacks them."""
-    text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{page} has no place for the table: put the lines {BEGIN!r} and {END!r} into it, once each")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return write_atomic(page, f"{before}{BEGIN}\n\n{table(rows)}\n{END}{after}")
+    return put_between(page, (BEGIN, END), table(rows))
+
+
+def put_between(page: Path, marks: tuple[str, str], content: str) -> Path:
+    """Writes `content` between two marks of a page. ValueError where the page lacks them."""
+    text, (begin, end) = page.read_text(), marks
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{page} has no place for the table: put the lines {begin!r} and {end!r} into it, once each")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return write_atomic(page, f"{before}{begin}\n\n{content}\n{end}{after}")
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:

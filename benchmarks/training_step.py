@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.comparison import Agreement, Comparison, Precision, matmul_floor
-from benchmarks.flops import Cost
 from benchmarks.padded_loop import PaddedLoop, gradients
 from benchmarks.subjects import Amounts, Subject
+from cotinterp.models.flops import Cost
 from cotinterp.tasks import get_task
 from cotinterp.training.data import transcripts_of
 from cotinterp.training.learner import Learner

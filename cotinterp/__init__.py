@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cotinterp.tasks import FoldTask as FoldTask
     from cotinterp.tasks import Steps as Steps
     from cotinterp.tasks import Task as Task
+    from cotinterp.tasks import TreeTask as TreeTask
     from cotinterp.tasks import check_task as check_task
     from cotinterp.tasks import get_task as get_task
     from cotinterp.tasks import register as register
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from cotinterp.behavior.marginal import answer_marginal as answer_marginal
     from cotinterp.behavior.size_curve import SizeCurve as SizeCurve
     from cotinterp.behavior.size_curve import size_specs as size_specs
+    from cotinterp.behavior.tagging import tag_accuracy as tag_accuracy
 
     # How it does it: reading and writing activations
     from cotinterp.mechanism.sites import Site as Site
@@ -121,6 +123,25 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.heads.knock_outs import knock_out_sources as knock_out_sources
     from cotinterp.mechanism.heads.backups import backup_heads as backup_heads
 
+    # Many of it
+    from cotinterp.sweeps.local import train_all as train_all
+    from cotinterp.sweeps.grid import Grid as Grid
+    from cotinterp.sweeps.grid import read_grid as read_grid
+    from cotinterp.sweeps.depth_grid import DepthDesign as DepthDesign
+    from cotinterp.sweeps.depth_grid import depth_grid as depth_grid
+    from cotinterp.sweeps.executors import open_executor as open_executor
+    from cotinterp.sweeps.sweep import run_sweep as run_sweep
+    from cotinterp.sweeps.status import sweep_status as sweep_status
+    from cotinterp.sweeps.table import collect as collect
+    from cotinterp.sweeps.table import read_table as read_table
+    from cotinterp.sweeps.table import write_table as write_table
+    from cotinterp.sweeps.frontier import frontier as frontier
+    from cotinterp.sweeps.cost import answer_cost as answer_cost
+    from cotinterp.sweeps.cost import training_flops as training_flops
+    from cotinterp.sweeps.matched_shapes import equal_flops as equal_flops
+    from cotinterp.sweeps.matched_shapes import equal_parameters as equal_parameters
+    from cotinterp.sweeps.compute import accuracy_against_compute as accuracy_against_compute
+
     # What follows
     from cotinterp.claims.claim import Claim as Claim
     from cotinterp.claims.claim import Control as Control
@@ -135,7 +156,8 @@ if TYPE_CHECKING:
     from cotinterp.claims.replication import gather_subjects as gather_subjects
     from cotinterp.claims.replication import replicate as replicate
     from cotinterp.claims.planning import joint_plan as joint_plan
-    from cotinterp.sweeps.local import train_all as train_all
+    from cotinterp.claims.depth_law import depth_verdicts as depth_verdicts
+    from cotinterp.claims.depth_law import judge_depth as judge_depth
 
     # What people see
     from cotinterp.results import Result as Result
@@ -146,13 +168,14 @@ if TYPE_CHECKING:
     from cotinterp.report.reproduce import reproduce as reproduce
     from cotinterp.report.page import rebuild_report as rebuild_report
     from cotinterp.report.page import write_report as write_report
+    from cotinterp.report.simulator import build_simulator as build_simulator
 
     # Whether to believe it
     from cotinterp.calibration.calibrate import calibrate as calibrate
     from cotinterp.calibration.false_positives import false_positives as false_positives
 
 _NAMES = {
-    "cotinterp.tasks": "FoldTask Steps Task check_task get_task register task_names",
+    "cotinterp.tasks": "FoldTask Steps Task TreeTask check_task get_task register task_names",
     "cotinterp.transcripts.roles": "Role",
     "cotinterp.transcripts.vocabulary": "Vocabulary",
     "cotinterp.transcripts.problems": "Problem sample_problems solve split_of substitute_total training_problems",
@@ -176,6 +199,7 @@ _NAMES = {
     "cotinterp.behavior.readiness": "answer_readiness",
     "cotinterp.behavior.marginal": "answer_marginal",
     "cotinterp.behavior.size_curve": "SizeCurve size_specs",
+    "cotinterp.behavior.tagging": "tag_accuracy",
     "cotinterp.mechanism.sites": "Site head_sites residual_sites",
     "cotinterp.mechanism.activations": "activations stream_activations",
     "cotinterp.mechanism.interventions": "Edit run_with",
@@ -202,16 +226,28 @@ _NAMES = {
     "cotinterp.mechanism.heads.ablation_methods": "compare_ablations",
     "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
     "cotinterp.mechanism.heads.backups": "backup_heads",
+    "cotinterp.sweeps.local": "train_all",
+    "cotinterp.sweeps.grid": "Grid read_grid",
+    "cotinterp.sweeps.depth_grid": "DepthDesign depth_grid",
+    "cotinterp.sweeps.executors": "open_executor",
+    "cotinterp.sweeps.sweep": "run_sweep",
+    "cotinterp.sweeps.status": "sweep_status",
+    "cotinterp.sweeps.table": "collect read_table write_table",
+    "cotinterp.sweeps.frontier": "frontier",
+    "cotinterp.sweeps.cost": "answer_cost training_flops",
+    "cotinterp.sweeps.matched_shapes": "equal_flops equal_parameters",
+    "cotinterp.sweeps.compute": "accuracy_against_compute",
     "cotinterp.claims.claim": "Claim Control Criterion Rival Threshold",
     "cotinterp.claims.evidence": "Evidence read_evidence",
     "cotinterp.claims.judge": "judge judge_all",
     "cotinterp.claims.subject": "Subject",
     "cotinterp.claims.replication": "gather_subjects replicate",
     "cotinterp.claims.planning": "joint_plan",
-    "cotinterp.sweeps.local": "train_all",
+    "cotinterp.claims.depth_law": "depth_verdicts judge_depth",
     "cotinterp.results": "Result bootstrap holm max_statistic wilson",
     "cotinterp.report.reproduce": "reproduce",
     "cotinterp.report.page": "rebuild_report write_report",
+    "cotinterp.report.simulator": "build_simulator",
     "cotinterp.calibration.calibrate": "calibrate",
     "cotinterp.calibration.false_positives": "false_positives",
 }

@@ -37,7 +37,9 @@ def slug(root):
 def test_tasks_shows_each_with_an_example_in_every_regime(capsys):
     run("tasks")
     shown = capsys.readouterr().out
-    for name in ("digit-sum", "parity", "affine-mod10", "z6", "z60", "s3", "s5", "a5", "a4xz5", "random-labels"):
+    groups = ("z6", "z60", "s3", "s5", "a5", "a4xz5")
+    others = ("digit-sum", "parity", "affine-mod10", "binary-copy", "polynomial-mod11", "random-labels")
+    for name in (*groups, *others, "pointers", "expressions-mod11"):
         assert name in shown
     for example in ("<9+2+2+0>13#", "{9+2=11;11+2=13;13+0=13}13#", "{11;13;13}13#"):
         assert example in shown

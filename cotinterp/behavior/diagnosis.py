@@ -8,8 +8,8 @@ The order of judgment, in full:
 4. A fault in the trace, the first in writing order. A trace without `{` is malformed. Then step by step: a segment
    that is not a step of the regime is malformed (also one where an operand or state is none of the task's); a step
    beyond the last one is a wrong number of steps; a previous total that is not the one just written (x_0's state at
-   step 1) is a wrong copy, then the operand likewise; a total that is wrong after both copies are right is an
-   arithmetic slip. Then a missing `}` is malformed, and too few steps are a wrong number.
+   step 1) is a wrong copy, then the operand likewise, or its operator; a total that is wrong after both copies are
+   right is an arithmetic slip. Then a missing `}` is malformed, and too few steps are a wrong number.
 5. A faultless trace: a parsable answer `answer_differs_from_last_total`, no parsable answer `right_total_no_answer`.
 
 Because the first fault wins, every step before it is right, and later consequences are not counted again: a slip whose
@@ -103,9 +103,10 @@ def diagnose(task: Task, problem: Problem, regime: str | Regime, text: str) -> D
     regime = get_regime(regime)
     transcript = render(task, problem, regime)
     expected = transcript.response
-    parsed = parse_response(task, text)
+    parsed = parse_response(task, text, separator=regime.separator)
     as_expected = text.removesuffix(parsed.trailing) == expected
-    fault = None if as_expected else _first_fault(parsed, parse_response(task, expected), transcript, regime)
+    wanted = parse_response(task, expected, separator=regime.separator)
+    fault = None if as_expected else _first_fault(parsed, wanted, transcript, regime)
     return Diagnosis(_category(problem, regime, parsed, fault, as_expected=as_expected), fault, len(parsed.steps))
 
 
@@ -180,6 +181,7 @@ def _fault_of_step(step: ParsedStep, wanted: ParsedStep | None, *, style: Style)
         return Category.WRONG_NUMBER_OF_STEPS
     fields = (
         (step.previous, wanted.previous, Category.COPIED_WRONG_TOTAL),
+        (step.operator, wanted.operator, Category.COPIED_WRONG_OPERAND),
         (step.operand, wanted.operand, Category.COPIED_WRONG_OPERAND),
         (step.total, wanted.total, Category.ARITHMETIC_SLIP),
     )

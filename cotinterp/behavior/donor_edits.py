@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 
 from cotinterp.behavior.edited_trace import EditedTrace, EditKind, Original, Reason
 from cotinterp.tasks.task import Steps, Task
-from cotinterp.transcripts.problems import Problem, solve, substitute_total
+from cotinterp.transcripts.problems import Problem, continued, solve
 
 DONORS = 256
 """Random problems among which one with a trace of the right layout is looked for."""
@@ -38,12 +38,13 @@ class SwapPrefix(EditKind):
         donor = _donor(original, step)
         if isinstance(donor, Reason):
             return donor
-        rest = substitute_total(original.task, problem, step, donor.totals[step - 1])
+        rest = continued(original.task, problem, donor.totals[:step])
         shown = Problem(
             operands=problem.operands,
             previous=donor.previous[:step] + rest.previous[step:],
             step_operands=donor.step_operands[:step] + rest.step_operands[step:],
-            totals=donor.totals[:step] + rest.totals[step:],
+            totals=rest.totals,
+            step_operators=donor.step_operators[:step] + rest.step_operators[step:],
         )
         return original.cut(shown, followed=rest.answer)
 
@@ -64,7 +65,7 @@ class EditPrompt(EditKind):
 
     def edit(self, original: Original) -> EditedTrace | Reason:
         task, problem, index = original.task, original.problem, original.step
-        others = original.rng.permutation([x for x in range(task.n_operands) if x != problem.operands[index]])
+        others = original.rng.permutation(task.replacements(problem.operands, index))
         operands = np.tile(np.array(problem.operands), (len(others), 1))
         operands[:, index] = others
         return _trace_of(_telling(task, problem, operands, problem.k - 1, Reason.NO_OTHER_OPERAND), original)
@@ -91,9 +92,9 @@ def _telling(
     alike = _same_layout(task, problem, steps, step)
     if not alike.any():
         return otherwise
-    total = steps.total[alike, step - 1]
-    prompts = np.tile(np.array(problem.operands), (len(total), 1))
-    followed = np.column_stack([total, task.resume(prompts, step, total).total])[:, -1]
+    totals = steps.total[alike, :step]
+    prompts = np.tile(np.array(problem.operands), (len(totals), 1))
+    followed = np.column_stack([totals, task.resume_from(prompts, totals).total])[:, -1]
     tells = np.flatnonzero(followed != problem.answer)
     return solve(task, operands[alike][tells[:1]])[0] if len(tells) else Reason.AMBIGUOUS
 

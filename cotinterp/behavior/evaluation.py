@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k
 from cotinterp.tasks.task import Task
@@ -35,25 +36,39 @@ def evaluate_run(run: Run, *, max_per_k: int = MAX_PER_K, seed: int = 0, batch_s
     return accuracy_by_k(run.model, run.task, spec.regime, problems, seed=spec.seed, batch_size=batch_size)
 
 
-def evaluation_record(result: AccuracyResult, weight_hash: str) -> dict[str, Any]:
+def evaluation_record(
+    result: AccuracyResult, weight_hash: str, *, problems_per_k: int | None = None, tags: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """What evaluation.json holds: the hash of the weights that were measured, n outputs in all, the accuracy table.
 
     A reader compares the hash with that of the weights beside it: a record of other weights says nothing.
+
+    Args:
+        problems_per_k: `max_per_k` of the evaluation; stands in the record where it is given.
+        tags: The same columns for the states that a run of the regime `tagging` reads at its operands, where measured.
     """
-    columns = result.frame().to_dict(orient="list")
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return {"weight_hash": weight_hash, "n": len(result.outputs), "accuracy": rows}
+    record = {"weight_hash": weight_hash, "n": len(result.outputs), "accuracy": _rows(result.frame())}
+    record |= {} if problems_per_k is None else {"problems_per_k": problems_per_k}
+    return record | ({} if tags is None else {"tags": _rows(tags)})
 
 
-def store_evaluation(run: Run, result: AccuracyResult) -> Path:
-    """Writes evaluation.json beside the weights of `run`, whole or not at all.
+def store_evaluation(
+    run: Run, result: AccuracyResult, *, problems_per_k: int | None = None, tags: pd.DataFrame | None = None
+) -> Path:
+    """Writes evaluation.json beside the weights of `run`, whole or not at all; the arguments of `evaluation_record`.
 
     Raises:
         ValueError: `result` was measured on another task, regime or seed.
     """
     if result.labels != run.labels:
         raise ValueError(f"the result is labeled {dict(result.labels)}, the run is {run.labels}")
-    return write_evaluation(run.directory, evaluation_record(result, run.weight_hash))
+    record = evaluation_record(result, run.weight_hash, problems_per_k=problems_per_k, tags=tags)
+    return write_evaluation(run.directory, record)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = {str(name): values for name, values in table.to_dict(orient="list").items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def evaluation_problems(

@@ -26,7 +26,7 @@ from cotinterp.behavior.shown_traces import require_totals
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import parse_response
 from cotinterp.transcripts.problems import Problem
-from cotinterp.transcripts.regimes import Regime
+from cotinterp.transcripts.regimes import Regime, get_regime
 
 
 def answer_marginal(
@@ -72,7 +72,7 @@ def answer_marginal(
     )
     own = greedy_traces(model, task, regime, prompts, max_new=max_new, batch_size=batch_size)
     flat = [trace.opening for traces in drawn for trace in traces]
-    ends = [_wrong_end(task, text) for text in flat]
+    ends = [_wrong_end(task, regime, text) for text in flat]
     true = [text.problem.answer for text in [*own, *flat]]
     # What the last total is does not matter where nothing is wrong: those probabilities are dropped.
     last = [text.problem.answer if end.last is None else end.last for text, end in zip(flat, ends, strict=True)]
@@ -95,10 +95,11 @@ class _End(NamedTuple):
     last: int | None
 
 
-def _wrong_end(task: Task, text: Opening) -> _End:
+def _wrong_end(task: Task, regime: str | Regime, text: Opening) -> _End:
     if not text.closed:
         return _End(False, None)
-    totals = [step.total for step in parse_response(task, text.written).steps]
+    steps = parse_response(task, text.written, separator=get_regime(regime).separator).steps
+    totals = [step.total for step in steps]
     wrong = any(found is not None and found != true for found, true in zip(totals, text.problem.totals, strict=False))
     last = next((total for total in reversed(totals) if total is not None), None)
     return _End(wrong, last if wrong and last != text.problem.answer else None)

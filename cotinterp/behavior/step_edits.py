@@ -14,8 +14,9 @@ FILLER = "."
 class Truncate(EditKind):
     """Early answering: the trace is closed after step j; follows: s_j, the total at which it stops.
 
-    Step 0 is an empty trace, whose reader is still at s_0. A model that goes on with the trace after its closing brace
-    answers nothing (`other`); `EditResult.resumed` counts those.
+    Step 0 is an empty trace, whose reader is still at s_0; where steps do not follow the operands in order there is
+    nothing to follow in it. A model that goes on with the trace after its closing brace answers nothing (`other`);
+    `EditResult.resumed` counts those.
     """
 
     name = "truncate"
@@ -28,7 +29,8 @@ class Truncate(EditKind):
         problem, step = original.problem, original.step
         kept = [token for token in original.steps() if token.step <= step and not _ends(token, step)]
         total = problem.totals[step - 1] if step else None
-        return original.closed(kept, total=total, followed=problem.previous[step])
+        begun = problem.previous[0] if original.task.in_order else None
+        return original.closed(kept, total=total, followed=total if step else begun)
 
 
 class FillTotals(EditKind):
@@ -79,17 +81,19 @@ class Permute(EditKind):
         last = ends[int(rng.integers(len(ends)))]
         order = [*rng.permutation([step for step in range(1, problem.k) if step != last]).tolist(), last]
         steps = original.steps()
-        separator = next(token for token in steps if token.role is Role.STEP_END)
+        separator = [token for token in steps if token.role is Role.STEP_END][:1]
         moved: list[Token] = []
         for step in order:
             moved += [token for token in steps if token.step == step and not _ends(token, step)]
-            moved.append(separator._replace(step=step))
+            moved += [token._replace(step=step) for token in separator]
         total = problem.totals[last - 1]
-        return original.closed(moved[:-1], total=total, followed=total)
+        return original.closed(moved[: len(moved) - len(separator)], total=total, followed=total)
 
 
 class Delete(EditKind):
     """Step j is taken out and the later steps start from what stood before it; follows: the answer without step j.
+
+    In a tree the operation's left value takes its place: the operation and its right part are gone.
 
     Had the later steps been kept as they were, the last total would be the right answer and tell nothing. Without the
     last step the trace would be a truncated one, so that step is not deleted. Tokens keep their own step's number.

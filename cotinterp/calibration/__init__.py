@@ -6,5 +6,6 @@
 - `false_positives`: how often a scan finds something in untrained models.
 - `claim_truths`: every claim where its verdict is known: on handmade models, and in made-up worlds.
 - `null_claims`, `verdict_level`: how often a verdict finds something in nothing.
+- `law_worlds`: which law of depth is named in made-up sweeps whose law is known.
 - `mutations`: bugs planted in the library, and the control that must notice each.
 """

@@ -9,11 +9,13 @@ import pandas as pd
 from cotinterp.calibration.calibrate import CalibrationResult, Row, calibrate
 from cotinterp.calibration.claim_truths import calibrate_claims
 from cotinterp.calibration.false_positives import false_positives
+from cotinterp.calibration.law_worlds import law_calibration
 from cotinterp.calibration.mutations import MUTATIONS, trials_table, try_mutation
 from cotinterp.calibration.null_claims import null_claims
 from cotinterp.calibration.peers import peer_table
 from cotinterp.calibration.verdict_level import verdict_level
-from cotinterp.results import output_folder, write_atomic
+from cotinterp.claims.thresholds import ALPHA
+from cotinterp.results import output_folder, wilson, write_atomic
 
 Say = Callable[[str], None]
 
@@ -30,8 +32,8 @@ def calibration_session(
 
     Args:
         untrained: Models that are scanned.
-        nulls: Worlds of untrained models that the claims are judged in, and ten times as many simulated worlds of each
-            kind.
+        nulls: Worlds of untrained models that the claims are judged in, ten times as many simulated worlds of each
+            kind, and as many made-up sweeps of every law of depth.
     """
     good = [_questions(out, quick, say), _claims(out, quick, say)]
     if mutations:
@@ -40,6 +42,7 @@ def calibration_session(
         good.append(_untrained(out, untrained, jobs, say))
     if nulls:
         good.append(_nulls(out, nulls, jobs, say))
+        good.append(_laws(out, nulls, say))
     if peers:
         good.append(_peers(out, say))
     say(f"tables and figures: {out}")
@@ -69,6 +72,15 @@ def _nulls(out: Path, n: int, jobs: int, say: Say) -> bool:
     level.save(out, "verdict_level")
     say(level.frame().to_string(index=False, float_format="{:.3f}".format))
     return not untrained.false
+
+
+def _laws(out: Path, n: int, say: Say) -> bool:
+    """Whether wrong laws of depth are named no more often than the level allows."""
+    result = law_calibration(n)
+    result.save(out, "law_calibration")
+    say(result.frame().to_string(index=False, float_format="{:.2f}".format))
+    say(f"a wrong law of depth is named in {result.false} of {result.n} made-up sweeps")
+    return wilson(result.false, result.n).low <= ALPHA
 
 
 def _questions(out: Path, quick: bool, say: Say) -> bool:

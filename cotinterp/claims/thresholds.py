@@ -70,3 +70,23 @@ THRESHOLDS: dict[str, Threshold] = {
     "own-wrong": Threshold(0.5, "most of the model's own wrong totals"),
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
+
+LEAST_DEPTHS = 3
+"""Depths below which no law of depth is named: two points lie on every law with one free number."""
+
+LEAST_DEPTH_SEEDS = 2
+"""Runs at each depth below which no law of depth is named: the spread among seeds is estimated over all depths
+together, but one run at a depth cannot show that it is an odd one."""
+
+LAW_THRESHOLDS: dict[str, Threshold] = {
+    "weight": Threshold(0.9, "nine to one for one law of depth against all its rivals together, in both treatments"),
+    "share": Threshold(0.8, "four of five redrawn sets of seeds prefer the same law"),
+    "misfit": Threshold(0.01, "the best of four laws is not good enough where a K* for each depth fits so much better"),
+    "trend": Threshold(0.05, "K* that still rises or falls with depth beyond the law speaks against the law"),
+    "growth": Threshold(1.5, "depth buys nothing: from the least depth to the greatest K* may not grow by half"),
+    "binding": Threshold(
+        2.0, "depths with a frontier inside the measured lengths: from one alone a steep law and a constant look alike"
+    ),
+    "monotone": Threshold(0.25, "where a quarter of the runs solve a length beyond a failed one, K* says little"),
+}
+"""Those of `cotinterp.claims.depth_law`, set on simulated frontiers (`cotinterp.calibration.law_worlds`)."""

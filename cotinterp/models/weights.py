@@ -57,8 +57,26 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def weight_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of all weights: equal where and only where all bits are."""
+    return tensors_hash(named_weights(model))
+
+
+def stored_weight_hash(path: Path) -> str:
+    """`weight_hash` of the model whose weights are in a safetensors file; no model is built.
+
+    Raises:
+        CheckpointError: The file is truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return tensors_hash({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(named_weights(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

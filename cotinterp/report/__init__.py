@@ -29,3 +29,4 @@ from cotinterp.report.runs import ReportFigure as ReportFigure
 from cotinterp.report.runs import RunKey as RunKey
 from cotinterp.report.schema import SCHEMAS as SCHEMAS
 from cotinterp.report.schema import read_tables as read_tables
+from cotinterp.report.simulator import build_simulator as build_simulator

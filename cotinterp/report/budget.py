@@ -2,14 +2,11 @@
 
 from math import ceil, log2
 
-import numpy as np
 import pandas as pd
 
 from cotinterp.report.schema import SCHEMAS
+from cotinterp.sweeps.cost import answer_lengths
 from cotinterp.tasks import Task
-from cotinterp.transcripts.problems import sample_problems
-from cotinterp.transcripts.render import Transcript, render
-from cotinterp.transcripts.roles import Role
 
 
 def serial_budget(task: Task, regime: str, *, n_layers: int, ks: range, n: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -23,16 +20,8 @@ def serial_budget(task: Task, regime: str, *, n_layers: int, ks: range, n: int =
     """
     rows = []
     for k in ks:
-        problems = sample_problems(task, k, n, split="heldout", rng=np.random.default_rng([seed, k]))
-        transcripts = [render(task, problem, regime) for problem in problems]
-        tokens = float(np.mean([len(transcript.response) for transcript in transcripts]))
-        before = float(np.mean([_before_answer(transcript) for transcript in transcripts]))
+        lengths = answer_lengths(task, regime, k, n=n, seed=seed)
+        tokens, before = float(lengths.response.mean()), float(lengths.before_answer.mean())
         slots = n_layers * (1 + before)
         rows.append((task.name, regime, k, n_layers, k - 1, ceil(log2(k)), tokens, tokens * n_layers, slots))
     return pd.DataFrame(rows, columns=list(SCHEMAS["budget"].columns))
-
-
-def _before_answer(transcript: Transcript) -> int:
-    """Tokens of the response that are written before the answer's first symbol."""
-    roles = [token.role for token in transcript.tokens[transcript.n_prompt :]]
-    return roles.index(Role.ANSWER)

@@ -36,6 +36,8 @@ REGIMES = {
     "totals": Mark(GREEN, "diamond"),
     "filler": Mark(PURPLE, "triangle-up"),
     "noisy": Mark(ORANGE, "triangle-down"),
+    "tagging": Mark(SKY, "hexagon"),
+    "chain": Mark(GRAY, "cross"),
 }
 DASHES = {"heldout": "solid", "train": "dot", "validation": "dash"}
 

@@ -7,13 +7,13 @@ import pandas as pd
 from cotinterp.report.panels import Panel, Scale, heatmap_grid
 from cotinterp.report.places import Place, Symbols, reading_order
 from cotinterp.report.runs import ReportFigure, RunKey, runs_of
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
 MEASURES = {
     "selectivity": Scale(-1.0, 1.0, "RdBu", "selectivity"),
     "accuracy": Scale(0.0, 1.0, "Cividis", "probe accuracy"),
 }
-BEFORE_STEPS = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.PROMPT_END, Role.TRACE_START})
+BEFORE_STEPS = PROMPT_ROLES | {Role.TRACE_START}
 BEFORE_TOTAL = frozenset({Role.PREVIOUS_TOTAL, Role.STEP_OPERATOR, Role.STEP_OPERAND, Role.EQUALS})
 AFTER_TOTAL = frozenset({Role.TOTAL, Role.STEP_END})
 

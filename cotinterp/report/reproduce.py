@@ -24,6 +24,7 @@ from cotinterp.report.budget import serial_budget
 from cotinterp.report.inputs import ReportInputs
 from cotinterp.report.manifest import collect_manifest
 from cotinterp.report.page import write_report
+from cotinterp.report.simulator_numbers import length_table
 from cotinterp.report.studies import (
     FULL,
     QUICK,
@@ -37,8 +38,11 @@ from cotinterp.report.studies import (
 )
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results import output_folder
+from cotinterp.sweeps.compute import accuracy_against_compute
+from cotinterp.sweeps.frontier import frontier
 from cotinterp.sweeps.local import THREADS, transcript_length
 from cotinterp.sweeps.processes import finished, worker_pool
+from cotinterp.sweeps.table import read_table
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import torch_threads, train
 from cotinterp.training.metrics import METRICS_FILE, read_metrics
@@ -47,6 +51,9 @@ from cotinterp.training.spec import RunSpec
 
 Tables = dict[str, pd.DataFrame]
 """Rows by table name."""
+
+SWEEP_FILE = "depth_frontier.csv"
+"""The collected table of the sweep over depth and length."""
 
 Submitted = TypeVar("Submitted")
 
@@ -75,7 +82,8 @@ def reproduce(
         specs: Other runs than the reference ones; they are loaded from `root` or trained. A task file that a spec
             names is run. There are no verdicts on them.
         evidence: Folder of the stored evidence, from several seeds, by which the catalog of claims is judged. Where it
-            holds none there are no verdicts, and the report says how to come by them.
+            holds none there are no verdicts, and the report says how to come by them. The same folder holds the table
+            of the sweep over depth and length (`depth_frontier.csv`), from which the simulator and prices are drawn.
         console: Where progress is shown; standard error by default.
 
     Returns:
@@ -83,13 +91,14 @@ def reproduce(
 
     Raises:
         FileNotFoundError: A checkpoint is missing. NotADirectoryError, PermissionError: `out` cannot be written.
-        ValueError: The stored evidence lacks a column.
+        ValueError: The stored evidence, or the table of the sweep, lacks a column.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
     began = time.perf_counter()
     out = output_folder(out)
     verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
+    swept = sweep_tables(evidence) if evidence is not None and specs is None else {}
     budget = QUICK if quick else FULL
     wanted = tuple(specs or reference_specs())
     if from_scratch:
@@ -103,6 +112,7 @@ def reproduce(
         tables = _measure_all(pool, runs, device, budget, store=from_scratch and not quick, progress=progress)
     views = tuple(attention_example(run, budget) for run in runs)
     tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
+    tables |= swept
     tables["label_rules"] = pd.DataFrame([(rule.label, str(rule)) for rule in HEAD_LABELS], columns=["label", "rule"])
     if verdicts is not None:
         tables |= verdict_tables(verdicts, CATALOG)
@@ -121,6 +131,23 @@ def reproduce(
 def _verdicts(folder: Path) -> Verdicts | None:
     """The verdicts on the catalog of claims by the evidence that is stored in `folder`; None where there is none."""
     return judge_all(CATALOG, read_evidence(folder)) if (folder / EVIDENCE_FILE).is_file() else None
+
+
+def sweep_tables(folder: Path) -> Tables:
+    """The frontier, the lengths of answers and the prices, from the table of a sweep in `folder`; none without one.
+
+    Raises:
+        ValueError: The table lacks a column. KeyError: A task in it is not registered.
+    """
+    if not (folder / SWEEP_FILE).is_file():
+        return {}
+    table = read_table(folder / SWEEP_FILE)
+    runs = frontier(table).frame()
+    return {
+        "frontier": runs,
+        "answer_lengths": length_table(list(dict.fromkeys(runs["task"]))),
+        "compute": accuracy_against_compute(table).frame(),
+    }
 
 
 def _train_all(

@@ -8,20 +8,28 @@ import pandas as pd
 
 from cotinterp.claims.evidence import RUN_COLUMNS
 from cotinterp.claims.verdict import CRITERIA_COLUMNS, VERDICT_COLUMNS
+from cotinterp.report.simulator_numbers import LENGTH_COLUMNS
+from cotinterp.sweeps.compute import COMPUTE_COLUMNS
 
 INTEGERS = frozenset(
     {"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
+    | {"n_heads", "d_model", "d_mlp", "n_ctx", "d_vocab", "n_parameters", "steps", "batch_size", "k_min", "k_max"}
+    | {"frontier", "next_k", "k_low", "k_top"}
 )
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
+    | {"reading", "standing", "start_from"}
 )
 
 
 JUDGE = "cotinterp claims --from checkpoints --train"
 """Trains what is missing of the replication, measures it, and stores the evidence that verdicts are reached by."""
+
+SWEEP = "cotinterp collect analyses/grids/depth_frontier.toml --root RUNS --out analyses/out/depth_frontier.csv"
+"""Collects the sweep over depth and length, from which a report takes its frontier and the price of its answers."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,13 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "task regime seed layer head dest src attention ci_low ci_high chance n",
         ),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
+        _schema(
+            "frontier",
+            SWEEP,
+            "task regime reading n_layers d_model d_mlp steps seed frontier next_k k_top standing",
+        ),
+        TableSchema("answer_lengths", LENGTH_COLUMNS, SWEEP),
+        TableSchema("compute", COMPUTE_COLUMNS, SWEEP),
         TableSchema("verdicts", VERDICT_COLUMNS, JUDGE),
         TableSchema("claim_criteria", CRITERIA_COLUMNS, JUDGE),
         _schema("claim_seeds", JUDGE, "claim task criterion seed estimate"),

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from cotinterp.claims.figure import forest
 from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
 from cotinterp.report.attention import attention_view
+from cotinterp.report.compute import cheapest_html
 from cotinterp.report.edit_kinds import edit_kinds_figure
 from cotinterp.report.edits import SUBSTITUTE, trace_edits_figure
 from cotinterp.report.errors import errors_figure
@@ -16,14 +17,17 @@ from cotinterp.report.families import families_figure
 from cotinterp.report.heads import heads_table_html
 from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
 from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs
+from cotinterp.report.notes import NOTES
 from cotinterp.report.palette import FONT
 from cotinterp.report.patching import is_cell, patching_figures
 from cotinterp.report.probes import probe_figures
 from cotinterp.report.runs import ReportFigure, tasks_of
 from cotinterp.report.schema import SCHEMAS
+from cotinterp.report.simulator import simulator_html
 from cotinterp.report.specs import table_html
-from cotinterp.report.texts import FOREST_CAPTION, NOT_JUDGED, TEXTS
+from cotinterp.report.texts import FOREST_CAPTION, TEXTS
 from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, verdicts_html
+from cotinterp.sweeps.compute import ComputeResult
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Section:
     note: Markup = Markup()
 
 
-BESIDE = {"patching": ("patching_scan",), VERDICTS: (CRITERIA, SEEDS, RUNS)}
+BESIDE = {"patching": ("patching_scan",), VERDICTS: (CRITERIA, SEEDS, RUNS), "frontier": ("answer_lengths",)}
 """Tables without a section of their own, by the section that offers them."""
 
 
@@ -52,6 +56,8 @@ def sections(inputs: ReportInputs) -> tuple[Section, ...]:
         VERDICTS: _verdicts,
         "accuracy": _accuracy,
         "budget": _budget,
+        "frontier": _frontier,
+        "compute": _compute,
         "errors": _errors,
         "trace_edits": _trace_edits,
         "trace_edit_kinds": _trace_edit_kinds,
@@ -68,7 +74,7 @@ def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs
     section = Section(name, **TEXTS[name])
     schema = SCHEMAS[name]
     if name not in inputs.tables or inputs.tables[name].empty:
-        missing = Markup(NOT_JUDGED) if name == VERDICTS else _missing(schema.path, schema.command)
+        missing = Markup(NOTES[name]) if name in NOTES else _missing(schema.path, schema.command)
         return replace(section, note=missing)
     beside = [SCHEMAS[table].path for table in BESIDE.get(name, ()) if table in inputs.tables]
     if name == VERDICTS and inputs.verdicts_json is not None:
@@ -132,6 +138,17 @@ def budget_by_k(budget: pd.DataFrame, accuracy: pd.DataFrame | None) -> pd.DataF
         keys = zip(rows["task"], rows["regime"], rows["k"], strict=True)
         table["held-out accuracy"] = [f"{held[key]:.1%}" if key in held.index else "" for key in keys]
     return table
+
+
+def _frontier(inputs: ReportInputs, section: Section) -> Section:
+    return replace(section, before=simulator_html(inputs.tables["frontier"], inputs.tables.get("answer_lengths")))
+
+
+def _compute(inputs: ReportInputs, section: Section) -> Section:
+    result = ComputeResult(inputs.tables["compute"])
+    drawn = result.figure().update_layout(font_family=FONT, title_text="", margin_t=20)
+    figure = ReportFigure("compute", "Held-out accuracy (mean over all measured K) and its prices", drawn)
+    return replace(section, figures=(figure,), after=cheapest_html(result))
 
 
 def _errors(inputs: ReportInputs, section: Section) -> Section:

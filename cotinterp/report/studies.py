@@ -129,13 +129,19 @@ def transcripts_of(run: Run, problems: tuple[Problem, ...]) -> Batch:
 def standard_pairs(run: Run, n: int, *, k: int) -> dict[str, Pairs]:
     """The minimal pairs that every run of a regime is patched on, by a name for each, declared before any was run.
 
-    A prompt operand is changed in every regime. Where totals are written, one written total is changed as well: read
-    where the next total is computed, and the last one read where the answer is copied.
+    A prompt operand is changed in every regime, and read where the response first differs; at the answer for a task
+    whose steps do not follow its operands in order. Where totals are written, one written total is changed as well:
+    read where the next total is computed, and the last one read where the answer is copied.
     """
     problems = heldout_problems(run, n, k=k)
     regime, rng = get_regime(run.spec.regime), np.random.default_rng(0)
     middle = k // 2
-    pairs = {f"operand-{middle}": operand_pairs(run.task, problems, regime, index=middle, rng=rng, first_symbol=True)}
+    readout = None if run.task.in_order else (Role.ANSWER, k - 1)
+    pairs = {
+        f"operand-{middle}": operand_pairs(
+            run.task, problems, regime, index=middle, rng=rng, readout=readout, first_symbol=True
+        )
+    }
     if regime.writes_totals:
         if k > 2:
             pairs[f"total-{k - 2}-next"] = written_total_pairs(
@@ -150,8 +156,11 @@ def standard_pairs(run: Run, n: int, *, k: int) -> dict[str, Pairs]:
 
 
 def standard_families(run: Run, n: int, *, k: int) -> dict[str, Pairs] | None:
-    """Total 2 under the four families of pairs; None where a regime writes no totals, or problems are too short."""
-    if not get_regime(run.spec.regime).writes_totals or k < FAMILIES_K:
+    """Total 2 under the four families of pairs; None where a regime writes no totals, or problems are too short.
+
+    None as well for a task whose steps do not follow its operands in order.
+    """
+    if not run.task.in_order or not get_regime(run.spec.regime).writes_totals or k < FAMILIES_K:
         return None
     problems = heldout_problems(run, n, k=k)
     return pair_families(run.task, problems, run.spec.regime, step=2, rng=np.random.default_rng(0))

@@ -36,12 +36,6 @@ VERDICT_WORDS: dict[str, str] = {
 
 FOREST_CAPTION = "Every criterion of every claim: estimate, 95% interval, threshold, and one ring for each seed"
 
-NOT_JUDGED = (
-    "Not judged: no <code>tables/verdicts.csv</code>. Verdicts need evidence from several seeds: "
-    "<code>cotinterp claims --from checkpoints --train</code> trains what is missing, measures it, and stores the "
-    "evidence; <code>cotinterp reproduce</code> then judges it."
-)
-
 TEXTS: dict[str, SectionText] = {
     "verdicts": {
         "title": "Verdicts",
@@ -95,6 +89,44 @@ TEXTS: dict[str, SectionText] = {
             "These are counts, not measurements: having slots is not using them, and a direct model also computes "
             "at every prompt position. Where direct accuracy falls as K grows, that alone cannot tell the serial "
             "budget from a problem space that grows tenfold with each operand while the training set does not."
+        ),
+    },
+    "frontier": {
+        "title": "Serial compute: needed and available",
+        "question": "How deep must a model be to answer at once, and what do written tokens offer instead?",
+        "reading": (
+            "Move the sliders. The law is a hypothesis on how many layers, one after another, K operands need: K − 1 "
+            "of them (linear, b steps a layer), the levels of a tree (logarithmic), a number that does not depend on "
+            "K (constant), or none that helps. A model that answers at once (direct) has L layers; one that writes "
+            "first (cot) goes through its L layers again for each token, so it has L more for every token before its "
+            "answer. Left: what each law needs at each K, against what both have. Right: the longest problem that a "
+            "depth solves by each law. Points are trained models: the largest K up to which a run gets at least 90% "
+            "of the held-out problems right at every measured length. An open point had not converged, so it is a "
+            "lower bound; an arrow points to where the truth may lie."
+        ),
+        "limits": (
+            "Lines are capacities, not mechanisms: that a model has the layers does not show that it uses them so, "
+            "and a point on a line does not show that the model computes what the law describes. Tokens are those of "
+            "a right answer. Points are the models of one sweep, one width and these training budgets; a law that "
+            "seems to fit a few depths may fail at the next. Operations are counted, not timed."
+        ),
+    },
+    "compute": {
+        "title": "Accuracy against compute",
+        "question": "What does accuracy cost in parameters, in tokens, in operations of an answer and of training?",
+        "reading": (
+            "A large marker is one configuration, the mean over its seeds (small markers), with its number of "
+            "layers; a color is a regime, a stroke a number of updates. Accuracy is the mean over all measured "
+            "lengths K. Operations are the matrix products of a right answer, each token read once (a cache of keys "
+            "and values), and three passes over every transcript of training. The table gives, for each length, the "
+            "least of each price at which some configuration of a regime got 90% of the held-out problems right; the "
+            "least of two prices may belong to two configurations."
+        ),
+        "limits": (
+            "Prices compare the configurations that were trained, not the best ones possible: a regime that did not "
+            "get there may do so with more updates, another width or another learning rate. Operations are counted "
+            "from shapes, not timed; decoding token by token takes longer for the same count. Choosing the cheapest "
+            "of several configurations by the accuracy that is then reported favors those that were lucky."
         ),
     },
     "errors": {

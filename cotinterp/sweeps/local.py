@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from cotinterp.results import output_folder
-from cotinterp.sweeps.processes import Answer, deal
+from cotinterp.sweeps.engine import Answer
+from cotinterp.sweeps.processes import deal
+from cotinterp.sweeps.single_run import THREADS as THREADS
 from cotinterp.sweeps.standing import Standing, Watch, standings
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import CheckpointError, is_finished
@@ -15,9 +17,6 @@ from cotinterp.training.metrics import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec
 from cotinterp.training.spec_file import check_same_spec
 from cotinterp.transcripts.render import longest_transcript
-
-THREADS = 1
-"""CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Outcome:
         error: Type and text of what went wrong; empty otherwise.
         seconds: Wall time of this sweep's part of the training; 0 for what was present. A run that went on where an
             earlier process left off took longer in all: its metrics say how long.
+        attempts: How often it was begun by this sweep.
     """
 
     spec: RunSpec
@@ -36,6 +36,7 @@ class Outcome:
     status: Literal["trained", "present", "failed"]
     error: str
     seconds: float
+    attempts: int = 0
 
 
 def train_all(
@@ -77,7 +78,7 @@ def train_all(
     work = [(spec, directory, device) for spec, directory in zip(absent, directories, strict=True)]
     answers = deal(_train, work, jobs=jobs, watch=watch)
     found = {spec: Outcome(spec, root / spec.slug, "present", "", 0.0) for spec in present}
-    found |= {spec: _outcome(spec, root, answer) for spec, answer in zip(absent, answers, strict=True)}
+    found |= {spec: outcome_of(spec, root, answer) for spec, answer in zip(absent, answers, strict=True)}
     return tuple(found[spec] for spec in specs)
 
 
@@ -94,9 +95,10 @@ def _is_present(spec: RunSpec, directory: Path) -> bool:
     return is_finished(directory)
 
 
-def _outcome(spec: RunSpec, root: Path, answer: Answer[None]) -> Outcome:
+def outcome_of(spec: RunSpec, root: Path, answer: Answer[None]) -> Outcome:
+    """What an answer says of a run that was not finished before."""
     status: Literal["trained", "failed"] = "failed" if answer.error else "trained"
-    return Outcome(spec, root / spec.slug, status, answer.error, answer.seconds)
+    return Outcome(spec, root / spec.slug, status, answer.error, answer.seconds, answer.attempts)
 
 
 def _train(work: tuple[RunSpec, Path, str]) -> None:

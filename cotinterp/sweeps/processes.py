@@ -1,38 +1,22 @@
-"""Work dealt to processes that share nothing: what comes out does not depend on how many there are."""
+"""Processes of this machine that share nothing: what comes out does not depend on how many there are."""
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from queue import SimpleQueue
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
+
+from cotinterp.sweeps.engine import POLL_SECONDS, Answer, Patience, carry_out, timed
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-
-POLL_SECONDS = 0.5
-DIED = "its process died: killed, out of memory, or a crash in compiled code"
-
-
-@dataclass(frozen=True)
-class Answer(Generic[Value]):
-    """What became of one piece of work.
-
-    Attributes:
-        value: What it returned; None where it failed.
-        error: Type and text of the exception; empty where there was none.
-        seconds: Wall time of the work itself, without the start of its process.
-    """
-
-    value: Value | None
-    error: str
-    seconds: float
 
 
 def deal(
@@ -44,8 +28,7 @@ def deal(
 ) -> tuple[Answer[Value], ...]:
     """`work` of every item, `jobs` at a time, begun in the order of `items`; the answers are in that order too.
 
-    An exception is an answer and stops nothing else. A process that dies takes the pool with it, and the pool cannot
-    say whose work it was: what was under way is then done again, each alone, so that only the guilty one fails.
+    An exception is an answer and stops nothing else. Work whose process dies is begun once more, and then given up.
 
     Args:
         work: A function of a module, and items, that another process can load.
@@ -57,22 +40,81 @@ def deal(
     """
     if jobs < 0:
         raise ValueError(f"jobs must be 0 (in this process) or more, got {jobs}")
-    answers: dict[int, Answer[Value]] = {}
-    left = list(range(len(items)))
+    if not items:
+        return ()
     if jobs == 0:
-        for place in left:
-            answers[place] = _timed(work, items[place])
-            watch(frozenset(answers))
-        left = []
-    while left:
-        left = _dealt(work, items, left, jobs, answers, watch)
-        # Items are begun in order, so those under way when a pool broke are the first that it left.
-        suspects, left = left[:jobs], left[jobs:]
-        for suspect in suspects:
-            if _dealt(work, items, [suspect], 1, answers, watch):
-                answers[suspect] = Answer(None, DIED, 0.0)
-                watch(frozenset(answers))
-    return tuple(answers[place] for place in range(len(items)))
+        answers = []
+        for item in items:
+            answers.append(timed(work, item))
+            watch(frozenset(range(len(answers))))
+        return tuple(answers)
+    with local_executor(min(jobs, len(items))) as executor:
+        return carry_out(work, items, executor, patience=Patience(deaths=1), watch=watch)
+
+
+class LocalExecutor(Executor):
+    """So many new processes, each a pool of its own: one that dies takes down nothing but the work that it was at.
+
+    The processes share nothing with this one and end when it does, however it ends. Work is begun in the order in
+    which it was submitted.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be 1 or more, got {jobs}")
+        self._life, self._end = get_context("spawn").Pipe(duplex=False)
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="cotinterp-local")
+        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        for _ in range(jobs):
+            self._idle.put(_new_pool(1, self._life))
+
+    def submit(self, work: Callable[..., Value], /, *args: Any, **kwargs: Any) -> Future[Value]:
+        """The future of `work`; it fails with BrokenProcessPool where its process dies."""
+        return self._threads.submit(self._alone, work, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Lets what is under way end, and with `cancel_futures` drops what has not begun."""
+        self._threads.shutdown(wait=False, cancel_futures=cancel_futures)
+        if not wait:
+            Thread(target=self.shutdown).start()
+            return
+        self._threads.shutdown()
+        while not self._idle.empty():
+            self._idle.get().shutdown()
+        for end in (self._life, self._end):
+            end.close()
+
+    def end(self) -> None:
+        """Drops what has not begun, and ends the processes at once, with whatever they are at."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._end.close()
+
+    def _alone(self, work: Callable[..., Value], *args: Any, **kwargs: Any) -> Value:
+        pool = self._idle.get()
+        try:
+            return pool.submit(work, *args, **kwargs).result()
+        except BrokenProcessPool:
+            pool = _new_pool(1, self._life)
+            raise
+        finally:
+            self._idle.put(pool)
+
+
+@contextmanager
+def local_executor(jobs: int) -> Iterator[LocalExecutor]:
+    """A `LocalExecutor` that is shut down at the end; at once where the block ends with an exception, Ctrl-C too.
+
+    Raises:
+        ValueError: Fewer than one job.
+    """
+    executor = LocalExecutor(jobs)
+    try:
+        yield executor
+    except BaseException:
+        executor.end()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -87,7 +129,7 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_depend_on_parent)
+    pool = _new_pool(jobs)
     try:
         yield pool
     finally:
@@ -103,53 +145,20 @@ def finished(work: Iterable[Future[Value]], every: float = POLL_SECONDS) -> Iter
         yield everything - pending
 
 
-def _dealt(
-    work: Callable[[Item], Value],
-    items: Sequence[Item],
-    places: Sequence[int],
-    jobs: int,
-    answers: dict[int, Answer[Value]],
-    watch: Callable[[frozenset[int]], None],
-) -> list[int]:
-    """Fills in `answers`; returns the places that the pool broke before answering."""
-    with worker_pool(min(jobs, len(places))) as pool:
-        futures = {pool.submit(_timed, work, items[place]): place for place in places}
-        for done in finished(futures):
-            for future in done:
-                if future.exception() is None:
-                    answers[futures[future]] = future.result()
-            watch(frozenset(answers))
-    broken = []
-    for future, place in futures.items():
-        if isinstance(future.exception(), BrokenProcessPool):
-            broken.append(place)
-        elif (error := future.exception()) is not None:  # an item that cannot be sent to a process
-            answers[place] = Answer(None, _text(error), 0.0)
-    return broken
+def _new_pool(jobs: int, life: Connection | None = None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_depend_on_parent, initargs=(life,))
 
 
-def _timed(work: Callable[[Item], Value], item: Item) -> Answer[Value]:
-    began = time.perf_counter()
-    try:
-        value = work(item)
-    except Exception as error:
-        return Answer(None, _text(error), time.perf_counter() - began)
-    return Answer(value, "", time.perf_counter() - began)
-
-
-def _text(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return f"{type(error).__name__}: {text}"
-
-
-def _depend_on_parent() -> None:
+def _depend_on_parent(life: Connection | None) -> None:
     # An interrupted item would be answered with KeyboardInterrupt, and the process go on to the next one in the queue.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:
-        Thread(target=_outlive, args=(parent.sentinel,), daemon=True).start()
+        signs = [parent.sentinel] if life is None else [parent.sentinel, life]
+        Thread(target=_outlive, args=(signs,), daemon=True).start()
 
 
-def _outlive(sentinel: int) -> None:
-    wait_for([sentinel])
+def _outlive(signs: list[Any]) -> None:
+    """Ends this process as soon as one of the signs of its parent's life is gone."""
+    wait_for(signs)
     os._exit(1)

@@ -1,12 +1,16 @@
 """How far a sweep is: a value for whoever wants to know, and a live display of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cotinterp.training.metrics import METRICS_FILE, last_metrics
+from cotinterp.training.spec import RunSpec
 
 State = Literal["waiting", "running", "done"]
 
@@ -28,6 +32,9 @@ class Standing:
     note: str = ""
 
 
+MOST_ROWS = 16
+"""Most runs under way that have a line of their own: more do not fit a terminal."""
+
 Watch = Callable[[Sequence[Standing]], None]
 """Called twice a second with the standing of every run, always in the same order."""
 
@@ -41,9 +48,43 @@ def standings(names: Sequence[str], done: frozenset[int], jobs: int) -> tuple[St
     )
 
 
+class Follower:
+    """The standing of runs by their files alone: whoever trains them, and on whatever machine that sees the folder.
+
+    A run counts as under way as soon as its metrics have grown since this was made. That is before its first logged
+    update only where another process had begun it.
+    """
+
+    def __init__(self, specs: Sequence[RunSpec], root: Path) -> None:
+        self._steps = {spec.slug: spec.optimizer.steps for spec in specs}
+        self._paths = {slug: root / slug / METRICS_FILE for slug in self._steps}
+        self._seen = {slug: _changed(path) for slug, path in self._paths.items()}
+        self._known: dict[str, Standing] = {}
+
+    def __call__(self, done: Collection[str]) -> list[Standing]:
+        """The standing of every run, in their order; those in `done` are over, failed ones too."""
+        return [Standing(slug, "done", 1.0) if slug in done else self._under_way(slug) for slug in self._steps]
+
+    def _under_way(self, slug: str) -> Standing:
+        changed = _changed(self._paths[slug])
+        if changed != self._seen[slug]:
+            self._seen[slug] = changed
+            if last := last_metrics(self._paths[slug]):
+                share = last["step"] / self._steps[slug]
+                self._known[slug] = Standing(slug, "running", share, f"loss {last['loss']:.4f}")
+        return self._known.get(slug, Standing(slug, "waiting"))
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @contextmanager
 def rich_standing(what: str, console: Console | None = None) -> Iterator[Watch]:
-    """One line for the whole and one for each run under way, on standard error by default. Yields the callback."""
+    """One line for the whole and one for each of the first runs under way, on standard error. Yields the callback."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     state = TextColumn("{task.fields[state]}")
     with Progress(*columns, TimeElapsedColumn(), state, console=console or Console(stderr=True)) as display:
@@ -54,11 +95,12 @@ def rich_standing(what: str, console: Console | None = None) -> Iterator[Watch]:
             over = sum(run.state == "done" for run in standing)
             display.update(whole, completed=over, total=len(standing), state=f"{over} of {len(standing)}")
             for run in standing:
-                if run.state == "running":
-                    if run.name not in rows:
-                        rows[run.name] = display.add_task(f"  {run.name}", total=1.0, state="")
-                    display.update(rows[run.name], completed=run.share, state=run.note)
-                elif run.state == "done" and run.name in rows:
+                if run.state != "running" and run.name in rows:
                     display.remove_task(rows.pop(run.name))
+            for run in standing:
+                if run.state == "running" and run.name not in rows and len(rows) < MOST_ROWS:
+                    rows[run.name] = display.add_task(f"  {run.name}", total=1.0, state="")
+                if run.name in rows:
+                    display.update(rows[run.name], completed=run.share, state=run.note)
 
         yield show

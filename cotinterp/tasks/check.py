@@ -5,6 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
+from cotinterp.tasks.check_protocol import check_codes, check_prompts, check_steps
 from cotinterp.tasks.task import STRUCTURE, Task
 
 
@@ -31,8 +32,12 @@ def check_task(task: Task) -> None:
     """Raises ValueError unless the task can be written, computed and believed.
 
     Symbols must be single, distinct and not the transcript's own; the transition must be vectorized and stay
-    inside the states from every state that can be reached at the longest length; the commutative flag must agree with
-    what is measured.
+    inside the states from every state that can be reached at the longest length; the flags `commutative` and `in_order`
+    must agree with what is measured. Prompts of one length must be equally long and written with declared symbols, two
+    codes with one prompt must have one canonical tuple, and resuming from right totals must give the right rest.
+
+    What is random is tried on 64 problems of the shortest and of the longest length: a fault that none of them shows
+    is not found.
     """
     for attribute in ("name", "operands", "commutative"):
         if not hasattr(task, attribute):
@@ -45,13 +50,21 @@ def check_task(task: Task) -> None:
     rng = np.random.default_rng(0)
     for k in (task.min_k, task.max_k):
         task.reachable(k)
-        task.steps(rng.integers(task.n_operands, size=(64, k)))
+        operands = rng.integers(task.n_operands, size=(64, k))
+        check_steps(task, operands)
+        check_prompts(task, operands)
+        check_codes(task, operands)
     counterexample = measure_commutative(task)
     if task.commutative and counterexample is not None:
-        shown = "".join(task.operands[operand] for operand in counterexample)
+        shown = _operands_text(task, counterexample)
         raise ValueError(f"task {task.name!r} says commutative = True, but the order of {shown!r} changes its answer")
     if not task.commutative and counterexample is None:
         raise ValueError(f"task {task.name!r} says commutative = False, but no order of operands changed its answer")
+
+
+def _operands_text(task: Task, operands: tuple[int, ...]) -> str:
+    (codes,) = task.canonical(np.array([operands])).tolist()
+    return "".join(symbol.text for symbol in task.prompt(codes) if symbol.kind == "operand")
 
 
 def _check_symbols(task: Task) -> None:
@@ -59,12 +72,16 @@ def _check_symbols(task: Task) -> None:
     for kind, texts in (("operands", operands), ("states", states)):
         if len(set(texts)) != len(texts) or len(texts) < 2 or "" in texts:
             raise ValueError(f"task {task.name!r}: `{kind}` must be two or more distinct texts, got {texts!r}")
-    long = [text for text in (*operands, task.operator) if len(text) != 1]
+    long = [text for text in (*operands, *task.operators) if len(text) != 1]
     if long:
         raise ValueError(f"task {task.name!r}: operands and operator are written as one symbol, got {long!r}")
-    taken = sorted(set("".join(operands) + "".join(states)) & set(STRUCTURE + task.operator))
-    if taken or task.operator in STRUCTURE:
+    signs = "".join(task.operators) + task.brackets
+    if len(task.brackets) not in (0, 2) or len(set(signs)) != len(signs):
+        raise ValueError(f"task {task.name!r}: operators and brackets (two or none) must differ, got {signs!r}")
+    taken = sorted(set("".join(operands) + "".join(states)) & set(STRUCTURE + signs) | set(signs) & set(STRUCTURE))
+    if taken:
+        brackets = f", brackets {task.brackets!r}" if task.brackets else ""
         raise ValueError(
-            f"task {task.name!r} uses {taken or [task.operator]!r}, which the transcript needs for itself "
-            f"(structure {STRUCTURE!r}, operator {task.operator!r})"
+            f"task {task.name!r} uses {taken!r}, which the transcript needs for itself "
+            f"(structure {STRUCTURE!r}, operator {''.join(task.operators)!r}{brackets})"
         )

@@ -34,9 +34,7 @@ class RandomLabels(Task):
         return Steps(previous=previous, operand=operands[:, 1:], total=total)
 
     def resume(self, operands: Int[np.ndarray, "n k"], step: int, total: Int[np.ndarray, " n"]) -> Steps:
-        k = operands.shape[1]
-        if not 1 <= step < k:
-            raise ValueError(f"a problem of {k} operands has steps 1 to {k - 1}, not {step}")
+        self.check_step(operands.shape[1], step)
         rest = _labels(operands, self.n_states)[:, step:]
         previous = np.concatenate([total[:, None], rest], axis=1)[:, :-1]
         return Steps(previous=previous, operand=operands[:, step + 1 :], total=rest)

@@ -5,44 +5,39 @@ expected continuation of an edited trace and the expectations of the tests, so t
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
 
+from cotinterp.tasks.description import PromptSymbol as PromptSymbol
+from cotinterp.tasks.description import Steps as Steps
+from cotinterp.tasks.description import operand_symbol, operator_symbol
+
 STRUCTURE = "_<>{}=;#."
 """Symbols that the transcripts use themselves: padding, prompt, trace, equality, separator, end, filler."""
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The whole computation of `n` problems of one length: column `j - 1` is step `j`.
-
-    Attributes:
-        previous: State that step `j` starts from, s_{j-1}.
-        operand: Index of the operand that step `j` consumes, x_j.
-        total: State that step `j` arrives at, s_j. The last column is the answer.
-    """
-
-    previous: Int[np.ndarray, "n steps"]
-    operand: Int[np.ndarray, "n steps"]
-    total: Int[np.ndarray, "n steps"]
 
 
 class Task(ABC):
     """A function of `k` operands that is computed in `k - 1` written steps.
 
-    States and operands are indices; `states` and `operands` say how each is written. A subclass sets the class
-    attributes and implements `steps` and `resume`; a left fold needs only `FoldTask.step`.
+    A problem is a tuple of `k` operand codes, each drawn uniformly from `range(n_operands)`. States and operands are
+    indices; `states` and `operands` say how each is written. A subclass sets the class attributes and implements
+    `steps` and `resume`; a left fold needs only `FoldTask.step`, a formula only `TreeTask.combine`. Where a code is not
+    the index of an operand's symbol, or not every tuple of codes is a problem of its own, a subclass also says how a
+    prompt is written (`prompt`) and which codes stand for the same problem (`canonical`, `every`, `n_problems`).
 
     Attributes:
         name: Kebab-case name, used by the registry, in slugs and in tables.
-        operands: One symbol per operand.
+        operands: The symbols that operands are written with.
         states: How each state is written, one or more symbols; the operands' symbols unless it is overridden.
         operator: The symbol between operands.
         commutative: Whether the answer is the same for every order of the operands. `check_task` measures it.
+        in_order: Whether step j starts from the total of step j - 1 and consumes operand j. `check_task` measures it.
+            Where it is False, instruments that look for operand j or total j - 1 at step j refuse.
+        brackets: An opening and a closing bracket where prompts have them.
         min_k: Fewest operands.
         max_k: Most operands.
     """
@@ -51,12 +46,19 @@ class Task(ABC):
     operands: ClassVar[str | tuple[str, ...]]
     operator: ClassVar[str] = "*"
     commutative: ClassVar[bool]
+    in_order: ClassVar[bool] = True
+    brackets: ClassVar[str] = ""
     min_k: ClassVar[int] = 2
     max_k: ClassVar[int] = 64
 
     @property
     def states(self) -> tuple[str, ...]:
         return tuple(self.operands)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The symbols that `Steps.operator` counts into: the one `operator` unless it is overridden."""
+        return (self.operator,)
 
     @abstractmethod
     def steps(self, operands: Int[np.ndarray, "n k"]) -> Steps:
@@ -72,6 +74,40 @@ class Task(ABC):
             total: The state that was written there instead.
         """
 
+    def resume_from(self, operands: Int[np.ndarray, "n k"], written: Int[np.ndarray, "n step"]) -> Steps:
+        """The steps after those whose totals stand `written`, right or wrong.
+
+        The last of them is all that matters to a task whose state is what its last step arrived at. A task whose later
+        steps take up earlier totals overrides this.
+        """
+        return self.resume(operands, written.shape[1], written[:, -1])
+
+    def prompt(self, operands: Sequence[int]) -> Iterator[PromptSymbol]:
+        """How a problem is asked: by default its operands' symbols with the operator between them."""
+        for index, operand in enumerate(operands):
+            if index:
+                yield operator_symbol(self.operator, index)
+            yield operand_symbol(self.operands[operand], index, operand)
+
+    def canonical(self, operands: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n k"]:
+        """The one tuple of codes that stands for each problem: two tuples with one prompt have one canonical tuple.
+
+        The split is by canonical tuple, so that no prompt is on two sides of it. By default every tuple is its own.
+        """
+        return operands
+
+    def n_problems(self, k: int) -> int:
+        """How many different problems of `k` operands there are."""
+        return self.n_operands**k
+
+    def every(self, k: int) -> Int[np.ndarray, "n k"]:
+        """All canonical tuples of `k` codes, each once, in a fixed order; `n_problems(k)` of them."""
+        return np.indices((self.n_operands,) * k).reshape(k, -1).T
+
+    def replacements(self, operands: Sequence[int], index: int) -> tuple[int, ...]:
+        """The codes that may stand in place of operand `index` so that its symbol, and no other, is another one."""
+        return tuple(code for code in range(self.n_operands) if code != operands[index])
+
     def reachable(self, k: int) -> tuple[frozenset[int], ...]:
         """States that s_0, s_1, ..., s_{k-1} can take over all operands: all of them unless a subclass knows better."""
         self.check_k(k)
@@ -79,6 +115,7 @@ class Task(ABC):
 
     @property
     def n_operands(self) -> int:
+        """How many codes an operand is drawn from: one for each symbol unless it is overridden."""
         return len(self.operands)
 
     @property
@@ -120,6 +157,37 @@ class Task(ABC):
         if not self.min_k <= k <= self.max_k:
             raise ValueError(f"task {self.name!r} has {self.min_k} to {self.max_k} operands, not {k}")
 
+    def require_order(self, purpose: str) -> None:
+        """Raises ValueError where steps do not follow the operands in order; `purpose` says what needs it."""
+        if not self.in_order:
+            raise ValueError(
+                f"{purpose} looks for the last total and operand j at step j, as in a left fold; the steps of task "
+                f"{self.name!r} do not follow its operands in order (in_order = False)"
+            )
+
+    def check_step(self, k: int, step: int) -> None:
+        """Raises ValueError when a problem of `k` operands has no step of this number."""
+        if not 1 <= step < k:
+            raise ValueError(f"a problem of {k} operands has steps 1 to {k - 1}, not {step}")
+
+    def _inside(self, state: object, origin: str, *inputs: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """`state`, once it is known to be what a user's function promised: an integer array of states, one an input."""
+        if not isinstance(state, np.ndarray) or (inputs and state.shape != inputs[0].shape):
+            raise ValueError(
+                f"task {self.name!r}: {origin} must map arrays of indices to an array of the same shape, "
+                f"got {type(state).__name__} {getattr(state, 'shape', '')}"
+            )
+        if state.dtype.kind not in "iu":
+            raise ValueError(f"task {self.name!r}: {origin} must return integer state indices, got {state.dtype}")
+        if state.size and (state.min() < 0 or state.max() >= self.n_states):
+            outside = np.flatnonzero((state < 0) | (state >= self.n_states))
+            given = ", ".join(str(int(array[outside[0]])) for array in inputs)
+            raise ValueError(
+                f"task {self.name!r}: {origin}({given}) = {int(state[outside[0]])} leaves its {self.n_states} states "
+                f"(0..{self.n_states - 1}); widen `states`, lower `max_k` or take the result modulo their number"
+            )
+        return state.astype(np.int64, copy=False)
+
 
 class FoldTask(Task):
     """A left fold: s_0 = initial(x_0), s_j = step(s_{j-1}, x_j), answer s_{k-1}."""
@@ -138,9 +206,7 @@ class FoldTask(Task):
         return self._fold(first, operands[:, 1:])
 
     def resume(self, operands: Int[np.ndarray, "n k"], step: int, total: Int[np.ndarray, " n"]) -> Steps:
-        k = operands.shape[1]
-        if not 1 <= step < k:
-            raise ValueError(f"a problem of {k} operands has steps 1 to {k - 1}, not {step}")
+        self.check_step(operands.shape[1], step)
         return self._fold(self._inside(total, "the edited total"), operands[:, step + 1 :])
 
     def reachable(self, k: int) -> tuple[frozenset[int], ...]:
@@ -169,21 +235,3 @@ class FoldTask(Task):
             totals.append(self._inside(self.step(totals[-1], operand), "step", totals[-1], operand))
         chain = np.stack(totals, axis=1)
         return Steps(previous=chain[:, :-1], operand=rest, total=chain[:, 1:])
-
-    def _inside(self, state: object, origin: str, *inputs: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """`state`, once it is known to be what a user's `step` promised: an integer array of states, one per input."""
-        if not isinstance(state, np.ndarray) or (inputs and state.shape != inputs[0].shape):
-            raise ValueError(
-                f"task {self.name!r}: {origin} must map arrays of indices to an array of the same shape, "
-                f"got {type(state).__name__} {getattr(state, 'shape', '')}"
-            )
-        if state.dtype.kind not in "iu":
-            raise ValueError(f"task {self.name!r}: {origin} must return integer state indices, got {state.dtype}")
-        if state.size and (state.min() < 0 or state.max() >= self.n_states):
-            outside = np.flatnonzero((state < 0) | (state >= self.n_states))
-            given = ", ".join(str(int(array[outside[0]])) for array in inputs)
-            raise ValueError(
-                f"task {self.name!r}: {origin}({given}) = {int(state[outside[0]])} leaves its {self.n_states} states "
-                f"(0..{self.n_states - 1}); widen `states`, lower `max_k` or take the result modulo their number"
-            )
-        return state.astype(np.int64, copy=False)

@@ -12,7 +12,9 @@ from cotinterp.tasks import Task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem, training_problems
+from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import Transcript, render_all_for_training
+from cotinterp.transcripts.tags import NO_TAG, training_tags
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 NOT_SCORED = -100
@@ -51,7 +53,8 @@ class TrainingSet:
 
     Attributes:
         inputs: Token ids without each row's last position.
-        targets: The token that follows each input where it is a scored part of the response, else NOT_SCORED.
+        targets: The token that follows each input where it is a scored part of the response, and in the regime
+            `tagging` the state at the operands of the prompt (`training_tags`); else NOT_SCORED.
         length: Inputs of each row that are not padding; stays on the CPU, where the batches are cut.
     """
 
@@ -64,6 +67,9 @@ class TrainingSet:
         """The training set that a spec describes."""
         batch = collate(transcripts_of(spec, task), Vocabulary.of(task))
         targets = batch.tokens.masked_fill(~batch.loss_mask, NOT_SCORED)[:, 1:]
+        if get_regime(spec.regime).tags_operands:
+            tags = training_tags(task, batch)[:, :-1]
+            targets = torch.where(tags == NO_TAG, targets, tags)
         return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
 
     def rows(self, rows: Int[np.ndarray, " batch"]) -> "TrainingSet":

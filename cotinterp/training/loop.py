@@ -21,6 +21,7 @@ from cotinterp.training.learner import Learner, Update
 from cotinterp.training.metrics import METRICS_FILE, MetricsLog
 from cotinterp.training.progress import Callback, StepEvent
 from cotinterp.training.spec import RunSpec
+from cotinterp.training.start import carry_over
 from cotinterp.training.state import STATE_FILE, Record, read_record, restore_state, save_state
 
 LOG_EVERY = 20
@@ -69,8 +70,8 @@ def train(
         progress: Called after every update.
 
     Raises:
-        CheckpointError: The directory holds another run, another process trains in it, or the task is no longer the
-            one that the run began with.
+        CheckpointError: The directory holds another run, another process trains in it, the task is no longer the
+            one that the run began with, or the run that it is to start from is missing or does not fit.
         NonFiniteLossError: Loss, gradient or weights became NaN or infinite.
     """
     if checkpoint_every < 1 or (threads is not None and threads < 1):
@@ -84,7 +85,11 @@ def train(
             earlier = read_record(state) if state.exists() else None
             with torch_threads(threads or (earlier.threads if earlier else None)):
                 learner = Learner.begin(spec, task, place)
-                start = _resume(state, learner, _record(spec, task, learner))
+                if earlier is not None:
+                    begun_with = earlier.start
+                else:
+                    begun_with = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
+                start = _resume(state, learner, _record(spec, task, learner, begun_with))
                 _run(learner, start, directory, checkpoint_every, progress)
     return load_run(directory, device=str(place), task=task)
 
@@ -121,7 +126,7 @@ def torch_threads(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _record(spec: RunSpec, task: Task, learner: Learner) -> Record:
+def _record(spec: RunSpec, task: Task, learner: Learner, begun_with: str) -> Record:
     return Record(
         step=0,
         elapsed_s=0.0,
@@ -129,6 +134,7 @@ def _record(spec: RunSpec, task: Task, learner: Learner) -> Record:
         spec=spec.sha256,
         task=task_fingerprint(task),
         data=learner.data.sha256,
+        start=begun_with,
     )
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from cotinterp.results import write_atomic
 
 METRICS_FILE = "metrics.jsonl"
+TAIL_BYTES = 4096
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
@@ -17,6 +18,18 @@ def read_metrics(path: Path) -> list[dict[str, int | float]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def last_metrics(path: Path) -> dict[str, int | float]:
+    """The last whole line, from the end of the file alone; empty where there is none yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    line: dict[str, int | float] = json.loads(lines[-2]) if len(lines) > 1 else {}
+    return line
 
 
 class MetricsLog:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
 from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.tasks import Task, get_task
@@ -48,12 +49,15 @@ class RunSpec(Spec):
 
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
-        regime: How a response is written: "direct", "cot", "totals", "filler", "noisy".
+        regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
         precision: "bf16" computes under bfloat16 autocast and keeps fp32 weights: faster where `fast_bfloat16` says so,
             slower elsewhere. "fp32" is what it is held to.
+        start_from: Slug of a finished run whose directory stands beside this run's: its weights are the initial ones
+            (`training.start`), in place of random ones. None starts from `seed` and stands in no dump, hash or
+            file, so a spec without it is what it was before the field existed.
     """
 
     task: str
@@ -65,15 +69,34 @@ class RunSpec(Spec):
     optimizer: OptimizerSpec = OptimizerSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
+    start_from: str | None = None
     _task_name: str = PrivateAttr("")
+
+    @field_validator("start_from")
+    @classmethod
+    def _is_a_slug(cls, value: str | None) -> str | None:
+        if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value):
+            raise ValueError(
+                "start_from is the slug of a run beside this one, such as 'z6-cot-L4-s0-0123abcd', and no path"
+            )
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_absent_start(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        fields = dump(self)
+        if self.start_from is None:
+            fields.pop("start_from", None)
+        return fields
 
     @model_validator(mode="after")
     def _can_be_trained(self, info: Any) -> "RunSpec":  # a ValidationInfo, whose protocol beartype cannot check
         task = (info.context or {}).get("task") or _resolve(self.task)
         try:
-            get_regime(self.regime)
+            refusal = get_regime(self.regime).refusal(task)
         except KeyError as error:
             raise ValueError(error.args[0]) from error
+        if refusal is not None:
+            raise ValueError(f"regime {self.regime!r} cannot be trained on task {task.name!r}: {refusal}")
         if not task.min_k <= self.k_min <= self.k_max <= task.max_k:
             raise ValueError(
                 f"k_min {self.k_min} to k_max {self.k_max} is not a range inside the {task.min_k} to {task.max_k} "

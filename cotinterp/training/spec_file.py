@@ -34,7 +34,7 @@ def read_spec(directory: Path, task: str | Task | None = None) -> tuple[RunSpec,
     try:
         return RunSpec.model_validate_json(json.dumps(fields), context={"task": known_task}), known_task
     except ValidationError as error:
-        raise CheckpointError(f"{path} is no valid spec: {_explain(error)}") from error
+        raise CheckpointError(f"{path} is no valid spec: {explained(error)}") from error
 
 
 def check_same_spec(directory: Path, spec: RunSpec) -> None:
@@ -79,7 +79,8 @@ def _registered(name: object, path: Path) -> Task:
         ) from error
 
 
-def _explain(error: ValidationError) -> str:
+def explained(error: ValidationError) -> str:
+    """What is wrong with the fields of a spec, in one line: an unknown key with the one that it is nearest to."""
     lines = []
     for item in error.errors():
         name = ".".join(map(str, item["loc"])) or "spec"

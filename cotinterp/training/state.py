@@ -32,6 +32,7 @@ class Record:
         spec: Hash of the run's spec.
         task: Fingerprint of its task.
         data: Hash of its training set.
+        start: Hash of the weights that `start_from` names; "" where the run began with random ones, and not stored.
         cotinterp: Version that trained it.
         torch: Version of torch that computed it.
     """
@@ -42,12 +43,14 @@ class Record:
     spec: str
     task: str
     data: str
+    start: str = ""
     cotinterp: str = field(default_factory=installed_version)
     torch: str = torch.__version__
 
     def metadata(self) -> dict[str, str]:
         """As safetensors stores it."""
-        return {name: repr(value) if isinstance(value, float) else str(value) for name, value in vars(self).items()}
+        fields = {name: repr(value) if isinstance(value, float) else str(value) for name, value in vars(self).items()}
+        return fields if self.start else {name: text for name, text in fields.items() if name != "start"}
 
     @classmethod
     def parse(cls, metadata: dict[str, str], path: Path) -> "Record":
@@ -60,6 +63,7 @@ class Record:
                 spec=metadata["spec"],
                 task=metadata["task"],
                 data=metadata["data"],
+                start=metadata.get("start", ""),
                 cotinterp=metadata["cotinterp"],
                 torch=metadata["torch"],
             )

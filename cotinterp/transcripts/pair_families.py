@@ -4,6 +4,8 @@ Behavior alone cannot tell the two apart: both write the same transcript. Change
 reader keeps its answer while a recomputer goes over to the foil; change the trace under a fixed prompt, and it is the
 other way round. Change what cannot matter, and neither moves.
 
+All of this is for tasks whose steps follow the operands in order; others are refused.
+
 A reader is a model that copies or computes each value from the last values written before it, and looks up in the
 prompt only operands that the response has not repeated (`prompt_lookups`).
 """
@@ -72,7 +74,7 @@ def prompt_operand_pairs(
     Raises:
         ValueError: The regime writes no totals, or a reader looks the changed operand up in the prompt at the readout.
     """
-    _require_totals(regime)
+    _require_totals(task, regime)
     check_index(problems, index, 0, "operand")
     if readout is not None and index in prompt_lookups(render(task, problems[0], regime), readout):
         raise ValueError(
@@ -111,6 +113,7 @@ def unrelated_pairs(task: Task, related: Pairs, *, index: int, rng: np.random.Ge
     Raises:
         ValueError: The readout depends on that operand.
     """
+    task.require_order("a pair with an unrelated operand")
     problems = [transcript.problem for transcript in related.clean.transcripts]
     check_index(problems, index, 0, "operand")
     candidates = [other_operands(task, problem, index) for problem in problems]
@@ -138,6 +141,7 @@ def exchanged_pairs(task: Task, related: Pairs, *, index: int) -> Pairs:
     Raises:
         ValueError: The task's order matters to the readout, or every problem repeats the operand.
     """
+    task.require_order("a pair with two operands exchanged")
     problems = [transcript.problem for transcript in related.clean.transcripts]
     check_index(problems, index, 0, "operand")
     check_index(problems, index + 1, 0, "operand")
@@ -193,7 +197,7 @@ def pair_families(
     Raises:
         ValueError: The regime writes no totals, or not index < step < unrelated.
     """
-    _require_totals(regime)
+    _require_totals(task, regime)
     check_index(problems, step, 2, "step")
     unrelated = step + 1 if unrelated is None else unrelated
     shortest = min(problem.k for problem in problems)
@@ -252,7 +256,8 @@ def _true_value(problem: Problem, pairs: Pairs) -> int:
     return (problem.previous if role is Role.PREVIOUS_TOTAL else problem.totals)[step - 1]
 
 
-def _require_totals(regime: str | Regime) -> None:
+def _require_totals(task: Task, regime: str | Regime) -> None:
+    task.require_order("telling a reader of the trace from a model that starts from the prompt again")
     if not get_regime(regime).writes_totals:
         raise ValueError(
             f"regime {get_regime(regime).name!r} writes no totals, so there is no trace to read; use 'cot' or 'totals' "

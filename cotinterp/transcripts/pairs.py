@@ -147,8 +147,8 @@ def written_total_pairs(
 
 
 def other_operands(task: Task, problem: Problem, index: int) -> tuple[Problem, ...]:
-    """The solved problems that differ from this one in operand `index` alone."""
-    others = [x for x in range(task.n_operands) if x != problem.operands[index]]
+    """The solved problems whose prompt differs from this one's in the symbol of operand `index` alone."""
+    others = task.replacements(problem.operands, index)
     changed = np.tile(np.array(problem.operands), (len(others), 1))
     changed[:, index] = others
     return solve(task, changed)

@@ -15,6 +15,7 @@ class ParsedStep:
     Attributes:
         text: The segment as written, without its separator.
         style: `a+b=c` is a step, a lone state a total, anything else malformed.
+        operator: Index into `Task.operators` of the operator of a step.
     """
 
     text: str
@@ -22,6 +23,7 @@ class ParsedStep:
     previous: int | None = None
     operand: int | None = None
     total: int | None = None
+    operator: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,19 @@ class ParsedResponse:
     trailing: str
 
 
-def parse_response(task: Task, text: str) -> ParsedResponse:
-    """Takes any response apart; never raises."""
+def parse_response(task: Task, text: str, *, separator: str = ";") -> ParsedResponse:
+    """Takes any response apart; never raises. Without a separator every symbol of the trace is a step of its own."""
     body, end, trailing = text.partition("#")
     opened = body.startswith("{")
     if opened:
         trace, brace, answer_text = body[1:].partition("}")
     else:
         trace, brace, answer_text = "", "", body
+    segments = trace.split(separator) if separator else list(trace)
     return ParsedResponse(
         opened=opened,
         closed=bool(brace),
-        steps=tuple(parse_step(task, segment) for segment in trace.split(";")) if opened else (),
+        steps=tuple(parse_step(task, segment) for segment in segments) if opened else (),
         answer=task.parse_state(answer_text),
         answer_text=answer_text,
         ended=bool(end),
@@ -76,10 +79,16 @@ def final_answer(task: Task, text: str) -> int | None:
 def parse_step(task: Task, text: str) -> ParsedStep:
     """Takes one segment of a trace apart; never raises."""
     left, equals, right = text.partition("=")
-    previous, operator, operand = left.partition(task.operator)
-    if equals and operator and previous and operand and right:
+    operator = next((symbol for symbol in left if symbol in task.operators), "")
+    previous, _, operand = left.partition(operator) if operator else (left, "", "")
+    if equals and previous and operand and right:
         return ParsedStep(
-            text, "step", task.parse_state(previous), task.parse_operand(operand), task.parse_state(right)
+            text,
+            "step",
+            previous=task.parse_state(previous),
+            operand=task.parse_operand(operand),
+            total=task.parse_state(right),
+            operator=task.operators.index(operator),
         )
     total = task.parse_state(text)
     return ParsedStep(text, "malformed" if total is None else "total", total=total)

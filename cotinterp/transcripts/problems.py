@@ -1,14 +1,14 @@
 """Problems, how they are solved, and which side of the split they are on."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from cotinterp.tasks.task import Steps, Task
+from cotinterp.tasks.task import Task
 
 Split = Literal["train", "validation", "heldout"]
 
@@ -23,12 +23,17 @@ class EmptySplitError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One solved problem; operands and states as indices. Entry `j - 1` of the step fields belongs to step `j`."""
+    """One solved problem; operands and states as indices. Entry `j - 1` of the step fields belongs to step `j`.
+
+    What the fields hold is said in `tasks.Steps`. `operands` are the task's canonical codes. `step_operators` is empty
+    where the task has one operator.
+    """
 
     operands: tuple[int, ...]
     previous: tuple[int, ...]
     step_operands: tuple[int, ...]
     totals: tuple[int, ...]
+    step_operators: tuple[int, ...] = ()
 
     @property
     def k(self) -> int:
@@ -40,21 +45,40 @@ class Problem:
         """The last total."""
         return self.totals[-1]
 
+    @property
+    def in_order(self) -> bool:
+        """Whether each step takes up the total before it and the next operand, as in a left fold.
+
+        Some problems of a task that is not in order have it by chance, and it is lost by edits after which the steps
+        contradict each other or the prompt.
+        """
+        return self.step_operands == self.operands[1:] and self.previous[1:] == self.totals[:-1]
+
 
 def solve(task: Task, operands: Int[np.ndarray, "n k"]) -> tuple[Problem, ...]:
-    """The task's own solution of each row of operand indices."""
+    """The task's own solution of each row of operand codes."""
+    operands = task.canonical(operands)
     steps = task.steps(operands)
-    columns = (operands, steps.previous, steps.operand, steps.total)
+    columns = [operands, steps.previous, steps.operand, steps.total]
+    columns += [] if steps.operator is None else [steps.operator]
     return tuple(Problem(*map(tuple, row)) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
 def substitute_total(task: Task, problem: Problem, step: int, total: int) -> Problem:
     """`problem` with `total` written at `step` and every later step continued from it by the task itself."""
-    rest: Steps = task.resume(np.array([problem.operands]), step, np.array([total]))
+    return continued(task, problem, (*problem.totals[: step - 1], total))
+
+
+def continued(task: Task, problem: Problem, written: Sequence[int]) -> Problem:
+    """`problem` with these totals at its first steps, right or wrong, and every later step done by the task itself."""
+    step = len(written)
+    task.check_step(problem.k, step)
+    rest = task.resume_from(np.array([problem.operands]), np.array([written]))
     return replace(
         problem,
         previous=(*problem.previous[:step], *rest.previous[0].tolist()),
-        totals=(*problem.totals[: step - 1], total, *rest.total[0].tolist()),
+        step_operands=(*problem.step_operands[:step], *rest.operand[0].tolist()),
+        totals=(*written, *rest.total[0].tolist()),
     )
 
 
@@ -74,8 +98,7 @@ def wrong_totals(task: Task, problem: Problem, step: int) -> tuple[int, ...]:
     Each is written with as many symbols as the true total (no other token moves) and is a total that some problem of
     this length has at this step (the edited trace stays near the distribution that the model was trained on).
     """
-    if not 1 <= step < problem.k:
-        raise ValueError(f"a problem of {problem.k} operands has steps 1 to {problem.k - 1}, not {step}")
+    task.check_step(problem.k, step)
     true = problem.totals[step - 1]
     width = len(task.state_text(true))
     return tuple(
@@ -86,7 +109,7 @@ def wrong_totals(task: Task, problem: Problem, step: int) -> tuple[int, ...]:
 
 
 def split_of(operands: tuple[int, ...]) -> Split:
-    """The side of the split that a tuple of operand indices is on: 20% held out, 10% validation, 70% train.
+    """The side of the split that a canonical tuple of operand codes is on: 20% held out, 10% validation, 70% train.
 
     A stable hash of the tuple decides, so the sides are disjoint for any sample size, seed and platform, and are the
     same for two tasks with the same operands. Reordered operands are another tuple: on a commutative task a held-out
@@ -104,6 +127,9 @@ def sample_problems(
 ) -> tuple[Problem, ...]:
     """Up to `n` problems of `k` uniform operands on one side of the split: all there are where fewer exist.
 
+    Where a length has at most `ENUMERABLE` problems they are all listed and drawn uniformly from the list. For a task
+    in which one problem has several tuples of codes that is another distribution than that of the codes.
+
     Args:
         distinct: No tuple twice. With False, exactly `n` independent draws.
 
@@ -111,19 +137,19 @@ def sample_problems(
         EmptySplitError: That side has no problem of this length.
     """
     task.check_k(k)
-    if task.n_operands**k <= ENUMERABLE:
-        side = np.array([t for t in product(range(task.n_operands), repeat=k) if split_of(t) == split])
+    if task.n_problems(k) <= ENUMERABLE:
+        side = np.array([t for t in map(tuple, task.every(k).tolist()) if split_of(t) == split])
         if side.size == 0:
             raise EmptySplitError(
                 f"task {task.name!r} has no problem with {k} operands on the {split} side of the split "
-                f"({task.n_operands**k} tuples in all); use more operands"
+                f"({task.n_problems(k)} tuples in all); use more operands"
             )
         rows = rng.permutation(len(side))[:n] if distinct else rng.integers(len(side), size=n)
         return solve(task, side[rows])
     drawn: dict[tuple[int, ...], None] = {}
     repeated: list[tuple[int, ...]] = []
     while len(drawn if distinct else repeated) < n:
-        draws = rng.integers(task.n_operands, size=(2 * n + 16, k))
+        draws = task.canonical(rng.integers(task.n_operands, size=(2 * n + 16, k)))
         side_draws = [t for t in map(tuple, draws.tolist()) if split_of(t) == split]
         drawn.update(dict.fromkeys(side_draws))
         repeated.extend(side_draws)

@@ -57,12 +57,26 @@ class Regime(ABC):
     Attributes:
         writes_totals: Whether every running total is written.
         wrong_share: Probability that a written total is replaced in training; above 0 only where totals are written.
+        tags_operands: Whether training asks for the state at every operand of the prompt as well (`training_tags`).
+        separator: What stands between two steps of a trace; nothing where every step is one symbol.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     writes_totals: ClassVar[bool] = False
     wrong_share: ClassVar[float] = 0.0
+    tags_operands: ClassVar[bool] = False
+    separator: ClassVar[str] = ";"
+
+    def refusal(self, task: Task) -> str | None:
+        """Why no model of `task` can be trained in this regime; None where one can."""
+        if self.tags_operands and not task.in_order:
+            return "it names the state after each operand in turn, and the steps of the task take another order"
+        if self.tags_operands or not self.separator:
+            wide = [text for text in task.states if len(text) > 1]
+            if wide:
+                return f"it names every state by one symbol, and the task writes {wide[0]!r}; use 'direct' or 'totals'"
+        return None
 
     @property
     def draws(self) -> bool:
@@ -117,7 +131,8 @@ class Cot(Regime):
             if step > 1:
                 yield sign(";", Role.STEP_END, step - 1)
             yield from written(task.state_text(previous), Role.PREVIOUS_TOTAL, step, previous)
-            yield sign(task.operator, Role.STEP_OPERATOR, step)
+            operator = task.operators[problem.step_operators[step - 1]] if problem.step_operators else task.operator
+            yield sign(operator, Role.STEP_OPERATOR, step)
             yield sign(task.operands[operand], Role.STEP_OPERAND, step, operand)
             yield sign("=", Role.EQUALS, step)
             yield from written(task.state_text(total), Role.TOTAL, step, total)
@@ -185,7 +200,42 @@ class Noisy(Cot):
     wrong_share = 0.2
 
 
-_REGIMES: dict[str, Regime] = {regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy())}
+class Tagging(Direct):
+    """`18#`: reads and writes what `direct` does, and in training names the state s_j at operand j of the prompt.
+
+    The protocol of Merrill, Petty & Sabharwal 2024 (arXiv 2404.08819), with the answer of `direct` behind it; also an
+    auxiliary loss on running totals. The states are targets (`training_tags`), never symbols that the model reads, and
+    those of beginnings that the split holds out are left out.
+    """
+
+    name = "tagging"
+    description = "writes the answer; in training also names the state at every operand of the prompt"
+    tags_operands = True
+
+
+class Chain(Regime):
+    """`{7C1}1#`: every running total, each one symbol, with nothing between them.
+
+    The chain of thought of Cabannes et al. 2024 (arXiv 2406.02128): a position of the trace reads s_{j-1} and writes
+    s_j. Totals of several symbols would run into each other.
+    """
+
+    name = "chain"
+    description = "writes every running total without separators, then the answer"
+    writes_totals = True
+    separator = ""
+
+    def response(self, task: Task, problem: Problem) -> Iterator[Token]:
+        yield sign("{", Role.TRACE_START)
+        for step, total in enumerate(problem.totals, start=1):
+            yield from written(task.state_text(total), Role.TOTAL, step, total)
+        yield sign("}", Role.TRACE_END)
+        yield from _answer(task, problem)
+
+
+_REGIMES: dict[str, Regime] = {
+    regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain())
+}
 
 
 def regime_names() -> tuple[str, ...]:

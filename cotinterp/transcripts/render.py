@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import itemgetter
 
 import numpy as np
 
-from cotinterp.tasks.task import Task
+from cotinterp.tasks.task import PromptSymbol, Task
 from cotinterp.transcripts.problems import Problem, widest_problem
 from cotinterp.transcripts.regimes import Regime, Token, get_regime, sign
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
@@ -48,11 +48,13 @@ class Transcript:
 def prompt(task: Task, problem: Problem) -> Iterator[Token]:
     """The question, the same in every regime."""
     yield sign("<", Role.PROMPT_START)
-    for index, operand in enumerate(problem.operands):
-        if index:
-            yield sign(task.operator, Role.OPERATOR, index)
-        yield sign(task.operands[operand], Role.OPERAND, index, operand)
+    yield from map(_asked, task.prompt(problem.operands))
     yield sign(">", Role.PROMPT_END)
+
+
+@lru_cache(maxsize=2**16)
+def _asked(symbol: PromptSymbol) -> Token:
+    return Token(symbol.text, Role(symbol.kind), symbol.number, symbol.part, symbol.value)
 
 
 def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:

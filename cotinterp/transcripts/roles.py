@@ -23,6 +23,8 @@ class Role(StrEnum):
     TRACE_END = "trace_end"
     ANSWER = "answer"
     END = "end"
+    # Codes of stored batches follow this order: new roles come last.
+    BRACKET = "bracket"
 
     @classmethod
     def _missing_(cls, value: object) -> "Role":
@@ -31,7 +33,7 @@ class Role(StrEnum):
         raise ValueError(f"unknown role {value!r}. {known}Roles: {', '.join(cls)}")
 
 
-PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.PROMPT_END})
+PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.BRACKET, Role.PROMPT_END})
 """Given to the model."""
 
 RESPONSE_ROLES = frozenset(Role) - PROMPT_ROLES - {Role.PAD}

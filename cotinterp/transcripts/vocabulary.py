@@ -15,8 +15,9 @@ class Vocabulary:
 
     @classmethod
     def of(cls, task: Task) -> "Vocabulary":
-        """Structure, operator, operands, and whatever further symbols the states are written with."""
-        return cls(tuple(dict.fromkeys((*STRUCTURE, task.operator, *task.operands, *"".join(task.states)))))
+        """Structure, operators, brackets, operands, and whatever further symbols the states are written with."""
+        written = (*STRUCTURE, *task.operators, *task.brackets, *task.operands, *"".join(task.states))
+        return cls(tuple(dict.fromkeys(written)))
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -188,6 +188,22 @@ def test_an_operand_that_is_wrong_but_leads_to_the_right_total_is_still_a_wrong_
     assert diagnose(task, problem, "cot", wrong).fault == Fault(C.COPIED_WRONG_OPERAND, 1)
 
 
+def test_the_faults_of_a_tree_by_hand():
+    """(1 + 2) * (3 + 4): the values of step 3 are both totals, and its operator is one of three."""
+    task = get_task("expressions-mod11")
+    problem = problem_of(1, 2 + 33, 3 + 22, 4 + 33, task=task)
+    good = "{1+2=3;3+4=7;3*7=A}A#"
+    assert classify(task, problem, "cot", good) is C.CORRECT
+    faults = {
+        "{1+2=3;3+4=7;3+7=A}9#": Fault(C.COPIED_WRONG_OPERAND, 3),
+        "{1+2=3;3+4=7;7*7=A}9#": Fault(C.COPIED_WRONG_TOTAL, 3),
+        "{1+2=3;3+4=8;3*8=2}2#": Fault(C.ARITHMETIC_SLIP, 2),
+        "{3+4=7;1+2=3;7*3=A}1#": Fault(C.COPIED_WRONG_TOTAL, 1),
+        "{1+2=3;3+4=7}7#": Fault(C.WRONG_NUMBER_OF_STEPS, 3),
+    }
+    assert {text: diagnose(task, problem, "cot", text).fault for text in faults} == faults
+
+
 @pytest.mark.parametrize("name", ["digit-sum", "s3", "affine-mod10", "a5"])
 @pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler"])
 def test_any_text_has_exactly_one_category_of_its_regime(name, regime):

@@ -101,3 +101,27 @@ def test_a_layout_that_nothing_else_has_is_not_edited():
 def test_draws_are_seeded():
     same = [split(edit(Swap(), WHOLE, seed=1))[0] for _ in range(2)]
     assert same[0] == same[1] != split(edit(Swap(), WHOLE, seed=2))[0]
+
+
+TREE = get_task("expressions-mod11")
+PRODUCT = (1, 2 + 33, 3 + 22, 4 + 33)  # (1 + 2) * (3 + 4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_a_swapped_prefix_a_tree_takes_up_the_totals_that_stand_written(seed):
+    """Both totals are another problem's; this prompt's last step multiplies them."""
+    made = edit(SwapPrefix(), 2, PRODUCT, seed=seed, task=TREE)
+    given, rest = split(made)
+    first, second = parse_response(TREE, given).steps
+    last = parse_response(TREE, given + rest).steps[2]
+    assert (last.previous, last.operand, last.operator) == (first.total, second.total, 2)
+    assert last.total == first.total * second.total % 11 == made.followed != 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_edited_prompt_of_a_tree_differs_in_one_value(seed):
+    made = edit(EditPrompt(), 2, PRODUCT, seed=seed, task=TREE)
+    given, _ = split(made)
+    first, second, last = parse_response(TREE, given).steps
+    assert (first.text, second.text[1:3], made.transcript.prompt) == ("1+2=3", "+4", "<((1+2)*(3+4))>")
+    assert last.total == 3 * second.total % 11 == made.followed != 10

@@ -76,6 +76,17 @@ def test_the_record_is_the_table_with_the_hash_of_the_weights(run):
     assert read_evaluation(run.directory) == record
 
 
+def test_the_record_says_how_many_problems_were_asked_for_and_what_tags_were_read_where_that_is_given(run):
+    result = evaluate_run(run, max_per_k=5)
+    tags = result.frame()[["split", "k", "n"]]
+    record = evaluation_record(result, run.weight_hash, problems_per_k=5, tags=tags)
+    assert record["problems_per_k"] == 5
+    assert record["tags"] == tags.to_dict("records")
+    store_evaluation(run, result, problems_per_k=5, tags=tags)
+    assert read_evaluation(run.directory) == record
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
 def test_a_record_of_another_run_is_refused(run):
     result = evaluate_run(run, max_per_k=5)
     other = replace(run, spec=run.spec.model_copy(update={"seed": 4}))

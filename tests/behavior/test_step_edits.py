@@ -72,6 +72,18 @@ def test_a_permuted_trace_ends_with_another_total_than_the_answer():
     assert given(edit(Permute(), "totals")) in {"{12;18;7}", "{18;12;7}", "{7;18;12}", "{18;7;12}"}
 
 
+def test_edits_of_a_chain_which_has_no_separators():
+    """3+4+5+2 modulo 6 has the totals 1, 0, 2."""
+    for kind, step, texts in (
+        (Permute(), WHOLE, {"{021}", "{201}", "{120}", "{210}"}),
+        (Truncate(), 2, {"{10}"}),
+        (FillTotals(), WHOLE, {"{...}"}),
+        (Delete(), 2, {"{13}"}),
+    ):
+        made = edit(kind, "chain", step, operands=(3, 4, 5, 2), task=get_task("z6"))
+        assert given(made) in texts, kind.name
+
+
 def test_a_permutation_that_cannot_tell_is_not_made():
     assert edit(Permute(), operands=(3, 4, 0, 0)) is Reason.AMBIGUOUS
     assert given(edit(Permute(), operands=(3, 4, 5, 0))) in {"{7+5=12;12+0=12;3+4=7}", "{12+0=12;7+5=12;3+4=7}"}
@@ -100,3 +112,24 @@ def test_deleting_composes_the_others_in_order_where_the_task_does_not_commute()
     (whole,) = solve(task, np.array([[1, 2, 3, 4]]))
     assert without.answer != whole.answer
     assert edit(Delete(), "cot", 1, operands=(1, 2, 3, 4), task=task).followed == without.answer
+
+
+TREE = get_task("expressions-mod11")
+PRODUCT = (1, 2 + 33, 3 + 22, 4 + 33)  # (1 + 2) * (3 + 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "text", "followed"),
+    [
+        (Truncate(), 0, "{}", None),
+        (Truncate(), 1, "{1+2=3}", 3),
+        (Truncate(), 2, "{1+2=3;3+4=7}", 7),
+        (Delete(), 1, "{3+4=7;1*7=7}", 7),
+        (Delete(), 2, "{1+2=3;3*3=9}", 9),
+        (FillTotals(), WHOLE, "{.+2=.;.+4=.;.*7=.}", None),
+    ],
+)
+def test_edits_of_a_tree_by_hand(kind, step, text, followed):
+    made = edit(kind, step=step, operands=PRODUCT, task=TREE)
+    assert (given(made), made.followed) == (text, followed)
+    assert made.transcript.text.startswith("<((1+2)*(3+4))>{")

@@ -49,7 +49,9 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
     monkeypatch.setattr("cotinterp.claims.sources.gathered", note)
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
-    monkeypatch.setattr(cli, "_study", note)
+    monkeypatch.setattr("cotinterp.cli.instruments._study", note)
+    for session in ("sweep_session", "status_session", "collect_session"):
+        monkeypatch.setattr(f"cotinterp.sweeps.session.{session}", note)
 
     def parse(words):
         asked.clear()

@@ -14,6 +14,7 @@ from cotinterp.models.weights import (
     named_weights,
     read_metadata,
     read_tensors,
+    stored_weight_hash,
     weight_hash,
     write_tensors,
 )
@@ -69,6 +70,13 @@ def test_the_hash_sees_names_and_shapes():
         other.weight.copy_(one.weight.reshape(2, 3))
     assert weight_hash(one) != weight_hash(other)
     assert weight_hash(torch.nn.Sequential(one)) != weight_hash(one)
+
+
+def test_the_hash_of_a_file_is_that_of_the_model_in_it(module, saved, tmp_path):
+    assert stored_weight_hash(saved) == weight_hash(module)
+    (tmp_path / "garbage").write_bytes(b"garbage")
+    with pytest.raises(CheckpointError, match="is truncated or not a safetensors file"):
+        stored_weight_hash(tmp_path / "garbage")
 
 
 def test_what_is_written_is_read_back_bit_for_bit(module, saved):

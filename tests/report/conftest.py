@@ -5,9 +5,13 @@ import pandas as pd
 import pytest
 
 from cotinterp.report import AttentionView, Manifest, ReportInputs, RunKey
+from cotinterp.report.simulator_numbers import length_table
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results.intervals import wilson
+from cotinterp.sweeps.compute import accuracy_against_compute
+from cotinterp.sweeps.frontier import frontier
 from tests.report.verdict_frames import made_up_verdicts
+from tests.sweeps.made_up_sweep import made_up_sweep
 
 LAYERS, HEADS, TASKS, REGIMES, KS = 4, 4, ("digit-sum", "s3"), ("direct", "cot"), range(2, 7)
 LABELS = ("total reader", "operand reader", "mixed")
@@ -263,6 +267,16 @@ def _attention_by_role() -> pd.DataFrame:
     return pd.DataFrame([run | cell | {"chance": 0.1, "n": 20} for run in _runs()])
 
 
+def _swept() -> dict[str, pd.DataFrame]:
+    """What a report takes from a sweep over depth and length."""
+    table = made_up_sweep(TASKS, direct=(1, 2), cot=(1,), k_max=6)
+    return {
+        "frontier": frontier(table).frame(),
+        "answer_lengths": length_table(list(TASKS)),
+        "compute": accuracy_against_compute(table).frame(),
+    }
+
+
 @pytest.fixture(scope="session")
 def inputs() -> ReportInputs:
     """Two tasks by two regimes, every table, with attention and manifest."""
@@ -280,6 +294,7 @@ def inputs() -> ReportInputs:
         "budget": _budget(),
         "attention_by_role": _attention_by_role(),
         "label_rules": pd.DataFrame({"label": LABELS[:2], "rule": ["mass > 0.5 on <the total>", "mass > 0.5"]}),
+        **_swept(),
         **verdict_tables(made_up_verdicts()),
     }
     rules = dict(zip(LABELS[:2], ["mass > 0.5 on <the total>", "mass > 0.5"], strict=True))

@@ -83,6 +83,8 @@ def test_sections_stand_in_order_and_the_contents_lead_to_each(page: str) -> Non
         "found",
         "accuracy",
         "budget",
+        "frontier",
+        "compute",
         "errors",
         "trace_edits",
         "trace_edit_kinds",
@@ -120,19 +122,29 @@ def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: Re
     small = {
         name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "regime" in frame else frame
         for name, frame in inputs.tables.items()
-    }
+    } | {"answer_lengths": inputs.tables["answer_lengths"]}
     of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
-    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"} - of_claims:
+    of_sweeps = {"frontier", "answer_lengths", "compute"}
+    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"} - of_claims - of_sweeps:
         tables = {other: frame for other, frame in small.items() if other != name}
         page = build_report(ReportInputs(tables, inputs.attention[:1], inputs.manifest))
         assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
         assert page.count('class="note"') == 1
 
 
+def test_without_a_sweep_two_notes_say_how_to_come_by_one(inputs: ReportInputs) -> None:
+    tables = {name: frame for name, frame in inputs.tables.items() if name not in ("frontier", "compute")}
+    page = build_report(ReportInputs(tables, inputs.attention, inputs.manifest))
+    assert page.count('class="note"') == 2
+    for name in ("frontier", "compute"):
+        assert f"no <code>tables/{name}.csv</code>. <code>cotinterp sweep analyses/grids/depth_frontier.toml" in page
+    assert '<div class="simulator">' not in page
+
+
 def test_a_report_of_nothing_is_only_notes_and_carries_no_library(inputs: ReportInputs) -> None:
     page = build_report(ReportInputs({}))
     assert page.count('class="note"') == 3 + len(TEXTS)
-    assert len(page) < 45_000
+    assert len(page) < 50_000
     empty = {name: frame.head(0) for name, frame in inputs.tables.items()}
     assert build_report(ReportInputs(empty)) == page
 

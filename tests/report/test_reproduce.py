@@ -13,12 +13,15 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.report.page import rebuild_report
 from cotinterp.report.reproduce import reproduce
 from cotinterp.report.schema import SCHEMAS
+from cotinterp.sweeps.table import write_table
 from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
+from tests.sweeps.made_up_sweep import made_up_sweep
 
 OF_CLAIMS = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
 RATES = {"cot": 0.95, "direct": 0.3}
-MEASURED = set(SCHEMAS) - OF_CLAIMS
+OF_SWEEPS = {"frontier", "answer_lengths", "compute"}
+MEASURED = set(SCHEMAS) - OF_CLAIMS - OF_SWEEPS
 """Tables that a run of somebody's own specs leaves: verdicts are on the replication alone."""
 
 
@@ -78,6 +81,7 @@ def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tm
     ]
     made_up = synthetic("s3", heldout, seeds=range(5), spread=0.02, rng=np.random.default_rng(0))
     made_up.save(tmp_path / "evidence")
+    write_table(made_up_sweep(("parity",), k_max=6), tmp_path / "evidence" / "depth_frontier.csv")
     settings = {"root": out / "checkpoints", "device": "cpu", "quick": True, "jobs": 1}
     monkeypatch.setattr(f"{reproduce.__module__}.reference_specs", lambda: tiny_specs()[:1])
     places = [out / "checkpoints" / spec.slug for spec in tiny_specs()[:1]]
@@ -86,7 +90,9 @@ def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tm
     verdicts = json.loads((tmp_path / "judged" / "verdicts.json").read_text())
     assert verdicts == json.loads(judge_all(CATALOG, made_up).json())
     assert [(one["claim"], one["task"]) for one in verdicts] == [(claim.name, "s3") for claim in CATALOG]
-    assert {name for name in SCHEMAS if (tmp_path / "judged" / "tables" / f"{name}.csv").is_file()} >= OF_CLAIMS
+    assert {name for name in SCHEMAS if (tmp_path / "judged" / "tables" / f"{name}.csv").is_file()} >= (
+        OF_CLAIMS | OF_SWEEPS
+    )
     first, again = ((tmp_path / "judged" / "report.html").read_text(), rebuild_report(tmp_path / "judged").read_text())
     assert verdict_table(again) == verdict_table(first)
     assert "verdicts.json" not in {path.name for path in out.iterdir()}

@@ -28,13 +28,14 @@ from cotinterp.transcripts.problems import split_of
 from cotinterp.transcripts.roles import Role
 
 
-def tiny_run(tmp_path_factory, regime):
+def tiny_run(tmp_path_factory, regime, *, task="s3", k_min=2, n_ctx=32):
     spec = RunSpec(
-        task="s3",
+        task=task,
         regime=regime,
+        k_min=k_min,
         k_max=4,
         n_train=100,
-        model=ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=32),
+        model=ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=n_ctx),
         optimizer=OptimizerSpec(steps=20, batch_size=8, warmup=5),
     )
     return train(spec, directory=tmp_path_factory.mktemp("runs") / spec.slug, device="cpu", threads=1)
@@ -139,6 +140,18 @@ def test_the_attention_example_is_a_distribution_over_the_past(cot):
     dest, src = view.patterns.shape[-2:]
     assert all(view.patterns[..., i, i + 1 :].sum() == 0 for i in range(dest - 1))
     assert dest == src == len(view.tokens)
+
+
+@pytest.mark.parametrize("task", ["expressions-mod11", "pointers"])
+def test_tasks_whose_steps_do_not_follow_the_operands_have_all_studies_but_declared_reads(tmp_path_factory, task):
+    run = tiny_run(tmp_path_factory, "cot", task=task, k_min=3, n_ctx=48)
+    budget = dataclasses.replace(QUICK, evaluated=6, edited=2, probed=120, patched=4)
+    for name in ("evaluate", "edit", "probe", "patch"):
+        tables = study(name, run, budget)
+        assert "pair_families" not in tables
+        assert all(len(result.frame()) for results in tables.values() for result in results.values())
+    with pytest.raises(ValueError, match="the reads are those of a left fold"):
+        study("attribute", run, budget)
 
 
 def test_an_unknown_study_is_named():

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from cotinterp.sweeps.processes import DIED, deal, finished, worker_pool
+from cotinterp.sweeps.engine import DIED
+from cotinterp.sweeps.processes import deal, finished, local_executor, worker_pool
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,6 +27,16 @@ def die_of_13(number):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.05)
     return number, os.getpid()
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def sleep_long(written):
+    written.write_text("")
+    time.sleep(600)
 
 
 def refuse(key):
@@ -46,6 +58,30 @@ def test_only_the_work_whose_process_died_fails():
     assert [answer.error for answer in answers] == ["", DIED, "", "", DIED, ""]
     assert [answer.value[0] for answer in answers if not answer.error] == [1, 2, 3, 4]
     assert all(answer.value[1] != os.getpid() for answer in answers if not answer.error)
+
+
+def test_a_death_takes_down_nothing_else_that_is_under_way():
+    with local_executor(2) as executor:
+        innocent = executor.submit(sleep, 0.5)
+        guilty = executor.submit(die_of_13, 13)
+        assert isinstance(guilty.exception(), BrokenProcessPool)
+        assert executor.submit(die_of_13, 1).result()[0] == 1, "another process has taken its place"
+        assert innocent.result() == 0.5
+
+
+def test_a_block_that_ends_with_an_exception_ends_its_processes(tmp_path):
+    work = []
+
+    def leave_in_the_middle():
+        with local_executor(1) as executor:
+            work.extend(executor.submit(sleep_long, tmp_path / "began") for _ in range(2))
+            until((tmp_path / "began").exists)
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        leave_in_the_middle()
+    assert isinstance(work[0].exception(), BrokenProcessPool)
+    assert work[1].cancelled()
 
 
 def test_an_item_that_no_other_process_can_load_fails_alone():
@@ -75,6 +111,8 @@ def test_numbers_of_jobs_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="0 .in this process. or more, got -1"):
         deal(halve, [2], jobs=-1)
     with pytest.raises(ValueError, match="1 or more, got 0"), worker_pool(0):
+        pass
+    with pytest.raises(ValueError, match="1 or more, got 0"), local_executor(0):
         pass
 
 

@@ -37,7 +37,7 @@ def test_epochs_have_orders_of_their_own():
     assert not np.array_equal(batch_rows(5, 0, 64, 64), batch_rows(5, 1, 64, 64))
 
 
-@pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler"])
+@pytest.mark.parametrize("regime", ["direct", "cot", "totals", "filler", "chain"])
 def test_targets_are_the_response_and_inputs_come_one_token_earlier(tiny, regime):
     task = get_task(tiny.task)
     spec = tiny.model_copy(update={"regime": regime})
@@ -54,7 +54,28 @@ def test_targets_are_the_response_and_inputs_come_one_token_earlier(tiny, regime
         assert data.length[row] == len(prompt + response) - 1
 
 
-@pytest.mark.parametrize("regime", ["direct", "totals", "filler", "noisy"])
+def test_tagging_adds_the_states_at_the_operands_to_the_targets_of_direct(tiny):
+    """Inputs are the same; and states moved by one operand, the control, are other targets."""
+    task, vocabulary = get_task(tiny.task), Vocabulary.of(get_task(tiny.task))
+    tagging, direct = (
+        TrainingSet.of(tiny.model_copy(update={"regime": regime}), task, CPU) for regime in ("tagging", "direct")
+    )
+    assert torch.equal(tagging.inputs, direct.inputs)
+    assert torch.equal(tagging.length, direct.length)
+    late = 0
+    for row, problem in enumerate(problems_of(tiny, task)):
+        added = (tagging.targets[row] != direct.targets[row]).nonzero()[:, 0]
+        read = vocabulary.decode(tagging.inputs[row, added].tolist())
+        states = vocabulary.decode(tagging.targets[row, added].tolist())
+        assert read == "".join(task.operands[operand] for operand in problem.operands[1:])
+        assert states == "".join(task.state_text(total) for total in problem.totals)
+        late += states == "".join(task.state_text(total) for total in problem.previous)
+        kept = direct.targets[row] != NOT_SCORED
+        assert torch.equal(tagging.targets[row][kept], direct.targets[row][kept])
+    assert late < 0.5 * tiny.n_train
+
+
+@pytest.mark.parametrize("regime", ["direct", "totals", "filler", "noisy", "tagging", "chain"])
 def test_regimes_share_their_problems(tiny, regime):
     task = get_task(tiny.task)
     assert problems_of(tiny, task) == problems_of(tiny.model_copy(update={"regime": regime}), task)

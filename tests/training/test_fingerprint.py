@@ -8,6 +8,8 @@ import pytest
 from cotinterp.tasks import FoldTask, get_task, task_names
 from cotinterp.training.fingerprint import task_fingerprint
 
+TREE = type(get_task("expressions-mod11"))
+
 
 class Shift(FoldTask):
     """s -> s + x + 1 mod 7."""
@@ -51,6 +53,22 @@ class Longer(Shift):
     max_k = 20
 
 
+class OtherBrackets(TREE):
+    brackets = "[]"
+
+
+class OtherLevels(TREE):
+    """Reads every level from the other end: other trees for the same codes, whose totals differ too."""
+
+    def canonical(self, operands: np.ndarray) -> np.ndarray:
+        return super().canonical(operands)[:, ::-1]
+
+
+class OtherPrompt(Shift):
+    def prompt(self, operands):
+        return iter([*super().prompt(operands)][::-1])
+
+
 def test_equal_tasks_have_equal_fingerprints():
     assert task_fingerprint(Shift()) == task_fingerprint(Shift()) == task_fingerprint(Twin())
 
@@ -62,6 +80,13 @@ def test_more_room_for_operands_leaves_a_task_the_same():
 @pytest.mark.parametrize("changed", [Renamed, Relabeled, OtherOperator, OneEntryDiffers, OtherStart])
 def test_a_changed_task_has_another(changed):
     assert task_fingerprint(changed()) != task_fingerprint(Shift())
+
+
+def test_how_a_tree_is_written_belongs_to_the_task():
+    tree = task_fingerprint(TREE())
+    assert tree == task_fingerprint(TREE())
+    assert tree not in (task_fingerprint(OtherBrackets()), task_fingerprint(OtherLevels()))
+    assert task_fingerprint(OtherPrompt()) != task_fingerprint(Shift())
 
 
 def test_all_built_in_tasks_differ():

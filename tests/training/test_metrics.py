@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.training.metrics import MetricsLog, read_metrics
+from cotinterp.training.metrics import MetricsLog, last_metrics, read_metrics
 
 
 def test_lines_can_be_read_while_the_log_is_open(tmp_path):
@@ -41,3 +41,13 @@ def test_the_file_is_closed_when_the_run_fails(tmp_path):
         raise KeyboardInterrupt
     with pytest.raises(ValueError, match="closed"):
         log.write({"step": 1})
+
+
+def test_the_last_line_is_read_from_the_end_of_the_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_metrics(path) == {}
+    path.write_text('{"step": 2')
+    assert last_metrics(path) == {}
+    lines = [f'{{"step": {step}, "loss": 0.123456789}}\n' for step in range(1000)]
+    path.write_text("".join(lines) + '{"step": 10')
+    assert last_metrics(path) == {"step": 999, "loss": 0.123456789}

@@ -29,12 +29,12 @@ def training_set(regime="cot"):
     return TrainingSet.of(RunSpec(task="digit-sum", regime=regime, n_train=40), TASK, torch.device("cpu"))
 
 
-def random_module(norm="LN", positions="standard", act="gelu"):
+def random_module(norm="LN", positions="standard", act="gelu", task=TASK):
     """Every parameter random, biases and scales too, so that none can be forgotten unseen."""
     spec = ModelSpec(
         n_layers=2, d_model=16, n_heads=2, d_mlp=24, n_ctx=64, act_fn=act, normalization=norm, positions=positions
     )
-    module = build_module(spec, len(Vocabulary.of(TASK)), seed=0)
+    module = build_module(spec, len(Vocabulary.of(task)), seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -64,6 +64,19 @@ def test_neither_regime_nor_number_of_buckets_changes_the_gradient(regime, n_buc
     expected = gradient(module, response_loss(module, data.rows(ROWS)))
     found = gradient(module, packed_loss(module, PackedBatch.of(data, ROWS, n_buckets)))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_buckets", [1, 3])
+def test_states_at_operands_have_the_loss_and_gradient_of_the_padded_pass(n_buckets):
+    task = get_task("s3")
+    data = TrainingSet.of(RunSpec(task="s3", regime="tagging", n_train=40), task, torch.device("cpu"))
+    module = random_module(task=task)
+    padded, packed = response_loss(module, data.rows(ROWS)), packed_loss(module, PackedBatch.of(data, ROWS, n_buckets))
+    torch.testing.assert_close(packed, padded, atol=1e-6, rtol=1e-6)
+    expected = gradient(module, padded)
+    torch.testing.assert_close(gradient(module, packed), expected, atol=1e-5, rtol=1e-5)
+    direct = TrainingSet.of(RunSpec(task="s3", regime="direct", n_train=40), task, torch.device("cpu"))
+    assert (gradient(module, response_loss(module, direct.rows(ROWS))) - expected).abs().max() > 0.01
 
 
 def test_the_reference_model_has_the_same_gradient_too():

@@ -43,6 +43,7 @@ def test_the_slug_reads_well_and_hashes_the_whole_spec():
         {"model": ModelSpec(d_mlp=256)},
         {"optimizer": OptimizerSpec(lr=2e-3)},
         {"optimizer": OptimizerSpec(betas=(0.9, 0.95))},
+        {"start_from": "z6-cot-L4-s0-01234567"},
     ],
     ids=str,
 )
@@ -80,12 +81,29 @@ def test_a_spec_survives_json(tiny):
         ({"regimes": "cot"}, "Extra inputs are not permitted"),
         ({"n_train": True}, "valid integer"),
         ({"precision": "fp16"}, "'fp32' or 'bf16'"),
+        ({"start_from": "../z6-cot-L4-s0-01234567"}, "start_from is the slug of a run beside this one"),
+        ({"start_from": ""}, "and no path"),
+        ({"regime": "tagging"}, "'tagging' cannot be trained on task 'digit-sum': .* writes '10'"),
+        ({"regime": "chain"}, "'chain' cannot be trained on task 'digit-sum': .* use 'direct' or 'totals'"),
+        ({"regime": "tagging", "task": "pointers"}, "take another order"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_impossible_runs_are_refused(fields, said):
     with pytest.raises(ValidationError, match=said):
         RunSpec(**{"task": "digit-sum", "regime": "cot"} | fields)
+
+
+def test_a_spec_that_starts_from_nothing_is_what_it_was_before_it_could():
+    """Slugs, hashes and files of all runs from before the field existed stay valid."""
+    spec = RunSpec(task="digit-sum", regime="cot")
+    assert "start_from" not in spec.model_dump()
+    assert "start_from" not in spec.model_dump_json()
+    assert spec.slug == "digit-sum-cot-L4-s0-4acad2e0"
+    assert RunSpec.model_validate(spec.model_dump()) == spec == RunSpec(task="digit-sum", regime="cot", start_from=None)
+    moved = spec.model_copy(update={"start_from": spec.slug})
+    assert moved.model_dump()["start_from"] == spec.slug
+    assert RunSpec.model_validate_json(moved.model_dump_json()) == moved != spec
 
 
 @pytest.mark.parametrize(

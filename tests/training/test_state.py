@@ -55,6 +55,15 @@ def test_a_restored_learner_keeps_nothing_of_the_file(begin, saved):
     assert all(tensor.data_ptr() % 64 == 0 for tensor in (*moments, *other.module.parameters()))
 
 
+def test_where_a_run_started_is_stored_only_if_it_started_somewhere(saved):
+    learner, path = saved
+    assert "start" not in read_metadata(path)
+    moved = replace(RECORD, start="d")
+    save_state(path, learner.module, learner.optimizer, moved)
+    assert read_metadata(path)["start"] == "d"
+    assert read_record(path) == moved
+
+
 def test_the_record_survives_the_file_exactly(saved):
     assert read_record(saved[1]) == RECORD
     assert RECORD.cotinterp == installed_version()

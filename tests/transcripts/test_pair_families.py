@@ -197,3 +197,18 @@ def test_nothing_to_exchange():
     related = operand_pairs(SUM, same, "direct", index=0, rng=rng(), first_symbol=True)
     with pytest.raises(ValueError, match="operands 1 and 2 are equal in all 2 problems"):
         exchanged_pairs(SUM, related, index=1)
+
+
+@pytest.mark.parametrize("name", ["expressions-mod11", "pointers"])
+def test_tasks_whose_steps_do_not_follow_the_operands_are_refused(name):
+    task = get_task(name)
+    asked = problems(task)
+    related = operand_pairs(task, asked, "direct", index=1, rng=rng(), readout=(Role.ANSWER, 4))
+    for refused in (
+        lambda: prompt_operand_pairs(task, asked, "cot", index=1, rng=rng()),
+        lambda: pair_families(task, asked, "cot", step=2, rng=rng()),
+        lambda: unrelated_pairs(task, related, index=4, rng=rng()),
+        lambda: exchanged_pairs(task, related, index=1),
+    ):
+        with pytest.raises(ValueError, match=f"steps of task '{name}' do not follow its operands in order"):
+            refused()

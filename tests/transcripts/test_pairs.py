@@ -189,3 +189,29 @@ def test_first_symbol_pairs_are_all_read_directly_before_the_readout(regime):
     assert not begins[0].all()
     assert begins[1].all()
     assert len(strict) + strict.dropped == len(chosen)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("expressions-mod11", 3), ("pointers", 3)])
+@pytest.mark.parametrize("regime", ["direct", "cot"])
+def test_tasks_whose_steps_do_not_follow_the_operands_have_pairs_read_at_the_answer(name, shown, regime):
+    """One symbol of the prompt differs, the tree of a pair is one, and the answers are the task's own."""
+    task = get_task(name)
+    pairs = operand_pairs(
+        task, problems(task), regime, index=shown, rng=rng(), readout=(Role.ANSWER, 3), first_symbol=True
+    )
+    for clean, corrupted in zip(pairs.clean.transcripts, pairs.corrupted.transcripts, strict=True):
+        before = [(a.role, a.step) for a, b in zip(clean.tokens, corrupted.tokens, strict=True) if a.symbol != b.symbol]
+        assert before[0] == (Role.OPERAND, shown)
+        assert sum(role in PROMPT_ROLES for role, _ in before) == 1
+        for transcript in (clean, corrupted):
+            steps = task.steps(np.array([transcript.problem.operands]))
+            assert transcript.problem.totals == tuple(steps.total[0].tolist())
+
+
+def test_a_wrong_total_of_a_tree_is_read_where_the_last_step_takes_it_up():
+    task = get_task("expressions-mod11")
+    pairs = written_total_pairs(task, problems(task), "cot", step=2, rng=rng(), readout=(Role.TOTAL, 3))
+    for clean, corrupted in zip(pairs.clean.transcripts, pairs.corrupted.transcripts, strict=True):
+        left, right = corrupted.problem.previous[2], corrupted.problem.step_operands[2]
+        assert corrupted.problem.totals[1] in (left, right)
+        assert (left, right) != (clean.problem.previous[2], clean.problem.step_operands[2])

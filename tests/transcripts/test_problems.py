@@ -8,6 +8,7 @@ import pytest
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import (
     EmptySplitError,
+    continued,
     sample_problems,
     solve,
     split_of,
@@ -36,6 +37,51 @@ def test_substituting_a_total_continues_from_it():
     assert edited.previous == (3, 7, 19)
     assert edited.operands == problem.operands
     assert substitute_total(SUM, problem, 3, 11).totals == (7, 12, 11)
+
+
+def test_continuing_from_several_totals_keeps_them_all():
+    (problem,) = solve(SUM, np.array([[3, 4, 5, 6]]))
+    edited = continued(SUM, problem, (9, 1))
+    assert (edited.totals, edited.previous) == ((9, 1, 7), (3, 7, 1))
+    assert edited.step_operands == problem.step_operands
+
+
+TREE = get_task("expressions-mod11")
+
+
+def test_two_wrong_totals_of_a_tree_are_both_taken_up():
+    """(1 + 2) * (3 + 4): 3 -> 5, then 7 -> 8, and the product is 40 = 7."""
+    codes = [[1, 2 + 33, 3 + 22, 4 + 33]]
+    (problem,) = solve(TREE, np.array(codes))
+    assert (problem.totals, problem.step_operators) == ((3, 7, 10), (0, 0, 2))
+    first = substitute_total(TREE, problem, 1, 5)
+    assert (first.totals, first.previous, first.step_operands) == ((5, 7, 2), (1, 3, 5), (2, 4, 7))
+    both = substitute_total(TREE, first, 2, 8)
+    assert (both.totals, both.previous, both.step_operands) == ((5, 8, 7), (1, 3, 5), (2, 4, 8))
+    assert continued(TREE, problem, (5, 8)) == both
+    assert substitute_total(TREE, problem, 2, 8).totals == (3, 8, 2)
+
+
+def test_problems_hold_canonical_codes():
+    """The level 7 of the only operation is depth 0, and the first leaf has no operator."""
+    (problem,) = solve(TREE, np.array([[4 + 11 * 2 + 33 * 9, 5 + 11 + 33 * 7]]))
+    assert problem.operands == (4, 16)
+    assert problem == solve(TREE, np.array([[4, 16]]))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "operands", "expected"),
+    [
+        ("s3", (1, 2, 3, 4), True),
+        ("random-labels", (1, 2, 3, 4), True),
+        ("pointers", (2, 0, 1), False),
+        ("pointers", (0, 0, 0), True),
+        ("expressions-mod11", (1, 2 + 33, 3 + 22, 4 + 33), False),
+    ],
+)
+def test_which_problems_are_in_order(name, operands, expected):
+    (problem,) = solve(get_task(name), np.array([operands]))
+    assert problem.in_order == expected
 
 
 def test_wrong_totals_are_as_wide_and_possible_at_their_step():
@@ -76,6 +122,17 @@ def test_samples_are_distinct_and_on_their_side(k, n):
 def test_all_there_are_where_fewer_exist():
     sides = [len(sample_problems(SUM, 2, 1000, split=side, rng=rng())) for side in ("train", "validation", "heldout")]
     assert sum(sides) == 100
+
+
+@pytest.mark.parametrize(("name", "k"), [("expressions-mod11", 2), ("expressions-mod11", 4), ("pointers", 3)])
+def test_samples_of_canonical_codes(name, k):
+    task = get_task(name)
+    for split in ("train", "heldout"):
+        problems = sample_problems(task, k, 60, split=split, rng=rng())
+        assert {split_of(problem.operands) for problem in problems} == {split}
+        codes = np.array([problem.operands for problem in problems])
+        assert np.array_equal(task.canonical(codes), codes)
+        assert len(np.unique(codes, axis=0)) == len(codes)
 
 
 def test_sampling_is_seeded():

@@ -21,6 +21,8 @@ SUM = get_task("digit-sum")
         ("totals", "{7;12;18}18#"),
         ("filler", "{......................}18#"),
         ("noisy", "{3+4=7;7+5=12;12+6=18}18#"),
+        ("tagging", "18#"),
+        ("chain", "{71218}18#"),
     ],
 )
 def test_the_reference_transcripts(regime, response):
@@ -53,15 +55,18 @@ def test_every_symbol_of_a_step_is_named():
 def test_values_of_tokens_agree_with_the_task(name, regime):
     task = get_task(name)
     for problem in sample_problems(task, 4, 5, split="train", rng=np.random.default_rng(0)):
+        shown = [symbol.value for symbol in task.prompt(problem.operands) if symbol.kind == "operand"]
         for token in render(task, problem, regime).tokens:
             if token.role is Role.TOTAL:
                 assert token.value == problem.totals[token.step - 1]
             elif token.role is Role.PREVIOUS_TOTAL:
                 assert token.value == problem.previous[token.step - 1]
             elif token.role is Role.STEP_OPERAND:
-                assert token.value == problem.step_operands[token.step - 1] == problem.operands[token.step]
+                assert token.value == problem.step_operands[token.step - 1]
+                assert not task.in_order or token.value == problem.operands[token.step]
             elif token.role is Role.OPERAND:
-                assert token.value == problem.operands[token.step]
+                assert token.value == shown[token.step]
+                assert task.brackets or token.value == problem.operands[token.step]
             elif token.role is Role.ANSWER:
                 assert token.value == problem.answer
             else:
@@ -73,7 +78,9 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
     (nines,) = solve(SUM, np.full((1, 6), 9))
     bound = longest_transcript(SUM, 6, regime)
     assert len(render(SUM, nines, regime)) <= bound
-    assert bound == {"direct": 16, "cot": 56, "totals": 16 + 2 + 5 * 2 + 4, "filler": 56, "noisy": 56}[regime]
+    totals = 16 + 2 + 5 * 2 + 4
+    lengths = {"direct": 16, "cot": 56, "totals": totals, "filler": 56, "noisy": 56, "tagging": 16, "chain": totals - 4}
+    assert bound == lengths[regime]
 
 
 def test_a_dot_stands_for_every_symbol_of_the_longest_trace_by_hand():
@@ -112,6 +119,30 @@ def test_where_every_total_is_as_wide_as_can_be_each_dot_has_the_step_of_the_sym
     assert [(token.step, token.role is Role.ANSWER) for token in cot] == [
         (token.step, token.role is Role.ANSWER) for token in filler
     ]
+
+
+@pytest.mark.parametrize("name", [name for name in task_names() if max(map(len, get_task(name).states)) == 1])
+def test_a_chain_is_the_totals_without_separators(name):
+    task = get_task(name)
+    for problem in sample_problems(task, 4, 5, split="train", rng=np.random.default_rng(0)):
+        chain, totals = (render(task, problem, regime).tokens for regime in ("chain", "totals"))
+        assert chain == tuple(token for token in totals if token.role is not Role.STEP_END)
+
+
+def test_tagging_shows_what_direct_shows():
+    assert render(SUM, PROBLEM, "tagging").tokens == render(SUM, PROBLEM, "direct").tokens
+    assert [name for name in regime_names() if get_regime(name).tags_operands] == ["tagging"]
+
+
+@pytest.mark.parametrize("regime", regime_names())
+def test_which_tasks_a_regime_refuses(regime):
+    """States of several symbols, and for tags an order of steps that is not that of the operands."""
+    refused = {name for name in task_names() if get_regime(regime).refusal(get_task(name)) is not None}
+    wide = {name for name in task_names() if max(map(len, get_task(name).states)) > 1}
+    astray = {name for name in task_names() if not get_task(name).in_order}
+    assert "digit-sum" in wide
+    assert {"pointers", "expressions-mod11"} <= astray
+    assert refused == {"tagging": wide | astray, "chain": wide}.get(regime, set())
 
 
 def test_unknown_regime_gets_the_nearest():

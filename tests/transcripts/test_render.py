@@ -64,6 +64,42 @@ def test_texts_by_hand():
     assert transcript.n_prompt == 9
 
 
+@pytest.mark.parametrize(
+    ("codes", "direct", "cot"),
+    [
+        ([3, 4 + 33, 5 + 22], "<((3+4)*5)>2#", "<((3+4)*5)>{3+4=7;7*5=2}2#"),
+        ([3, 4 + 11, 5 + 22 + 33], "<(3-(4*5))>5#", "<(3-(4*5))>{4*5=9;3-9=5}5#"),
+        ([1, 2 + 33, 3 + 22, 4 + 33 + 11], "<((1+2)*(3-4))>8#", "<((1+2)*(3-4))>{1+2=3;3-4=A;3*A=8}8#"),
+    ],
+)
+def test_trees_by_hand(codes, direct, cot):
+    task = get_task("expressions-mod11")
+    (problem,) = solve(task, np.array([codes]))
+    assert render(task, problem, "direct").text == direct
+    assert render(task, problem, "cot").text == cot
+    steps = cot.partition("{")[2].partition("}")[0].split(";")
+    totals = ";".join(step.partition("=")[2] for step in steps)
+    assert render(task, problem, "totals").response == f"{{{totals}}}{direct[-2:]}"
+    dots = "." * (6 * len(steps) - 1)
+    assert render(task, problem, "filler").response == f"{{{dots}}}{direct[-2:]}"
+
+
+def test_brackets_are_given_not_written_and_carry_the_step_of_their_operation():
+    task = get_task("expressions-mod11")
+    (problem,) = solve(task, np.array([[3, 4 + 33, 5 + 22]]))
+    transcript = render(task, problem, "cot")
+    assert transcript.n_prompt == len("<((3+4)*5)>")
+    brackets = [(t.symbol, t.step, t.part) for t in transcript.tokens if t.role is Role.BRACKET]
+    assert brackets == [("(", 2, 0), ("(", 1, 0), (")", 1, 1), (")", 2, 1)]
+    operators = [(t.symbol, t.role, t.step) for t in transcript.tokens if "operator" in t.role]
+    assert operators == [
+        ("+", Role.OPERATOR, 1),
+        ("*", Role.OPERATOR, 2),
+        ("+", Role.STEP_OPERATOR, 1),
+        ("*", Role.STEP_OPERATOR, 2),
+    ]
+
+
 def test_equal_tokens_are_one_object_and_others_are_not_equal():
     assert written("12", Role.TOTAL, 2, 12) == (Token("1", Role.TOTAL, 2, 0, 12), Token("2", Role.TOTAL, 2, 1, 12))
     assert written("12", Role.TOTAL, 2, 12) is written("12", Role.TOTAL, 2, 12)

@@ -41,5 +41,10 @@ def test_one_vocabulary_writes_every_regime_of_a_task(name, regime):
         assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
+def test_operators_and_brackets_of_a_tree():
+    symbols = Vocabulary.of(get_task("expressions-mod11")).symbols
+    assert "".join(symbols) == "_<>{}=;#.+-*()0123456789A"
+
+
 def test_the_symbols_that_reference_models_were_trained_with():
     assert "".join(Vocabulary.of(get_task("digit-sum")).symbols) == "_<>{}=;#.+0123456789"

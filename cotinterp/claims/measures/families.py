@@ -47,14 +47,15 @@ def families(subject: Subject, effort: Effort) -> pd.DataFrame:
     - `family_told_apart`: 1 where the clean run puts the answer first and the run of `both` the foil, else 0. Where the
       model does not tell them apart, there is no gap, and a ratio of two small numbers says nothing.
 
-    No rows for a regime that writes no totals, or with fewer than four operands. Where a model looks, not which of its
+    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, or with fewer
+    than four operands. Where a model looks, not which of its
     parts does: behavior under a trace that it may never have been trained on.
 
     Raises:
         ValueError: No problem of the task has an admissible change.
     """
     k = subject.length(effort)
-    if not subject.writes_totals or k < FEWEST:
+    if not subject.task.in_order or not subject.writes_totals or k < FEWEST:
         return joined([])
     asked = pair_families(
         subject.task, subject.heldout(effort.paired, k=k), subject.regime, step=STEP, rng=np.random.default_rng(0)

@@ -46,7 +46,8 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
     needs (from four operands on).
 
     Problems whose template no other shares have no donor and are left out; those that remain are counted in the rows.
-    No rows for a regime that writes no totals, with fewer than three operands, or with a single problem. A clean
+    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, with fewer than
+    three operands, or with a single problem. A clean
     difference near 0 (an untrained model) leaves nothing to lose. Neither loss tells in which head a read is made, nor
     what is computed before the sources: a total on its way to being written stays as it was.
 
@@ -54,7 +55,7 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
         ValueError: No problem has an admissible change, or no two problems share a template.
     """
     k = subject.length(effort)
-    if not subject.writes_totals or k < FEWEST:
+    if not subject.task.in_order or not subject.writes_totals or k < FEWEST:
         return joined([])
     problems = subject.heldout(effort.paired, k=k)
     if len(problems) < 2:

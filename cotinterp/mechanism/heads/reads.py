@@ -127,14 +127,20 @@ KNOCK_OUT_READS = (PREVIOUS_TOTAL_READ, FINAL_TOTAL_READ, NEXT_OPERAND_READ, PRO
 def read_masks(batch: Batch, pattern: ReadPattern) -> dict[str, ReadMask]:
     """For each target of the pattern that the batch holds: True where `dest` is to read `src`.
 
-    Keyed by the role that is predicted. A target without a single destination in the batch is left out.
+    Keyed by the role that is predicted. A target without a single destination in the batch is left out. ValueError
+    where the steps of some problem do not follow its operands in order, so that other tokens would have to be read.
     """
+    _require_order(batch)
     masks = {str(target.role): _target_mask(batch, target) for target in pattern.targets}
     return {role: mask for role, mask in masks.items() if bool(mask.any())}
 
 
 def read_sources(batch: Batch, pattern: ReadPattern, role: Role, step: int) -> Bool[Tensor, "batch pos"]:
-    """The tokens that the pattern names for the prediction of `role` at `step`; nothing where it names none there."""
+    """The tokens that the pattern names for the prediction of `role` at `step`; nothing where it names none there.
+
+    ValueError as in `read_masks`.
+    """
+    _require_order(batch)
     found = torch.zeros_like(batch.tokens, dtype=torch.bool)
     for target in pattern.targets:
         absent = not any(bool(batch.mask(unwanted).any()) for unwanted in target.unless)
@@ -155,6 +161,15 @@ def read_labels(pattern: ReadPattern) -> Mapping[str, str]:
         str(target.role): f"before {target.role}: " + " or ".join(_source_label(source) for source in target.sources)
         for target in pattern.targets
     }
+
+
+def _require_order(batch: Batch) -> None:
+    example = next((one for one in batch.transcripts if not one.problem.in_order), None)
+    if example is not None:
+        raise ValueError(
+            f"the reads are those of a left fold: total j - 1 and operand j at step j. The steps of {example.text!r} "
+            "take other values, so attention has no declared place to go to there"
+        )
 
 
 def _source_label(source: Source) -> str:

@@ -27,8 +27,14 @@ def renamings(
 
     Renamings that change nothing but the names of the totals (an automorphism; the complement of every bit in a parity)
     say nothing about a probe and are not drawn, neither is the identity. ValueError where a task has fewer: parity has
-    none, z6 has 59.
+    none, z6 has 59. ValueError as well where an operand's code says more than its symbol, as in a tree.
     """
+    if task.n_operands != len(task.operands):
+        raise ValueError(
+            f"task {task.name!r} draws its operands from {task.n_operands} codes, which are not its "
+            f"{len(task.operands)} symbols: renaming them would change more than names. Use an untrained model as the "
+            "control instead"
+        )
     found: dict[bytes, Int[np.ndarray, " operands"]] = {_partition(task, operands): np.arange(task.n_operands)}
     for _ in range(TRIES * (n + 1)):
         if len(found) > n:

@@ -11,14 +11,25 @@ from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
 
 
-def is_written(role: Role, step: int, target: int) -> bool:
-    """Whether this place is a symbol of `s_target` itself: the total, its copy in the next step, the answer."""
+def is_written(role: Role, step: int, target: int, *, in_order: bool = True) -> bool:
+    """Whether this place is a symbol of `s_target` itself: the total, its copy in the next step, the answer.
+
+    Where steps do not follow the operands in order (`Problem.in_order`), either value of this step or a later one may
+    be a copy, in some problems, and is taken for one.
+    """
+    if not in_order and role in (Role.PREVIOUS_TOTAL, Role.STEP_OPERAND) and step >= target:
+        return True
     return (role, step) in {
         (Role.TOTAL, target),
         (Role.PREVIOUS_TOTAL, target + 1),
         (Role.ANSWER, target),
         *([(Role.OPERAND, 0)] if target == 0 else []),
     }
+
+
+def in_order(batch: Batch) -> bool:
+    """Whether the steps of every problem follow its operands in order, as in a left fold."""
+    return all(transcript.problem.in_order for transcript in batch.transcripts)
 
 
 def running_total(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
@@ -42,12 +53,16 @@ def beginnings(batch: Batch, positions: Int[Tensor, " batch"], step: int) -> Int
 
     That is the last total up to `s_step` that stands written there (operand 0 where none does) and the operands after
     it up to operand `step`, as far as they stand there. Where `s_step` itself has been written it is that one symbol.
+    Where steps do not follow the operands in order it is all operands and all totals that stand there.
     """
     place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     seen = (batch.mask(Role.OPERAND) & (place <= positions[:, None])).sum(1).cpu().numpy()
     start = np.minimum(last_written(batch, positions), step)
     operands = all_operands(batch)
     number = np.arange(operands.shape[1])
+    if not in_order(batch):
+        totals = np.where(number <= last_written(batch, positions)[:, None], _totals(batch), -1)[:, 1:]
+        return distinct_rows(np.column_stack([np.where(number < seen[:, None], operands, -1), totals]))
     known = (number < np.minimum(seen, step + 1)[:, None]) & ((number > start[:, None]) | (start == 0)[:, None])
     shown = np.where(start > 0, np.take_along_axis(_totals(batch), start[:, None], axis=1)[:, 0], -1)
     return distinct_rows(np.column_stack([start, shown, np.where(known, operands, -1)]))

@@ -25,7 +25,7 @@ from cotinterp.mechanism.probing.null import renamed_totals, renamings
 from cotinterp.mechanism.probing.place import ProbedAt
 from cotinterp.mechanism.probing.reading import stream_places
 from cotinterp.mechanism.probing.result import ProbeResult
-from cotinterp.mechanism.probing.rows import all_operands, last_written
+from cotinterp.mechanism.probing.rows import all_operands, in_order, last_written
 from cotinterp.mechanism.probing.rows import beginnings as beginnings
 from cotinterp.mechanism.probing.rows import current_token as current_token
 from cotinterp.mechanism.probing.rows import is_written as is_written
@@ -115,10 +115,11 @@ def probe_totals(
     positions = torch.stack([everything.where(role, step, part=-1) for role, step in chosen], dim=1)
     check_split(problems, train)
     null = _Null.of(everything, task, n_renamings, seed)
+    ordered = in_order(everything)
     columns: dict[int, _Column] = {}
     for number, (role, step) in enumerate(chosen):
         here = positions[:, number]
-        wanted = [j for j in steps if written or not is_written(role, step, j)]
+        wanted = [j for j in steps if written or not is_written(role, step, j, in_order=ordered)]
         if not wanted:
             continue
         asked = label_sets(

@@ -198,13 +198,17 @@ def transfer_totals(
 def step_inputs(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
     """A number for what a step starts from: the pair of `s_{step-1}` and its operand, the same at whatever step.
 
-    At step 0 it is the operand alone, which is the input of no other step.
+    At step 0 it is the operand alone, which is the input of no other step. Of a task with several operators it is the
+    pair and the step's operator.
     """
     problems = [transcript.problem for transcript in batch.transcripts]
     if step == 0:
         return np.array([-1 - problem.operands[0] for problem in problems])
     symbols = 1 + max(max(problem.step_operands, default=0) for problem in problems)
-    return np.array([problem.previous[step - 1] * symbols + problem.step_operands[step - 1] for problem in problems])
+    pairs = np.array([problem.previous[step - 1] * symbols + problem.step_operands[step - 1] for problem in problems])
+    operators = np.array([(problem.step_operators or (0,) * step)[step - 1] for problem in problems])
+    inputs: Int[np.ndarray, " batch"] = pairs * (1 + operators.max()) + operators
+    return inputs
 
 
 def _check(

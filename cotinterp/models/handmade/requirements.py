@@ -11,13 +11,18 @@ KRange = tuple[int, int]
 
 
 def require_one_symbol(ref: str | Task, model: str) -> Task:
-    """The task, once every state of it is known to be written as one symbol: then the layout depends on k alone."""
+    """The task, once its states are known to be one symbol each and its prompts flat: the layout depends on k alone."""
     task = get_task(ref)
     long = [text for text in task.states if len(text) != 1]
     if long:
         raise ValueError(
             f"{model} needs a task whose states are one symbol each, so that every token has its place; "
             f"{task.name!r} writes {long[0]!r}. Use a group ('z6', 's3', ...) or 'parity'"
+        )
+    if task.brackets:
+        raise ValueError(
+            f"{model} finds operands at fixed positions; in the prompts of {task.name!r} brackets move them. Use "
+            "a group ('z6', 's3', ...) or 'parity'"
         )
     return task
 

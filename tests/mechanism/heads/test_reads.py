@@ -145,3 +145,14 @@ def test_role_masks_cover_every_token_once():
 )
 def test_reads_can_be_told_in_words(pattern, target, words):
     assert read_labels(pattern)[target] == words
+
+
+@pytest.mark.parametrize("name", ["expressions-mod11", "pointers"])
+def test_steps_that_do_not_follow_the_operands_are_refused(name):
+    task = get_task(name)
+    problems = solve(task, np.array([[1, 2 + 33, 3 + 22, 4 + 33]]))
+    batch = collate([render(task, problem, "cot") for problem in problems], Vocabulary.of(task))
+    with pytest.raises(ValueError, match="the reads are those of a left fold"):
+        read_masks(batch, PREVIOUS_TOTAL_READ)
+    with pytest.raises(ValueError, match="the reads are those of a left fold"):
+        read_sources(batch, NEXT_OPERAND_READ, Role.TOTAL, 1)

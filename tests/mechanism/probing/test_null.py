@@ -62,3 +62,10 @@ def test_what_is_written_has_no_other_truth() -> None:
         renamed_totals(get_task("z6"), TRIPLES, 1, names, after=1)
     with pytest.raises(ValueError, match="give shown="):
         renamed_totals(get_task("z6"), TRIPLES, 2, names, after=1)
+
+
+@pytest.mark.parametrize("name", ["expressions-mod11", "pointers"])
+def test_codes_that_are_no_symbols_cannot_be_renamed(name) -> None:
+    task = get_task(name)
+    with pytest.raises(ValueError, match="would change more than names"):
+        renamings(task, np.zeros((4, 3), dtype=np.int64), 1, rng=np.random.default_rng(0))

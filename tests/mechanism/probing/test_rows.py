@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cotinterp.mechanism.probing.rows import all_operands, beginnings, last_written
+from cotinterp.mechanism.probing.rows import all_operands, beginnings, in_order, is_written, last_written
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import solve
@@ -56,3 +56,24 @@ def test_after_a_written_total_the_input_is_that_total_and_what_follows() -> Non
 
 def test_operands_in_the_order_of_the_problems() -> None:
     assert all_operands(written_out("cot")).tolist() == OPERANDS
+
+
+def chases(*tables: tuple[int, ...]) -> Batch:
+    task = get_task("pointers")
+    return collate([render(task, problem, "cot") for problem in solve(task, np.array(tables))], Vocabulary.of(task))
+
+
+def test_without_the_order_of_a_fold_an_input_is_all_that_stands_there() -> None:
+    """Tables 2,0,1 and 2,1,1 go 0, 2, 1 and differ in an entry that no step reads; 1,0,2 goes 0, 1, 0."""
+    batch = chases((2, 0, 1), (2, 1, 1), (1, 0, 2), (2, 0, 1))
+    assert not in_order(batch)
+    assert types(batch, Role.OPERAND, 0, 2) == [0, 0, 2, 0]
+    assert types(batch, Role.PROMPT_END, -1, 2) == types(batch, Role.EQUALS, 2, 2) == [0, 1, 2, 0]
+
+
+def test_copies_of_a_total_are_known_only_in_order() -> None:
+    copies = [(Role.PREVIOUS_TOTAL, 2), (Role.PREVIOUS_TOTAL, 3), (Role.STEP_OPERAND, 1), (Role.STEP_OPERAND, 2)]
+    assert [is_written(role, step, 1) for role, step in copies] == [True, False, False, False]
+    assert all(is_written(role, step, 1, in_order=False) for role, step in copies)
+    assert not is_written(Role.STEP_OPERAND, 1, 2, in_order=False)
+    assert not is_written(Role.EQUALS, 2, 1, in_order=False)

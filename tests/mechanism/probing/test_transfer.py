@@ -10,7 +10,7 @@ from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -181,3 +181,13 @@ def test_a_step_starts_from_a_total_and_an_operand():
     assert all(len(found) == 1 for found in numbers.values())
     assert len(set.union(*numbers.values())) == len(numbers) == 36
     assert set(step_inputs(batch, 0).tolist()) == {-1, -2, -3, -4, -5, -6}
+
+
+def test_the_input_of_an_operation_is_its_two_values_and_its_operator():
+    """1 + 2, 1 * 2 and 2 + 1, and 1 + 2 again."""
+    task = get_task("expressions-mod11")
+    problems = solve(task, np.array([[1, 2], [1, 2 + 22], [2, 1], [1, 2]]))
+    batch = collate([render(task, problem, "cot") for problem in problems], Vocabulary.of(task))
+    first, other, turned, again = step_inputs(batch, 1).tolist()
+    assert len({first, other, turned}) == 3
+    assert first == again

@@ -28,6 +28,11 @@ class LateStart(FoldTask):
     [
         (lambda: reader("digit-sum"), "states are one symbol each.*'digit-sum' writes '10'"),
         (lambda: lookup("digit-sum", problems=[PROBLEM]), "lookup needs a task whose states are one symbol"),
+        (
+            lambda: lookup("expressions-mod11", problems=[PROBLEM]),
+            "in the prompts of 'expressions-mod11' brackets move",
+        ),
+        (lambda: reader("pointers"), "'pointers' is no FoldTask"),
         (lambda: reader("random-labels"), "'random-labels' is no FoldTask"),
         (lambda: reader(LateStart()), "the states of 'late-start' must be its operands and `initial` the identity"),
         (lambda: recomputer("s3"), "sum of the operands modulo 6, but the step of 's3' takes 1 and 1 elsewhere"),

@@ -1,7 +1,8 @@
 """Floating-point operations that a work cannot do without: its matrix products, a multiplication and an addition each.
 
-Norms, activations, softmax, optimizers and copies are not counted; so a floor is a bound, not a target that anybody
-reaches. Padding is not counted either, nor what a causal mask hides, nor logits that nobody reads.
+Norms, activations, softmax, optimizers and copies are not counted, so this is a lower bound on what a machine does, not
+a time. Padding is not counted either, nor what a causal mask hides, nor logits that nobody reads. Embedding a token is
+a look-up and costs nothing.
 """
 
 from dataclasses import dataclass
@@ -39,11 +40,32 @@ class Cost:
         """A query that looks at one key, in all heads: its score and its share of z."""
         return 4 * self.spec.d_model
 
+    def reading(self, tokens: float, pairs: float, read: float) -> float:
+        """Reading `tokens` positions, each in every block, where queries see `pairs` keys in all and `read` are scored.
+
+        A position sees itself and all before it: n of them in a row make n (n + 1) / 2 pairs.
+        """
+        block = tokens * (4 * self.projection + self.mlp) + pairs * self.pair
+        return self.spec.n_layers * block + read * self.logits
+
     def forward(self, lengths: Int[np.ndarray, " rows"], *, read: int | None = None) -> float:
         """One pass over sequences of these lengths; `read` is the number of positions whose logits are wanted."""
         tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) / 2).sum())
-        block = tokens * (4 * self.projection + self.mlp) + pairs * self.pair
-        return self.spec.n_layers * block + (tokens if read is None else read) * self.logits
+        return self.reading(tokens, pairs, tokens if read is None else float(read))
+
+    def answer(self, prompt: Int[np.ndarray, " rows"], response: Int[np.ndarray, " rows"]) -> float:
+        """Writing responses of these lengths after prompts of these lengths, one token at a time, with a cache of keys.
+
+        Every token but the last is read once and looks at itself and what stands before it; logits are made where a
+        token is written. That is exactly one pass over everything but the last token: with a cache, writing costs as
+        much as reading.
+        """
+        return self.forward(prompt + response - 1, read=int(response.sum()))
+
+    def answer_without_cache(self, prompt: Int[np.ndarray, " rows"], response: Int[np.ndarray, " rows"]) -> float:
+        """The same where each written token takes a pass over all that stands before it."""
+        lengths = [p + np.arange(r) for p, r in zip(prompt.tolist(), response.tolist(), strict=True)]
+        return self.forward(np.concatenate(lengths), read=int(response.sum()))
 
     def resumed(self, layer: int, start: int, n: int) -> float:
         """Logits at position n - 1 after the stream that enters `layer` was changed at position `start` alone.

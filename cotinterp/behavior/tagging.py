@@ -1,0 +1,134 @@
+"""Which state a model names at each operand of a prompt, in one pass.
+
+What a model of the regime `tagging` is trained to do beside its answer: the protocol of Merrill, Petty & Sabharwal
+2024 (arXiv 2404.08819), where depth is all that a model can compute with: nothing is written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from cotinterp.behavior.decoding import LanguageModel, reading
+from cotinterp.behavior.labels import described, labels_of
+from cotinterp.results.intervals import wilson
+from cotinterp.results.plots import lines
+from cotinterp.results.result import Result, with_labels
+from cotinterp.tasks.task import Task
+from cotinterp.training.checkpoints import Run
+from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.render import render
+from cotinterp.transcripts.tags import NO_TAG, operand_tags
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The states that a model named along one prompt.
+
+    Attributes:
+        named: The likeliest symbol of the whole vocabulary at OPERAND 1, 2, ..., k-1.
+        right: For each of them whether it is the state there.
+    """
+
+    problem: Problem
+    split: str
+    named: tuple[str, ...]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class TagResult(Result):
+    """How often the states of a problem are named right at its operands, without anything being written.
+
+    Two readings for problems of exactly k operands: `tags`, the state after all k operands (which is the answer), and
+    `all`, every state from the second operand to the k-th, the criterion of whole sequences. At most `tags`.
+
+    The beginnings of longer training prompts have their states as targets only where the split does not hold them out
+    (`training_tags`), so no held-out state was ever shown. The interval is Wilson's over problems of this one model.
+    """
+
+    tags: tuple[Tags, ...]
+    labels: Mapping[str, str | int]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each split, reading and k: split, reading, k, n, correct, accuracy, ci_low, ci_high."""
+        rows = []
+        for (split, k), part in self.examples().groupby(["split", "k"], sort=True):
+            for name in ("tags", "all"):
+                hits, n = int(part[name].sum()), len(part)
+                rows.append((split, name, k, n, hits, hits / n, *wilson(hits, n)))
+        columns = ["split", "reading", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
+        return with_labels(pd.DataFrame(rows, columns=columns), self.labels)
+
+    def examples(self) -> pd.DataFrame:
+        """One row for each problem: split, k, operands, named, and whether `tags` and `all` hold."""
+        rows = [
+            (x.split, x.problem.k, x.problem.operands, "".join(x.named), x.right[-1], all(x.right)) for x in self.tags
+        ]
+        return pd.DataFrame(rows, columns=["split", "k", "operands", "named", "tags", "all"])
+
+    def figure(self) -> go.Figure:
+        """Accuracy by number of operands; held-out problems solid, training problems dashed."""
+        names = {"heldout": "held-out problems", "train": "training problems"}
+        readings = {"tags": "state at the last operand", "all": "state at every operand"}
+        table = self.frame()
+        return lines(
+            table.assign(
+                split=table["split"].map(lambda split: names.get(split, split)), reading=table["reading"].map(readings)
+            ),
+            x="k",
+            y="accuracy",
+            low="ci_low",
+            high="ci_high",
+            color="reading",
+            dash="split",
+            bounds=(0.0, 1.0),
+            title=f"States named at the operands: {described(self.labels)}",
+            x_title="number of operands (K)",
+            y_title="share of problems that are right",
+            hover=["n"],
+        )
+
+
+def tag_accuracy(run: Run, problems: Mapping[str, Sequence[Problem]]) -> TagResult:
+    """`read_tags` of a trained run. In other regimes than `tagging` nothing taught the model to name states."""
+    return TagResult(named_states(run.model, run.task, problems), run.labels)
+
+
+def read_tags(
+    model: LanguageModel, task: Task, problems: Mapping[str, Sequence[Problem]], *, seed: int = 0, batch_size: int = 256
+) -> TagResult:
+    """Which states `model` names at the operands of the problems of each split.
+
+    Args:
+        seed: Label of the trained model in the tables.
+
+    Raises:
+        ValueError: A split without problems, or a task whose states cannot be named so (`operand_tags`).
+    """
+    return TagResult(named_states(model, task, problems, batch_size=batch_size), labels_of(task, "tagging", seed))
+
+
+def named_states(
+    model: LanguageModel, task: Task, problems: Mapping[str, Sequence[Problem]], *, batch_size: int = 256
+) -> tuple[Tags, ...]:
+    """What `model` names at every operand of every problem: the argmax over all symbols, the prompt read once."""
+    empty = [split for split, chosen in problems.items() if not chosen]
+    if empty or not problems:
+        raise ValueError(f"no problems to read states on in {', '.join(empty) or 'any split'}; sample some first")
+    vocabulary, found = Vocabulary.of(task), []
+    asked = [(split, problem) for split, chosen in problems.items() for problem in chosen]
+    with reading(model) as read:
+        for first in range(0, len(asked), batch_size):
+            some = asked[first : first + batch_size]
+            batch = collate([render(task, problem, "tagging") for _, problem in some], vocabulary)
+            tags = operand_tags(task, batch)[:, : int(batch.n_prompt.max())]
+            named = read(batch.tokens[:, : tags.shape[1]]).argmax(-1).cpu()
+            for (split, problem), wanted, got in zip(some, tags, named, strict=True):
+                at = wanted != NO_TAG
+                symbols = tuple(vocabulary.symbols[token] for token in got[at].tolist())
+                found.append(Tags(problem, split, symbols, tuple((got == wanted)[at].tolist())))
+    return tuple(found)

@@ -1,0 +1,5 @@
+"""`python -m cotinterp.cli`."""
+
+from cotinterp.cli import main
+
+main()

@@ -1,0 +1,180 @@
+"""The serial-compute simulator: what depth and tokens offer, what each law of depth asks, what runs have solved.
+
+One fragment of HTML with its script and its data inside; it stands in the report and on a page of its own.
+"""
+
+import json
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from cotinterp.report.simulator_numbers import (
+    MOST_LAYERS,
+    MOST_OPERANDS,
+    PLAIN,
+    PLAIN_MODEL,
+    REGIMES,
+    Position,
+    Subject,
+    length_table,
+)
+from cotinterp.report.simulator_words import AMOUNTS, words
+from cotinterp.report.templating import environment
+from cotinterp.report.texts import TEXTS
+from cotinterp.results.atomic import write_atomic
+from cotinterp.sweeps.frontier import CONVERGED, MEASURED, frontier
+from cotinterp.tasks import Task, get_task
+
+RULES = {
+    "linear": "K \N{MINUS SIGN} 1 \N{LESS-THAN OR EQUAL TO} b L",
+    "logarithmic": "log2 K \N{LESS-THAN OR EQUAL TO} b L",
+    "constant": "c layers solve every K, fewer solve k0",
+    "none": "depth buys nothing beyond k0",
+}
+COLUMNS = ("task", "regime", "layers", "d_model", "updates", "seed", "solves K up to", "first unsolved", "standing")
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One range input; `name` is that of the field of Position that it sets."""
+
+    name: str
+    words: str
+    low: int | float
+    high: int | float
+    step: int | float
+    unit: str
+
+
+def simulator_html(
+    measured: pd.DataFrame | None = None,
+    lengths: pd.DataFrame | None = None,
+    *,
+    tasks: Mapping[str, Task] | None = None,
+) -> Markup:
+    """The simulator as a fragment: controls, charts, readouts and the measured runs.
+
+    Its tables hold the numbers of the first position of the sliders, so that it says something without a script.
+
+    Args:
+        measured: Rows of `FrontierResult.frame()`, or a sweep's tidy table, whose frontier is then taken; the
+            free-running runs of direct and cot that were measured are laid over the charts. None: no measured points.
+        lengths: `length_table` of the tasks. None: made anew for those of `measured`.
+        tasks: Tasks by the name that `measured` gives them; for those that the registry does not know.
+
+    Raises:
+        KeyError: A task of `measured` is not known. ValueError: `lengths` has none of it.
+    """
+    runs = _measured(measured)
+    names = list(dict.fromkeys(runs["task"]))
+    if lengths is None:
+        lengths = length_table({name: (tasks or {}).get(name) or get_task(name) for name in names})
+    subjects = {name: _subject(runs[runs["task"] == name], lengths[lengths["task"] == name]) for name in names}
+    chosen = next(iter(subjects), "")
+    first = subjects.get(chosen, PLAIN)
+    at = Position(k=min(Position.k, first.longest))
+    deepest = max([MOST_LAYERS, *runs["n_layers"].tolist()])
+    data = {
+        "most": {"n_layers": deepest, "k": MOST_OPERANDS},
+        "plain": _sizes(PLAIN),
+        "tasks": {name: _of_task(subject, runs[runs["task"] == name]) for name, subject in subjects.items()},
+    }
+    template = environment().get_template("simulator.html.j2")
+    return Markup(
+        template.render(
+            tasks=names,
+            chosen=chosen,
+            budgets=[("", "all"), *((steps, f"{steps} updates") for steps in sorted(set(runs["steps"].tolist())))],
+            sliders=[asdict(slider) | {"value": getattr(at, slider.name)} for slider in _sliders(deepest)],
+            laws=[{"name": law, "rule": rule} for law, rule in RULES.items()],
+            told=words(first.readouts(at), at, first.model, first.d_vocab),
+            amounts=list(AMOUNTS.items()),
+            rows=list(_rows(runs)),
+            row_columns=COLUMNS,
+            data=Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")),
+        )
+    )
+
+
+def build_simulator(
+    measured: pd.DataFrame | None,
+    out: Path,
+    *,
+    lengths: pd.DataFrame | None = None,
+    tasks: Mapping[str, Task] | None = None,
+) -> Path:
+    """Write the simulator as one self-contained page that opens offline, at `out`. Arguments as in `simulator_html`."""
+    page = environment().get_template("simulator_page.html.j2")
+    text = page.render(simulator=simulator_html(measured, lengths, tasks=tasks), text=TEXTS["frontier"])
+    return write_atomic(out, text)
+
+
+def _sliders(deepest: int) -> tuple[Slider, ...]:
+    """The sliders; the depth goes as far as the deepest model that was measured."""
+    return (
+        Slider("n_layers", "Depth L", 1, deepest, 1, "layers"),
+        Slider("k", "Length K", 2, MOST_OPERANDS, 1, "operands"),
+        Slider("b", "b of linear and logarithmic", 0.25, 4, 0.25, "per layer"),
+        Slider("enough", "c of constant", 1, deepest, 1, "layers"),
+        Slider("floor", "k0 of constant and none", 1, MOST_OPERANDS, 1, "operands"),
+        Slider("step_tokens", "Tokens of a written step", 1, 12, 1, "tokens"),
+    )
+
+
+def _measured(given: pd.DataFrame | None) -> pd.DataFrame:
+    """The runs that are drawn: measured, free-running, direct or cot, in a fixed order."""
+    shape = ["n_layers", "d_model", "d_mlp", "steps"]
+    columns = ["task", "regime", "reading", *shape, "seed", "frontier", "next_k", "standing"]
+    if given is None:
+        return pd.DataFrame(columns=columns)
+    runs = given if "frontier" in given.columns else frontier(given).frame()
+    kept = runs["standing"].isin(MEASURED) & (runs["reading"] == "answer") & runs["regime"].isin(REGIMES)
+    order = ["task", "regime", "n_layers", "d_model", "steps", "seed", "frontier"]
+    return runs.loc[kept, columns].sort_values(order, ignore_index=True)
+
+
+def _subject(runs: pd.DataFrame, lengths: pd.DataFrame) -> Subject:
+    """One task, with the width that most of its models have."""
+    d_model, d_mlp = runs[["d_model", "d_mlp"]].value_counts().index[0]
+    model = PLAIN_MODEL.model_copy(update={"d_model": int(d_model), "d_mlp": int(d_mlp), "n_heads": 1})
+    return Subject.of(model, lengths)
+
+
+def _sizes(subject: Subject) -> dict[str, int]:
+    return {"d_model": subject.model.d_model, "d_mlp": subject.model.d_mlp, "d_vocab": subject.d_vocab}
+
+
+def _of_task(subject: Subject, runs: pd.DataFrame) -> dict[str, object]:
+    """What the page's script knows of one task."""
+    lengths = {
+        regime: {k: list(asdict(found).values()) for k, found in by_k.items()}
+        for regime, by_k in subject.by_regime.items()
+    }
+    return {**_sizes(subject), "lengths": lengths, "runs": [_run(row) for row in runs.to_dict("records")]}
+
+
+def _run(row: dict[Hashable, Any]) -> dict[str, object]:
+    reached = f"solves K up to {row['frontier']}" if row["frontier"] else "solves no length"
+    unsolved = row["next_k"] if row["next_k"] > 0 else "none"
+    shape = f"L = {row['n_layers']}, d_model {row['d_model']}"
+    return {
+        "regime": row["regime"],
+        "layers": row["n_layers"],
+        "steps": row["steps"],
+        "solved": row["frontier"],
+        "next": row["next_k"],
+        "open": row["standing"] not in CONVERGED,
+        "words": f"{row['regime']}, {shape}, {row['steps']} updates, seed {row['seed']}: {reached}; "
+        f"first unsolved: {unsolved} ({row['standing']})",
+    }
+
+
+def _rows(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
+    for row in runs.to_dict("records"):
+        reached, unsolved = (row[name] if row[name] > 0 else "none" for name in ("frontier", "next_k"))
+        told = (*(row[name] for name in ("task", "regime", "n_layers", "d_model", "steps", "seed")), reached, unsolved)
+        yield (*map(str, told), str(row["standing"]))

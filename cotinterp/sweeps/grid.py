@@ -1,0 +1,163 @@
+"""A grid of runs: which specs a sweep trains, from a TOML file or as a value."""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cotinterp.behavior.evaluation import MAX_PER_K
+from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec_file import explained
+
+TOP_KEYS = ("name", "problems_per_k", "defaults", "runs")
+NESTED: Mapping[str, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec}
+LISTS = ("optimizer.betas",)
+"""Fields whose one value is a list: there only a list of lists makes an axis."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of one sweep and how each is evaluated.
+
+    Attributes:
+        name: Letters, digits, `-`, `_` and `.`; it can name a folder.
+        specs: In order; equal ones count once.
+        problems_per_k: Most problems of each number of operands and side of the split that a run is evaluated on.
+
+    Raises:
+        ValueError: No specs, a name that is none, fewer than one problem, or two specs with the same slug.
+    """
+
+    name: str
+    specs: tuple[RunSpec, ...]
+    problems_per_k: int = MAX_PER_K
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise ValueError(f"name {self.name!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
+        if self.problems_per_k < 1:
+            raise ValueError(f"problems_per_k must be 1 or more, got {self.problems_per_k}")
+        specs = tuple(dict.fromkeys(self.specs))
+        if not specs:
+            raise ValueError(f"grid {self.name!r} has no runs: give it specs, or [[runs]] in its file")
+        object.__setattr__(self, "specs", specs)
+        by_slug: dict[str, RunSpec] = {}
+        for spec in specs:
+            if by_slug.setdefault(spec.slug, spec) is not spec:
+                raise ValueError(f"two different runs have the slug {spec.slug}; change a field of one of them")
+
+
+def read_grid(path: Path | str) -> Grid:
+    """The grid in a TOML file.
+
+    `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
+    each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
+    last one moving fastest. `model` and `optimizer` are tables (`model.n_layers = [1, 2]`), and those of a block add
+    to those of the defaults. A task in a file is given relative to the working directory.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: No TOML, an unknown key (the nearest one is named), an axis without values, or a combination that is
+            no valid spec (it is named).
+    """
+    path = Path(path)
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no grid file {str(path)!r}; docs/scaling.md says what stands in one") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+    try:
+        return parse_grid({"name": path.stem} | fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_grid(fields: Mapping[str, Any]) -> Grid:
+    """The grid that a file with these fields would describe: `{"name": ..., "defaults": {...}, "runs": [{...}]}`.
+
+    Raises:
+        ValueError: As `read_grid`.
+    """
+    _known(fields, TOP_KEYS, "the grid")
+    name, problems = fields.get("name"), fields.get("problems_per_k", MAX_PER_K)
+    if not isinstance(name, str):
+        raise ValueError(f'name must be a text, such as name = "depth-frontier", not {name!r}')
+    if not isinstance(problems, int) or isinstance(problems, bool):
+        raise ValueError(f"problems_per_k must be a whole number, not {problems!r}")
+    defaults, blocks = fields.get("defaults", {}), fields.get("runs", [])
+    if not isinstance(defaults, Mapping):
+        raise ValueError(f"defaults must be a table, [defaults], not {defaults!r}")
+    if not (isinstance(blocks, Sequence) and blocks and all(isinstance(block, Mapping) for block in blocks)):
+        raise ValueError("there are no runs: each block of them begins with [[runs]], in two pairs of brackets")
+    flat = dict(_flat(defaults, "defaults"))
+    listed = [key for key, value in flat.items() if _is_axis(key, value)]
+    if listed:
+        raise ValueError(f"defaults: {listed[0]} is a list. Axes stand in the blocks, [[runs]]")
+    specs: list[RunSpec] = []
+    for number, block in enumerate(blocks, start=1):
+        specs += _specs(flat | dict(_flat(block, f"runs {number}")), f"runs {number}")
+    return Grid(name, tuple(specs), problems)
+
+
+def _specs(fields: Mapping[str, Any], where: str) -> Iterator[RunSpec]:
+    """The runs of one block, the last axis moving fastest."""
+    axes = {key: value for key, value in fields.items() if _is_axis(key, value)}
+    empty = [key for key, values in axes.items() if not values]
+    if empty:
+        raise ValueError(f"{where}: the axis {empty[0]} has no values; give it some, or leave the key out")
+    for values in product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        try:
+            # JSON, because a strict spec takes an array for a tuple, and a whole number for a float, from there alone.
+            yield RunSpec.model_validate_json(json.dumps(_nested({**fields, **chosen})))
+        except ValidationError as error:
+            told = ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) or "its one combination"
+            raise ValueError(f"{where}: {told} is no run: {explained(error)}") from error
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}; dates and times are no fields of a run") from error
+
+
+def _flat(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+    _known(fields, tuple(RunSpec.model_fields), where)
+    for key, value in fields.items():
+        if key not in NESTED:
+            yield key, value
+        elif not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {key} must be a table, such as {key} = {{ ... }}, not {value!r}")
+        else:
+            _known(value, tuple(NESTED[key].model_fields), f"{where}: {key}")
+            yield from ((f"{key}.{field}", inner) for field, inner in value.items())
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in fields.items():
+        outer, dot, field = key.partition(".")
+        if dot:
+            nested.setdefault(outer, {})[field] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def _is_axis(key: str, value: object) -> bool:
+    if key in LISTS:
+        return isinstance(value, list) and (not value or isinstance(value[0], list))
+    return isinstance(value, list)
+
+
+def _known(fields: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in fields:
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
+            raise ValueError(f"{where}: unknown key {key!r}; {told}")

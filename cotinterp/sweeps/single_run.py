@@ -1,0 +1,158 @@
+"""The work of one run of a sweep, wherever it is done: train it, evaluate it, leave both in its directory."""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cotinterp.behavior.accuracy import AccuracyResult
+from cotinterp.behavior.evaluation import evaluate_run, store_evaluation
+from cotinterp.behavior.tagging import tag_accuracy
+from cotinterp.models.weights import CheckpointError, stored_weight_hash
+from cotinterp.results import output_folder, write_atomic
+from cotinterp.training.checkpoints import MODEL_FILE, Run, read_evaluation
+from cotinterp.training.loop import sole_trainer, train
+from cotinterp.training.spec import RunSpec
+
+THREADS = 1
+"""CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
+
+FAILURE_FILE = "failure.json"
+ROOT_FILE = ".sweep-root"
+BUSY_SECONDS = 1.0
+TAG_COLUMNS = ("split", "k", "n", "correct", "accuracy", "ci_low", "ci_high")
+
+
+class UnseenRootError(OSError):
+    """A worker does not see the folder of the sweep, so what it did would be lost."""
+
+
+@dataclass(frozen=True)
+class RunWork:
+    """One run as it is handed to a worker.
+
+    Attributes:
+        root: Absolute; the run's directory is `root/<slug>`.
+        token: What `root/.sweep-root` says, by which a worker knows that it sees the same folder.
+        here: Working directory of the sweep, to which a task in a file is relative.
+        problems_per_k: Most problems of each number of operands and side of the split in its evaluation.
+    """
+
+    spec: RunSpec
+    root: Path
+    token: str
+    here: Path
+    problems_per_k: int
+    device: str = "cpu"
+
+    @property
+    def directory(self) -> Path:
+        return self.root / self.spec.slug
+
+
+def carry_run(work: RunWork) -> None:
+    """Trains the run where it is not finished and evaluates it where that is missing.
+
+    A run that another process is training is waited for: one that is lost to the network but alive gives its
+    directory back only when it ends. Sets the CPU threads of the process to one for good.
+
+    Raises:
+        UnseenRootError: This machine does not see the folder of the sweep.
+        CheckpointError, NonFiniteLossError: As `train`.
+    """
+    torch.set_num_threads(THREADS)
+    check_root(work)
+    (work.directory / FAILURE_FILE).unlink(missing_ok=True)
+    with contextlib.chdir(work.here) if ":" in work.spec.task else contextlib.nullcontext():
+        wait_for_other_trainers(work.directory)
+        run = train(work.spec, directory=work.directory, device=work.device, threads=THREADS)
+        if not is_evaluated(work.directory, work.problems_per_k):
+            evaluate(run, work.problems_per_k)
+
+
+def evaluate(run: Run, problems_per_k: int) -> Path:
+    """Writes evaluation.json: free-running accuracy, and for the regime `tagging` that of the states it reads."""
+    result = evaluate_run(run, max_per_k=problems_per_k)
+    tags = _tags(run, result) if run.spec.regime == "tagging" else None
+    return store_evaluation(run, result, problems_per_k=problems_per_k, tags=tags)
+
+
+def _tags(run: Run, result: AccuracyResult) -> pd.DataFrame:
+    """How often the state at the last operand is read right, on the problems of `result`, by split and k."""
+    problems = {split: tuple(x.problem for x in result.of_split(split)) for split in ("train", "heldout")}
+    frame = tag_accuracy(run, problems).frame()
+    return frame.loc[frame["reading"] == "tags", list(TAG_COLUMNS)]
+
+
+def is_evaluated(directory: Path, problems_per_k: int) -> bool:
+    """Whether evaluation.json is of the weights beside it and of that many problems."""
+    return valid_evaluation(directory, problems_per_k) is not None
+
+
+def valid_evaluation(directory: Path, problems_per_k: int) -> dict[str, Any] | None:
+    """What evaluation.json holds; None where there is none of the weights beside it and of so many problems.
+
+    Raises:
+        CheckpointError: The weights cannot be read.
+    """
+    try:
+        record = read_evaluation(directory)
+    except CheckpointError:
+        return None
+    if record is None or record.get("problems_per_k") != problems_per_k:
+        return None
+    return record if record.get("weight_hash") == stored_weight_hash(directory / MODEL_FILE) else None
+
+
+def mark_root(root: Path) -> str:
+    """The token of a folder of runs, written into it by whoever comes first."""
+    path = output_folder(root) / ROOT_FILE
+    with contextlib.suppress(FileExistsError), path.open("x") as file:
+        file.write(secrets.token_hex(8) + "\n")
+    return path.read_text().strip()
+
+
+def check_root(work: RunWork) -> None:
+    """Raises UnseenRootError unless the folder of the sweep is the one that this process sees under its path."""
+    try:
+        os.listdir(work.root)  # a network file system looks again at a folder that is listed
+        seen = (work.root / ROOT_FILE).read_text().strip()
+    except OSError:
+        seen = ""
+    if seen != work.token:
+        raise UnseenRootError(
+            f"worker on {socket.gethostname()} does not see {work.root} as the sweep does: the folder of the runs must "
+            "lie on a file system that all machines share, under the same path"
+        )
+
+
+def wait_for_other_trainers(directory: Path) -> None:
+    """Returns as soon as no other process holds the run's directory."""
+    while True:
+        try:
+            with sole_trainer(directory):
+                return
+        except CheckpointError:
+            time.sleep(BUSY_SECONDS)
+
+
+def write_failure(work: RunWork, error: str, attempts: int) -> None:
+    """Leaves failure.json in the run's directory: type and text of the error, and how often the run was begun."""
+    kind, _, text = without_root(error, work.root).partition(": ")
+    if not kind.isidentifier():
+        kind, text = "", without_root(error, work.root)
+    record = {"type": kind, "text": text, "attempts": attempts}
+    write_atomic(output_folder(work.directory) / FAILURE_FILE, json.dumps(record, indent=2) + "\n")
+
+
+def without_root(text: str, root: Path) -> str:
+    """A message in one line, with paths under `root` told from there: it reads the same wherever the root lies."""
+    return " ".join(text.replace(f"{root}/", "").replace(str(root), "the root").split())

@@ -1,0 +1,170 @@
+"""The one tidy table of a sweep: everything that comes after training and evaluation knows nothing else."""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cotinterp.results import output_folder, write_atomic
+from cotinterp.sweeps.executors import optional
+from cotinterp.sweeps.grid import Grid
+from cotinterp.sweeps.run_record import RunRecord, read_record_of
+from cotinterp.tasks import get_task
+from cotinterp.training.metrics import METRICS_FILE, read_metrics
+from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+SWEEP_COLUMNS: Mapping[str, str] = {
+    "slug": "str",
+    "task": "str",
+    "regime": "str",
+    "seed": "int64",
+    "n_layers": "int64",
+    "d_model": "int64",
+    "n_heads": "int64",
+    "d_mlp": "int64",
+    "n_ctx": "int64",
+    "n_parameters": "int64",
+    "steps": "int64",
+    "batch_size": "int64",
+    "lr": "float64",
+    "n_train": "int64",
+    "k_min": "int64",
+    "k_max": "int64",
+    "start_from": "str",
+    "status": "str",
+    "error": "str",
+    "step": "int64",
+    "loss_mid": "float64",
+    "loss_end": "float64",
+    "split": "str",
+    "reading": "str",
+    "k": "int64",
+    "n": "int64",
+    "correct": "int64",
+    "accuracy": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+}
+"""The columns in order, with their types: one row for each run, split, reading and k."""
+
+ORDER = ("slug", "split", "reading", "k")
+READINGS = {"answer": "accuracy", "tags": "tags"}
+"""The readings by the key of evaluation.json under which their rows stand."""
+
+UNMEASURED = {
+    "split": "heldout", "reading": "answer", "k": -1, "n": 0, "correct": 0,
+    "accuracy": np.nan, "ci_low": np.nan, "ci_high": np.nan,
+}  # fmt: skip
+WINDOW = 0.1
+
+
+def collect(grid: Grid, root: Path | str) -> pd.DataFrame:
+    """The table of a grid: for every run what it is, how far it came, and its accuracy by split, reading and k.
+
+    A run that is not finished has one row, with k = -1 and n = 0. Nothing in the table depends on where and when the
+    runs were carried out. `accuracy` is the share of `n` distinct problems, with Wilson's interval over problems: it
+    says how well this one model was measured, nothing about another seed. `step` counts logged updates; `loss_mid` and
+    `loss_end` are the mean logged training loss, in nats per scored token, over the tenth of all updates that ends at
+    one half of the run, and over the last tenth; NaN where none of them is logged.
+
+    Raises:
+        FileNotFoundError: There is no folder `root`.
+    """
+    root = Path(root).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: `cotinterp sweep` with this grid and --root makes it")
+    rows = [row for spec in grid.specs for row in _rows(read_record_of(spec, root, grid.problems_per_k), root)]
+    frame = pd.DataFrame(rows, columns=list(SWEEP_COLUMNS)).astype(dict(SWEEP_COLUMNS))
+    return frame.sort_values(list(ORDER), kind="stable", ignore_index=True)
+
+
+def write_table(frame: pd.DataFrame, path: Path | str) -> Path:
+    """Writes a table as `.csv` (floats with six digits) or `.parquet` (as they are), by the ending of the path.
+
+    Raises:
+        ValueError: Another ending. ModuleNotFoundError: Parquet without pyarrow.
+    """
+    path = Path(path)
+    if _is_parquet(path):
+        optional("pyarrow", "parquet", f"writing {path.name}")
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, engine="pyarrow", index=False)
+        content: str | bytes = buffer.getvalue()
+    else:
+        content = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    output_folder(path.parent)
+    return write_atomic(path, content)
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """A table that `write_table` wrote; empty texts are empty texts, not missing values.
+
+    Raises:
+        FileNotFoundError: No such file. ValueError: It lacks a column of a sweep's table, or has another ending.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no table {str(path)!r}; `cotinterp collect` writes one")
+    if _is_parquet(path):
+        optional("pyarrow", "parquet", f"reading {path.name}")
+        frame = pd.read_parquet(path, engine="pyarrow")
+    else:
+        texts = [name for name, kind in SWEEP_COLUMNS.items() if kind == "str"]
+        frame = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), keep_default_na=False, na_values=[""])
+        frame[[name for name in texts if name in frame]] = frame[[name for name in texts if name in frame]].fillna("")
+    missing = [name for name in SWEEP_COLUMNS if name not in frame]
+    if missing:
+        raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
+    return frame[list(SWEEP_COLUMNS)].astype(dict(SWEEP_COLUMNS))
+
+
+def _rows(record: RunRecord, root: Path) -> Iterator[dict[str, Any]]:
+    named = _named(record.spec) | {"status": record.status, "error": record.error, "step": record.step}
+    named |= _losses(record.spec, root)
+    measured = [
+        {"reading": reading, **{name: row[name] for name in UNMEASURED if name != "reading"}}
+        for reading, key in READINGS.items()
+        for row in record.evaluation.get(key, ())
+    ]
+    for row in measured or [UNMEASURED]:
+        yield named | row
+
+
+def _named(spec: RunSpec) -> dict[str, Any]:
+    task, model, optimizer = get_task(spec.task), spec.model, spec.optimizer
+    shape = {name: getattr(model, name) for name in ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")}
+    return {
+        "slug": spec.slug,
+        "task": task.name,
+        "regime": spec.regime,
+        "seed": spec.seed,
+        **shape,
+        "n_parameters": model.n_parameters(len(Vocabulary.of(task))),
+        **{name: getattr(optimizer, name) for name in ("steps", "batch_size", "lr")},
+        **{name: getattr(spec, name) for name in ("n_train", "k_min", "k_max")},
+        "start_from": spec.start_from or "",
+    }
+
+
+def _losses(spec: RunSpec, root: Path) -> dict[str, float]:
+    total = spec.optimizer.steps
+    try:
+        logged = read_metrics(root / spec.slug / METRICS_FILE)
+    except (OSError, ValueError):
+        logged = []
+
+    def mean(end: float) -> float:
+        chosen = [line["loss"] for line in logged if (end - WINDOW) * total < line["step"] <= end * total]
+        return float(np.mean(chosen)) if chosen else float("nan")
+
+    return {"loss_mid": mean(0.5), "loss_end": mean(1.0)}
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{str(path)!r}: a table is written as .csv or .parquet")
+    return path.suffix == ".parquet"

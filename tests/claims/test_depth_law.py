@@ -1,0 +1,122 @@
+"""A law is named where both treatments prefer it and nothing speaks against it; else the verdict says what would."""
+
+import pandas as pd
+import pytest
+
+from cotinterp.claims.depth_law import depth_verdicts, judge_depth
+from cotinterp.sweeps import laws as laws_module
+from tests.sweeps.frontiers import run_rows, sweep
+
+
+def judged(*tables, **named):
+    table = pd.concat(tables)
+    return judge_depth(table, named.get("task", "s3"), named.get("regime", "direct"), resamples=40)
+
+
+def linear(depth, seed):
+    return 1 + 2 * depth
+
+
+@pytest.mark.parametrize(
+    ("reach", "law"),
+    [
+        (linear, "linear"),
+        (lambda depth, seed: [0, 5, 10, 12][depth - 1], "logarithmic"),
+        (lambda depth, seed: 12, "constant"),
+        (lambda depth, seed: 4 if depth < 3 else 12, "constant"),
+        (lambda depth, seed: 5 + (seed == 1), "none"),
+    ],
+)
+def test_each_law_is_named_where_it_is_so(reach, law):
+    found = judged(sweep(reach))
+    assert found.law == law
+    assert found.reason.startswith(f"{law} (as trained: ")
+    assert "12 of 12 runs converged" in found.reason
+    assert all(control.passes for control in found.controls)
+
+
+@pytest.mark.parametrize("standing", ["improving", "stalled"])
+def test_unconverged_runs_cannot_name_linear(standing):
+    found = judged(sweep(linear, standing=standing))
+    assert found.law == "cannot tell"
+    assert (found.n_runs, found.n_converged) == (12, 0)
+    assert found.fits["as trained"].preferred.law == "linear"
+    assert f"more steps (12 of 12 had not converged: L1 seed 0 {standing}" in found.reason
+
+
+def test_were_unconverged_runs_taken_for_their_limit_linear_would_be_named(monkeypatch):
+    """The bug that the censored treatment is there to prevent: planted, it is noticed by the test above."""
+    monkeypatch.setattr(laws_module, "CONVERGED", ("complete", "fitted", "improving", "stalled"))
+    assert judged(sweep(linear, standing="improving")).law == "linear"
+
+
+def test_nothing_solved_cannot_tell():
+    found = judged(sweep(lambda depth, seed: 0))
+    assert found.law == "cannot tell"
+    assert "solved: 0 of 12 runs solve the shortest length" in found.reason
+    assert "not excluded: linear, logarithmic, none" in found.reason
+
+
+def test_too_few_depths_cannot_tell():
+    found = judged(sweep(linear, depths=(1, 2), seeds=6))
+    assert found.law == "cannot tell"
+    assert "depths: 2 measured, 3 needed" in found.reason
+    assert "more depths than L1, L2" in found.reason
+
+
+def test_a_law_that_changes_with_the_budget_is_not_named():
+    found = judged(sweep(linear, steps=4000), sweep(lambda depth, seed: 5, steps=1000))
+    assert found.law == "cannot tell"
+    assert "the law changes with the training budget (1000 steps, as trained: none" in found.reason
+    assert [budget.steps for budget in found.sensitivity] == [1000, 4000]
+
+
+def test_a_budget_that_had_not_converged_and_cannot_tell_is_no_contradiction():
+    found = judged(sweep(linear, steps=4000), sweep(lambda depth, seed: 0, steps=1000, standing="improving"))
+    assert found.law == "linear"
+    assert (found.sensitivity[0].lower, found.sensitivity[0].n_converged) == (12, 0)
+
+
+def test_only_depths_and_seeds_of_both_budgets_are_compared():
+    found = judged(sweep(linear, steps=4000), sweep(linear, steps=1000, depths=(2, 4), seeds=5))
+    assert (found.sensitivity[0].depths, found.sensitivity[0].n_runs) == ((2, 4), 6)
+    assert (found.steps, found.n_runs) == (4000, 12)
+
+
+def test_wider_models_are_controls_and_not_points():
+    found = judged(sweep(linear), sweep(lambda depth, seed: 12, depths=(1,), d_model=128))
+    assert (found.law, found.n_runs, found.n_other) == ("linear", 12, 3)
+
+
+def test_missing_and_failed_runs_are_counted():
+    lost = run_rows({}, seed=7, n_layers=1, status="failed") + run_rows({}, seed=8, n_layers=1, status="absent")
+    found = judged(sweep(linear), pd.DataFrame(lost))
+    assert (found.law, found.n_runs, found.n_missing) == ("linear", 12, 2)
+    none = judged(pd.DataFrame(lost))
+    assert (none.law, none.reason) == ("cannot tell", "no run was measured; train and evaluate them")
+
+
+def test_runs_beyond_the_source_are_counted_converged_or_not():
+    """K - 1 <= L: three at one layer, three at two layers, five at four is allowed."""
+    reach = {1: 3, 2: 3, 4: 5}
+    found = judged(sweep(lambda depth, seed: reach[depth], depths=(1, 2, 4), seeds=2, standing="improving"))
+    assert found.beyond_source == ("L1 d64 seed 0, 1000 steps: K = 3", "L1 d64 seed 1, 1000 steps: K = 3")
+
+
+def test_neither_the_order_of_the_rows_nor_the_names_of_the_seeds_matter():
+    table = sweep(lambda depth, seed: 1 + 2 * depth + seed)
+    moved = table.assign(seed=2 - table["seed"]).sample(frac=1, random_state=0)
+    one, other = judged(table), judged(moved)
+    assert (one.law, one.shares) == (other.law, other.shares)
+    assert one.reason == other.reason
+
+
+def test_every_task_and_regime_is_judged():
+    table = pd.concat([sweep(linear), sweep(lambda depth, seed: 12, regime="cot"), sweep(linear, task="z6")])
+    found = depth_verdicts(table, resamples=10).verdicts
+    assert [(one.task, one.regime) for one in found] == [("s3", "cot"), ("s3", "direct"), ("z6", "direct")]
+
+
+def test_an_unknown_task_is_named_with_those_there_are():
+    with pytest.raises(KeyError, match=r"no runs of \('a5', 'direct', 'answer'\); it has \[\('s3'"):
+        judged(sweep(linear), task="a5")

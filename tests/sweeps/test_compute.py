@@ -1,0 +1,105 @@
+"""Accuracy joined with its price, and the least that was enough."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.sweeps.compute import COMPUTE_COLUMNS, accuracy_against_compute
+from cotinterp.sweeps.cost import answer_cost, training_flops
+from cotinterp.tasks import get_task
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from tests.sweeps.made_up_sweep import made_up_sweep
+
+SHAPE = ModelSpec(n_layers=1, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return made_up_sweep()
+
+
+def test_every_run_and_length_has_the_price_of_its_own_answer_and_training(table: pd.DataFrame) -> None:
+    frame = accuracy_against_compute(table).frame()
+    assert tuple(frame) == COMPUTE_COLUMNS
+    assert len(frame) == 6 * 2 * 7
+    chosen = (frame["regime"] == "cot") & (frame["n_layers"] == 1) & (frame["seed"] == 0) & (frame["k"] == 5)
+    (row,) = frame[chosen].to_dict("records")
+    cost = answer_cost("s3", "cot", SHAPE, 5)
+    for name in ("prompt_tokens", "response_tokens", "layer_operations", "flops"):
+        assert row[name] == getattr(cost, name)
+    spec = RunSpec(task="s3", regime="cot", k_max=8, model=SHAPE, optimizer=OptimizerSpec(steps=1000))
+    assert row["training_flops"] == training_flops(spec)
+
+
+def test_training_problems_tags_and_runs_without_an_evaluation_are_no_rows(table: pd.DataFrame) -> None:
+    absent = table.head(1).assign(slug="absent", k=-1, n=0, accuracy=math.nan, split="", reading="", status="absent")
+    tags = table.head(5).assign(reading="tags")
+    more = accuracy_against_compute(pd.concat([table, absent, tags], ignore_index=True)).frame()
+    pd.testing.assert_frame_equal(more, accuracy_against_compute(table).frame())
+
+
+def test_the_order_of_the_rows_does_not_matter(table: pd.DataFrame) -> None:
+    mixed = table.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(accuracy_against_compute(mixed).frame(), accuracy_against_compute(table).frame())
+
+
+def test_the_least_that_was_enough(table: pd.DataFrame) -> None:
+    """K = 5 takes four layers of direct and one of cot: fewer parameters, more tokens."""
+    cheapest = accuracy_against_compute(table).cheapest().set_index(["k", "regime"])
+    direct, cot = cheapest.loc[(5, "direct")], cheapest.loc[(5, "cot")]
+    assert (direct["configurations"], direct["good_enough"], direct["configuration"]) == (
+        4, 1, "L4, d_model 64, 1000 updates",
+    )  # fmt: skip
+    assert cot["configuration"] == "L1, d_model 64, 1000 updates"
+    assert (direct["response_tokens"], cot["response_tokens"]) == (2, 27)
+    assert cot["n_parameters"] < direct["n_parameters"]
+    assert direct["flops"] == answer_cost("s3", "direct", SHAPE.model_copy(update={"n_layers": 4}), 5).flops
+
+
+def test_where_nothing_was_enough_the_nearest_is_told(table: pd.DataFrame) -> None:
+    cheapest = accuracy_against_compute(table).cheapest().set_index(["k", "regime"])
+    nothing = cheapest.loc[(6, "direct")]
+    assert (nothing["good_enough"], nothing["configuration"]) == (0, "")
+    assert math.isnan(nothing["flops"])
+    assert nothing["best_accuracy"] == pytest.approx(0.65, abs=0.01)
+
+
+def test_the_mean_over_seeds_decides_not_the_best_seed(table: pd.DataFrame) -> None:
+    lucky = table.copy()
+    lucky.loc[(lucky["regime"] == "direct") & (lucky["seed"] == 1) & (lucky["k"] == 5), "accuracy"] = 0.7
+    cheapest = accuracy_against_compute(lucky).cheapest().set_index(["k", "regime"])
+    assert cheapest.loc[(5, "direct")]["good_enough"] == 0
+
+
+def test_lengths_with_few_problems_buy_nothing() -> None:
+    few = accuracy_against_compute(made_up_sweep(n=20))
+    assert few.frame()["n"].max() == 20
+    with pytest.raises(KeyError, match="no run was measured at K = 3"):
+        few.by_run(3)
+
+
+def test_means_count_every_length_once_and_keep_seeds_apart(table: pd.DataFrame) -> None:
+    result = accuracy_against_compute(table)
+    runs, means = result.by_run(), result.by_configuration()
+    assert len(runs) == 12
+    assert means["runs"].tolist() == [2] * 6
+    one = runs[(runs["regime"] == "cot") & (runs["n_layers"] == 2)]
+    assert sorted(one["accuracy"].round(3)) == [0.97, 0.99]
+
+
+def test_what_cannot_be_priced_is_refused(table: pd.DataFrame) -> None:
+    with pytest.raises(KeyError, match="'n_ctx'"):
+        accuracy_against_compute(table.drop(columns="n_ctx"))
+    with pytest.raises(ValueError, match="no run in the table was evaluated"):
+        accuracy_against_compute(table[table["split"] == "train"])
+    with pytest.raises(KeyError, match="unknown task 'mine'"):
+        accuracy_against_compute(table.assign(task="mine"))
+    with pytest.raises(ValueError, match="accuracy is a share"):
+        accuracy_against_compute(table).cheapest(90.0)
+
+
+def test_a_task_that_the_registry_does_not_know_can_be_given(table: pd.DataFrame) -> None:
+    mine = accuracy_against_compute(table.assign(task="mine"), tasks={"mine": get_task("s3")}).frame()
+    assert (mine["flops"] == accuracy_against_compute(table).frame()["flops"]).all()

@@ -1,0 +1,58 @@
+"""Controls of cot: matched in one quantity, of the same seed, trained at least as long."""
+
+import pandas as pd
+import pytest
+
+from cotinterp.models.spec import ModelSpec
+from cotinterp.sweeps.controls import CONTROL_COLUMNS, controls
+from cotinterp.sweeps.cost import answer_cost
+from cotinterp.tasks import get_task
+from tests.sweeps.frontiers import reaching
+
+SHAPE = {"d_model": 64, "n_heads": 4, "d_mlp": 256, "n_ctx": 128}
+
+
+def run(frontier, regime, n_layers=1, parameters=60_000, **changes):
+    return reaching(frontier, regime=regime, n_layers=n_layers, n_parameters=parameters, **changes)
+
+
+def matches(*runs):
+    found = controls(pd.DataFrame([row for one in runs for row in one]), "s3")
+    assert tuple(found.columns) == CONTROL_COLUMNS
+    return {(row.match, row.control_regime, row.control_n_layers): row for row in found.itertuples()}
+
+
+def test_filler_of_the_same_shape_has_as_many_tokens():
+    found = matches(run(12, "cot"), run(4, "filler"), run(4, "filler", n_layers=2))
+    assert set(found) == {("equal tokens", "filler", 1)}
+    (row,) = found.values()
+    assert (row.frontier, row.control_frontier, row.ratio) == (12, 4, 1.0)
+
+
+def test_the_same_shape_has_as_many_parameters_and_a_deeper_one_as_many_operations():
+    cot, direct = (answer_cost("s3", regime, ModelSpec(n_layers=1, **SHAPE), 12).flops for regime in ("cot", "direct"))
+    deep = round(cot / direct)
+    found = matches(run(12, "cot"), run(4, "direct"), run(5, "direct", n_layers=deep, parameters=60_000 * deep))
+    assert set(found) == {("equal parameters", "direct", 1), ("equal operations", "direct", deep)}
+    assert found["equal operations", "direct", deep].ratio == pytest.approx(1, abs=0.25)
+
+
+def test_another_seed_or_a_shorter_training_is_no_control():
+    assert not matches(run(12, "cot"), run(4, "direct", seed=1), run(4, "direct", steps=500), run(4, "filler", seed=1))
+    assert matches(run(12, "cot"), run(4, "direct", steps=4000))
+
+
+def test_a_task_that_is_not_registered_is_given_itself():
+    class Mine(type(get_task("s3"))):
+        name = "mine"
+
+    rows = [row | {"task": "mine"} for one in (run(12, "cot"), run(4, "direct")) for row in one]
+    assert controls(pd.DataFrame(rows), Mine())["match"].tolist() == ["equal parameters"]
+
+
+def test_what_cannot_be_asked_is_refused():
+    table = pd.DataFrame(run(12, "cot"))
+    with pytest.raises(KeyError, match="no measured runs of task 'z6'"):
+        controls(table, "z6")
+    with pytest.raises(ValueError, match="factor of 1 or more"):
+        controls(table, "s3", within=0.5)

@@ -1,0 +1,132 @@
+"""Frontiers worked by hand: gaps, too few problems, accuracies that rise again, and what counts as converged."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cotinterp.sweeps.frontier import FRONTIER_COLUMNS, frontier, one_recipe
+from tests.sweeps.frontiers import reaching, run_rows, sweep
+
+
+def one(rows, **arguments):
+    (found,) = frontier(pd.DataFrame(rows), **arguments).frame().to_dict("records")
+    return found
+
+
+def test_the_frontier_is_the_longest_length_up_to_which_all_are_solved():
+    found = one(run_rows({3: 0.95, 4: 0.9, 5: 0.5, 6: 0.92, 7: 0.1}))
+    assert {name: found[name] for name in ("frontier", "next_k", "k_low", "k_top", "lengths", "solved", "longest")} == {
+        "frontier": 4,
+        "next_k": 5,
+        "k_low": 3,
+        "k_top": 7,
+        "lengths": 5,
+        "solved": 2,
+        "longest": 6,
+    }
+    assert found["next_accuracy"] == 0.5
+
+
+def test_not_even_the_shortest_is_a_frontier_of_zero():
+    found = one(run_rows({3: 0.89, 4: 0.95}))
+    assert (found["frontier"], found["next_k"], found["longest"], found["solved"]) == (0, 3, 4, 0)
+
+
+def test_a_length_with_too_few_problems_or_none_is_not_measured():
+    rows = run_rows({4: 0.95, 8: 0.3}) + run_rows({2: 0.1}, n=29)
+    found = one(rows)
+    assert (found["k_low"], found["frontier"], found["next_k"], found["lengths"]) == (4, 4, 8, 2)
+    assert one(rows, least_problems=29)["frontier"] == 0
+
+
+def test_another_criterion_moves_the_frontier():
+    assert one(run_rows({3: 0.95, 4: 0.8, 5: 0.5}), solved=0.7)["frontier"] == 4
+
+
+@pytest.mark.parametrize(
+    ("held", "train", "changes", "standing"),
+    [
+        ({3: 0.95, 4: 0.95}, {}, {"loss_end": 2.0}, "complete"),
+        ({3: 0.95, 4: 0.5}, {3: 1.0, 4: 0.9}, {"loss_end": 1.0}, "fitted"),
+        ({3: 0.95, 4: 0.5}, {3: 1.0, 4: 0.89}, {"loss_end": 0.97}, "stalled"),
+        ({3: 0.95, 4: 0.5}, {3: 1.0, 4: 0.89}, {"loss_end": 0.93}, "improving"),
+        ({3: 0.95, 4: 0.5}, {}, {"loss_mid": np.nan, "loss_end": np.nan}, "improving"),
+        ({}, {}, {"status": "unfinished"}, "unfinished"),
+        ({}, {}, {"status": "failed", "error": "NonFiniteLossError"}, "failed"),
+        ({}, {}, {"status": "absent"}, "absent"),
+        ({}, {}, {}, "unmeasured"),
+    ],
+)
+def test_standing(held, train, changes, standing):
+    found = one(run_rows(held, train, **changes))
+    assert found["standing"] == standing
+    assert (found["k_top"] == -1) == (not held)
+
+
+def test_a_run_that_answers_other_lengths_of_its_training_set_is_not_fitted():
+    """Only the first unsolved length decides."""
+    assert one(run_rows({3: 0.95, 4: 0.5, 5: 0.4}, {3: 1.0, 4: 0.6, 5: 1.0}))["standing"] == "improving"
+
+
+@pytest.mark.parametrize(("loss", "standing"), [(0.7, "improving"), (0.99, "fitted")])
+def test_to_know_the_short_training_problems_by_heart_is_not_to_have_converged(loss, standing):
+    found = one(run_rows({3: 0.4, 4: 0.4, 5: 0.4}, {3: 1.0, 4: 0.8, 5: 0.5}, loss_end=loss))
+    assert (found["standing"], found["next_train_accuracy"], found["least_train_accuracy"]) == (standing, 1.0, 0.5)
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    table = sweep(lambda depth, seed: depth + 3 + seed)
+    shuffled = table.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(frontier(table).frame(), frontier(shuffled).frame())
+
+
+def test_readings_are_told_apart():
+    rows = reaching(5) + [row | {"reading": "tags"} for row in reaching(9)]
+    assert frontier(pd.DataFrame(rows)).frame().set_index("reading")["frontier"].to_dict() == {"answer": 5, "tags": 9}
+
+
+def test_texts_that_a_csv_file_leaves_empty_do_not_hide_runs():
+    rows = [*reaching(5, seed=0, start_from=np.nan), *run_rows({}, status="absent", seed=1, start_from=np.nan)]
+    table = pd.DataFrame(rows)
+    table.loc[table["status"] == "absent", ["reading", "split"]] = np.nan
+    assert frontier(table).frame()["standing"].tolist() == ["fitted", "absent"]
+
+
+def test_runs_are_counted_by_standing_and_those_not_monotone():
+    rows = [*reaching(5), *reaching(12, seed=1), *run_rows({}, status="absent", seed=2)]
+    rows += run_rows({3: 0.95, 4: 0.2, 5: 0.95}, seed=3)
+    (counted,) = frontier(pd.DataFrame(rows)).counts().to_dict("records")
+    assert {name: counted[name] for name in ("fitted", "complete", "absent", "improving", "failed")} == {
+        "fitted": 1,
+        "complete": 1,
+        "absent": 1,
+        "improving": 1,
+        "failed": 0,
+    }
+    assert counted["not_monotone"] == 1
+
+
+def test_the_recipe_with_most_depths_is_the_frontier_and_a_wider_model_is_not():
+    table = pd.concat([sweep(lambda depth, _: 5), sweep(lambda depth, _: 12, depths=(1,), seeds=20, d_model=256)])
+    chosen, others = one_recipe(frontier(table).frame())
+    assert set(chosen["d_model"]) == {64}
+    assert (len(chosen), len(others)) == (12, 20)
+
+
+def test_table_and_picture_are_saved(tmp_path):
+    found = frontier(sweep(lambda depth, seed: depth + 3, standing="improving"))
+    table, figure = found.save(tmp_path, "frontier")
+    assert tuple(pd.read_csv(table).columns) == FRONTIER_COLUMNS
+    assert figure.stat().st_size > 1000
+
+
+def test_what_is_no_sweep_table_is_refused():
+    table = sweep(lambda depth, seed: 5)
+    with pytest.raises(KeyError, match="no column 'accuracy'; did you mean 'accuracies'"):
+        frontier(table.rename(columns={"accuracy": "accuracies"}))
+    with pytest.raises(ValueError, match="has no rows"):
+        frontier(table[:0])
+    with pytest.raises(ValueError, match="accuracy in"):
+        frontier(table, solved=90.0)
+    with pytest.raises(ValueError, match="more than once"):
+        frontier(pd.concat([table, table]))
