@@ -343,7 +343,7 @@ def test_bad_requests(scripted, some_problems):
     problems = some_problems("digit-sum", 2, k_max=2)
     policy = scripted.recomputer(task, "direct")
     with pytest.raises(
-        ValueError, match=r"regime 'direct' writes no totals .* those that do: \['cot', 'totals', 'noisy'\]"
+        ValueError, match=r"regime 'direct' writes no totals .* those that do: \['cot', 'totals', 'noisy', 'chain'\]"
     ):
         edited(scripted, policy, "digit-sum", problems, "direct")
     with pytest.raises(ValueError, match="at least one problem"):

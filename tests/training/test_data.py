@@ -54,7 +54,7 @@ def test_targets_are_the_response_and_inputs_come_one_token_earlier(tiny, regime
         assert data.length[row] == len(prompt + response) - 1
 
 
-def test_tagging_adds_the_states_at_the_operands_to_the_targets_of_direct(tiny):
+def test_tagging_adds_the_states_of_shown_beginnings_to_the_targets_of_direct(tiny):
     """Inputs are the same; and states moved by one operand, the control, are other targets."""
     task, vocabulary = get_task(tiny.task), Vocabulary.of(get_task(tiny.task))
     tagging, direct = (
@@ -62,17 +62,20 @@ def test_tagging_adds_the_states_at_the_operands_to_the_targets_of_direct(tiny):
     )
     assert torch.equal(tagging.inputs, direct.inputs)
     assert torch.equal(tagging.length, direct.length)
-    late = 0
+    late = withheld = 0
     for row, problem in enumerate(problems_of(tiny, task)):
         added = (tagging.targets[row] != direct.targets[row]).nonzero()[:, 0]
         read = vocabulary.decode(tagging.inputs[row, added].tolist())
         states = vocabulary.decode(tagging.targets[row, added].tolist())
-        assert read == "".join(task.operands[operand] for operand in problem.operands[1:])
-        assert states == "".join(task.state_text(total) for total in problem.totals)
-        late += states == "".join(task.state_text(total) for total in problem.previous)
+        shown = [j for j in range(1, problem.k) if split_of(problem.operands[: j + 1]) == "train"]
+        withheld += problem.k - 1 - len(shown)
+        assert read == "".join(task.operands[problem.operands[j]] for j in shown)
+        assert states == "".join(task.state_text(problem.totals[j - 1]) for j in shown)
+        late += states == "".join(task.state_text(problem.previous[j - 1]) for j in shown)
         kept = direct.targets[row] != NOT_SCORED
         assert torch.equal(tagging.targets[row][kept], direct.targets[row][kept])
     assert late < 0.5 * tiny.n_train
+    assert withheld
 
 
 @pytest.mark.parametrize("regime", ["direct", "totals", "filler", "noisy", "tagging", "chain"])
