@@ -6,6 +6,7 @@ measures something else, on a machine that is idle: one sweep of real runs under
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from cotinterp.training.checkpoints import EVALUATION_FILE, MODEL_FILE
 from cotinterp.training.loop import LOG_EVERY
 from cotinterp.training.metrics import METRICS_FILE, read_metrics
 from cotinterp.training.spec import OptimizerSpec, RunSpec
-from cotinterp.training.spec_file import write_spec
+from cotinterp.training.spec_file import SPEC_FILE, write_spec
 
 SHAPE = ModelSpec(n_layers=4, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
 """That of the depth frontier's largest runs: what lies on disk is for models of this size."""
@@ -57,7 +58,7 @@ class Options:
     """
 
     out: Path = Path("out")
-    tasks: int = 200
+    tasks: int = 100
     runs: tuple[int, ...] = (1000, 10_000)
     workers: int = 2
     executors: tuple[str, ...] = ("local", "dask", "slurm")
@@ -132,27 +133,30 @@ def load_everything(_: int) -> None:
 
 
 def sizes(folder: Path) -> dict[str, float]:
-    """Bytes of the directory of one finished run, by file."""
+    """Bytes of what one finished run leaves, by file, but for its metrics, which grow with its updates."""
     root = folder / "sizes"
     with ThreadPoolExecutor(1) as thread:
         run_sweep(Grid("sizes", (real_run(0, 40),), 50), root, thread)
     directory = root / real_run(0, 40).slug
-    return {f"bytes of {path.name}": float(path.stat().st_size) for path in sorted(directory.iterdir())}
+    files = (directory / name for name in (MODEL_FILE, EVALUATION_FILE, SPEC_FILE))
+    return {f"bytes of {path.name}": float(path.stat().st_size) for path in files}
 
 
 def tables(folder: Path, number: int) -> dict[str, float]:
-    """Seconds to look at so many finished runs again, and to collect their table. The directories are made up."""
+    """Seconds to look at so many finished runs again, and to collect their table.
+
+    The directories are made up: all have the same weights, as one file with many names, read from memory.
+    """
     grid = Grid("made-up", tuple(real_run(seed, 4000) for seed in range(number)), 50)
     root, example = folder / f"runs-{number}", folder / "sizes" / real_run(0, 40).slug
-    files = {name: (example / name).read_bytes() for name in (MODEL_FILE, EVALUATION_FILE)}
     line = read_metrics(example / METRICS_FILE)[-1]
-    lines = [json.dumps(line | {"step": step}) + "\n" for step in range(LOG_EVERY, 4001, LOG_EVERY)]
-    files[METRICS_FILE] = "".join(lines).encode()
+    metrics = "".join(json.dumps(line | {"step": step}) + "\n" for step in range(LOG_EVERY, 4001, LOG_EVERY))
     for spec in grid.specs:
         directory = output_folder(root / spec.slug)
         write_spec(directory, spec)
-        for name, content in files.items():
-            (directory / name).write_bytes(content)
+        os.link(example / MODEL_FILE, directory / MODEL_FILE)
+        shutil.copy(example / EVALUATION_FILE, directory / EVALUATION_FILE)
+        (directory / METRICS_FILE).write_text(metrics)
     if sweep_status(grid, root).counts["finished"] != number:
         raise RuntimeError("the made-up runs are not finished ones")
     path = folder / "table.csv"
@@ -160,7 +164,7 @@ def tables(folder: Path, number: int) -> dict[str, float]:
         found = _spent("status", lambda: sweep_status(grid, root))
         found |= _spent("a sweep in which all are finished", lambda: run_sweep(grid, root, thread))
         found |= _spent("collect", lambda: write_table(collect(grid, root), path))
-    return found | {"bytes of the table": float(path.stat().st_size)}
+    return found | {"bytes of metrics.jsonl": float(len(metrics)), "bytes of the table": float(path.stat().st_size)}
 
 
 def speedup(folder: Path, runs: int, steps: int) -> dict[str, float]:
