@@ -26,19 +26,13 @@ def reference_runs(
     return tuple(load_run(spec.slug, root=root) for spec in specs)
 
 
-def swept_specs(name: str) -> tuple[tuple[RunSpec, int], ...]:
-    """The runs of a grid of `analyses/grids`, each with the most problems of one length that it is evaluated on."""
-    grid = read_grid(Path(__file__).parent / "grids" / f"{name}.toml")
-    return tuple((spec, grid.problems_per_k) for spec in grid.specs)
-
-
 def tiny_sweep(name: str, root: Path) -> pd.DataFrame:
     """The table of a grid of `analyses/grids` whose runs are cut down to three updates of one seed, trained in `root`.
 
     For a look at what a script prints: the numbers mean nothing.
     """
     tiny: dict[str | None, RunSpec] = {}
-    for spec, _ in swept_specs(name):
+    for spec in read_grid(Path(__file__).parent / "grids" / f"{name}.toml").specs:
         if spec.seed == 0:
             small = {
                 "k_max": 4,
