@@ -14,7 +14,7 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior.evaluation import evaluate_run
+from cotinterp.behavior.accuracy import evaluate_run
 from cotinterp.report import accuracy_figure
 
 

@@ -15,9 +15,9 @@ import tyro
 
 from analyses.desk import publish
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.evidence import Evidence, read_evidence
 from cotinterp.claims.judge import decide, judge_all, judged_tasks, moved, weigh
 from cotinterp.claims.verdict import Verdicts, shown
+from cotinterp.studies.evidence import Evidence, read_evidence
 
 Words = Mapping[tuple[str, str], str]
 

@@ -15,12 +15,11 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish
+from cotinterp.depth.compute import PRICES, ComputeResult, accuracy_against_compute
+from cotinterp.depth.cost import answer_cost, equal_flops
+from cotinterp.depth.frontier import frontier
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.simulator import build_simulator
-from cotinterp.sweeps.compute import PRICES, ComputeResult, accuracy_against_compute
-from cotinterp.sweeps.cost import answer_cost
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.matched_shapes import equal_flops
 from cotinterp.sweeps.table import read_table
 
 SHAPE = ModelSpec(n_layers=1, d_model=64, n_heads=4, d_mlp=256, n_ctx=192)

@@ -17,9 +17,9 @@ import tyro
 from analyses.desk import publish
 from cotinterp.claims.depth_law import depth_verdicts
 from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, in_words
+from cotinterp.depth.frontier import CONVERGED
+from cotinterp.depth.grid import controls
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.sweeps.controls import controls
-from cotinterp.sweeps.frontier import CONVERGED
 from cotinterp.sweeps.table import read_table
 
 

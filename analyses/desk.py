@@ -6,16 +6,15 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures.runs import ReportFigure
 from cotinterp.report.page import write_figures
-from cotinterp.report.runs import ReportFigure
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
 from cotinterp.sweeps.table import collect
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import train
-from cotinterp.training.reference import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, RunSpec, reference_specs
 
 
 def reference_runs(

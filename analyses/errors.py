@@ -13,7 +13,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior import CORRECT_ANSWER, error_taxonomy, evaluate_run
-from cotinterp.behavior.diagnosis import BOOKKEEPING
+from cotinterp.behavior.errors import BOOKKEEPING
 from cotinterp.report import errors_figure
 from cotinterp.transcripts.regimes import get_regime
 

@@ -16,7 +16,7 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
 from cotinterp.mechanism.heads.table import HeadResult, head_table
-from cotinterp.report.studies import head_pairs
+from cotinterp.studies.instruments import head_pairs
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/head_attribution")) -> list[str]:

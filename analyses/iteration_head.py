@@ -16,9 +16,9 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, tiny_sweep
-from cotinterp.mechanism.heads.peakiness import peakiness
-from cotinterp.results.plots import lines
-from cotinterp.sweeps.frontier import frontier
+from cotinterp.depth.frontier import frontier
+from cotinterp.figures import lines
+from cotinterp.mechanism.heads.read_scores import peakiness
 from cotinterp.sweeps.table import read_table
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.transcripts.batch import collate

@@ -16,13 +16,11 @@ import plotly.graph_objects as go
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.mechanism.heads.ablation_methods import AblationResult, compare_ablations
-from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult, backup_heads
-from cotinterp.mechanism.heads.knock_out_result import KnockOutResult
-from cotinterp.mechanism.heads.knock_outs import SCOPES, knock_out_reads
-from cotinterp.mechanism.heads.read_cuts import DESTS
+from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
+from cotinterp.mechanism.heads.joint import BACKUPS, BackupResult, backup_heads
+from cotinterp.mechanism.heads.knock_outs import DESTS, SCOPES, KnockOutResult, knock_out_reads
 from cotinterp.mechanism.heads.reads import EARLIER_OPERANDS_READ, KNOCK_OUT_READS
-from cotinterp.report.studies import head_pairs
+from cotinterp.studies.instruments import head_pairs
 
 READS = (*KNOCK_OUT_READS, EARLIER_OPERANDS_READ)
 

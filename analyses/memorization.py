@@ -15,10 +15,9 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior.evaluation import evaluate_run
-from cotinterp.behavior.generalization import GeneralizationResult, generalization
+from cotinterp.behavior.accuracy import evaluate_run
+from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, generalization, size_specs
 from cotinterp.behavior.invariance import InvarianceResult, permutation_invariance
-from cotinterp.behavior.size_curve import SizeCurve, size_specs
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.data import problems_of
 from cotinterp.training.loop import train

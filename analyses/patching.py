@@ -1,8 +1,8 @@
 """Which places carry the difference between two minimally different runs, and through which sites?
 
-Pairs and readouts are declared in `cotinterp.report.studies.standard_pairs` before anything is run: a prompt operand
-changed; the last but one written total changed and read where the next total is computed; the last written total
-changed and read where the answer is copied. Denoising asks what suffices, noising what is necessary.
+Pairs and readouts are declared in `cotinterp.studies.instruments.standard_pairs` before anything is run: a prompt
+operand changed; the last but one written total changed and read where the next total is computed; the last written
+total changed and read where the answer is copied. Denoising asks what suffices, noising what is necessary.
 
     python -m analyses.patching [--quick]
 """
@@ -17,7 +17,7 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.report import patching_figures
 from cotinterp.report.patching import is_cell, kind_of
-from cotinterp.report.studies import FULL, QUICK, study, table_of
+from cotinterp.studies.instruments import FULL, QUICK, study, table_of
 
 BASELINES = ("self", "full", "random_donor")
 SHOWN = 0.05

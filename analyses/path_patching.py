@@ -3,8 +3,8 @@
 Two looks at each reference model. Between heads: every head's output over the whole sequence, along every direct path
 to an input of a later head, with the MLPs on the way recomputed. Between roles: the three largest of these paths, split
 by the role at which the sender writes and by the role at which the receiver acts. Pairs and readouts are those of
-`cotinterp.report.studies.standard_pairs`, declared before anything was run. The paths of the second look are selected
-by the first: it shows where they go, not whether they are there. Wang et al. 2022, arXiv 2211.00593.
+`cotinterp.studies.instruments.standard_pairs`, declared before anything was run. The paths of the second look are
+selected by the first: it shows where they go, not whether they are there. Wang et al. 2022, arXiv 2211.00593.
 
     python -m analyses.path_patching [--quick]
 """
@@ -18,12 +18,11 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.patching.path_patching import path_sweep
-from cotinterp.mechanism.patching.path_result import PathPatchingResult
+from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_sweep
 from cotinterp.mechanism.patching.paths import Path as Route
 from cotinterp.mechanism.patching.paths import head_paths
 from cotinterp.mechanism.sites import Site, head_sites
-from cotinterp.report.studies import standard_pairs
+from cotinterp.studies.instruments import standard_pairs
 from cotinterp.training.checkpoints import Run
 
 SHOWN, LEVEL, MOST = 0.05, 0.05, 4

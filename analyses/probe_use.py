@@ -4,7 +4,7 @@ Probes are fitted on training problems; what they read is then exchanged between
 held-out problems, at the place where it was read, against random subspaces that move every example as far. Pairs and
 places are declared here: where totals are written, the last but one of them is changed, and the probes read it and the
 next total at the equals sign of the last step; in `direct` a prompt operand is changed, and the probes read the total
-there, and the answer at the end of the prompt. The rule is that of `cotinterp.mechanism.probing.use_result.UseRule`.
+there, and the answer at the end of the prompt. The rule is that of `cotinterp.mechanism.probing.use.UseRule`.
 
     python -m analyses.probe_use [--quick]
 """
@@ -18,13 +18,11 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast, place_label
-from cotinterp.mechanism.probing.linear_probe import fit_probe
-from cotinterp.mechanism.probing.place import as_place
+from cotinterp.mechanism.probing.linear_probe import as_place, fit_probe
 from cotinterp.mechanism.probing.totals import running_total
-from cotinterp.mechanism.probing.use import probe_use
-from cotinterp.mechanism.probing.use_result import ProbeUse
+from cotinterp.mechanism.probing.use import ProbeUse, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.report.studies import standard_pairs, transcripts_of
+from cotinterp.studies.instruments import standard_pairs, transcripts_of
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime

@@ -14,7 +14,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.report import probe_figures
-from cotinterp.report.studies import FULL, QUICK, study, table_of
+from cotinterp.studies.instruments import FULL, QUICK, study, table_of
 
 CELL = ["task", "regime", "target", "role", "step", "layer", "site"]
 

@@ -14,13 +14,13 @@ import tyro
 
 from analyses.desk import publish
 from cotinterp.claims.depth_law import depth_verdicts
+from cotinterp.depth.compute import accuracy_against_compute
+from cotinterp.depth.grid import DepthDesign, depth_grid
+from cotinterp.depth.grid import controls as matched
 from cotinterp.report.simulator import build_simulator
 from cotinterp.results import output_folder
-from cotinterp.sweeps.compute import accuracy_against_compute
-from cotinterp.sweeps.controls import controls as matched
-from cotinterp.sweeps.depth_grid import DepthDesign, depth_grid
 from cotinterp.sweeps.executors import open_executor
-from cotinterp.sweeps.standing import rich_standing
+from cotinterp.sweeps.local import rich_standing
 from cotinterp.sweeps.sweep import run_sweep
 from cotinterp.sweeps.table import collect, write_table
 from cotinterp.tasks import get_task

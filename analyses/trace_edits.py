@@ -15,9 +15,9 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.behavior.outcomes import EditResult
+from cotinterp.behavior.edits import EditResult
 from cotinterp.report import edit_kinds_figure, trace_edits_figure
-from cotinterp.report.studies import FULL, QUICK, Budget, study
+from cotinterp.studies.instruments import FULL, QUICK, Budget, study
 from cotinterp.training.checkpoints import Run
 
 WORDS = {"resumed": "of it the trace gone on with"}

@@ -16,7 +16,7 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, tiny_sweep
-from cotinterp.results.plots import lines
+from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_table
 
 TABLE, OUT = Path("analyses/out/tree_expressions.csv"), Path("out/tree_expressions")

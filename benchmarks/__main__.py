@@ -20,9 +20,9 @@ from benchmarks.reproduction import reproductions
 from benchmarks.subjects import FULL, QUICK, Amounts, Subject, trained_subject
 from benchmarks.table import put_table, table
 from benchmarks.whole_run import whole_run
-from cotinterp.models.device import resolve_device
+from cotinterp.figures.runs import ReportFigure
+from cotinterp.models.build import resolve_device
 from cotinterp.report.page import write_figures
-from cotinterp.report.runs import ReportFigure
 from cotinterp.results import output_folder, write_atomic
 
 

@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.comparison import Rates
-from cotinterp.models.device import fast_bfloat16
+from cotinterp.models.build import fast_bfloat16
 
 PACKAGES = ("torch", "transformer-lens", "scikit-learn", "numpy")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cotinterp.models.build import as_bridge, build_module
 from cotinterp.tasks import get_task
 from cotinterp.training.data import batch_rows, transcripts_of
-from cotinterp.training.schedule import learning_rate
+from cotinterp.training.learner import learning_rate
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.vocabulary import Vocabulary

@@ -28,10 +28,9 @@ from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.subjects import Amounts, Subject, probed_batches
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.probing.controls import distinct_rows
-from cotinterp.mechanism.probing.labels import LabelSets
+from cotinterp.mechanism.probing.fit import LabelSets
 from cotinterp.mechanism.probing.result import ProbeCell, ProbeResult
-from cotinterp.mechanism.probing.rows import all_operands, beginnings, running_total
-from cotinterp.mechanism.probing.totals import probe_totals
+from cotinterp.mechanism.probing.totals import all_operands, beginnings, probe_totals, running_total
 from cotinterp.mechanism.sites import Kind, Site, residual_sites
 from cotinterp.transcripts.batch import Batch, collate
 

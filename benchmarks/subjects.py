@@ -14,8 +14,7 @@ from cotinterp.models.flops import Cost
 from cotinterp.models.native.parts import native_parts
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.checkpoints import load_run
-from cotinterp.training.reference import reference_specs
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec import RunSpec, reference_specs
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, sample_problems
 from cotinterp.transcripts.render import render

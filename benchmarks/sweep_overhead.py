@@ -25,14 +25,12 @@ from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.engine import carry_out
 from cotinterp.sweeps.executors import open_executor
 from cotinterp.sweeps.grid import Grid
-from cotinterp.sweeps.status import sweep_status
-from cotinterp.sweeps.sweep import run_sweep
+from cotinterp.sweeps.sweep import run_sweep, sweep_status
 from cotinterp.sweeps.table import collect, write_table
 from cotinterp.training.checkpoints import EVALUATION_FILE, MODEL_FILE
 from cotinterp.training.loop import LOG_EVERY
-from cotinterp.training.metrics import METRICS_FILE, read_metrics
-from cotinterp.training.spec import OptimizerSpec, RunSpec
-from cotinterp.training.spec_file import SPEC_FILE, write_spec
+from cotinterp.training.progress import METRICS_FILE, read_metrics
+from cotinterp.training.spec import SPEC_FILE, OptimizerSpec, RunSpec, write_spec
 
 SHAPE = ModelSpec(n_layers=4, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
 """That of the depth frontier's largest runs: what lies on disk is for models of this size."""

@@ -74,8 +74,8 @@ if TYPE_CHECKING:
     from cotinterp.behavior.invariance import permutation_invariance as permutation_invariance
     from cotinterp.behavior.readiness import answer_readiness as answer_readiness
     from cotinterp.behavior.marginal import answer_marginal as answer_marginal
-    from cotinterp.behavior.size_curve import SizeCurve as SizeCurve
-    from cotinterp.behavior.size_curve import size_specs as size_specs
+    from cotinterp.behavior.generalization import SizeCurve as SizeCurve
+    from cotinterp.behavior.generalization import size_specs as size_specs
     from cotinterp.behavior.tagging import tag_accuracy as tag_accuracy
 
     # How it does it: reading and writing activations
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
     # How it does it: patching
     from cotinterp.mechanism.patching.sweep import patch_sweep as patch_sweep
-    from cotinterp.mechanism.patching.directions import patch_both_ways as patch_both_ways
+    from cotinterp.mechanism.patching.sweep import patch_both_ways as patch_both_ways
     from cotinterp.mechanism.patching.run_predictions import run_predictions as run_predictions
     from cotinterp.mechanism.patching.run_predictions import source as source
     from cotinterp.mechanism.patching.paths import Path as Path
@@ -118,29 +118,29 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.heads.read_scores import iteration_scores as iteration_scores
     from cotinterp.mechanism.heads.table import analyze_heads as analyze_heads
     from cotinterp.mechanism.heads.table import head_table as head_table
-    from cotinterp.mechanism.heads.ablation_methods import compare_ablations as compare_ablations
+    from cotinterp.mechanism.heads.ablation import compare_ablations as compare_ablations
     from cotinterp.mechanism.heads.knock_outs import knock_out_reads as knock_out_reads
     from cotinterp.mechanism.heads.knock_outs import knock_out_sources as knock_out_sources
-    from cotinterp.mechanism.heads.backups import backup_heads as backup_heads
+    from cotinterp.mechanism.heads.joint import backup_heads as backup_heads
 
     # Many of it
     from cotinterp.sweeps.local import train_all as train_all
     from cotinterp.sweeps.grid import Grid as Grid
     from cotinterp.sweeps.grid import read_grid as read_grid
-    from cotinterp.sweeps.depth_grid import DepthDesign as DepthDesign
-    from cotinterp.sweeps.depth_grid import depth_grid as depth_grid
+    from cotinterp.depth.grid import DepthDesign as DepthDesign
+    from cotinterp.depth.grid import depth_grid as depth_grid
     from cotinterp.sweeps.executors import open_executor as open_executor
     from cotinterp.sweeps.sweep import run_sweep as run_sweep
-    from cotinterp.sweeps.status import sweep_status as sweep_status
+    from cotinterp.sweeps.sweep import sweep_status as sweep_status
     from cotinterp.sweeps.table import collect as collect
     from cotinterp.sweeps.table import read_table as read_table
     from cotinterp.sweeps.table import write_table as write_table
-    from cotinterp.sweeps.frontier import frontier as frontier
-    from cotinterp.sweeps.cost import answer_cost as answer_cost
-    from cotinterp.sweeps.cost import training_flops as training_flops
-    from cotinterp.sweeps.matched_shapes import equal_flops as equal_flops
-    from cotinterp.sweeps.matched_shapes import equal_parameters as equal_parameters
-    from cotinterp.sweeps.compute import accuracy_against_compute as accuracy_against_compute
+    from cotinterp.depth.frontier import frontier as frontier
+    from cotinterp.depth.cost import answer_cost as answer_cost
+    from cotinterp.depth.cost import training_flops as training_flops
+    from cotinterp.depth.cost import equal_flops as equal_flops
+    from cotinterp.depth.cost import equal_parameters as equal_parameters
+    from cotinterp.depth.compute import accuracy_against_compute as accuracy_against_compute
 
     # What follows
     from cotinterp.claims.claim import Claim as Claim
@@ -148,14 +148,14 @@ if TYPE_CHECKING:
     from cotinterp.claims.claim import Criterion as Criterion
     from cotinterp.claims.claim import Rival as Rival
     from cotinterp.claims.claim import Threshold as Threshold
-    from cotinterp.claims.evidence import Evidence as Evidence
-    from cotinterp.claims.evidence import read_evidence as read_evidence
+    from cotinterp.studies.evidence import Evidence as Evidence
+    from cotinterp.studies.evidence import read_evidence as read_evidence
     from cotinterp.claims.judge import judge as judge
     from cotinterp.claims.judge import judge_all as judge_all
-    from cotinterp.claims.subject import Subject as Subject
-    from cotinterp.claims.replication import gather_subjects as gather_subjects
-    from cotinterp.claims.replication import replicate as replicate
-    from cotinterp.claims.planning import joint_plan as joint_plan
+    from cotinterp.studies.subject import Subject as Subject
+    from cotinterp.sweeps.replication import gather_subjects as gather_subjects
+    from cotinterp.sweeps.replication import replicate as replicate
+    from cotinterp.sweeps.planning import joint_plan as joint_plan
     from cotinterp.claims.depth_law import depth_verdicts as depth_verdicts
     from cotinterp.claims.depth_law import judge_depth as judge_depth
 
@@ -172,7 +172,7 @@ if TYPE_CHECKING:
 
     # Whether to believe it
     from cotinterp.calibration.calibrate import calibrate as calibrate
-    from cotinterp.calibration.false_positives import false_positives as false_positives
+    from cotinterp.calibration.untrained import false_positives as false_positives
 
 _NAMES = {
     "cotinterp.tasks": "FoldTask Steps Task TreeTask check_task get_task register task_names",
@@ -194,19 +194,17 @@ _NAMES = {
     "cotinterp.behavior": "accuracy_by_k classify error_taxonomy evaluate_run substitute_totals verified_greedy",
     "cotinterp.behavior.sampling": "SampledResponse Samples sampled sampled_responses",
     "cotinterp.behavior.edits": "trace_edits",
-    "cotinterp.behavior.generalization": "generalization",
+    "cotinterp.behavior.generalization": "generalization SizeCurve size_specs",
     "cotinterp.behavior.invariance": "permutation_invariance",
     "cotinterp.behavior.readiness": "answer_readiness",
     "cotinterp.behavior.marginal": "answer_marginal",
-    "cotinterp.behavior.size_curve": "SizeCurve size_specs",
     "cotinterp.behavior.tagging": "tag_accuracy",
     "cotinterp.mechanism.sites": "Site head_sites residual_sites",
     "cotinterp.mechanism.activations": "activations stream_activations",
     "cotinterp.mechanism.interventions": "Edit run_with",
     "cotinterp.mechanism.contrast": "Contrast",
     "cotinterp.mechanism.model_check": "check_model",
-    "cotinterp.mechanism.patching.sweep": "patch_sweep",
-    "cotinterp.mechanism.patching.directions": "patch_both_ways",
+    "cotinterp.mechanism.patching.sweep": "patch_sweep patch_both_ways",
     "cotinterp.mechanism.patching.run_predictions": "run_predictions source",
     "cotinterp.mechanism.patching.paths": "Path head_paths",
     "cotinterp.mechanism.patching.path_patching": "path_sweep",
@@ -223,33 +221,31 @@ _NAMES = {
     "cotinterp.mechanism.heads.attention": "attention_by_role",
     "cotinterp.mechanism.heads.read_scores": "iteration_scores",
     "cotinterp.mechanism.heads.table": "analyze_heads head_table",
-    "cotinterp.mechanism.heads.ablation_methods": "compare_ablations",
+    "cotinterp.mechanism.heads.ablation": "compare_ablations",
     "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
-    "cotinterp.mechanism.heads.backups": "backup_heads",
+    "cotinterp.mechanism.heads.joint": "backup_heads",
     "cotinterp.sweeps.local": "train_all",
     "cotinterp.sweeps.grid": "Grid read_grid",
-    "cotinterp.sweeps.depth_grid": "DepthDesign depth_grid",
+    "cotinterp.depth.grid": "DepthDesign depth_grid",
     "cotinterp.sweeps.executors": "open_executor",
-    "cotinterp.sweeps.sweep": "run_sweep",
-    "cotinterp.sweeps.status": "sweep_status",
+    "cotinterp.sweeps.sweep": "run_sweep sweep_status",
     "cotinterp.sweeps.table": "collect read_table write_table",
-    "cotinterp.sweeps.frontier": "frontier",
-    "cotinterp.sweeps.cost": "answer_cost training_flops",
-    "cotinterp.sweeps.matched_shapes": "equal_flops equal_parameters",
-    "cotinterp.sweeps.compute": "accuracy_against_compute",
+    "cotinterp.depth.frontier": "frontier",
+    "cotinterp.depth.cost": "answer_cost training_flops equal_flops equal_parameters",
+    "cotinterp.depth.compute": "accuracy_against_compute",
     "cotinterp.claims.claim": "Claim Control Criterion Rival Threshold",
-    "cotinterp.claims.evidence": "Evidence read_evidence",
+    "cotinterp.studies.evidence": "Evidence read_evidence",
     "cotinterp.claims.judge": "judge judge_all",
-    "cotinterp.claims.subject": "Subject",
-    "cotinterp.claims.replication": "gather_subjects replicate",
-    "cotinterp.claims.planning": "joint_plan",
+    "cotinterp.studies.subject": "Subject",
+    "cotinterp.sweeps.replication": "gather_subjects replicate",
+    "cotinterp.sweeps.planning": "joint_plan",
     "cotinterp.claims.depth_law": "depth_verdicts judge_depth",
     "cotinterp.results": "Result bootstrap holm max_statistic wilson",
     "cotinterp.report.reproduce": "reproduce",
     "cotinterp.report.page": "rebuild_report write_report",
     "cotinterp.report.simulator": "build_simulator",
     "cotinterp.calibration.calibrate": "calibrate",
-    "cotinterp.calibration.false_positives": "false_positives",
+    "cotinterp.calibration.untrained": "false_positives",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.evaluation import evaluate_run, evaluation_problems
+from cotinterp.behavior.accuracy import accuracy_by_k, evaluate_run, evaluation_problems
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.sweep import patch_sweep
-from cotinterp.report.studies import standard_pairs
+from cotinterp.studies.instruments import standard_pairs
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
-from cotinterp.training.reference import reference_specs
+from cotinterp.training.spec import reference_specs
 
 ROOT = Path(__file__).parents[1] / "checkpoints"
 SPECS = {spec.slug: spec for spec in reference_specs()}

@@ -1,9 +1,4 @@
-"""How probable an answer is once a trace is written, and the traces that a model writes by itself.
-
-A trace ends with its closing brace. What comes after it, the answer and the stop symbol, is judged by teacher forcing:
-P(answer | prompt, trace) is exact. Traces are drawn, so that P(answer | what is shown) is a mean over drawn traces of
-exact numbers, which varies less than the share of drawn answers (Rao-Blackwellization: Casella & Robert 1996).
-"""
+"""How probable an answer is once a trace is written, and the traces that a model writes by itself."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.behavior.decoding import LanguageModel, Prefixes, context_length, text_of, verified
-from cotinterp.behavior.teacher_forcing import continuation_log_prob
-from cotinterp.behavior.verified_sampling import verified_sampled
+from cotinterp.behavior.sampling import continuation_log_prob, verified_sampled
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem

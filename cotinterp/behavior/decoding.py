@@ -1,30 +1,149 @@
-"""What a model writes when it is left alone: exact greedy decoding, step by step and verified.
-
-`greedy` is the definition: read the sequence, append the likeliest symbol, again until the stop symbol. `verified`
-gives the same output from fewer passes. It guesses the whole continuation, reads it in one pass, keeps it as far as
-each symbol is the argmax given the ones before it, corrects the first symbol that is not, and takes the argmaxes
-after that as its next guess (block verification: Stern et al. 2018, arXiv 1811.03115; Jacobi decoding: Santilli et al.
-2023, arXiv 2305.10427). A guess never decides what is written, only how many passes it takes: one where it was right.
-The two can part only where the two largest logits are closer than the rounding of a pass.
-
-Ties go to the first symbol of the vocabulary. Right padding stands after every real position and attention is causal,
-so it changes no logit that is read here.
-"""
+"""What a model writes when it is left alone: exact greedy decoding, step by step and verified."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cotinterp.behavior.guesses import Guesses, not_nan
-from cotinterp.behavior.native_decoding import settle_all
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.cache import Cache, extend, joined
+from cotinterp.models.native.parts import NativeParts, native_parts
+from cotinterp.models.native.prefix_tree import PrefixTree, prefix_trees, read_tree
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """Continuations that are being settled, on the CPU. The tensors are changed in place by `settle`.
+
+    Attributes:
+        buffer: Settled symbols of each sequence, then its guess.
+        settled: Number of settled symbols, the given ones among them.
+        guessed: Number of settled and guessed symbols.
+        limit: Number of symbols at which a sequence that has not stopped is given up.
+        running: Whether there is more to settle.
+        stop: Token that ends a sequence.
+    """
+
+    buffer: Int[Tensor, "batch pos"]
+    settled: Int[Tensor, " batch"]
+    guessed: Int[Tensor, " batch"]
+    limit: Int[Tensor, " batch"]
+    running: Bool[Tensor, " batch"]
+    stop: int
+
+    def to_read(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+        """Symbols of each row that are worth reading. What would follow a guessed stop symbol is never asked."""
+        last = self.buffer[rows, self.guessed[rows] - 1]
+        return torch.maximum(self.settled[rows], self.guessed[rows] - (last == self.stop).long())
+
+    def settle(
+        self, rows: Int[Tensor, " rows"], argmax: Int[Tensor, "rows read"], first: Int[Tensor, " rows"] | None = None
+    ) -> None:
+        """Takes up what a pass over some rows found; settles at least one symbol of each.
+
+        `argmax` holds the likeliest symbol after each of the places that were read, from `first` (or 0) on, which is at
+        most the last settled one. A guessed symbol that is the argmax is settled, the first that is not is corrected,
+        and the argmaxes after that are the next guess.
+        """
+        first = torch.zeros_like(rows) if first is None else first
+        settled, guessed, limit = self.settled[rows, None], self.guessed[rows, None], self.limit[rows, None]
+        place = first[:, None] + torch.arange(1, argmax.shape[1] + 1)
+        known = (place <= self.to_read(rows)[:, None]) & (place < limit) & (place >= settled)
+        here = place.clamp(max=self.buffer.shape[1] - 1)
+        there = self.buffer[rows[:, None], here]
+        departs = known & ~((there == argmax) & (place < guessed))
+        before = torch.where(departs.any(1), departs.int().argmax(1), argmax.shape[1])[:, None]
+        ends = known & (argmax == self.stop) & (torch.arange(argmax.shape[1]) <= before)
+        ended = ends.any(1)
+        final = torch.where(known, place, 0).amax(1)
+        at = torch.where(ended, ends.int().argmax(1), before[:, 0])
+        new = torch.where(at < argmax.shape[1], first + 1 + at, final)
+        self.buffer[rows[:, None].expand_as(here)[known], here[known]] = argmax[known]
+        self.settled[rows] = new + 1
+        self.guessed[rows] = torch.minimum(torch.maximum(self.guessed[rows], final + 1), self.limit[rows])
+        self.running[rows] = ~ended & (new + 1 < self.limit[rows])
+
+
+def not_nan(logits: Float[Tensor, "*places d_vocab"]) -> Float[Tensor, "*places d_vocab"]:
+    """The logits. ValueError where some are NaN."""
+    if bool(logits.isnan().any()):
+        raise ValueError("the model gives NaN logits; nothing that it writes can be judged")
+    return logits
+
+
+WINDOW = 8
+"""Guessed symbols that are read at once after a departure: the rest of a guess is seldom right to its end."""
+
+NODES_ON_CPU, NODES_ELSEWHERE = 2048, 65_536
+"""Distinct prefixes that are read at once: as many as a processor's caches hold, or as keep an accelerator busy."""
+
+
+def settle_all(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> None:
+    """Settles every running sequence, at most `batch_size` in one pass. ValueError where the model gives NaN logits."""
+    waiting: list[tuple[Tensor, Cache]] = []
+    for tree in trees_of(parts, guesses, batch_size=batch_size):
+        rows = torch.as_tensor(tree.rows)
+        reading = read_tree(parts, tree)
+        guesses.settle(rows, reading.at_rows(not_nan(reading.logits).argmax(-1)).cpu())
+        left = guesses.running[rows].nonzero()[:, 0]
+        if len(left):
+            device = parts.w_e.device
+            length = guesses.settled[rows[left]] - 1
+            cache = reading.cache(parts, left.to(device), length.to(device), int(guesses.limit[rows[left]].max()))
+            waiting.append((rows[left], cache))
+        if sum(len(some) for some, _ in waiting) >= batch_size:
+            _write_on(parts, guesses, waiting)
+            waiting = []
+    if waiting:
+        _write_on(parts, guesses, waiting)
+
+
+def trees_of(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> Iterator[PrefixTree]:
+    """The running sequences as far as they are worth reading, with logits from the last settled symbol on."""
+    rows = guesses.running.nonzero()[:, 0]
+    trees = trees_for(
+        parts, guesses.buffer[rows], guesses.to_read(rows), guesses.settled[rows] - 1, batch_size=batch_size
+    )
+    for tree in trees:
+        yield replace(tree, rows=rows.numpy()[tree.rows])
+
+
+def trees_for(
+    parts: NativeParts,
+    tokens: Int[Tensor, "batch pos"],
+    length: Int[Tensor, " batch"],
+    first_read: Int[Tensor, " batch"],
+    *,
+    batch_size: int,
+) -> Iterator[PrefixTree]:
+    """`prefix_trees` of a size that suits the model's device."""
+    device = parts.w_e.device
+    max_nodes = NODES_ON_CPU if device.type == "cpu" else NODES_ELSEWHERE
+    of = (tokens.numpy(), length.numpy(), first_read.numpy())
+    return prefix_trees(*of, max_rows=batch_size, max_nodes=max_nodes, device=device)
+
+
+def _write_on(parts: NativeParts, guesses: Guesses, waiting: list[tuple[Tensor, Cache]]) -> None:
+    """Settles the sequences that departed from their guess, from what is known of the part that is settled."""
+    rows = torch.cat([some for some, _ in waiting])
+    cache = joined([cache for _, cache in waiting])
+    while len(rows):
+        first = guesses.settled[rows] - 1
+        n_new = (guesses.to_read(rows) - first).clamp(max=WINDOW)
+        places = first[:, None] + torch.arange(int(n_new.max()))
+        tokens = guesses.buffer[rows[:, None], places.clamp(max=guesses.buffer.shape[1] - 1)]
+        device = parts.w_e.device
+        resid, cache = extend(parts, cache.cut(first.to(device)), tokens.to(device), n_new.to(device))
+        guesses.settle(rows, not_nan(parts.logits(resid)).argmax(-1).cpu(), first)
+        left = guesses.running[rows].nonzero()[:, 0]
+        if len(left) < len(rows):
+            rows, cache = rows[left], cache.rows(left.to(device))
+
 
 Written = tuple[tuple[int, ...], ...]
 """Tokens written after each prefix."""

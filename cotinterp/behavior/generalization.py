@@ -1,28 +1,141 @@
-"""How much of what a model can do on its training problems it can do on problems that it never saw.
+"""How much of what a model can do on its training problems it can do on problems that it never saw."""
 
-The generalization ratio is (held-out - chance) / (train - chance): 1 where held-out problems are answered as well as
-training problems, 0 where nothing but the training problems themselves was learned. It separates a lookup table from
-an algorithm where training accuracy does not: both may be perfect there. A ratio near 1 says nothing about which
-algorithm; one near 0 nothing about why (too little data is memory as well). Beside it stand what the nearest training
-problem and the most frequent answer are worth, and the ratio at fixed marginals.
-"""
-
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float, Int
 
-from cotinterp.behavior.accuracy import AccuracyResult, Output
-from cotinterp.behavior.baselines import marginal_credit, neighbor_credit
-from cotinterp.behavior.labels import described
-from cotinterp.behavior.marginals import Raked, rake
+from cotinterp.behavior.accuracy import AccuracyResult, Output, described
+from cotinterp.figures import lines
 from cotinterp.results.intervals import Interval, wilson
-from cotinterp.results.plots import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
+from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import Problem
+
+
+def marginal_credit(trained_on: Sequence[Problem], problems: Sequence[Problem]) -> Float[np.ndarray, " n"]:
+    """For each problem, the chance that the most frequent training answer of its length is right; ties are shared.
+
+    ValueError where no training problem has the length of a problem.
+    """
+    credit = np.zeros(len(problems))
+    for k, rows in _by_length(problems).items():
+        counts = Counter(problem.answer for problem in _of_length(trained_on, k))
+        most = max(counts.values())
+        favorites = {answer for answer, count in counts.items() if count == most}
+        credit[rows] = [(problems[row].answer in favorites) / len(favorites) for row in rows]
+    return credit
+
+
+def neighbor_credit(
+    task: Task, trained_on: Sequence[Problem], problems: Sequence[Problem], *, reordered: bool = False
+) -> Float[np.ndarray, " n"]:
+    """For each problem, the share of its nearest training problems (of its length) that have its answer.
+
+    Nearest means the fewest operands changed; a training problem is its own nearest, so there the credit is 1. With
+    `reordered` operands are compared as multisets: what a memory that ignores order could answer. ValueError as above.
+    """
+    credit = np.zeros(len(problems))
+    for k, rows in _by_length(problems).items():
+        known = list(dict.fromkeys(_of_length(trained_on, k)))
+        answers = np.array([problem.answer for problem in known])
+        there, here = _operands(known), _operands([problems[row] for row in rows])
+        for row, operands in zip(rows, here, strict=True):
+            changed = (there != operands).sum(1)
+            distance = _reordered_distance(operands, there, task.n_operands) if reordered else changed
+            nearest = answers[distance == distance.min()]
+            credit[row] = (nearest == problems[row].answer).mean()
+    return credit
+
+
+def _reordered_distance(
+    operands: Int[np.ndarray, " k"], others: Int[np.ndarray, "n k"], n_operands: int
+) -> Int[np.ndarray, " n"]:
+    """Operands that have to be changed, in any order: k minus the size of the multisets' intersection."""
+    values = np.arange(n_operands)
+    own = (operands[:, None] == values).sum(0)
+    shared: Int[np.ndarray, " n"] = np.minimum((others[:, :, None] == values).sum(1), own).sum(1)
+    return len(operands) - shared
+
+
+def _operands(problems: Sequence[Problem]) -> Int[np.ndarray, "n k"]:
+    return np.array([problem.operands for problem in problems])
+
+
+def _by_length(problems: Sequence[Problem]) -> dict[int, list[int]]:
+    rows: dict[int, list[int]] = {}
+    for row, problem in enumerate(problems):
+        rows.setdefault(problem.k, []).append(row)
+    return rows
+
+
+def _of_length(trained_on: Sequence[Problem], k: int) -> list[Problem]:
+    found = [problem for problem in trained_on if problem.k == k]
+    if not found:
+        lengths = sorted({problem.k for problem in trained_on})
+        raise ValueError(f"no training problem has {k} operands (training lengths: {lengths}), so there is no baseline")
+    return found
+
+
+SWEEPS = 200
+
+
+class Raked(NamedTuple):
+    """Weights of mean 1 and what they could not even out.
+
+    Attributes:
+        weights: Of each problem.
+        discrepancy: Largest remaining difference between two shares, over all places and the answer; 0 where all
+            marginals agree. It stays large where some operand or answer does not occur among the problems at all.
+        effective_n: Kish's effective number of problems, (sum of weights)^2 / sum of squared weights.
+    """
+
+    weights: Float[np.ndarray, " n"]
+    discrepancy: float
+    effective_n: float
+
+
+def rake(problems: Sequence[Problem], reference: Sequence[Problem]) -> Raked:
+    """Weights under which `problems` have the marginals of `reference`: each operand at each place, and the answer.
+
+    Iterative proportional fitting (Deming & Stephan 1940). Both hold problems of one and the same length; ValueError
+    otherwise, or where either is empty.
+    """
+    lengths = {problem.k for problem in (*problems, *reference)}
+    if not problems or not reference or len(lengths) > 1:
+        raise ValueError(
+            f"marginals are compared between problems of one length; got {len(problems)} and {len(reference)} problems "
+            f"of lengths {sorted(lengths)}"
+        )
+    own, other = _columns(problems), _columns(reference)
+    weights = np.ones(len(problems))
+    targets = [
+        np.bincount(there, minlength=here.max() + 1) / len(there) for here, there in zip(own, other, strict=True)
+    ]
+    for _ in range(SWEEPS):
+        for here, target in zip(own, targets, strict=True):
+            share = np.bincount(here, weights, minlength=len(target)) / weights.sum()
+            factor = np.divide(target, share, out=np.zeros(len(target)), where=share > 0)
+            adjusted = weights * factor[here]
+            if adjusted.sum() > 0:
+                weights = adjusted * len(weights) / adjusted.sum()
+    gap = max(
+        float(np.abs(np.bincount(here, weights, minlength=len(target)) / weights.sum() - target).max())
+        for here, target in zip(own, targets, strict=True)
+    )
+    return Raked(weights, gap, float(weights.sum() ** 2 / (weights**2).sum()))
+
+
+def _columns(problems: Sequence[Problem]) -> list[Int[np.ndarray, " n"]]:
+    """One column for each operand's place, and one for the answer."""
+    table = np.array([(*problem.operands, problem.answer) for problem in problems])
+    return list(table.T)
 
 
 @dataclass(frozen=True)
@@ -208,3 +321,56 @@ def _cell(
         matched=float(np.average(right, weights=raked.weights)),
         raked=raked,
     )
+
+
+SIZES = (100, 300, 1000, 3000, 10_000)
+
+
+def size_specs(spec: RunSpec, sizes: Sequence[int] = SIZES) -> dict[int, RunSpec]:
+    """The run of `spec` at each number of training problems, all else equal; the number of updates in particular.
+
+    Smaller sets are not subsets of larger ones: each is drawn anew from the training side. ValueError without sizes.
+    """
+    if not sizes:
+        raise ValueError("a curve needs at least one number of training problems")
+    return {n: spec.model_copy(update={"n_train": n}) for n in sorted(set(sizes))}
+
+
+@dataclass(frozen=True)
+class SizeCurve(Result):
+    """Generalization of otherwise equal runs by number of training problems."""
+
+    runs: Mapping[int, GeneralizationResult]
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of every run's generalization table, with `training_size` behind the labels."""
+        parts = []
+        for size, result in sorted(self.runs.items()):
+            table = result.frame()
+            table.insert(len(result.labels), "training_size", size)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True)
+
+    def figure(self) -> go.Figure:
+        """Accuracy against training problems, a panel for each number of operands; training problems dashed."""
+        table = self.frame()
+        sides = []
+        for side, words in (("heldout", "held-out problems"), ("train", "training problems")):
+            part = table.assign(side=words, accuracy=table[side], n=table[f"n_{side}"].astype(int))
+            intervals = [wilson(round(p * n), n) for p, n in zip(part["accuracy"], part["n"], strict=True)]
+            sides.append(part.assign(ci_low=[i.low for i in intervals], ci_high=[i.high for i in intervals]))
+        named = ", ".join(str(table[name].iloc[0]) for name in ("task", "regime"))
+        return lines(
+            pd.concat(sides).assign(facet=lambda rows: rows["k"].map("K = {}".format)),
+            x="training_size",
+            y="accuracy",
+            low="ci_low",
+            high="ci_high",
+            dash="side",
+            facet="facet",
+            bounds=(0.0, 1.0),
+            title=f"Accuracy against the number of training problems: {named}",
+            x_title="training problems",
+            y_title="share of answers that are right",
+            hover=["n", "ratio"],
+        )

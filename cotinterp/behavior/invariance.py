@@ -17,11 +17,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from cotinterp.behavior.accuracy import accuracy_by_k
+from cotinterp.behavior.accuracy import accuracy_by_k, described
 from cotinterp.behavior.decoding import LanguageModel
-from cotinterp.behavior.labels import described
+from cotinterp.figures import lines
 from cotinterp.results.intervals import Interval, bootstrap, wilson
-from cotinterp.results.plots import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import final_answer

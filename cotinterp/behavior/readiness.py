@@ -1,33 +1,183 @@
-"""When is the answer settled? P(true answer) along the trace, one total at a time.
+"""When the answer is settled: its probability after each part of a written trace."""
 
-After Lanham et al. 2023 (arXiv 2307.13702, early answering), with probabilities in the place of drawn answers. The
-first j totals of a trace are shown, j = 0 to k-1, in two ways:
-
-- `forced`: the trace is closed after total j, `{}` for none, and the answer is judged at once. Exact, but off the
-  distribution that the model was trained on for every j below k-1: a model that was never shown a short trace may
-  answer anything, and a low value does not say that it has not settled on an answer.
-- `free`: the text is cut after total j, at the prompt for none, and the model writes the rest of the trace itself,
-  several times; P(answer) is the mean over what it wrote. This is its own P(answer | prompt, first j totals).
-
-Three traces are shown: the true one; an edited one, with a wrong total at one step from which the later ones follow;
-and another problem's (`shown_traces`). A model whose answer hangs on what is written gives the true answer up as soon
-as the wrong total stands there and follows it; one that computes from the prompt keeps it whatever is written. At
-j = 0 nothing is shown, and all three begin at one point.
-"""
-
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
 
-from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, drawn_traces, log_mean
+from cotinterp.behavior.accuracy import described, labels_of
+from cotinterp.behavior.answer_given_trace import CLOSE, OPEN, Opening, answer_log_probs, drawn_traces, log_mean
 from cotinterp.behavior.decoding import LanguageModel
-from cotinterp.behavior.labels import labels_of
-from cotinterp.behavior.readiness_result import How, ReadinessResult, Ready
-from cotinterp.behavior.shown_traces import ShownTrace, require_totals, shown_traces
+from cotinterp.behavior.edit_kinds import informative_totals
+from cotinterp.figures import lines
+from cotinterp.results.intervals import bootstrap
+from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.problems import Problem
-from cotinterp.transcripts.regimes import Regime
+from cotinterp.transcripts.problems import Problem, substitute_total
+from cotinterp.transcripts.regimes import Regime, get_regime, regime_names
+from cotinterp.transcripts.render import render
+from cotinterp.transcripts.roles import Role
+
+Trace = Literal["true", "edited", "shuffled"]
+IN_A_STEP = frozenset({Role.PREVIOUS_TOTAL, Role.STEP_OPERATOR, Role.STEP_OPERAND, Role.EQUALS, Role.TOTAL})
+SEPARATOR = ";"
+
+
+class ShownTrace(NamedTuple):
+    """A trace to be shown under the prompt of `problem`.
+
+    Attributes:
+        steps: Text of each of its steps, without separators.
+        followed: Answer at which the task arrives from the wrong total of an edited trace; None for the others.
+    """
+
+    trace: Trace
+    problem: Problem
+    steps: tuple[str, ...]
+    followed: int | None
+
+    def begun(self, n: int) -> Opening:
+        """The first `n` steps, cut directly after total `n`; the prompt alone for none."""
+        return Opening(self.problem, OPEN + SEPARATOR.join(self.steps[:n]) if n else "")
+
+    def closed(self, n: int) -> Opening:
+        """The first `n` steps between braces, closed as the regime closes a whole trace; `{}` for none."""
+        return Opening(self.problem, OPEN + SEPARATOR.join(self.steps[:n]) + CLOSE)
+
+
+def shown_traces(
+    task: Task, regime: str | Regime, problems: Sequence[Problem], *, edited_step: int = 1, rng: np.random.Generator
+) -> Iterator[ShownTrace]:
+    """The three traces of each problem, as far as there are such.
+
+    - `true`: the problem's own.
+    - `edited`: the total of `edited_step` is another one that is written with as many symbols and occurs there, and the
+      later steps follow from it. Missing where no such total leads to another answer, or the problem has no such step.
+    - `shuffled`: the trace of another of the problems with as many operands and another answer. Every problem's trace
+      is shown under another prompt about as often. A reader of all of it arrives at the other answer; from a part of it
+      it goes on with its own operands, and may arrive at the true answer by chance. Missing where no other problem has
+      another answer.
+
+    Args:
+        problems: Distinct ones of one length.
+    """
+    edits = {}
+    if problems and 1 <= edited_step < problems[0].k:
+        wrong, _ = informative_totals(task, problems, edited_step, at_most=1, rng=rng)
+        edits = {one.problem: one for one in wrong}
+    ring = [problems[index] for index in rng.permutation(len(problems))]
+    for place, problem in enumerate(ring):
+        yield ShownTrace("true", problem, steps_of(task, regime, problem), None)
+        if (edit := edits.get(problem)) is not None:
+            shown = substitute_total(task, problem, edited_step, edit.total)
+            yield ShownTrace("edited", problem, steps_of(task, regime, shown), edit.followed)
+        others = (other for other in ring[place + 1 :] + ring[:place] if other.answer != problem.answer)
+        if (other := next(others, None)) is not None:
+            yield ShownTrace("shuffled", problem, steps_of(task, regime, other), None)
+
+
+def require_totals(regime: str | Regime) -> Regime:
+    """The regime, once it is known to write running totals. ValueError naming those that do."""
+    found = get_regime(regime)
+    if not found.writes_totals:
+        able = [name for name in regime_names() if get_regime(name).writes_totals]
+        raise ValueError(f"a response of regime {found.name!r} holds no totals to be shown; regimes that do: {able}")
+    return found
+
+
+def steps_of(task: Task, regime: str | Regime, problem: Problem) -> tuple[str, ...]:
+    """The text of each step of the trace that the regime writes, without separators."""
+    tokens = [token for token in render(task, problem, regime).tokens if token.role in IN_A_STEP]
+    return tuple("".join(token.symbol for token in tokens if token.step == step) for step in range(1, problem.k))
+
+
+How = Literal["forced", "free"]
+FLOOR = -20.0
+"""Logarithms below this count as this, in nats: 2e-9 and less is the probability of something that never happens."""
+
+
+class Ready(NamedTuple):
+    """One problem after one total of one trace.
+
+    Attributes:
+        step: How many totals are shown, 0 to k-1.
+        log_prob: Natural log of P(true answer); -inf where no drawn continuation could give it.
+        followed_log_prob: The same of the answer that follows from the edited total; None for traces without an edit.
+    """
+
+    problem: Problem
+    trace: Trace
+    how: How
+    step: int
+    log_prob: float
+    followed_log_prob: float | None
+
+
+@dataclass(frozen=True)
+class ReadinessResult(Result):
+    """Answer readiness, problem by problem."""
+
+    points: tuple[Ready, ...]
+    labels: Mapping[str, str | int]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each k, trace, how and step: task, regime, seed, k, trace, how, step, n, then three numbers.
+
+        `probability` is the mean of P(true answer) over problems, `log_prob` the mean of its natural log (no lower than
+        FLOOR for a problem), `followed` the mean of P(answer that follows from the edit), NaN for other traces; each
+        with a bootstrap interval over problems (`<name>_low`, `<name>_high`), NaN for fewer than two problems.
+        """
+        rows = []
+        for (k, trace, how, step), group in self.cells().items():
+            row: dict[str, object] = {"k": k, "trace": trace, "how": how, "step": step, "n": len(group)}
+            columns: dict[str, Callable[[Ready], float]] = {
+                "probability": lambda point: float(np.exp(point.log_prob)),
+                "log_prob": lambda point: max(point.log_prob, FLOOR),
+                "followed": lambda point: float(np.exp(_or_nan(point.followed_log_prob))),
+            }
+            for name, number in columns.items():
+                row |= mean_and_interval(name, np.array([number(point) for point in group]))
+            rows.append(row)
+        return with_labels(pd.DataFrame(rows), self.labels)
+
+    def figure(self) -> go.Figure:
+        """P(true answer) against the number of totals shown, a color for each trace, dashed where it is forced."""
+        table = self.frame()
+        return lines(
+            table.assign(operands=[f"{k} operands" for k in table["k"]]),
+            x="step",
+            y="probability",
+            low="probability_low",
+            high="probability_high",
+            color="trace",
+            dash="how",
+            facet="operands",
+            bounds=(0.0, 1.0),
+            title=f"When the answer is settled: {described(self.labels)}",
+            x_title="totals shown",
+            y_title="P(true answer)",
+            hover=["n", "log_prob", "followed"],
+        )
+
+    def cells(self) -> dict[tuple[int, Trace, How, int], list[Ready]]:
+        cells: dict[tuple[int, Trace, How, int], list[Ready]] = {}
+        for point in self.points:
+            cells.setdefault((point.problem.k, point.trace, point.how, point.step), []).append(point)
+        return cells
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def mean_and_interval(name: str, values: Float[np.ndarray, " n"]) -> dict[str, float]:
+    """The mean and its interval; NaN where the number is not there."""
+    low, high = bootstrap(values) if np.isfinite(values).all() else (np.nan, np.nan)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def answer_readiness(

@@ -1,13 +1,11 @@
-"""What a model writes when its symbols are drawn instead of taken greedily, and how probable it held them to be.
+"""How probable a given text is to a model: one pass over the text, every symbol judged given those before it.
 
-Every symbol is drawn by inverting the cumulative distribution at a uniform number that was drawn beforehand for its
-sequence and place. What is written therefore depends on the model and the generator alone: not on the batch size, on
-what else was asked, or on whether keys and values were kept (native models) or everything read again (any other). Two
-ways of computing the same logits can part only where a uniform number falls within rounding of the edge between two
-symbols.
+Nothing is drawn and nothing is searched for, so the numbers are exact up to the rounding of a pass. The text may be one
+that the model would never write; its probability is then small, and what the model does after it says what it makes of
+something that it was not trained on.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,13 +15,109 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.behavior.decoding import LanguageModel, Prefixes, prefixes, reading, text_of
-from cotinterp.behavior.guesses import not_nan
-from cotinterp.behavior.native_decoding import trees_for
+from cotinterp.behavior.decoding import (
+    LanguageModel,
+    Prefixes,
+    Written,
+    not_nan,
+    prefixes,
+    reading,
+    text_of,
+    trees_for,
+    verified,
+)
 from cotinterp.models.native.cache import extend, joined
 from cotinterp.models.native.parts import NativeParts, native_parts
 from cotinterp.models.native.prefix_tree import read_tree
 from cotinterp.transcripts.batch import Batch
+
+
+class ForcedLogits(NamedTuple):
+    """What a model expects at each place of some texts, on the CPU, in double precision.
+
+    Attributes:
+        rows: Which texts these are.
+        logits: Of the symbol at place `given[row] + i`; anything at all beyond the last symbol of a text.
+    """
+
+    rows: Int[Tensor, " rows"]
+    logits: Float[Tensor, "rows new d_vocab"]
+
+
+def forced_logits(
+    model: LanguageModel,
+    tokens: Int[Tensor, "batch pos"],
+    given: Int[Tensor, " batch"],
+    length: Int[Tensor, " batch"],
+    *,
+    batch_size: int = 256,
+) -> Iterator[ForcedLogits]:
+    """Logits of the symbols `given` to `length - 1` of each text, a block of texts at a time, in any order.
+
+    A native model is read from its weights, and what texts begin with in common is read once.
+
+    Args:
+        tokens: The texts, on the CPU, padded on the right.
+        given: Symbols that are not asked about, at least 1.
+        length: Symbols of each text, more than `given`.
+
+    Raises:
+        ValueError: A text with nothing to ask about, or a model that gives NaN logits.
+    """
+    if len(given) and not bool(((given >= 1) & (given < length)).all()):
+        raise ValueError("every text needs one given symbol or more, and one more to ask about")
+    parts = native_parts(model)
+    if parts is not None:
+        yield from _read_once(parts, tokens, given, length, batch_size)
+        return
+    with reading(model) as read:
+        for rows in length.argsort(stable=True).split(batch_size) if len(length) else ():
+            logits = read(tokens[rows, : int(length[rows].max()) - 1]).cpu().double()
+            places = _places(given[rows], length[rows]).clamp(max=logits.shape[1] - 1)
+            yield ForcedLogits(rows, logits[torch.arange(len(rows))[:, None], places])
+
+
+def continuation_log_prob(
+    model: LanguageModel,
+    tokens: Int[Tensor, "batch pos"],
+    given: Int[Tensor, " batch"],
+    length: Int[Tensor, " batch"],
+    *,
+    batch_size: int = 256,
+) -> Float[Tensor, " batch"]:
+    """Natural log of P(symbols `given` to `length - 1` | those before them); arguments and errors of `forced_logits`.
+
+    At most 0. Whether the model would stop there is part of the question only where the text ends with the stop symbol.
+    """
+    found = torch.zeros(len(given), dtype=torch.float64)
+    for rows, logits in forced_logits(model, tokens, given, length, batch_size=batch_size):
+        places = given[rows, None] + torch.arange(logits.shape[1])
+        symbols = tokens[rows].gather(1, places.clamp(max=tokens.shape[1] - 1))
+        log_p = logits.log_softmax(-1).gather(2, symbols[..., None])[..., 0]
+        found[rows] = torch.where(places < length[rows, None], log_p, 0.0).sum(1)
+    return found
+
+
+def _places(given: Int[Tensor, " rows"], length: Int[Tensor, " rows"]) -> Int[Tensor, "rows new"]:
+    """The places that predict each asked symbol, the shorter rows going on beyond theirs."""
+    return given[:, None] - 1 + torch.arange(int((length - given).max()))
+
+
+def _read_once(
+    parts: NativeParts,
+    tokens: Int[Tensor, "batch pos"],
+    given: Int[Tensor, " batch"],
+    length: Int[Tensor, " batch"],
+    batch_size: int,
+) -> Iterator[ForcedLogits]:
+    with torch.inference_mode():
+        for tree in trees_for(parts, tokens, length - 1, given - 1, batch_size=batch_size):
+            rows = torch.as_tensor(tree.rows)
+            read = read_tree(parts, tree)
+            number = read.at_rows(torch.arange(len(read.logits), device=read.logits.device)).cpu()
+            places = _places(given[rows], length[rows]).clamp(max=number.shape[1] - 1)
+            yield ForcedLogits(rows, not_nan(read.logits).cpu().double()[number.gather(1, places)])
+
 
 Logits = Generator[Float[Tensor, "rows d_vocab"], Int[Tensor, " left"], None]
 """Logits of the next symbol of some rows. Sent which of them go on (their symbols written), it gives their next."""
@@ -206,3 +300,118 @@ def _kept(
         rows, cache = (rows[left], cache.rows(left.to(device))) if len(left) < len(rows) else (rows, cache)
         resid, cache = extend(parts, cache, buffer[rows, at[rows] - 1][:, None].to(device))
         logits = parts.logits(resid[:, 0])
+
+
+def verified_sampled(
+    model: LanguageModel,
+    start: Prefixes,
+    *,
+    stop: int,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    n_samples: int = 1,
+    batch_size: int = 256,
+) -> Samples:
+    """Draws `n_samples` continuations of each prefix, as `sampling.sampled` does, for less where they are alike.
+
+    Args:
+        rng: Gives one uniform number for each prefix, sample and greedy symbol, then what `sampled` needs for the rest.
+        temperature: What logits are divided by before a symbol is drawn; above 0, or there would be nothing to draw.
+
+    Raises:
+        ValueError: `n_samples` below 1, a temperature that is not above 0, or a model that gives NaN logits.
+    """
+    if n_samples < 1 or not 0 < temperature < float("inf"):
+        raise ValueError(
+            f"n_samples must be 1 or more and temperature finite and above 0, got {n_samples} and {temperature}; "
+            "decoding.verified writes what is likeliest"
+        )
+    tokens, length = _written_out(start, verified(model, start, stop=stop, batch_size=batch_size))
+    n_new = int((length - start.given).max()) if len(length) else 0
+    uniform = torch.from_numpy(rng.random((len(length), n_samples, n_new)))
+    room = int((start.limit - start.given).max()) if len(length) else 0
+    samples = _nothing_yet(len(length), n_samples, room)
+    for rows, logits in forced_logits(model, tokens, start.given, length, batch_size=batch_size):
+        new = torch.arange(logits.shape[1])
+        likeliest = tokens[rows].gather(1, (start.given[rows, None] + new).clamp(max=tokens.shape[1] - 1))
+        known = (length - start.given)[rows]
+        along = _drawn_along(logits, likeliest, known, uniform[rows][..., : len(new)], temperature)
+        for column, found in zip((samples.tokens, samples.log_prob, samples.drawn_log_prob), along[1:], strict=True):
+            column[rows, :, : len(new)] = found
+        samples.length[rows] = along.length
+    last = samples.tokens.gather(2, (samples.length[..., None] - 1).clamp(min=0))[..., 0] if room else samples.tokens
+    samples.ended[:] = last == stop
+    row, sample = (~samples.ended & (start.given[:, None] + samples.length < start.limit[:, None])).nonzero().T
+    if len(row):
+        begun = _begun(start, samples, row, sample)
+        rest = sampled(model, begun, stop=stop, rng=rng, temperature=temperature, batch_size=batch_size)
+        _append(samples, row, sample, rest)
+    return samples
+
+
+class _Along(NamedTuple):
+    """Samples up to their first symbol that is not the likeliest, and that one too; zeros after it."""
+
+    length: Int[Tensor, "row sample"]
+    tokens: Int[Tensor, "row sample new"]
+    log_prob: Float[Tensor, "row sample new"]
+    drawn_log_prob: Float[Tensor, "row sample new"]
+
+
+def _drawn_along(
+    logits: Float[Tensor, "row new d_vocab"],
+    likeliest: Int[Tensor, "row new"],
+    known: Int[Tensor, " row"],
+    uniform: Float[Tensor, "row sample new"],
+    temperature: float,
+) -> _Along:
+    """Draws along the `known` first symbols of `likeliest`, whose distributions are those of `logits`."""
+    own, drawn = logits.log_softmax(-1), (logits / temperature).log_softmax(-1)
+    edges = drawn.exp().cumsum(-1)[:, None]
+    symbol = (edges[..., :-1] <= (uniform * edges[..., -1])[..., None]).sum(-1)
+    place = torch.arange(logits.shape[1])
+    departs = (symbol != likeliest[:, None]) & (place < known[:, None, None])
+    length = torch.where(departs.any(-1), departs.int().argmax(-1) + 1, known[:, None])
+    kept = place < length[..., None]
+    log_p, log_q = (torch.where(kept, of.gather(2, symbol.transpose(1, 2)).transpose(1, 2), 0.0) for of in (own, drawn))
+    return _Along(length, torch.where(kept, symbol, 0), log_p, log_q)
+
+
+def _written_out(start: Prefixes, written: Written) -> tuple[Int[Tensor, "prefix pos"], Int[Tensor, " prefix"]]:
+    """Prefixes with their greedy continuations behind them, and the length of both together."""
+    texts = [(*row[:n], *new) for row, n, new in zip(start.tokens.tolist(), start.given.tolist(), written, strict=True)]
+    width = max(map(len, texts), default=0)
+    tokens = torch.tensor([(*text, *[0] * (width - len(text))) for text in texts], dtype=torch.long)
+    return tokens.reshape(len(texts), width), torch.tensor([len(text) for text in texts], dtype=torch.long)
+
+
+def _nothing_yet(n_prefixes: int, n_samples: int, room: int) -> Samples:
+    symbols, numbers = (n_prefixes, n_samples, room), (n_prefixes, n_samples)
+    return Samples(
+        tokens=torch.zeros(symbols, dtype=torch.long),
+        length=torch.zeros(numbers, dtype=torch.long),
+        ended=torch.zeros(numbers, dtype=torch.bool),
+        log_prob=torch.zeros(symbols, dtype=torch.float64),
+        drawn_log_prob=torch.zeros(symbols, dtype=torch.float64),
+    )
+
+
+def _begun(start: Prefixes, samples: Samples, row: Int[Tensor, " left"], sample: Int[Tensor, " left"]) -> Prefixes:
+    """What is there of some samples, as something to continue."""
+    known, limit = start.given[row], start.limit[row]
+    given = known + samples.length[row, sample]
+    place = torch.arange(int(given.max())).expand(len(row), -1)
+    own = samples.tokens[row, sample].gather(1, (place - known[:, None]).clamp(0, samples.tokens.shape[2] - 1))
+    before = start.tokens[row].gather(1, place.clamp(max=start.tokens.shape[1] - 1))
+    return Prefixes(torch.where(place < known[:, None], before, own), given, guessed=given, limit=limit)
+
+
+def _append(samples: Samples, row: Int[Tensor, " left"], sample: Int[Tensor, " left"], rest: Samples) -> None:
+    """Puts what was written on behind what was there, in place."""
+    which, place = (torch.arange(rest.tokens.shape[2]) < rest.length[:, 0, None]).nonzero().T
+    at = (row[which], sample[which], samples.length[row, sample][which] + place)
+    samples.tokens[at] = rest.tokens[which, 0, place]
+    samples.log_prob[at] = rest.log_prob[which, 0, place]
+    samples.drawn_log_prob[at] = rest.drawn_log_prob[which, 0, place]
+    samples.length[row, sample] += rest.length[:, 0]
+    samples.ended[row, sample] = rest.ended[:, 0]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.behavior.accuracy import described, labels_of
 from cotinterp.behavior.decoding import LanguageModel, reading
-from cotinterp.behavior.labels import described, labels_of
+from cotinterp.figures import lines
 from cotinterp.results.intervals import wilson
-from cotinterp.results.plots import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.training.checkpoints import Run

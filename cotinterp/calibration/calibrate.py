@@ -1,4 +1,4 @@
-"""Every question on every model that it applies to: what the bench answers, and whether it is so."""
+"""All questions, by instrument: declared once, before anything is measured."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.calibration.catalog import QUESTIONS
-from cotinterp.calibration.ground_truth import GroundTruth, ground_truths
-from cotinterp.calibration.questions import Answer, Ask, Question
-from cotinterp.results.plots import heatmap
+from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
+from cotinterp.calibration.ground_truth import Answer, Ask, GroundTruth, Question, ground_truths
+from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
+from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
+from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
+
+QUESTIONS = (*MEMORY_QUESTIONS, *TRACE_QUESTIONS, *PATCHING_QUESTIONS, *HEAD_QUESTIONS, *PROBE_QUESTIONS)
+
 
 COLUMNS = ("instrument", "model", "question", "truth", "answer", "right", "before", "evidence")
 

@@ -3,7 +3,7 @@
 A handmade model is not trained, so its seeds need saying. Here a seed is another model of the same mechanism: every
 weight has a little noise of its own, models of odd seeds carry a decoy where their kind has one, and every table holds
 another nine tenths of its problems. Their spread is no measure of that among trained models; made-up tables
-(`cotinterp.calibration.synthetic`) are there for that.
+(`cotinterp.calibration.verdict_level`) are there for that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from cotinterp.calibration.ground_truth import K_RANGE, training_side
-from cotinterp.claims.subject import UNTRAINED_SEED, Subject
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
@@ -23,8 +22,9 @@ from cotinterp.models.handmade import (
     reader_blueprint,
     recomputer_blueprint,
 )
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.subject import UNTRAINED_SEED, Subject
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import longest_transcript
@@ -88,7 +88,7 @@ def handmade(draft: Draft, task_name: str, regime: str, seed: int) -> Subject:
     return _subject(model, task, regime, seed, trained_on, control)
 
 
-def untrained(task_name: str, regime: str, seed: int, *, world: int = 0, layers: int = LAYERS) -> Subject:
+def untrained_subject(task_name: str, regime: str, seed: int, *, world: int = 0, layers: int = LAYERS) -> Subject:
     """A model at its initialization, which computes nothing on purpose; its seed is that of a model of this world.
 
     With fewer layers than LAYERS it is of the variant that says so.

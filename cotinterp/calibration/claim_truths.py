@@ -13,20 +13,18 @@ from cotinterp.calibration import claim_subjects
 from cotinterp.calibration.calibrate import CalibrationResult, Row
 from cotinterp.calibration.claim_subjects import Draft
 from cotinterp.calibration.claim_worlds import SPREAD, TASK, MadeUp, made_up_worlds
-from cotinterp.calibration.synthetic import synthetic
+from cotinterp.calibration.verdict_level import synthetic
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
-from cotinterp.claims.evidence import Evidence
 from cotinterp.claims.judge import judge, judge_all
-from cotinterp.claims.measures.answers import answers
-from cotinterp.claims.measures.edits import edits
-from cotinterp.claims.measures.families import families
-from cotinterp.claims.measures.knock_outs import knock_outs
-from cotinterp.claims.measures.readiness import readiness
-from cotinterp.claims.measuring import Measure
-from cotinterp.claims.replication import gather_subjects
-from cotinterp.claims.subject import QUICK
 from cotinterp.claims.verdict import Verdict
+from cotinterp.studies.answers import answers, edits
+from cotinterp.studies.evidence import Evidence
+from cotinterp.studies.measuring import Measure
+from cotinterp.studies.readiness import readiness
+from cotinterp.studies.reads import families, knock_outs
+from cotinterp.studies.subject import QUICK
+from cotinterp.sweeps.replication import gather_subjects
 
 HANDMADE_TASK = "z6"
 LEAST = replace(QUICK, edited=6, paired=8, ready=8, traces=2)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
-from cotinterp.calibration.synthetic import LAYERS, Cell
+from cotinterp.calibration.verdict_level import LAYERS, Cell
 from cotinterp.claims.verdict import Word
 
 KS = (2, 3, 4, 5, 6)

@@ -4,9 +4,10 @@ Behavior alone cannot tell the two of a pair apart: `reader` and `recomputer` wr
 `parallel` give the same answers on training problems. The instruments must.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from cotinterp.models.handmade import (
     reader_blueprint,
     recomputer_blueprint,
 )
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.batch import Batch, collate
@@ -136,3 +137,49 @@ def untrained(task_name: str, regime: str, seed: int, *, layers: int = 2, width:
 def ground_truths() -> tuple[GroundTruth, ...]:
     """All of them: the handmade models, the memorizer, and one untrained model of each kind of response."""
     return (*handmade_models(), memorizer(), untrained("z6", "cot", 0), untrained("z6", "direct", 1))
+
+
+class Answer(NamedTuple):
+    """What an instrument says, and the numbers that it says so on."""
+
+    answer: str
+    evidence: str
+
+
+Ask = Callable[[GroundTruth, bool], Answer]
+"""A model and whether to be quick; the answer."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to the bench.
+
+    Attributes:
+        instrument: Which instrument answers it.
+        text: The question, in words.
+        truth: The right answer for a model, from its construction; None where the question does not apply.
+        ask: Runs the instrument and reads the answer off by a fixed rule. It may look up which head a name denotes, to
+            know what to measure, and never the truth.
+        before: The same by the rule of the first version, where it had one: the pairs, the statistic and the reading of
+            then, with the instruments of today.
+    """
+
+    instrument: str
+    text: str
+    truth: Callable[[GroundTruth], str | None]
+    ask: Ask
+    before: Ask | None = None
+
+
+def by_kind(**truths: str) -> Callable[[GroundTruth], str | None]:
+    """A truth that depends on the kind of model alone: `by_kind(reader="follows", recomputer="ignores")`."""
+
+    def truth(model: GroundTruth) -> str | None:
+        return truths.get(model.kind)
+
+    return truth
+
+
+def percent(value: float) -> str:
+    """`83.4%`: rates in evidence."""
+    return f"{value:.1%}"

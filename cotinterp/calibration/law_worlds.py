@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 
 from cotinterp.claims.depth_law import judge_depth
 from cotinterp.claims.depth_verdict import DepthWord
+from cotinterp.depth.laws import LAWS
+from cotinterp.figures import lines
 from cotinterp.results import wilson
-from cotinterp.results.plots import lines
 from cotinterp.results.result import Result
-from cotinterp.sweeps.laws import LAWS
 
 TASK, REGIME = "made-up", "direct"
 PROBLEMS = 300

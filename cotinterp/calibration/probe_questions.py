@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from cotinterp.calibration.ground_truth import GroundTruth
-from cotinterp.calibration.questions import Answer, Question, percent
+from cotinterp.calibration.ground_truth import Answer, GroundTruth, Question, percent
 from cotinterp.mechanism.contrast import Contrast, place_label
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult

@@ -8,13 +8,12 @@ import pandas as pd
 
 from cotinterp.calibration.calibrate import CalibrationResult, Row, calibrate
 from cotinterp.calibration.claim_truths import calibrate_claims
-from cotinterp.calibration.false_positives import false_positives
 from cotinterp.calibration.law_worlds import law_calibration
 from cotinterp.calibration.mutations import MUTATIONS, trials_table, try_mutation
-from cotinterp.calibration.null_claims import null_claims
 from cotinterp.calibration.peers import peer_table
+from cotinterp.calibration.untrained import false_positives, null_claims
 from cotinterp.calibration.verdict_level import verdict_level
-from cotinterp.claims.thresholds import ALPHA
+from cotinterp.claims.claim import ALPHA
 from cotinterp.results import output_folder, wilson, write_atomic
 
 Say = Callable[[str], None]

@@ -1,12 +1,15 @@
 """The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `thresholds.py`."""
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
+from cotinterp.claims import statistics as answers
+from cotinterp.claims import statistics as mechanism
+from cotinterp.claims import statistics as trace
 from cotinterp.claims.cells import Statistic
-from cotinterp.claims.claim import Claim, Control, Criterion, Rival, Side
-from cotinterp.claims.statistics import answers, mechanism, trace
-from cotinterp.claims.thresholds import LEAST_ERRORS, SOLVED
-from cotinterp.claims.thresholds import THRESHOLDS as AT
+from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
+from cotinterp.claims.claim import THRESHOLDS as AT
 
 SHARE = (0.0, 1.0)
 GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
@@ -272,3 +275,41 @@ CATALOG = (
     WRONG_STEPS_ANCHOR,
 )
 """Every claim, in the order of the report."""
+
+
+def get_claim(ref: str | Claim) -> Claim:
+    """The claim that `ref` denotes: a name of the catalog, `path/to/file.py:NAME`, or a claim already.
+
+    A file that is named is run.
+
+    Raises:
+        KeyError: No such name; those that exist are given.
+        FileNotFoundError: No such file.
+        ValueError: The file has no claim of that name.
+    """
+    if isinstance(ref, Claim):
+        return ref
+    path, colon, name = ref.rpartition(":")
+    if colon:
+        return _from_file(Path(path), name)
+    known = {claim.name: claim for claim in CATALOG}
+    if ref not in known:
+        raise KeyError(
+            f"unknown claim {ref!r}. Known: {', '.join(known)}. For a claim of your own give path/to/file.py:NAME"
+        )
+    return known[ref]
+
+
+def _from_file(path: Path, name: str) -> Claim:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}; a claim is given as path/to/file.py:NAME")
+    spec = importlib.util.spec_from_file_location(f"cotinterp_user_claim_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{str(path)!r} is not a Python file; a claim is given as path/to/file.py:NAME")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    claim = getattr(module, name, None)
+    if not isinstance(claim, Claim):
+        found = [key for key, value in vars(module).items() if isinstance(value, Claim)]
+        raise ValueError(f"{str(path)!r} has no claim {name!r}; claims in it: {found or 'none'}")
+    return claim

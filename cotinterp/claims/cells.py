@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.claims.evidence import COUNTS, Evidence
+from cotinterp.studies.evidence import COUNTS, Evidence
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]

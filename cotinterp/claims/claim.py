@@ -140,3 +140,89 @@ class Claim:
         criteria = tuple(replace(x, threshold=moved(x.threshold)) if x.name == name else x for x in self.criteria)
         controls = tuple(replace(x, threshold=moved(x.threshold)) if x.name == name else x for x in self.controls)
         return replace(self, criteria=criteria, controls=controls)
+
+
+LEAST_SEEDS = 5
+"""Trained models of each kind below which nothing but `inconclusive` is said: a headline needs five seeds."""
+
+ALPHA = 0.05
+"""Chance of one wrong statement in the whole table of claims and tasks (Holm 1979)."""
+
+LEAST_ERRORS = 20
+"""Wrong outputs, over all seeds, below which nothing is said about their kinds: with fewer, a share of one half has an
+interval of more than 40 points."""
+
+SOLVED = Threshold(0.9, "the criterion for a solved length of Merrill et al. 2024 (arXiv 2404.08819)")
+
+DECODABLE = Threshold(
+    0.25, "a quarter of the problems more than random labels, the untrained model or the bare token give"
+)
+
+USED = Threshold(0.1, "the least share of the gap that counts as used (`UseRule.min_effect`)")
+
+THRESHOLDS: dict[str, Threshold] = {
+    "slope": Threshold(0.02, "2 points for each operand: over the five lengths trained on, the gap grows by 8 points"),
+    "advantage": Threshold(
+        0.1, "a tenth of the problems: visible in any figure, ten times the spread of a solved task"
+    ),
+    "ratio": Threshold(0.5, "halfway between a table, which has 0 by construction, and an algorithm, which has 1"),
+    "beyond-memory": Threshold(0.1, "a tenth of the problems more than the best that memory could guess at them"),
+    "agreement": Threshold(
+        0.5, "halfway between a table of tuples, which has 0 by construction, and a sum, which has 1"
+    ),
+    "size-gain": Threshold(0.1, "10 points for ten times the training problems; a table gains none on unseen problems"),
+    "cliff": Threshold(
+        0.3, "one layer too few costs a serial computation most of its answers, a smooth decline far less"
+    ),
+    "memory": Threshold(0.25, "a model of random answers must score as memory, or the ratio does not measure memory"),
+    "learned": Threshold(
+        0.2, "20 points above guessing on its own training problems: below that there is no memory to test"
+    ),
+    "margin": Threshold(0.5, "of the edits that decide, three quarters go one way"),
+    "patch-margin": Threshold(0.5, "one of the two carries at least half of the gap more than the other"),
+    "read-margin": Threshold(
+        0.25, "a quarter of the logit difference: five times what a cut of random tokens may cost"
+    ),
+    "clean-trace": Threshold(
+        0.9, "with the true total written back, the answer must stay right, or editing itself breaks it"
+    ),
+    "by-chance": Threshold(0.5, "judged by another problem's edit, most answers must not seem to follow"),
+    "unrelated": Threshold(0.1, "an operand that cannot matter must not matter"),
+    "random-cut": Threshold(0.25, "cutting as many random tokens must cost less than what counts as a read"),
+    "cot-decodable": DECODABLE,
+    "cot-used": USED,
+    "direct-decodable": DECODABLE,
+    "direct-used": USED,
+    "bookkeeping": Threshold(0.5, "most of the errors"),
+    "content": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "passes": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "within-budget": SOLVED,
+    "beyond-budget": SOLVED,
+    "log-budget": SOLVED,
+    "depth-gain": Threshold(0.1, "a tenth of the problems between one layer and all of them"),
+    "anchored": Threshold(0.5, "more likely than not"),
+    "lost": Threshold(0.5, "more than half of the probability of the right answer"),
+    "ready": Threshold(0.5, "more than half of the probability comes with the written totals"),
+    "own-wrong": Threshold(0.5, "most of the model's own wrong totals"),
+    "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
+}
+
+LEAST_DEPTHS = 3
+"""Depths below which no law of depth is named: two points lie on every law with one free number."""
+
+LEAST_DEPTH_SEEDS = 2
+"""Runs at each depth below which no law of depth is named: the spread among seeds is estimated over all depths
+together, but one run at a depth cannot show that it is an odd one."""
+
+LAW_THRESHOLDS: dict[str, Threshold] = {
+    "weight": Threshold(0.9, "nine to one for one law of depth against all its rivals together, in both treatments"),
+    "share": Threshold(0.8, "four of five redrawn sets of seeds prefer the same law"),
+    "misfit": Threshold(0.01, "the best of four laws is not good enough where a K* for each depth fits so much better"),
+    "trend": Threshold(0.05, "K* that still rises or falls with depth beyond the law speaks against the law"),
+    "growth": Threshold(1.5, "depth buys nothing: from the least depth to the greatest K* may not grow by half"),
+    "binding": Threshold(
+        2.0, "depths with a frontier inside the measured lengths: from one alone a steep law and a constant look alike"
+    ),
+    "monotone": Threshold(0.25, "where a quarter of the runs solve a length beyond a failed one, K* says little"),
+}
+"""Those of `cotinterp.claims.depth_law`, set on simulated frontiers (`cotinterp.calibration.law_worlds`)."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.depth.law_fit import LawFit, LawFits
+from cotinterp.depth.laws import LAWS, TREATMENTS, Law, Treatment
 from cotinterp.results.result import Result
-from cotinterp.sweeps.law_fit import LawFit, LawFits
-from cotinterp.sweeps.laws import LAWS, TREATMENTS, Law, Treatment
 
 DepthWord = Literal["linear", "logarithmic", "constant", "none", "cannot tell"]
 
@@ -192,7 +192,7 @@ class DepthVerdicts(Result):
 
         KeyError for a task without a verdict.
         """
-        from cotinterp.sweeps.frontier_figure import frontier_figure
+        from cotinterp.figures.depth import frontier_figure
 
         if task and task not in {one.task for one in self.verdicts}:
             raise KeyError(f"no verdict on task {task!r}; there are {sorted({one.task for one in self.verdicts})}")

@@ -21,13 +21,11 @@ import numpy as np
 import pandas as pd
 
 from cotinterp.claims.cells import Book, MissingEvidence
-from cotinterp.claims.claim import Claim, Control, Criterion, Side
+from cotinterp.claims.claim import ALPHA, Claim, Control, Criterion, Side
 from cotinterp.claims.estimate import Estimate, estimate
-from cotinterp.claims.evidence import Evidence
-from cotinterp.claims.thresholds import ALPHA
-from cotinterp.claims.verdict import Measured, State, Verdict, Verdicts, Word
-from cotinterp.claims.wording import controls_in_words, standing, word_for
+from cotinterp.claims.verdict import Measured, State, Verdict, Verdicts, Word, controls_in_words, standing, word_for
 from cotinterp.results.multiplicity import holm
+from cotinterp.studies.evidence import Evidence
 
 MEMORY_TASK = "random-labels"
 """Not judged by itself: a task without a rule, measured as the ceiling of memory for the others."""

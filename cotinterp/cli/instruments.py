@@ -1,4 +1,4 @@
-"""One model: what there is to learn, training it, and every instrument as a verb."""
+"""The collection that every command joins."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cotinterp.cli.app import app
-
 if TYPE_CHECKING:
-    from cotinterp.report.studies import StudyName
+    from cotinterp.studies.instruments import StudyName
     from cotinterp.training.spec import RunSpec
+
+
+DESCRIPTION = "What written reasoning tokens buy a fixed-depth transformer, and by which mechanism."
+
+app = tyro.extras.SubcommandApp()
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,8 @@ def attribute_command(on: On) -> None:
 
 
 def _study(name: "StudyName", on: Subject, *, store: bool = False, max_bytes: int | None = None) -> None:
-    from cotinterp.report.studies import FULL, QUICK, store_accuracy, study, table_of
     from cotinterp.results import output_folder, write_atomic
+    from cotinterp.studies.instruments import FULL, QUICK, store_accuracy, study, table_of
     from cotinterp.training.checkpoints import load_run
 
     folder = output_folder(on.out or Path("out") / name)

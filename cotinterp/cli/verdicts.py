@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cotinterp.cli.app import app
+from cotinterp.cli.instruments import app
 
 
 @app.command(name="calibrate")
@@ -83,11 +83,10 @@ def claims_command(
         steps: Updates of the runs, where not the reference design's.
         part: Which runs: regimes, depths, sizes, memory; by default all. Claims that need others stay inconclusive.
     """
-    from cotinterp.claims.catalog import CATALOG
-    from cotinterp.claims.evidence import read_evidence
+    from cotinterp.claims.catalog import CATALOG, get_claim
+    from cotinterp.claims.claim import LEAST_SEEDS
     from cotinterp.claims.session import claims_session
-    from cotinterp.claims.thresholds import LEAST_SEEDS
-    from cotinterp.claims.user_claims import get_claim
+    from cotinterp.studies.evidence import read_evidence
     from cotinterp.tasks import get_task
 
     claims = [get_claim(ref) for ref in claim] or CATALOG
@@ -95,8 +94,8 @@ def claims_command(
     if origin == "tables":
         evidence = read_evidence(tables) if seeds is None else read_evidence(tables).of_seeds(seeds)
     else:
-        from cotinterp.claims.planning import PARTS, base_spec
-        from cotinterp.claims.sources import Sources, gathered
+        from cotinterp.claims.session import Sources, gathered
+        from cotinterp.sweeps.planning import PARTS, base_spec
 
         sources = Sources(
             tasks=task,

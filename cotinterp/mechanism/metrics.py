@@ -1,16 +1,12 @@
-"""What a run is asked for, one number per example; means and intervals come later, in the table.
-
-`at` is the position whose logits are read: they predict the token at `at + 1`. Logit differences are the primary
-metric (Zhang & Nanda 2023, arXiv:2309.16042; Heimersheim & Nanda 2024, arXiv:2404.15255): linear in the final residual
-stream up to its norm, and not saturated. They cannot tell a raised answer from a lowered foil; `correct_logit` and
-`wrong_logit` can.
-"""
+"""Numbers read off logits for each example, and effects normalized by the gap between two runs."""
 
 import difflib
+from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.activations import at_positions
@@ -109,3 +105,108 @@ def measure(
         "accuracy": accuracy,
     }
     return of_answer[name](logits, at, answer)
+
+
+# In nats of a logit difference: a hundred times the rounding of float32 logits of order 10, and far below any gap
+# that a reader would want explained.
+EPS = 1e-3
+# The same fraction of the median gap, for models whose logits are large, where rounding is.
+EPS_RELATIVE = 1e-3
+
+
+class NoGapError(ValueError):
+    """Nothing to normalize by: no pair has a gap between its runs, or the gaps cancel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """One normalized effect per cell with its interval; `n` pairs were used and `dropped` had no gap to speak of."""
+
+    effect: Float[np.ndarray, " cells"]
+    ci_low: Float[np.ndarray, " cells"]
+    ci_high: Float[np.ndarray, " cells"]
+    n: int
+    dropped: int
+
+
+def missing_effects(cells: int, pairs: int) -> Effects:
+    """What a metric gets that has no gap to normalize by: NaN everywhere, n = 0."""
+    nothing = np.full(cells, np.nan)
+    return Effects(nothing, nothing, nothing, 0, pairs)
+
+
+def has_gap(gap: Float[np.ndarray, " batch"], eps: float = EPS) -> Bool[np.ndarray, " batch"]:
+    """Which pairs are told apart at all: |gap| of at least `eps`, and of a thousandth of the median gap."""
+    size = np.abs(gap)
+    limit = max(eps, EPS_RELATIVE * float(np.median(size)) if len(gap) else eps)
+    found: Bool[np.ndarray, " batch"] = size >= limit
+    return found
+
+
+def kept_pairs(
+    change: Float[np.ndarray, "cells batch"], gap: Float[np.ndarray, " batch"], eps: float = EPS
+) -> Bool[np.ndarray, " batch"]:
+    """Which pairs an effect is computed from: those with a gap and with a measurement in every cell.
+
+    NoGapError where that is none of them, or where their gaps cancel.
+    """
+    keep: Bool[np.ndarray, " batch"] = has_gap(gap, eps) & np.isfinite(change).all(axis=0)
+    n = int(keep.sum())
+    if not n:
+        raise NoGapError(
+            f"none of {len(gap)} pairs has a gap of {eps:g} between clean and corrupted (largest "
+            f"{np.abs(gap).max(initial=0.0):.2g}): the model does not tell them apart, so no effect can be normalized."
+        )
+    gap = gap[keep]
+    if abs(gap.mean()) < eps:
+        raise NoGapError(
+            f"the gaps of {n} pairs cancel (mean {gap.mean():.2g}, mean size {np.abs(gap).mean():.2g}): the model "
+            "prefers the corrupted answer as often as the clean one. Keep the pairs it gets right (Contrast.select)."
+        )
+    return keep
+
+
+def normalized_effects(
+    change: Float[np.ndarray, "cells batch"],
+    gap: Float[np.ndarray, " batch"],
+    *,
+    eps: float = EPS,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Effects:
+    """mean(change) / mean(gap) of every cell: 0 where the edit did nothing, 1 where it closed the whole gap.
+
+    `change` is the metric of the edited run minus that of the run it was made in; `gap` the metric of the donor's run
+    minus the same. Pairs without a gap (see `has_gap`) are dropped and counted. The ratio of means is taken, not the
+    mean of ratios: a pair with a small gap would put its noise, divided by almost nothing, on top of all others. It
+    weights pairs by their gap. The interval is a percentile bootstrap over pairs, numerator and denominator redrawn
+    together and the same pairs in every cell; per cell, not simultaneous over cells. It is (NaN, NaN) below two pairs,
+    and where the mean gap is so uncertain that it may be zero or of the other sign.
+
+    Pairs with a NaN in any cell are dropped as well. NoGapError where no pair has a gap, or where the gaps cancel.
+    """
+    keep = kept_pairs(change, gap, eps)
+    n = int(keep.sum())
+    change, gap = change[:, keep], gap[keep]
+    # Summed in one order above and below, so that a full patch is 1 and not 1 - 1e-16; + 0.0 makes -0.0 a plain 0.
+    effect = np.array([row.sum() / gap.sum() for row in change], dtype=np.float64) + 0.0
+    missing = np.full(len(change), np.nan)
+    if n < 2:
+        return Effects(effect, missing, missing, n, len(keep) - n)
+    draws = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
+    # How often each pair is drawn in each resample, all of them counted at once.
+    offset = n * np.arange(n_resamples)[:, None]
+    weights = np.bincount((draws + offset).ravel(), minlength=n * n_resamples).reshape(n_resamples, n).astype(float)
+    denominator = weights @ gap
+    sound = denominator * np.sign(gap.mean()) >= eps * n
+    if sound.mean() < (1 + level) / 2:
+        return Effects(effect, missing, missing, n, len(keep) - n)
+    # A cell that is 0 in every pair has no spread, and many cells of a sweep are.
+    moving, bounds = change.any(axis=1), np.zeros((2, len(change)))
+    if moving.any():
+        ratios = (change[moving] @ weights[sound].T) / denominator[sound]
+        # Sorted first: the selection inside quantile is several times slower on rows in no order.
+        bounds[:, moving] = np.quantile(np.sort(ratios, axis=1), [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = bounds + 0.0
+    return Effects(effect, low, high, n, len(keep) - n)

@@ -1,28 +1,130 @@
-"""What can be read and written in this model, found out by doing it: the first thing to run on a bridge of your own.
+"""What has to hold in a model before it is taken apart, and which models may be run from their weights."""
 
-An edit that fires but does not act looks exactly like a site that does not matter. So every site is replaced by what it
-holds on other tokens, and two things are asked: did the logits move, and does the edited run still obey the arithmetic
-of a transformer block, with the written value in the place of the old one? An edit that is discarded fails the first;
-one that reaches some of its readers only (TransformerLens's resid_mid) fails the second.
-"""
-
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.block_laws import LAWS, Held, law_error
+from cotinterp.mechanism.heads.attribution import weight
 from cotinterp.mechanism.hooks import available_kinds
 from cotinterp.mechanism.interventions import patch, run_with, watch
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.sites import KINDS, Kind, Site
+from cotinterp.models.native.parts import NativeParts, forward, native_parts
+from cotinterp.models.native.resume import resume
 from cotinterp.results import Result, with_labels
-from cotinterp.results.plots import heatmap
+
+_PRECISE = (torch.float32, torch.float64)
+# Examples on which weights and model are compared, and how far apart they may be, in units of the largest logit.
+_COMPARED, _AGREEMENT = 2, 1e-4
+
+
+@torch.no_grad()
+def exact_parts(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> NativeParts | None:
+    """The parts of a native model (without gradient) that runs in single or double precision; None for any other.
+
+    What is computed from them is what hooks would read, up to float32 rounding. In half precision the order of
+    operations would show, so that such models are left to their own forward pass. The first two of `tokens` are run in
+    three ways: by the model, from its weights, and from its weights resumed in the middle of the text (a self-patch,
+    which must change nothing). Where these disagree somebody replaced the forward pass: a UserWarning says so, and the
+    model is left to its hooks.
+    """
+    parts = native_parts(model)
+    if parts is None or parts.w_e.dtype not in _PRECISE or not len(tokens):
+        return None
+    few = tokens[:_COMPARED].to(parts.w_e.device)
+    expected, (found, states) = run_with(model, few, []), forward(parts, few)
+    n, rows = few.shape[1], torch.arange(len(few), device=few.device)
+    at, start = torch.full_like(rows, n - 1), n // 2
+    patched = resume(parts, states, layer=0, start=start, rows=rows, resid=states[0].resid_pre[:, start:], at=at)
+    off = max(_distance(found, expected), _distance(patched, expected[:, -1]))
+    if off <= _AGREEMENT:
+        return parts
+    warnings.warn(
+        f"the model's logits are not those of its weights (off by {off:.1g} of the largest logit): its forward pass "
+        "was replaced, so this takes the slow way, by hooks. by_hooks=True takes it without asking.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return None
+
+
+def _distance(found: Float[Tensor, "*logits"], expected: Float[Tensor, "*logits"]) -> float:
+    """The largest difference in units of the largest logit."""
+    return float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
+
+
+STREAM, NEXT, OUTPUT, VALUES = (
+    "resid_post = resid_pre + attn_out + mlp_out",
+    "resid_pre of the next layer (logits of the last) = resid_post",
+    "attn_out = sum of z @ W_O over heads + b_O",
+    "z = pattern @ v",
+)
+LAWS: Mapping[Kind, str] = {
+    "resid_pre": STREAM,
+    "attn_out": STREAM,
+    "mlp_out": STREAM,
+    "resid_post": NEXT,
+    "z": OUTPUT,
+    "q": VALUES,
+    "k": VALUES,
+    "v": VALUES,
+    "pattern": VALUES,
+}
+"""What has to hold in a run in which this kind was written."""
+
+Held = Mapping[Site, Tensor]
+
+
+def law_error(
+    model: HookedModel,
+    site: Site,
+    held: Held,
+    edited: Float[Tensor, "batch pos d_vocab"],
+    donor: Float[Tensor, "batch pos d_vocab"],
+) -> float:
+    """Largest violation of the law of this kind in a run in which the site was written, relative to its largest number.
+
+    `held`: what the sites of the layer, and `resid_pre` of the next, hold in that run; `edited`: its logits; `donor`:
+    logits of the run whose activation was written. NaN where a term of the law is not in `held` or W_O is not offered.
+    """
+    at = {kind: held[Site(kind, site.layer)] for kind in KINDS if Site(kind, site.layer) in held}
+    try:
+        match LAWS[site.kind]:
+            case law if law == STREAM:
+                branches = [at["attn_out"], *([at["mlp_out"]] if "mlp_out" in at else [])]
+                return _relative(at["resid_post"], at["resid_pre"] + sum(branches))
+            case law if law == NEXT:
+                following = held.get(Site("resid_pre", site.layer + 1))
+                return _relative(edited, donor) if following is None else _relative(following, at["resid_post"])
+            case law if law == OUTPUT:
+                return _relative(at["attn_out"], _through_output(model, site.layer, at["z"]))
+            case _:
+                values = at["v"].repeat_interleave(at["pattern"].shape[1] // at["v"].shape[2], dim=2)
+                mixed = einsum(at["pattern"], values, "batch head dest src, batch src head d -> batch dest head d")
+                return _relative(at["z"], mixed)
+    except (KeyError, ValueError):
+        return float("nan")
+
+
+def _through_output(
+    model: HookedModel, layer: int, z: Float[Tensor, "batch pos head d_head"]
+) -> Float[Tensor, "batch pos d_model"]:
+    written = einsum(z, weight(model, "W_O")[layer].to(z), "b pos head d, head d d_model -> b pos d_model")
+    bias = getattr(model, "b_O", None)
+    return written if bias is None else written + bias[layer].detach()
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / found.abs().max().clamp_min(1e-12))
 
 
 @dataclass(frozen=True)

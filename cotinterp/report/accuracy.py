@@ -3,9 +3,9 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures.runs import RunKey, only, runs_of
 from cotinterp.report.illustrative import illustrative_accuracy
 from cotinterp.report.palette import DASHES, GRAY, dressed, regime_mark
-from cotinterp.report.runs import RunKey, only, runs_of
 
 SPLIT_WORDS = {"heldout": "held-out", "train": "train", "validation": "validation"}
 

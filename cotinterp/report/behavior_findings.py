@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from cotinterp.figures.runs import RunKey, runs_of, tasks_of
 from cotinterp.report.edits import CHANCE, CONTROL, PANELS, SUBSTITUTE, substitutions
 from cotinterp.report.errors import CORRECT
-from cotinterp.report.runs import RunKey, runs_of, tasks_of
 
 
 def percent(share: float) -> str:

@@ -7,14 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from cotinterp.figures.runs import RunKey, only, runs_of
 from cotinterp.report.behavior_findings import percent
 from cotinterp.report.edits import CONTROL, OUTCOMES
 from cotinterp.report.palette import PURPLE, dressed, pattern
-from cotinterp.report.runs import RunKey, only, runs_of
 from cotinterp.results.result import Result
 
 if TYPE_CHECKING:
-    from cotinterp.behavior.outcomes import EditResult
+    from cotinterp.behavior.edits import EditResult
 
 RESUMED = "resumed"
 WORDS = {

@@ -4,8 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from cotinterp.figures.runs import only, runs_of
 from cotinterp.report.palette import BLUE, GRAY, INK, ORANGE, dressed, pattern
-from cotinterp.report.runs import only, runs_of
 
 OUTCOMES = {"follows": (BLUE, ""), "ignores": (ORANGE, "/"), "other": (GRAY, ".")}
 CONTROL, CHANCE = "none", "shuffled_target"

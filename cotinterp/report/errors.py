@@ -4,8 +4,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from cotinterp.figures.runs import only, runs_of
 from cotinterp.report.palette import CATEGORICAL, PATTERNS, dressed, pattern
-from cotinterp.report.runs import only, runs_of
 
 CORRECT = "correct"
 FEW = 5.0

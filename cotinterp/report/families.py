@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures import stacked_bars
+from cotinterp.figures.runs import only, runs_of
 from cotinterp.report.behavior_findings import percent
-from cotinterp.report.runs import only, runs_of
-from cotinterp.results.plots import stacked_bars
 
 CHANGED = {
     "prompt_operand": "prompt operand",

@@ -1,20 +1,225 @@
-"""Plain sentences about what a run found, each built from the numbers of one table and from nothing else.
+"""Sentences about every kind of trace edit: follows, ignores or neither, and what each of them can tell."""
 
-Every sentence says what was counted, of how many, and with what interval. None says why: a difference between two
-trained models is reported as a difference between two trained models. About the inside of a model that is mostly wrong
-none names a place.
-"""
-
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from cotinterp.figures.runs import RunKey, runs_of
 from cotinterp.report.accuracy import mostly_wrong
-from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings
-from cotinterp.report.edit_kind_findings import edit_kind_findings
+from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings, percent
+from cotinterp.report.edit_kinds import CLOSED, FILLED, OPEN, RESUMED, edit_groups, edit_words, of_edit
+from cotinterp.report.edits import CONTROL, SUBSTITUTE
 from cotinterp.report.families import family_findings
-from cotinterp.report.mechanism_findings import Weak, head_findings, patching_findings, probe_findings
+from cotinterp.report.patching import HEAD_SITES, is_cell, kind_of, pair_words, primary_metric, told_apart
+from cotinterp.report.places import Place
+from cotinterp.report.probes import is_before, site_label, target_step, target_words
+
+WHERE = {
+    OPEN: "and the model writes the rest of the trace, ",
+    CLOSED: "and only the answer is left, ",
+    FILLED: "in no training transcript and with nothing to follow, so off the training distribution, ",
+}
+FOLLOW = {OPEN: "follow", CLOSED: "follow, which asks no more than a copy of the last total that is shown"}
+
+
+def edit_kind_findings(frame: pd.DataFrame) -> list[str]:
+    """For each trained model and kind of edit but the replaced total, which has its own sentence, what became of it.
+
+    All steps are pooled; intervals are over problems. Chance and the control stand beside.
+    """
+    sentences = []
+    for key, run in runs_of(frame):
+        for group, edits in edit_groups(run).items():
+            control = of_edit(run, CONTROL, group).set_index("outcome")["rate"].get("follows")
+            beside = "" if control is None else f"; with the true trace {percent(control)} are right"
+            for edit in edits:
+                if edit not in (SUBSTITUTE, CONTROL):
+                    outcomes = _outcomes(of_edit(run, edit, group), group)
+                    sentences.append(f"{key.words}: where {edit_words(edit)}, {WHERE[group]}{outcomes}{beside}.")
+    return sentences
+
+
+def _outcomes(rows: pd.DataFrame, group: str) -> str:
+    """One kind in words: `70.6% of 1383 (...) follow, 0.2% ignore it, 29.1% other (...)`."""
+    cells: dict[str, Mapping[Any, Any]] = {str(row["outcome"]): row for row in rows.to_dict("records")}
+    parts = []
+    if "follows" in cells:
+        parts.append(f"{_share(cells['follows'])} {FOLLOW[group]}")
+        parts.append(f"{percent(cells['ignores']['rate'])} ignore it")
+    else:
+        parts.append(f"{_share(cells['ignores'])} are the right answer to the prompt all the same")
+    other, resumed = cells["other"], cells.get(RESUMED)
+    return ", ".join([*parts, f"{percent(other['rate'])} other{_went_on(other, resumed)}"])
+
+
+def _share(row: Mapping[Any, Any]) -> str:
+    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
+    chance = "" if pd.isna(row["by_chance"]) else f"; {percent(row['by_chance'])} by chance"
+    return f"{percent(row['rate'])} of {row['n']} ({interval}{chance})"
+
+
+def _went_on(other: Mapping[Any, Any], resumed: Mapping[Any, Any] | None) -> str:
+    """Which part of `other` is no answer at all."""
+    if resumed is None or resumed["rate"] == 0:
+        return ""
+    which = "all" if resumed["rate"] == other["rate"] else percent(resumed["rate"])
+    return f" ({which} by going on with the trace after its closing brace, without an answer)"
+
+
+COMPONENTS = ("attn_out", "mlp_out")
+CELL = ("layer", "site", "role", "step", "target")
+SELECTIVE = 0.05
+"""Below it a probe is not called selective: a twentieth of the test problems."""
+Weak = Mapping[RunKey, str]
+"""Runs that are wrong on most held-out problems, and how often each is right, in words."""
+
+
+def before_written(run: pd.DataFrame) -> pd.Series:
+    """True for the rows of one run that probe a total at a place before that total is written."""
+    columns = zip(run["role"], run["step"], map(target_step, run["target"]), strict=True)
+    flags = [step is not None and is_before(str(role), int(at), step) for role, at, step in columns]
+    return pd.Series(flags, index=run.index, dtype=bool)
+
+
+def largest(frame: pd.DataFrame, column: str, *, absolute: bool = False) -> dict[str, Any]:
+    """The row with the largest (or largest absolute) value of a column, as a plain mapping; the first of equals."""
+    values = frame[column].astype(float)
+    row = frame.iloc[int((values.abs() if absolute else values).to_numpy().argmax())]
+    return {str(name): value for name, value in row.items()}
+
+
+def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """For each run and running total the probe before it is written that is furthest above an untrained model.
+
+    Without an untrained model, the most selective one. The rows `input` are a baseline and never the best. Selectivity
+    stands beside it, and what it means where there is none: the probe reads a random label of the same input as well.
+    """
+    sentences = []
+    for key, run in runs_of(frame):
+        early = run[before_written(run)]
+        learned = early[early["model"].eq("trained") & early["layer"].ge(0) & early["selectivity"].notna()]
+        caveat = f" This model is {weak[key]}." if weak and key in weak else ""
+        for target in sorted(learned["target"].unique(), key=lambda name: target_step(str(name)) or 0):
+            found = _best_probe(early, learned[learned["target"] == target])
+            sentences.append(f"{key.words}: {target_words(target)}, before it is written: {found}{caveat}")
+    return sentences
+
+
+def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
+    cells = learned.assign(untrained=_same_cell(early[early["model"] == "untrained"], learned))
+    compared = bool(cells["untrained"].notna().any())
+    cells["margin"] = cells["accuracy"] - cells["untrained"] if compared else cells["selectivity"]
+    best = largest(cells[cells["margin"].notna()], "margin")
+    where = f"{Place(best['role'], int(best['step'])).words}, {site_label(int(best['layer']), best['site'])}"
+    tokens = early[early["site"].eq("input") & early["model"].eq("trained")]
+    tokens = tokens[[all(row[name] == best[name] for name in CELL[2:]) for row in tokens.to_dict("records")]]
+    beside = [f"untrained model {percent(best['untrained'])}"] if compared else []
+    if compared and best["ci_low"] <= best["untrained"]:
+        beside[0] += ", not clearly below"
+    beside.append(f"majority class {percent(best['chance'])}")
+    if len(tokens):
+        beside.append(f"current token and position alone {percent(tokens['accuracy'].iloc[0])}")
+    beside.append(f"selectivity {best['selectivity']:+.2f}")
+    if best["selectivity"] < SELECTIVE:
+        beside[-1] += (
+            f": a random label of the same input is read as well ({percent(best['control_accuracy'])}), so that it may "
+            "be the input that is there"
+        )
+    return (
+        f"{'furthest above an untrained model' if compared else 'most selective'} at {where}, accuracy "
+        f"{percent(best['accuracy'])} (95% interval {percent(float(best['ci_low']))} to "
+        f"{percent(float(best['ci_high']))}); {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after "
+        "looking)."
+    )
+
+
+def _same_cell(others: pd.DataFrame, cells: pd.DataFrame) -> list[float]:
+    """Accuracy of the other model at each cell, NaN where it was not probed."""
+    known = {tuple(row[name] for name in CELL): float(row["accuracy"]) for row in others.to_dict("records")}
+    return [known.get(tuple(row[name] for name in CELL), math.nan) for row in cells.to_dict("records")]
+
+
+def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """For each run and family of pairs the layer output and the head that alone restore most, and their noising.
+
+    The residual stream is left out: at the place of the readout it holds everything that was found by then. No site is
+    named where the top prediction tells clean from corrupted in fewer than half of the pairs, or the run is in `weak`.
+    """
+    sentences = []
+    for key, run in runs_of(frame.assign(kind=kind_of(frame))):
+        for pair, of_pair in run.groupby("pair", sort=False):
+            told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
+            if (told and 2 * told[0] < max(told[1], 1)) or (weak and key in weak):
+                why = [f"the top prediction tells clean from corrupted in {told[0]} of {told[1]} pairs"] if told else []
+                why += [f"the model is {weak[key]}"] if weak and key in weak else []
+                sentences.append(
+                    f"{subject}: undetermined; {', and '.join(why)}. "
+                    "What the figures show there is what moves a guess, so no site is named."
+                )
+                continue
+            rows = of_pair[
+                is_cell(of_pair) & (of_pair["metric"] == primary_metric(of_pair)) & of_pair["effect"].notna()
+            ]
+            outputs, heads = rows[rows["kind"].isin(COMPONENTS)], rows[rows["kind"].isin(HEAD_SITES)]
+            best = [_strongest(of_kind, noun) for of_kind, noun in ((outputs, "layer outputs"), (heads, "heads"))]
+            if any(best):
+                sentences.append(f"{subject}: {'; '.join(filter(None, best))} (each chosen after looking).")
+    return sentences
+
+
+def _strongest(rows: pd.DataFrame, noun: str) -> str:
+    """The cell that restores most when it alone is denoised, and the same cell's effect when it is noised."""
+    denoised = rows[rows["direction"] == "denoise"]
+    if denoised.empty:
+        return ""
+    best = largest(denoised, "effect")
+    noised = rows[rows["direction"].eq("noise") & rows["site"].eq(best["site"])]
+    noised = noised[noised["role"].eq(best["role"]) & noised["step"].eq(best["step"])]
+    lost = f"; noising it {float(noised['effect'].iloc[0]):.2f}" if len(noised) else ""
+    return (
+        f"of {len(denoised)} cells of {noun}, {best['site']} at {Place(best['role'], int(best['step'])).words} alone "
+        f"restores most, {best['effect']:.2f} of the logit difference ({_interval(best)}, n = {int(best['n'])}{lost})"
+    )
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["ci_low"]):
+        return "no interval: clean and corrupted may not differ"
+    return f"95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f}"
+
+
+def head_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """How many heads have each label, and the head whose ablation costs most; for a run in `weak`, neither."""
+    sentences = []
+    for key, rows in runs_of(frame):
+        if weak and key in weak:
+            sentences.append(
+                f"{key.words}: undetermined; the model is {weak[key]}. The table's numbers are about what moves a "
+                "guess, so no head is named and its labels are not counted."
+            )
+            continue
+        if rows["label"].eq("undetermined").all():
+            sentences.append(f"{key.words}: undetermined; the model does not tell answer from foil on these pairs.")
+            continue
+        counts = rows["label"].replace("", "no label").value_counts()
+        labels = ", ".join(f"{count} {str(label).replace('_', ' ')}" for label, count in counts.items())
+        sentence = f"{key.words}: of {len(rows)} heads, {labels}"
+        measured = rows[rows["ablation_effect"].notna()]
+        if len(measured):
+            top = largest(measured, "ablation_effect", absolute=True)
+            head = f"L{int(top['layer'])}H{int(top['head'])}"
+            size = float(top["ablation_effect"])
+            sentence += (
+                f"; ablating {head} alone {'loses' if size >= 0 else 'adds'} most, {abs(size):.2f} of the clean logit "
+                f"difference (label: {str(top['label']).replace('_', ' ') or 'none'}; the largest of {len(measured)}, "
+                "chosen after looking)"
+            )
+        sentences.append(f"{sentence}.")
+    return sentences
+
 
 BEHAVIOR: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
     "accuracy": accuracy_findings,

@@ -7,7 +7,7 @@ from math import isnan
 import pandas as pd
 from markupsafe import Markup
 
-from cotinterp.report.runs import RunKey, runs_of
+from cotinterp.figures.runs import RunKey, runs_of
 
 COLUMNS = {
     "name": "head",

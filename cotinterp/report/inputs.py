@@ -1,17 +1,123 @@
-"""Everything that a report is made from, as one value that can be read back from a finished run's folder."""
+"""What a run was made with: specs, seeds, versions, revision, platform, threads, hashes, time. No names of people."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cotinterp.figures.runs import RunKey
 from cotinterp.report.attention import AttentionView, read_attention_views
-from cotinterp.report.manifest import Manifest, read_manifest
 from cotinterp.report.places import Symbols
-from cotinterp.report.runs import RunKey
 from cotinterp.report.schema import check_table, read_tables
+from cotinterp.results.atomic import write_atomic
+
+FILE = "manifest.json"
+PACKAGES = ("cotinterp", "torch", "transformer-lens", "numpy", "pandas", "plotly", "circuitsvis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything needed to say where a report's numbers come from.
+
+    `specs`, `weight_hashes` and `data_hashes` are by slug of the run. `git_revision` is None outside a checkout;
+    `git_dirty` says whether the checkout differed from that revision. `wall_time_seconds` is the whole command's.
+    """
+
+    command: str
+    specs: Mapping[str, Mapping[str, Any]]
+    seeds: Sequence[int]
+    weight_hashes: Mapping[str, str]
+    data_hashes: Mapping[str, str]
+    versions: Mapping[str, str | None]
+    git_revision: str | None
+    git_dirty: bool | None
+    platform: str
+    cpu_count: int | None
+    threads: int
+    wall_time_seconds: float
+
+
+def collect_manifest(
+    *,
+    command: str,
+    specs: Mapping[str, Mapping[str, Any]],
+    weight_hashes: Mapping[str, str],
+    data_hashes: Mapping[str, str],
+    threads: int,
+    wall_time_seconds: float,
+) -> Manifest:
+    """The manifest of a run on this machine, with this installation."""
+    revision, dirty = git_state(Path(__file__).parent)
+    return Manifest(
+        command=command,
+        specs=specs,
+        seeds=sorted({int(spec["seed"]) for spec in specs.values() if "seed" in spec}),
+        weight_hashes=weight_hashes,
+        data_hashes=data_hashes,
+        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        git_revision=revision,
+        git_dirty=dirty,
+        platform=platform.platform(),
+        cpu_count=os.cpu_count(),
+        threads=threads,
+        wall_time_seconds=round(wall_time_seconds, 3),
+    )
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """The revision of the checkout that tracks `folder`, and whether tracked files differ from it.
+
+    (None, None) where there is none: no git, no commit yet, or a folder that merely lies inside somebody else's
+    checkout, as an installed package does in a virtual environment.
+    """
+    tracked = _git(folder, "ls-files", ".")
+    revision = _git(folder, "rev-parse", "HEAD") if tracked else None
+    if not revision:
+        return None, None
+    return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no", ":/"))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> Path:
+    """Write `directory`/manifest.json, whole or not at all."""
+    path = directory / FILE
+    write_atomic(path, json.dumps(asdict(manifest), indent=2) + "\n")
+    return path
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest stored in `directory`; None where there is none. Raises ValueError for a file that is not one."""
+    path = directory / FILE
+    if not path.is_file():
+        return None
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a manifest of this version ({error}); `cotinterp reproduce` writes it again"
+        ) from error
+
 
 VERDICTS_FILE = "verdicts.json"
 

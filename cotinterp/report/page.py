@@ -9,14 +9,12 @@ import plotly.io
 import plotly.offline
 from markupsafe import Markup
 
+from cotinterp.figures.runs import ReportFigure
 from cotinterp.report.attention import circuitsvis_script, save_attention_views
 from cotinterp.report.findings import findings
-from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs, read_inputs
-from cotinterp.report.manifest import Manifest, write_manifest
-from cotinterp.report.runs import ReportFigure
+from cotinterp.report.html import environment, specs_table, table_html
+from cotinterp.report.inputs import VERDICTS_FILE, Manifest, ReportInputs, read_inputs, write_manifest
 from cotinterp.report.sections import sections
-from cotinterp.report.specs import specs_table, table_html
-from cotinterp.report.templating import environment
 from cotinterp.report.texts import QUESTION
 from cotinterp.report.verdicts import VERDICTS
 from cotinterp.results.atomic import output_folder, write_atomic

@@ -3,9 +3,9 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures.runs import ReportFigure, RunKey, file_name, runs_of
 from cotinterp.report.panels import Panel, Scale, heatmap_grid
 from cotinterp.report.places import Place, Symbols, reading_order
-from cotinterp.report.runs import ReportFigure, RunKey, file_name, runs_of
 
 LAYER_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 HEAD_SITES = ("z", "q", "k", "v", "pattern")

@@ -4,9 +4,9 @@ import re
 
 import pandas as pd
 
+from cotinterp.figures.runs import ReportFigure, RunKey, runs_of
 from cotinterp.report.panels import Panel, Scale, heatmap_grid
 from cotinterp.report.places import Place, Symbols, reading_order
-from cotinterp.report.runs import ReportFigure, RunKey, runs_of
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
 MEASURES = {

@@ -16,16 +16,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.evidence import EVIDENCE_FILE, read_evidence
 from cotinterp.claims.judge import judge_all
 from cotinterp.claims.verdict import Verdicts
+from cotinterp.depth.compute import accuracy_against_compute
+from cotinterp.depth.cost import serial_budget
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.simulator import length_table
 from cotinterp.mechanism.heads.labels import HEAD_LABELS
-from cotinterp.report.budget import serial_budget
-from cotinterp.report.inputs import ReportInputs
-from cotinterp.report.manifest import collect_manifest
+from cotinterp.report.inputs import ReportInputs, collect_manifest
 from cotinterp.report.page import write_report
-from cotinterp.report.simulator_numbers import length_table
-from cotinterp.report.studies import (
+from cotinterp.report.verdicts import verdict_tables
+from cotinterp.results import output_folder
+from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
+from cotinterp.studies.instruments import (
     FULL,
     QUICK,
     Budget,
@@ -36,18 +39,13 @@ from cotinterp.report.studies import (
     study,
     table_of,
 )
-from cotinterp.report.verdicts import verdict_tables
-from cotinterp.results import output_folder
-from cotinterp.sweeps.compute import accuracy_against_compute
-from cotinterp.sweeps.frontier import frontier
 from cotinterp.sweeps.local import THREADS, transcript_length
 from cotinterp.sweeps.processes import finished, worker_pool
 from cotinterp.sweeps.table import read_table
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import torch_threads, train
-from cotinterp.training.metrics import METRICS_FILE, read_metrics
-from cotinterp.training.reference import reference_directories, reference_specs
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.progress import METRICS_FILE, read_metrics
+from cotinterp.training.spec import RunSpec, reference_directories, reference_specs
 
 Tables = dict[str, pd.DataFrame]
 """Rows by table name."""

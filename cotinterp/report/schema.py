@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cotinterp.claims.evidence import RUN_COLUMNS
 from cotinterp.claims.verdict import CRITERIA_COLUMNS, VERDICT_COLUMNS
-from cotinterp.report.simulator_numbers import LENGTH_COLUMNS
-from cotinterp.sweeps.compute import COMPUTE_COLUMNS
+from cotinterp.depth.compute import COMPUTE_COLUMNS
+from cotinterp.depth.cost import BUDGET_COLUMNS
+from cotinterp.depth.simulator import LENGTH_COLUMNS
+from cotinterp.studies.evidence import RUN_COLUMNS
 
 INTEGERS = frozenset(
     {"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
@@ -92,7 +93,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "budget",
             "cotinterp reproduce",
-            "task regime k n_layers additions tree_levels response_tokens layer_operations slots_before_answer",
+            BUDGET_COLUMNS,
         ),
         _schema(
             "attention_by_role",

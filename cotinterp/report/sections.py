@@ -1,33 +1,87 @@
-"""The sections of the report: a question, how to read the answer, the answer, and what it does not establish."""
+"""What stands in place of a section of the report whose table takes more than one command to make."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 from markupsafe import Markup
 
-from cotinterp.claims.figure import forest
+from cotinterp.depth.compute import ComputeResult
+from cotinterp.figures.claims import forest
+from cotinterp.figures.runs import ReportFigure, tasks_of
 from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
 from cotinterp.report.attention import attention_view
-from cotinterp.report.compute import cheapest_html
 from cotinterp.report.edit_kinds import edit_kinds_figure
 from cotinterp.report.edits import SUBSTITUTE, trace_edits_figure
 from cotinterp.report.errors import errors_figure
 from cotinterp.report.families import families_figure
 from cotinterp.report.heads import heads_table_html
+from cotinterp.report.html import table_html
 from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
 from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs
-from cotinterp.report.notes import NOTES
 from cotinterp.report.palette import FONT
 from cotinterp.report.patching import is_cell, patching_figures
 from cotinterp.report.probes import probe_figures
-from cotinterp.report.runs import ReportFigure, tasks_of
 from cotinterp.report.schema import SCHEMAS
-from cotinterp.report.simulator import simulator_html
-from cotinterp.report.specs import table_html
+from cotinterp.report.simulator import amount, count, simulator_html
 from cotinterp.report.texts import FOREST_CAPTION, TEXTS
 from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, verdicts_html
-from cotinterp.sweeps.compute import ComputeResult
+
+_SWEPT = (
+    "Not here yet: no <code>tables/{}.csv</code>. <code>cotinterp sweep analyses/grids/depth_frontier.toml --root "
+    "RUNS</code> trains the sweep, <code>cotinterp collect</code> with the same grid and root writes "
+    "analyses/out/depth_frontier.csv, and <code>cotinterp reproduce</code> draws it."
+)
+
+NOTES: dict[str, str] = {
+    "verdicts": (
+        "Not judged: no <code>tables/verdicts.csv</code>. Verdicts need evidence from several seeds: "
+        "<code>cotinterp claims --from checkpoints --train</code> trains what is missing, measures it, and stores the "
+        "evidence; <code>cotinterp reproduce</code> then judges it."
+    ),
+    "frontier": _SWEPT.format("frontier"),
+    "compute": _SWEPT.format("compute"),
+}
+"""By the name of the section; HTML."""
+
+
+SHOWN = (4, 8, 12, 24)
+"""Lengths that stand in the open; the others can be unfolded."""
+GOOD = 0.9
+
+
+def cheapest_html(result: ComputeResult) -> Markup:
+    """`ComputeResult.cheapest` as HTML: some lengths in the open, all of them folded away."""
+    cheapest = result.cheapest(GOOD)
+    caption = f"The least that bought {GOOD:.0%} of held-out problems of K operands, among the measured configurations"
+    few = cheapest[cheapest["k"].isin(SHOWN)]
+    opened = table_html(_told(few), caption=caption) if len(few) else Markup()
+    return opened + Markup("<details><summary>Every measured length ({} rows)</summary>{}</details>").format(
+        len(cheapest), table_html(_told(cheapest), caption=caption)
+    )
+
+
+def _told(cheapest: pd.DataFrame) -> pd.DataFrame:
+    def shown(column: str, flops: bool = False) -> list[str]:
+        values = cheapest[column].tolist()
+        return ["none" if math.isnan(value) else amount(value) if flops else count(value) for value in values]
+
+    reached = zip(cheapest["good_enough"], cheapest["configurations"], strict=True)
+    return pd.DataFrame(
+        {
+            "task": cheapest["task"],
+            "K": cheapest["k"],
+            "regime": cheapest["regime"],
+            "configurations that got there": [f"{good} of {all_}" for good, all_ in reached],
+            "best accuracy": [f"{value:.1%}" for value in cheapest["best_accuracy"]],
+            "parameters": shown("n_parameters"),
+            "tokens an answer": shown("response_tokens"),
+            "operations an answer": shown("flops", flops=True),
+            "operations of training": shown("training_flops", flops=True),
+            "fewest operations an answer": cheapest["configuration"].where(cheapest["configuration"] != "", "none"),
+        }
+    )
 
 
 @dataclass(frozen=True)

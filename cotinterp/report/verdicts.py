@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.verdict import Verdicts, shown
-from cotinterp.report.runs import tasks_of
-from cotinterp.report.templating import environment
+from cotinterp.figures.runs import tasks_of
+from cotinterp.report.html import environment
 from cotinterp.report.texts import TEXTS, VERDICT_WORDS
 
 VERDICTS, CRITERIA, SEEDS, RUNS = "verdicts", "claim_criteria", "claim_seeds", "claim_runs"

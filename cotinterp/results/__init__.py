@@ -1,6 +1,6 @@
 """What every result shares: intervals, the three verbs, and files that are whole or absent.
 
-Figures live one import away, in `cotinterp.results.plots`, so that this import loads neither plotly nor pandas.
+Figures live one import away, in `cotinterp.figures`, so that this import loads neither plotly nor pandas.
 """
 
 from cotinterp.results.atomic import output_folder as output_folder

@@ -1,21 +1,36 @@
-"""A whole grid carried out: finished runs are left alone, killed ones go on, failed ones are tried again and listed."""
+"""Many runs trained and evaluated: finished ones are skipped, killed ones go on, failed ones are listed."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
 
 from cotinterp.models.weights import CheckpointError
 from cotinterp.results import output_folder
 from cotinterp.sweeps.engine import Answer, ExecutorLostError, Patience, carry_out
-from cotinterp.sweeps.grid import Grid
-from cotinterp.sweeps.local import Outcome, outcome_of, transcript_length
-from cotinterp.sweeps.run_record import is_foreign, read_record_of
-from cotinterp.sweeps.single_run import RunWork, carry_run, is_evaluated, mark_root, write_failure
-from cotinterp.sweeps.standing import Follower, Watch
-from cotinterp.training.checkpoints import is_finished
+from cotinterp.sweeps.executors import open_executor
+from cotinterp.sweeps.grid import Grid, read_grid
+from cotinterp.sweeps.local import Follower, Outcome, Watch, outcome_of, rich_standing, transcript_length
+from cotinterp.sweeps.single_run import (
+    STATUSES,
+    RunRecord,
+    RunWork,
+    Status,
+    carry_run,
+    is_evaluated,
+    is_foreign,
+    mark_root,
+    read_record_of,
+    write_failure,
+)
+from cotinterp.sweeps.table import collect, write_table
+from cotinterp.training.checkpoints import STATE_FILE, is_finished, read_record
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.state import STATE_FILE, read_record
 
 
 def run_sweep(
@@ -125,3 +140,95 @@ def _what_is_left(error: ExecutorLostError, grid: Grid, root: Path) -> str:
         f"under {root}; those that were under way have kept what they saved. Start it again, or take another executor, "
         "and give the same command: it goes on from there"
     )
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """The record of every run of a grid, in the grid's order."""
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """How many runs are finished, unfinished, failed and absent."""
+        return {status: sum(record.status == status for record in self.records) for status in STATUSES}
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each run: slug, status, step (logged updates), steps (of the whole run), loss (last), error."""
+        rows = [(x.spec.slug, x.status, x.step, x.spec.optimizer.steps, x.loss, x.error) for x in self.records]
+        return pd.DataFrame(rows, columns=["slug", "status", "step", "steps", "loss", "error"])
+
+
+def sweep_status(grid: Grid, root: Path | str) -> SweepStatus:
+    """How far each run of the grid is under `root`; all are absent where there is no such folder yet."""
+    root = Path(root).resolve()
+    return SweepStatus(tuple(read_record_of(spec, root, grid.problems_per_k) for spec in grid.specs))
+
+
+Say = Callable[[str], None]
+
+JOBS_FOLDER = ".jobs"
+LISTED = 20
+
+
+def sweep_session(
+    grid: Path | str,
+    *,
+    root: Path | str | None = None,
+    executor: str = "local:2",
+    retries: int = 1,
+    device: str = "cpu",
+    say: Say,
+    console: Console | None = None,
+) -> bool:
+    """Carries out the grid in a file and says what became of it; False where a run failed.
+
+    Args:
+        root: Folder of the runs; out/sweeps/<name of the grid> by default.
+        executor: As `open_executor` takes it.
+        console: Where progress is shown; standard error by default.
+    """
+    planned = read_grid(grid)
+    place = output_folder(root_of(planned, root))
+    say(f"{planned.name}: {len(planned.specs)} runs under {place}, by {executor}")
+    with (
+        open_executor(executor, folder=place.resolve() / JOBS_FOLDER) as workers,
+        rich_standing(planned.name, console) as progress,
+    ):
+        outcomes = run_sweep(planned, place, workers, retries=retries, device=device, progress=progress)
+    counts = Counter(outcome.status for outcome in outcomes)
+    say(f"{counts['trained']} finished now, {counts['present']} finished before, {counts['failed']} failed")
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            say(f"failed: {outcome.spec.slug}: {outcome.error}")
+    return not counts["failed"]
+
+
+def status_session(grid: Path | str, *, root: Path | str | None = None, say: Say) -> None:
+    """Says how far the runs of the grid in a file are: counts, then every run that is begun and not finished."""
+    planned = read_grid(grid)
+    found = sweep_status(planned, place := root_of(planned, root))
+    say(f"{planned.name} under {place}: " + ", ".join(f"{n} {status}" for status, n in found.counts.items()))
+    frame = found.frame()
+    for status in ("unfinished", "failed"):
+        part = frame[frame["status"] == status]
+        for row in part.head(LISTED).to_dict("records"):
+            told = row["error"] if status == "failed" else f"loss {row['loss']:.4f}"
+            say(f"{status}  {row['slug']}  step {row['step']} of {row['steps']}  {told}")
+        if len(part) > LISTED:
+            say(f"{status}  and {len(part) - LISTED} more")
+
+
+def collect_session(grid: Path | str, *, out: Path | str, root: Path | str | None = None, say: Say) -> None:
+    """Writes the table of the grid in a file, and says how many of its runs are in it only by name."""
+    planned = read_grid(grid)
+    frame = collect(planned, root_of(planned, root))
+    path = write_table(frame, out)
+    unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
+    told = "".join(f", {n} {status}" for status, n in unmeasured.items())
+    say(f"{path}: {len(frame)} rows of {len(planned.specs)} runs{told}")
+
+
+def root_of(grid: Grid, root: Path | str | None) -> Path:
+    """The folder of the runs: the one that was given, or out/sweeps/<name of the grid>."""
+    return Path(root) if root is not None else Path("out/sweeps") / grid.name

@@ -11,9 +11,9 @@ import pandas as pd
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.executors import optional
 from cotinterp.sweeps.grid import Grid
-from cotinterp.sweeps.run_record import RunRecord, read_record_of
+from cotinterp.sweeps.single_run import RunRecord, read_record_of
 from cotinterp.tasks import get_task
-from cotinterp.training.metrics import METRICS_FILE, read_metrics
+from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.vocabulary import Vocabulary
 

@@ -11,18 +11,25 @@ from pathlib import Path
 
 import torch
 
-from cotinterp.models.device import resolve_device
+from cotinterp.models.build import resolve_device
 from cotinterp.models.weights import CheckpointError
 from cotinterp.results import output_folder
 from cotinterp.tasks import Task, get_task
-from cotinterp.training.checkpoints import Run, claim_directory, finish, is_finished, load_run
-from cotinterp.training.fingerprint import task_fingerprint
-from cotinterp.training.learner import Learner, Update
-from cotinterp.training.metrics import METRICS_FILE, MetricsLog
-from cotinterp.training.progress import Callback, StepEvent
-from cotinterp.training.spec import RunSpec
-from cotinterp.training.start import carry_over
-from cotinterp.training.state import STATE_FILE, Record, read_record, restore_state, save_state
+from cotinterp.training.checkpoints import (
+    STATE_FILE,
+    Record,
+    Run,
+    claim_directory,
+    finish,
+    is_finished,
+    load_run,
+    read_record,
+    restore_state,
+    save_state,
+)
+from cotinterp.training.learner import Learner, Update, carry_over
+from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
+from cotinterp.training.spec import RunSpec, task_fingerprint
 
 LOG_EVERY = 20
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.baselines import marginal_credit, neighbor_credit
+from cotinterp.behavior.generalization import marginal_credit, neighbor_credit
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.diagnosis import (
+from cotinterp.behavior.errors import (
     BOOKKEEPING,
     COPYING,
     CORRECT_ANSWER,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.donor_edits import EditPrompt, Swap, SwapPrefix
-from cotinterp.behavior.edited_trace import WHOLE, Original, Reason
+from cotinterp.behavior.edit_kinds import WHOLE, EditPrompt, Original, Reason, Swap, SwapPrefix
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.parsing import parse_response
 from cotinterp.transcripts.problems import solve

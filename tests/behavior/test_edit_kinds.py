@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal, all_edits, get_edit
-from cotinterp.behavior.edited_trace import Original, Reason
+from cotinterp.behavior.edit_kinds import ALL_EDITS, Original, Reason, SubstituteTotal, all_edits, get_edit
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import get_regime

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edited_trace import WHOLE, EditedTrace, EditKind, Original, Reason
+from cotinterp.behavior.edit_kinds import WHOLE, EditedTrace, EditKind, Original, Reason
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve, substitute_total
 from cotinterp.transcripts.regimes import get_regime

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal, all_edits
-from cotinterp.behavior.edited_trace import EditKind
-from cotinterp.behavior.edits import substitute_totals, trace_edits
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, Outcome, TraceEdit, chance_of
+from cotinterp.behavior.edit_kinds import ALL_EDITS, EditKind, SubstituteTotal, all_edits
+from cotinterp.behavior.edits import (
+    NONE,
+    SHUFFLED,
+    SUBSTITUTE,
+    Outcome,
+    TraceEdit,
+    chance_of,
+    substitute_totals,
+    trace_edits,
+)
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import Problem, solve

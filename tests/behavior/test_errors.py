@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.behavior.accuracy import Output
-from cotinterp.behavior.diagnosis import CORRECT_ANSWER, categories
-from cotinterp.behavior.errors import error_taxonomy
+from cotinterp.behavior.errors import CORRECT_ANSWER, categories, error_taxonomy
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cotinterp.behavior.evaluation import evaluate_run, evaluation_problems, evaluation_record, store_evaluation
+from cotinterp.behavior.accuracy import evaluate_run, evaluation_problems, evaluation_record, store_evaluation
 from cotinterp.models.build import build_model
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task

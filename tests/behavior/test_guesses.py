@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.behavior.guesses import Guesses, not_nan
+from cotinterp.behavior.decoding import Guesses, not_nan
 
 STOP = 9
 

@@ -1,6 +1,6 @@
 """What a table says of the model that it is about."""
 
-from cotinterp.behavior.labels import described, labels_of
+from cotinterp.behavior.accuracy import described, labels_of
 from cotinterp.tasks import get_task
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.marginal_result import AnswerMarginal, MarginalResult
-from cotinterp.behavior.readiness_result import FLOOR
+from cotinterp.behavior.marginal import AnswerMarginal, MarginalResult
+from cotinterp.behavior.readiness import FLOOR
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cotinterp.behavior.marginals import rake
+from cotinterp.behavior.generalization import rake
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 

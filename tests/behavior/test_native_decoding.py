@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior import native_decoding
+from cotinterp.behavior import decoding as native_decoding
 from cotinterp.behavior.decoding import greedy, prefixes, text_of, verified, verified_greedy
 from cotinterp.models.build import as_bridge
 from cotinterp.tasks import get_task

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE, EditResult, Outcome, TraceEdit, chance_of, judge
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, EditResult, Outcome, TraceEdit, chance_of, judge
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve

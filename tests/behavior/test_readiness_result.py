@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.readiness_result import FLOOR, ReadinessResult, Ready
+from cotinterp.behavior.readiness import FLOOR, ReadinessResult, Ready
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 

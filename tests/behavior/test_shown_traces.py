@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cotinterp.behavior.shown_traces import require_totals, shown_traces, steps_of
+from cotinterp.behavior.readiness import require_totals, shown_traces, steps_of
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve, wrong_totals
 from cotinterp.transcripts.render import render

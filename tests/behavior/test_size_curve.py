@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.generalization import generalization
-from cotinterp.behavior.size_curve import SizeCurve, size_specs
+from cotinterp.behavior.generalization import SizeCurve, generalization, size_specs
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import sample_problems

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edited_trace import WHOLE, Original, Reason
-from cotinterp.behavior.step_edits import FILLER, Delete, FillSteps, FillTotals, Permute, Truncate
+from cotinterp.behavior.edit_kinds import (
+    FILLER,
+    WHOLE,
+    Delete,
+    FillSteps,
+    FillTotals,
+    Original,
+    Permute,
+    Reason,
+    Truncate,
+)
 from cotinterp.tasks import get_task
 from cotinterp.tasks.task import STRUCTURE
 from cotinterp.transcripts.problems import solve

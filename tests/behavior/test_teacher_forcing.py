@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.behavior.teacher_forcing import continuation_log_prob, forced_logits
+from cotinterp.behavior.sampling import continuation_log_prob, forced_logits
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.vocabulary import Vocabulary
 

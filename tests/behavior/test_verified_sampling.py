@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cotinterp.behavior.decoding import Prefixes, greedy, prefixes
-from cotinterp.behavior.sampling import sampled
-from cotinterp.behavior.verified_sampling import verified_sampled
+from cotinterp.behavior.sampling import sampled, verified_sampled
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.render import render

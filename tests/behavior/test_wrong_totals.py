@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.wrong_totals import informative_totals
+from cotinterp.behavior.edit_kinds import informative_totals
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 

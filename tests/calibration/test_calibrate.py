@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cotinterp.calibration.calibrate import COLUMNS, calibrate
-from cotinterp.calibration.catalog import QUESTIONS
-from cotinterp.calibration.questions import Answer, Question, by_kind
+from cotinterp.calibration.calibrate import COLUMNS, QUESTIONS, calibrate
+from cotinterp.calibration.ground_truth import Answer, Question, by_kind
 
 LABELS = [f"{question.instrument}: {question.text}" for question in QUESTIONS]
 

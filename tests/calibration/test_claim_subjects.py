@@ -52,7 +52,7 @@ def test_seeds_are_different_models_and_the_same_seed_the_same():
 
 
 def test_untrained_models_know_nothing_and_have_another_one_as_their_control():
-    subject = claim_subjects.untrained("z6", "direct", 0)
+    subject = claim_subjects.untrained_subject("z6", "direct", 0)
     assert max(rates(subject).values()) < 0.6
     first, control = (next(model.parameters()) for model in (subject.model, subject.untrained))
     assert not np.allclose(first.detach().numpy(), control.detach().numpy())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.calibration.false_positives import SCANS, FalsePositives, Scanned, false_positives
+from cotinterp.calibration.untrained import SCANS, FalsePositives, Scanned, false_positives
 from cotinterp.results import wilson
 
 

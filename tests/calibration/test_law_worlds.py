@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.calibration.law_worlds import WORLDS, Judged, LawCalibration, law_calibration, law_table
-from cotinterp.sweeps.frontier import frontier
+from cotinterp.depth.frontier import frontier
 from cotinterp.sweeps.table import SWEEP_COLUMNS
 
 OF = {world.name: world for world in WORLDS}

@@ -3,8 +3,7 @@
 import pytest
 
 from cotinterp.calibration.mutations import MUTATIONS, Mutation, trials_table, try_mutation
-from cotinterp.calibration.mutations.subjects import instead
-from cotinterp.calibration.mutations.trial import require
+from cotinterp.calibration.mutations.trial import instead, require
 
 NAMED = ("leaked split", "at the written total", "b_O dropped", "wrong head axis", "does not fire", "off-by-one role")
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cotinterp.calibration.claim_subjects import untrained
-from cotinterp.calibration.null_claims import LITTLE, NullClaims, NullVerdict, null_claims, untrained_world
+from cotinterp.calibration.claim_subjects import untrained_subject
+from cotinterp.calibration.untrained import LITTLE, NullClaims, NullVerdict, null_claims, untrained_world
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.measures.answers import answers
 from cotinterp.results import wilson
+from cotinterp.studies.answers import answers
 
 FEW = ("gap-widens", "errors-are-bookkeeping", "tokens-carry-content", "depth-limits-direct")
 
@@ -35,7 +35,7 @@ def test_a_world_has_five_seeds_of_every_regime():
 
 
 def test_worlds_are_of_different_models():
-    one, same, other = (next(untrained("z6", "cot", 0, world=world).model.parameters()) for world in (1, 1, 2))
+    one, same, other = (next(untrained_subject("z6", "cot", 0, world=world).model.parameters()) for world in (1, 1, 2))
     assert one.equal(same)
     assert not one.equal(other)
 

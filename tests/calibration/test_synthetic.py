@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cotinterp.calibration.synthetic import Cell, of_model, synthetic
-from cotinterp.claims.evidence import COLUMNS
+from cotinterp.calibration.verdict_level import Cell, of_model, synthetic
+from cotinterp.studies.evidence import COLUMNS
 
 ACCURACY = Cell(measure="accuracy", expected=0.7, k=2, condition="heldout", problems=400)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.thresholds import THRESHOLDS
+from cotinterp.claims.claim import THRESHOLDS
 
 NAMES = [claim.name for claim in CATALOG]
 

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from cotinterp.claims.depth_controls import budget_control, design_controls, law_controls
+from cotinterp.claims.depth_law import budget_control, design_controls, law_controls
 from cotinterp.claims.depth_verdict import Budget
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.law_fit import fit_laws
-from cotinterp.sweeps.laws import TREATMENTS, observed
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.law_fit import fit_laws
+from cotinterp.depth.laws import TREATMENTS, observed
 from tests.sweeps.frontiers import run_rows, sweep
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.claims.depth_law import depth_verdicts, judge_depth
-from cotinterp.sweeps import laws as laws_module
+from cotinterp.depth import laws as laws_module
 from tests.sweeps.frontiers import run_rows, sweep
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cotinterp.claims.depth_law import depth_verdicts
 from cotinterp.claims.depth_verdict import BUDGET_COLUMNS, DEPTH_COLUMNS, LAW_COLUMNS, in_words, remaining
-from cotinterp.sweeps.laws import LAWS
+from cotinterp.depth.laws import LAWS
 from tests.sweeps.frontiers import run_rows, sweep
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.claims.evidence import COLUMNS, Evidence, joined, read_evidence, tally
+from cotinterp.studies.evidence import COLUMNS, Evidence, joined, read_evidence, tally
 from tests.claims.worlds import accuracies, evidence, rows
 
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from cotinterp.claims.evidence_file import cells_text, read_cells
+from cotinterp.studies.evidence import cells_text, read_cells
 
 NAMES = ["task", "seed", "measure", "condition"]
 ROWS = pd.DataFrame(

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from cotinterp.claims.figure import MARKS, forest
+from cotinterp.figures.claims import MARKS, forest
 
 NAN = float("nan")
 COLUMNS = [

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
-from cotinterp.claims.evidence import COLUMNS, tally
-from cotinterp.claims.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
-from cotinterp.claims.subject import QUICK, Subject
+from cotinterp.studies.evidence import COLUMNS, tally
+from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
+from cotinterp.studies.subject import QUICK, Subject
 
 
 def subject_of(truth, **more):

@@ -2,10 +2,9 @@
 
 import pytest
 
-from cotinterp.claims.planning import PARTS, Planned, base_spec, joint_plan, plan
 from cotinterp.models.spec import ModelSpec
-from cotinterp.training.reference import reference_specs
-from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.sweeps.planning import PARTS, Planned, base_spec, joint_plan, plan
+from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
 
 SMALL = RunSpec(
     task="parity",

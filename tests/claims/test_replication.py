@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from cotinterp.claims.evidence import COLUMNS, RUN_COLUMNS, joined, read_evidence, tally
-from cotinterp.claims.planning import Planned, plan
-from cotinterp.claims.replication import final_loss, gather, gather_subjects, replicate
-from cotinterp.claims.subject import QUICK, Subject
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, joined, read_evidence, tally
+from cotinterp.studies.subject import QUICK, Subject
 from cotinterp.sweeps.local import Outcome
+from cotinterp.sweeps.planning import Planned, plan
+from cotinterp.sweeps.replication import final_loss, gather, gather_subjects, replicate
 from cotinterp.training.checkpoints import load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec

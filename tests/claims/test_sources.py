@@ -4,10 +4,10 @@ import pytest
 from rich.console import Console
 
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.evidence import read_evidence
 from cotinterp.claims.judge import judge_all
-from cotinterp.claims.sources import Sources, gathered
+from cotinterp.claims.session import Sources, gathered
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.evidence import read_evidence
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
 BASE = RunSpec(

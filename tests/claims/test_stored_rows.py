@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from cotinterp.claims import stored_rows
-from cotinterp.claims.evidence import tally
-from cotinterp.claims.measures.answers import answers
-from cotinterp.claims.measures.edits import edits
-from cotinterp.claims.stored_rows import RowStore, read_rows, source_hash, text_of
-from cotinterp.claims.subject import FULL, QUICK
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results import with_labels
+from cotinterp.studies.answers import answers, edits
+from cotinterp.studies.evidence import tally
+from cotinterp.studies.subject import FULL, QUICK
+from cotinterp.sweeps import replication as stored_rows
+from cotinterp.sweeps.replication import RowStore, read_rows, source_hash, text_of
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 

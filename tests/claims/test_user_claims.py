@@ -1,8 +1,7 @@
 import pytest
 
-from cotinterp.claims.catalog import CATALOG
+from cotinterp.claims.catalog import CATALOG, get_claim
 from cotinterp.claims.judge import judge
-from cotinterp.claims.user_claims import get_claim
 from tests.claims.worlds import accuracies, evidence
 
 OWN = """

@@ -1,5 +1,5 @@
 from cotinterp.claims.judge import judge
-from cotinterp.claims.wording import standing
+from cotinterp.claims.verdict import standing
 from tests.claims.claims import BOTH, CONTROLLED
 from tests.claims.worlds import accuracies, evidence
 

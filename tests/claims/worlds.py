@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from cotinterp.claims.evidence import COLUMNS, RUN_COLUMNS, Evidence, tally
+from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Evidence, tally
 
 
 def rows(

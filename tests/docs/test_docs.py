@@ -14,8 +14,7 @@ import yaml
 
 from cotinterp import cli
 from cotinterp.training.loop import train
-from cotinterp.training.reference import reference_specs
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec import RunSpec, reference_specs
 from tests.docs.pages import PAGES, REPOSITORY, WITH_README, blocks, commands, prose
 from tests.docs.tiny import tiny
 
@@ -47,11 +46,11 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
     monkeypatch.setattr("cotinterp.report.rebuild_report", note)
     monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
-    monkeypatch.setattr("cotinterp.claims.sources.gathered", note)
+    monkeypatch.setattr("cotinterp.claims.session.gathered", note)
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
     for session in ("sweep_session", "status_session", "collect_session"):
-        monkeypatch.setattr(f"cotinterp.sweeps.session.{session}", note)
+        monkeypatch.setattr(f"cotinterp.sweeps.sweep.{session}", note)
 
     def parse(words):
         asked.clear()

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.diagnosis import Category
-from cotinterp.behavior.edit_kinds import ALL_EDITS, get_edit
-from cotinterp.behavior.edited_trace import WHOLE, Reason
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, Outcome
-from cotinterp.mechanism.heads.knock_out_result import KnockOut, KnockOutResult
+from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
+from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
+from cotinterp.behavior.errors import Category
+from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.result import SCAN_COLUMNS
 from cotinterp.mechanism.patching.sweep import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write

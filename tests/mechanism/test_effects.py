@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.effects import NoGapError, has_gap, normalized_effects
+from cotinterp.mechanism.metrics import NoGapError, has_gap, normalized_effects
 
 
 def test_nothing_is_zero_everything_is_one_bit_for_bit():

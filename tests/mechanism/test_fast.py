@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from cotinterp.mechanism import fast
-from cotinterp.mechanism.fast import exact_parts
+from cotinterp.mechanism import model_check as fast
 from cotinterp.mechanism.hooks import hooked
+from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
+from cotinterp.models.native.parts import forward
 
 
 def test_parts_say_what_the_model_says(tiny_model, tokens):

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.gradients import gradients
+from cotinterp.mechanism.activations import activations, gradients
 from cotinterp.mechanism.interventions import InertEditError
 from cotinterp.mechanism.sites import Site
 

@@ -18,7 +18,7 @@ def test_train_mode_is_refused_and_eval_accepted(make_tiny):
 
 def test_a_module_set_to_train_behind_the_back_of_its_bridge_is_refused():
     """The bridge says eval, and dropout is on all the same."""
-    from cotinterp.models.foreign import foreign_model
+    from cotinterp.calibration.peers import foreign_model
 
     model = foreign_model("gpt2")
     require_eval(model)

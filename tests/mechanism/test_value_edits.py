@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.interventions import patch, run_with, steer, watch
+from cotinterp.mechanism.interventions import patch, replace_values, run_with, steer, watch
 from cotinterp.mechanism.sites import Site
-from cotinterp.mechanism.value_edits import replace_values
 
 
 @pytest.fixture

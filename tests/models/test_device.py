@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.models.device import fast_bfloat16, resolve_device
+from cotinterp.models.build import fast_bfloat16, resolve_device
 
 
 def accelerator(monkeypatch, kind: str | None, count: int = 1):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cotinterp.models.foreign import FOREIGN, foreign_model
+from cotinterp.calibration.peers import FOREIGN, foreign_model
 
 
 @pytest.mark.parametrize("name", list(FOREIGN))

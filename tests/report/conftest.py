@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cotinterp.depth.compute import accuracy_against_compute
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.simulator import length_table
 from cotinterp.report import AttentionView, Manifest, ReportInputs, RunKey
-from cotinterp.report.simulator_numbers import length_table
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results.intervals import wilson
-from cotinterp.sweeps.compute import accuracy_against_compute
-from cotinterp.sweeps.frontier import frontier
 from tests.report.verdict_frames import made_up_verdicts
 from tests.sweeps.made_up_sweep import made_up_sweep
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cotinterp.report.compute import cheapest_html
-from cotinterp.sweeps.compute import accuracy_against_compute
+from cotinterp.depth.compute import accuracy_against_compute
+from cotinterp.report.sections import cheapest_html
 from tests.sweeps.made_up_sweep import made_up_sweep
 
 

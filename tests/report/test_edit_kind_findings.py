@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cotinterp.report.edit_kind_findings import edit_kind_findings
+from cotinterp.report.findings import edit_kind_findings
 
 RUN = {"task": "s3", "regime": "cot", "seed": 0}
 

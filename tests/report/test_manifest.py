@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cotinterp.report import Manifest, ReportInputs, collect_manifest, read_manifest, write_manifest
-from cotinterp.report.manifest import git_state
+from cotinterp.report.inputs import git_state
 
 
 def git(folder: Path, *arguments: str) -> str:

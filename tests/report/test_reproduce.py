@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.calibration.synthetic import Cell, synthetic
+from cotinterp.calibration.verdict_level import Cell, synthetic
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import judge_all
 from cotinterp.models.spec import ModelSpec

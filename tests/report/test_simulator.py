@@ -7,11 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cotinterp.report.simulator import build_simulator, simulator_html
-from cotinterp.report.simulator_numbers import PLAIN, Position, length_table
-from cotinterp.report.simulator_words import words
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.simulator import PLAIN, Position, length_table
+from cotinterp.report.simulator import build_simulator, simulator_html, words
 from cotinterp.report.texts import TEXTS
-from cotinterp.sweeps.frontier import frontier
 from cotinterp.tasks import get_task
 from tests.sweeps.made_up_sweep import made_up_sweep
 

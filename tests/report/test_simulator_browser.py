@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotinterp.report.simulator import build_simulator
-from cotinterp.report.simulator_numbers import PLAIN, PLAIN_MODEL, Position, Subject, length_table
-from cotinterp.report.simulator_words import words
-from cotinterp.sweeps.frontier import frontier
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.simulator import PLAIN, PLAIN_MODEL, Position, Subject, length_table
+from cotinterp.report.simulator import build_simulator, words
 from tests.sweeps.made_up_sweep import made_up_sweep
 
 pytestmark = pytest.mark.browser

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from cotinterp.models.spec import ModelSpec
-from cotinterp.report import serial_budget
-from cotinterp.report.simulator_numbers import (
+from cotinterp.depth.cost import answer_cost
+from cotinterp.depth.laws import LAWS, level
+from cotinterp.depth.simulator import (
     PLAIN,
     PLAIN_MODEL,
     Position,
@@ -16,8 +16,8 @@ from cotinterp.report.simulator_numbers import (
     length_table,
     longest_solved,
 )
-from cotinterp.sweeps.cost import answer_cost
-from cotinterp.sweeps.laws import LAWS, level
+from cotinterp.models.spec import ModelSpec
+from cotinterp.report import serial_budget
 from cotinterp.tasks import get_task
 
 SHAPE = ModelSpec(n_layers=1, d_model=32, n_heads=4, d_mlp=48, n_ctx=512)

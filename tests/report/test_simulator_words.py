@@ -2,8 +2,8 @@
 
 import pytest
 
-from cotinterp.report.simulator_numbers import PLAIN, Position
-from cotinterp.report.simulator_words import amount, count, rounded, words
+from cotinterp.depth.simulator import PLAIN, Position
+from cotinterp.report.simulator import amount, count, rounded, words
 
 
 @pytest.mark.parametrize(("value", "shown"), [(69.0, "69"), (89.41, "89.4"), (2.25, "2.3"), (0.5, "0.5")])

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from cotinterp.behavior.edit_kinds import ALL_EDITS
-from cotinterp.behavior.edits import substitute_totals
-from cotinterp.behavior.outcomes import NONE, SHUFFLED, SUBSTITUTE
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, substitute_totals
 from cotinterp.models.spec import ModelSpec
-from cotinterp.report.studies import (
+from cotinterp.studies.instruments import (
     FULL,
     QUICK,
     STUDIES,

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from cotinterp.figures import lines
 from cotinterp.results import Result, with_labels
-from cotinterp.results.plots import lines
 
 TABLE = pd.DataFrame({"k": [2, 3], "accuracy": [1.0, 1 / 3], "note": ["all, of them", None]})
 

@@ -5,9 +5,9 @@ import math
 import pandas as pd
 import pytest
 
+from cotinterp.depth.compute import COMPUTE_COLUMNS, accuracy_against_compute
+from cotinterp.depth.cost import answer_cost, training_flops
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.compute import COMPUTE_COLUMNS, accuracy_against_compute
-from cotinterp.sweeps.cost import answer_cost, training_flops
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.sweeps.made_up_sweep import made_up_sweep

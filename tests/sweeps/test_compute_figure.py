@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.sweeps.compute import accuracy_against_compute
+from cotinterp.depth.compute import accuracy_against_compute
 from tests.sweeps.made_up_sweep import made_up_sweep
 
 

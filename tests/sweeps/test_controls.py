@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from cotinterp.depth.cost import answer_cost
+from cotinterp.depth.grid import CONTROL_COLUMNS, controls
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.controls import CONTROL_COLUMNS, controls
-from cotinterp.sweeps.cost import answer_cost
 from cotinterp.tasks import get_task
 from tests.sweeps.frontiers import reaching
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cotinterp.depth.cost import answer_cost, answer_lengths, training_flops
 from cotinterp.models.flops import Cost
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.cost import answer_cost, answer_lengths, training_flops
 from cotinterp.tasks import get_task
 from cotinterp.training.data import transcripts_of
 from cotinterp.training.spec import OptimizerSpec, RunSpec

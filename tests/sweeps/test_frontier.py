@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.sweeps.frontier import FRONTIER_COLUMNS, frontier, one_recipe
+from cotinterp.depth.frontier import FRONTIER_COLUMNS, frontier, one_recipe
 from tests.sweeps.frontiers import reaching, run_rows, sweep
 
 

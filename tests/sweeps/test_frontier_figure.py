@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.frontier_figure import frontier_figure
+from cotinterp.depth.frontier import frontier
+from cotinterp.figures.depth import frontier_figure
 from tests.sweeps.frontiers import run_rows, sweep
 
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.law_bootstrap import bootstrap_laws
-from cotinterp.sweeps.law_fit import fit_laws
-from cotinterp.sweeps.laws import observed
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.law_fit import bootstrap_laws, fit_laws
+from cotinterp.depth.laws import observed
 from tests.sweeps.frontiers import sweep
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.law_fit import LAPSE, akaike_weights, few_runs, fit_laws, log_probability
-from cotinterp.sweeps.laws import LAWS, observed
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.law_fit import LAPSE, akaike_weights, few_runs, fit_laws, log_probability
+from cotinterp.depth.laws import LAWS, observed
 from tests.sweeps.frontiers import reaching, sweep
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.law_fit import fit_laws
-from cotinterp.sweeps.law_trend import leftover_trend
-from cotinterp.sweeps.laws import observed
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.law_fit import fit_laws, leftover_trend
+from cotinterp.depth.laws import observed
 from tests.sweeps.frontiers import sweep
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.sweeps.frontier import frontier
-from cotinterp.sweeps.laws import level, natural, observed
+from cotinterp.depth.frontier import frontier
+from cotinterp.depth.laws import level, natural, observed
 from tests.sweeps.frontiers import reaching, run_rows, sweep
 
 DEPTHS = np.array([1.0, 2.0, 3.0])

@@ -6,10 +6,9 @@ import pytest
 
 from cotinterp.models.spec import ModelSpec
 from cotinterp.sweeps.local import train_all, transcript_length
-from cotinterp.training.checkpoints import load_run
+from cotinterp.training.checkpoints import STATE_FILE, load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
-from cotinterp.training.state import STATE_FILE
 
 TINY = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_mlp=16, n_ctx=24)
 

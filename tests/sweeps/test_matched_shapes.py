@@ -2,9 +2,8 @@
 
 import pytest
 
+from cotinterp.depth.cost import answer_cost, equal_flops, equal_parameters
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.cost import answer_cost
-from cotinterp.sweeps.matched_shapes import equal_flops, equal_parameters
 
 SHAPE = ModelSpec(n_layers=1, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
 

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cotinterp.sweeps.run_record import is_foreign, read_record_of
-from cotinterp.sweeps.single_run import RunWork, write_failure
+from cotinterp.sweeps.single_run import RunWork, is_foreign, read_record_of, write_failure
 from cotinterp.sweeps.sweep import run_sweep
 from cotinterp.training.loop import train
 from tests.sweeps.tiny import PROBLEMS, grid_of, tiny

@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cotinterp.sweeps import session
-from cotinterp.sweeps.session import collect_session, status_session, sweep_session
+from cotinterp.sweeps import sweep as session
+from cotinterp.sweeps.sweep import collect_session, status_session, sweep_session
 from cotinterp.sweeps.table import read_table
 
 GRID = """

@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor
 import pytest
 
 from cotinterp.sweeps.engine import DIED, Patience, carry_out
-from cotinterp.sweeps.slurm import Resumable, _submitit, parse_slurm, slurm_executor
+from cotinterp.sweeps.executors import Resumable, _submitit, parse_slurm, slurm_executor
 
 
 def halve(number):

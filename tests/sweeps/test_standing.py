@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from cotinterp.sweeps.standing import MOST_ROWS, Follower, Standing, rich_standing, standings
+from cotinterp.sweeps.local import MOST_ROWS, Follower, Standing, rich_standing, standings
 from tests.sweeps.tiny import tiny
 
 

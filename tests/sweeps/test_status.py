@@ -3,8 +3,7 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-from cotinterp.sweeps.status import sweep_status
-from cotinterp.sweeps.sweep import run_sweep
+from cotinterp.sweeps.sweep import run_sweep, sweep_status
 from cotinterp.training.loop import train
 from tests.sweeps.tiny import DIVERGING, grid_of, tiny
 

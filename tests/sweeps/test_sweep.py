@@ -12,8 +12,7 @@ import pytest
 from cotinterp.sweeps.engine import NOT_BEGUN, ExecutorLostError
 from cotinterp.sweeps.executors import open_executor
 from cotinterp.sweeps.single_run import FAILURE_FILE, ROOT_FILE
-from cotinterp.sweeps.status import sweep_status
-from cotinterp.sweeps.sweep import run_sweep
+from cotinterp.sweeps.sweep import run_sweep, sweep_status
 from cotinterp.sweeps.table import collect, write_table
 from cotinterp.training.checkpoints import CheckpointError
 from cotinterp.training.loop import train

@@ -1,6 +1,6 @@
 """Symbols of prompts are shared where they are alike."""
 
-from cotinterp.tasks.description import PromptSymbol, bracket_symbol, operand_symbol, operator_symbol
+from cotinterp.tasks.task import PromptSymbol, bracket_symbol, operand_symbol, operator_symbol
 
 
 def test_symbols_by_hand():

@@ -60,7 +60,7 @@ def test_a_missing_file():
 
 
 def test_a_taken_name_is_refused():
-    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.parity.Parity"):
+    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.folds.Parity"):
 
         @register
         class Other(FoldTask):
@@ -75,7 +75,7 @@ def test_a_taken_name_is_refused():
 def test_a_class_of_the_same_name_elsewhere_does_not_replace_ours():
     ours = get_task("parity")
     theirs = type("Parity", (FoldTask,), {"name": "parity", "operands": "01", "commutative": True, "step": max})
-    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.parity.Parity"):
+    with pytest.raises(ValueError, match="'parity' is taken by cotinterp.tasks.folds.Parity"):
         register(theirs)
     assert get_task("parity") is ours
 

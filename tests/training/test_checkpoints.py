@@ -18,9 +18,8 @@ from cotinterp.training.checkpoints import (
     read_evaluation,
     write_evaluation,
 )
-from cotinterp.training.fingerprint import task_fingerprint
 from cotinterp.training.loop import train
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec import RunSpec, task_fingerprint
 
 TASK_FILE = """
 from cotinterp.tasks import FoldTask

@@ -17,14 +17,12 @@ from cotinterp.behavior import error_taxonomy, evaluate_run
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, weight_hash
-from cotinterp.training.checkpoints import MODEL_FILE
+from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, read_record
 from cotinterp.training.data import problems_of
 from cotinterp.training.learner import Learner
 from cotinterp.training.loop import NonFiniteLossError, sole_trainer, torch_threads, train
-from cotinterp.training.metrics import METRICS_FILE, read_metrics
-from cotinterp.training.progress import StepEvent
+from cotinterp.training.progress import METRICS_FILE, StepEvent, read_metrics
 from cotinterp.training.spec import OptimizerSpec
-from cotinterp.training.state import STATE_FILE, read_record
 
 REPOSITORY = Path(__file__).parents[2]
 

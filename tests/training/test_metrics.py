@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.training.metrics import MetricsLog, last_metrics, read_metrics
+from cotinterp.training.progress import MetricsLog, last_metrics, read_metrics
 
 
 def test_lines_can_be_read_while_the_log_is_open(tmp_path):

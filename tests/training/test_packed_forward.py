@@ -12,8 +12,7 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
 from cotinterp.training.data import TrainingSet
 from cotinterp.training.learner import response_loss
-from cotinterp.training.packed_forward import packed_loss
-from cotinterp.training.packing import PackedBatch
+from cotinterp.training.packing import PackedBatch, packed_loss
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.vocabulary import Vocabulary
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.training.reference import reference_directories, reference_specs
+from cotinterp.training.spec import reference_directories, reference_specs
 
 
 def test_missing_reference_checkpoints_are_named(tmp_path):

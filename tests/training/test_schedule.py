@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.training.schedule import learning_rate
+from cotinterp.training.learner import learning_rate
 from cotinterp.training.spec import OptimizerSpec
 
 OPTIMIZER = OptimizerSpec(steps=21, warmup=4, lr=0.8, final_lr_fraction=0.25)

@@ -9,10 +9,9 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.models.weights import CheckpointError, named_weights, read_metadata, weight_hash
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import MODEL_FILE, load_run
-from cotinterp.training.learner import Learner
+from cotinterp.training.learner import Learner, carry_over
 from cotinterp.training.loop import train
-from cotinterp.training.spec_file import SPEC_FILE
-from cotinterp.training.start import carry_over
+from cotinterp.training.spec import SPEC_FILE
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import torch
 
 from cotinterp.models.weights import CheckpointError, read_metadata, weight_hash, write_tensors
 from cotinterp.tasks import get_task
+from cotinterp.training.checkpoints import Record, installed_version, read_record, restore_state, save_state
 from cotinterp.training.learner import Learner
-from cotinterp.training.state import Record, installed_version, read_record, restore_state, save_state
 
 RECORD = Record(step=3, elapsed_s=0.1 + 0.2, threads=2, spec="a", task="b", data="c")
 

@@ -7,8 +7,7 @@ numbers come out, and they look like numbers.
 
 from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
-from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS
-from cotinterp.calibration.mutations.patching import PATCHING_MUTATIONS
+from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
 from cotinterp.calibration.mutations.trial import Mutation as Mutation
 from cotinterp.calibration.mutations.trial import Trial as Trial

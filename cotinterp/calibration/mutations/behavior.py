@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cotinterp.behavior import edits, generalization, outcomes
+from cotinterp.behavior import edit_kinds, edits, generalization
+from cotinterp.behavior import edits as outcomes
 from cotinterp.behavior.accuracy import AccuracyResult, Output
-from cotinterp.calibration.mutations.subjects import TASK, K, instead, reading_model
-from cotinterp.calibration.mutations.trial import Mutation, require
+from cotinterp.calibration.mutations.trial import TASK, K, Mutation, instead, reading_model, require
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, sample_problems
 from cotinterp.transcripts.render import render_for_training
@@ -45,7 +45,7 @@ def check_reader_follows() -> None:
     """A model that reads what it wrote follows every edit of it."""
     problems = sample_problems(TASK, K, 10, split="heldout", rng=np.random.default_rng(0))
     result = edits.substitute_totals(reading_model(), TASK, "totals", problems, rng=np.random.default_rng(0))
-    followed = np.mean([edit.outcome == "follows" for edit in result.edits if edit.edit == outcomes.SUBSTITUTE])
+    followed = np.mean([edit.outcome == "follows" for edit in result.edits if edit.edit == edit_kinds.SUBSTITUTE])
     require(bool(followed == 1), f"a reader is said to follow {followed:.0%} of the edits")
 
 

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 
 from cotinterp.calibration.claim_truths import judge_made_up, told, truth_of
 from cotinterp.calibration.claim_worlds import made_up_worlds
-from cotinterp.calibration.mutations.subjects import instead
-from cotinterp.calibration.mutations.trial import Mutation, require
+from cotinterp.calibration.mutations.trial import Mutation, instead, require
 from cotinterp.calibration.verdict_level import NULLS, TASK, Null, claim_at, simulated
 from cotinterp.claims.cells import Cell
 from cotinterp.claims.claim import Claim
@@ -19,7 +18,7 @@ from cotinterp.claims.estimate import OUTER_DRAWS, Estimate
 from cotinterp.claims.judge import Weighed, decide
 
 # By name: the package has a function of the same name in front of two of these modules.
-ESTIMATE, JUDGE, WORDING = (import_module(f"cotinterp.claims.{name}") for name in ("estimate", "judge", "wording"))
+ESTIMATE, JUDGE, WORDING = (import_module(f"cotinterp.claims.{name}") for name in ("estimate", "judge", "verdict"))
 RATE = NULLS[0]
 BARELY = Estimate(value=0.62, error=0.045, by_seed=dict.fromkeys(range(5), 0.62), n=1000)
 """Of five models: p = 0.028 against 0.5, and 0.10 against 0.55."""

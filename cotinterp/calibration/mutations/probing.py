@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.calibration.mutations.subjects import instead, random_model, transcripts
-from cotinterp.calibration.mutations.trial import Mutation, require
-from cotinterp.mechanism.probing import controls, fit, labels, subspaces, totals
+from cotinterp.calibration.mutations.trial import Mutation, instead, random_model, require, transcripts
+from cotinterp.mechanism.probing import controls, fit, subspaces, totals
+from cotinterp.mechanism.probing import fit as labels
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.sites import Site
 from cotinterp.transcripts.batch import Batch

@@ -15,12 +15,12 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import residual_sites
 from cotinterp.results import Result, bootstrap_means, with_labels
-from cotinterp.results.plots import heatmap
 from cotinterp.transcripts.batch import Batch
 
 

@@ -1,32 +1,236 @@
-"""Direct logit attribution: which parts of the model write the logit difference, exactly and for each example.
+"""Direct logit attribution: which parts of the model write the logit difference, exactly and for each example."""
 
-The final residual stream is a sum of named parts; with the scale of the final norm frozen at its value on this input,
-the logit difference is linear in it, so each part has a share and the shares sum to what the model says. Elhage et al.
-2021 (transformer-circuits.pub/2021/framework); nostalgebraist 2020, "interpreting GPT: the logit lens".
-
-What it does not establish: causation. A share is what the part writes *directly* to this readout. What later layers
-make of it is counted as theirs, a head whose share is zero may be indispensable, the frozen scale hides that removing
-a part would rescale all others, and other heads may take over for one that is removed. `table.py` sets the ablation
-beside it.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from einops import rearrange
-from jaxtyping import Float
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.heads.decomposition import Component, ComponentKind, StreamParts, parts_in, stream_parts
-from cotinterp.mechanism.heads.readout import Readout, frozen_readout
+from cotinterp.figures import PALETTE
+from cotinterp.mechanism.activations import run_and_read
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, bootstrap_means, with_labels
-from cotinterp.results.plots import PALETTE
+
+NormFamily = Literal["layer norm", "rms norm", "no norm"]
+
+NORM_FAMILIES: dict[str | None, NormFamily] = {
+    "LN": "layer norm",
+    "LNPre": "layer norm",
+    "RMS": "rms norm",
+    "RMSPre": "rms norm",
+    None: "no norm",
+}
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One logit difference for each example, as a linear function of its final residual stream (float64).
+
+    `direction`: what a unit of residual stream adds to the logit difference. `constant`: the bias of the final norm
+    and of the unembedding, which no part of the residual stream carries.
+    """
+
+    direction: Float[Tensor, "batch d_model"]
+    constant: Float[Tensor, " batch"]
+
+    def of(self, part: Float[Tensor, "batch d_model"]) -> Float[Tensor, " batch"]:
+        """How much `part` of the residual stream adds to the logit difference; positive favors the answer."""
+        return einsum(part.to(self.direction), self.direction, "batch d_model, batch d_model -> batch")
+
+
+def frozen_readout(
+    model: HookedModel,
+    residual: Float[Tensor, "batch d_model"],
+    answer: Int[Tensor, " batch"],
+    foil: Int[Tensor, " batch"],
+) -> Readout:
+    """The readout of answer against foil, with the final norm's scale frozen at its value on `residual`.
+
+    Exact on `residual` itself. It does not say what the logits of *another* residual stream would be: there the scale
+    differs. ValueError for a model whose readout is not linear after the norm (soft-capped logits, an unknown norm).
+    """
+    family = _norm_family(model.cfg)
+    unembedding = weight(model, "W_U").double()
+    gain, shift = _norm_parameters(model, residual.shape[-1])
+    toward_answer = rearrange(unembedding[:, answer] - unembedding[:, foil], "d_model batch -> batch d_model")
+
+    stream = residual.double()
+    if family == "layer norm":
+        stream = stream - stream.mean(dim=-1, keepdim=True)
+    direction = toward_answer * gain
+    if family == "layer norm":
+        direction = direction - direction.mean(dim=-1, keepdim=True)
+    if family != "no norm":
+        direction = direction / (stream.square().mean(dim=-1, keepdim=True) + model.cfg.eps).sqrt()
+
+    bias = getattr(model, "b_U", None)
+    constant = toward_answer @ shift
+    if bias is not None:
+        constant = constant + (bias[answer] - bias[foil]).detach().double()
+    return Readout(direction=direction, constant=constant)
+
+
+def weight(model: HookedModel, name: str) -> Tensor:
+    """The weight `name` ("W_O", "W_U") of a TransformerLens-style model, detached.
+
+    ValueError if the model offers no such accessor: without it the parts of the residual stream cannot be named.
+    """
+    found = getattr(model, name, None)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the model ({type(model).__name__}) offers no {name}. Attribution needs the TransformerLens accessors "
+            "W_O and W_U; wrap the model in a TransformerBridge of an architecture that has them."
+        )
+    return found.detach()
+
+
+def _norm_family(cfg: Any) -> NormFamily:
+    if getattr(cfg, "output_logits_soft_cap", 0.0) > 0:
+        raise ValueError(
+            f"the logits are soft-capped at {cfg.output_logits_soft_cap}: they are not linear in the residual stream, "
+            "so no attribution sums to their difference."
+        )
+    name = cfg.normalization_type
+    if name not in NORM_FAMILIES:
+        raise ValueError(f"normalization_type {name!r} is not understood; known: {sorted(map(str, NORM_FAMILIES))}.")
+    family = NORM_FAMILIES[name]
+    return "rms norm" if getattr(cfg, "final_rms", False) else family
+
+
+def _norm_parameters(model: HookedModel, d_model: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+    """Gain and shift of the final norm: one and zero where it has none."""
+    like = weight(model, "W_U")
+    gain = torch.ones(d_model, dtype=torch.float64, device=like.device)
+    shift = torch.zeros_like(gain)
+    norm = getattr(model, "ln_final", None)
+    for name in ("weight", "w"):
+        found = getattr(norm, name, None)
+        if isinstance(found, Tensor):
+            offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) else 0.0
+            gain = found.detach().double() + offset
+            break
+    for name in ("bias", "b"):
+        found = getattr(norm, name, None)
+        if isinstance(found, Tensor):
+            shift = found.detach().double()
+            break
+    return gain, shift
+
+
+ComponentKind = Literal["token_embedding", "position_embedding", "head", "attention_bias", "mlp_out", "final_bias"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the model that adds to the residual stream at the readout: `Component("head", 1, 3)`, printed L1H3.
+
+    `attention_bias` is a layer's b_O, which belongs to none of its heads. `final_bias` is the bias of the final norm
+    and of the unembedding: it stands in no residual stream but is part of the logits.
+    """
+
+    kind: ComponentKind
+    layer: int | None = None
+    head: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name: token_embedding, L1H3, L1.b_O, L1.mlp_out, final_bias."""
+        match self.kind:
+            case "head":
+                return f"L{self.layer}H{self.head}"
+            case "attention_bias":
+                return f"L{self.layer}.b_O"
+            case "mlp_out":
+                return f"L{self.layer}.mlp_out"
+            case _:
+                return self.kind
+
+
+Part = tuple[Component, Float[Tensor, " batch"]]
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """What passes through one position of each example, as far as its decomposition needs it.
+
+    `embedding`, `first`, `last`: the token embedding, the stream into the first block, the stream out of the last.
+    `z`, `mlp_out`: one tensor for each layer; `mlp_out` is empty for a model without MLPs.
+    """
+
+    embedding: Float[Tensor, "batch d_model"]
+    first: Float[Tensor, "batch d_model"]
+    last: Float[Tensor, "batch d_model"]
+    z: tuple[Float[Tensor, "batch head d_head"], ...]
+    mlp_out: tuple[Float[Tensor, "batch d_model"], ...]
+
+
+def stream_parts(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    at: Int[Tensor, " batch"],
+    *,
+    batch_size: int | None = None,
+) -> tuple[Float[Tensor, "batch pos d_vocab"], StreamParts]:
+    """Logits, and everything that adds to the residual stream at position `at` of each example, of one forward pass."""
+    layers = range(model.cfg.n_layers)
+    first, last = Site("resid_pre", 0), Site("resid_post", model.cfg.n_layers - 1)
+    z = [Site("z", layer) for layer in layers]
+    mlp_out = [] if getattr(model.cfg, "attn_only", False) else [Site("mlp_out", layer) for layer in layers]
+    logits, found = run_and_read(model, tokens, [first, last, *z, *mlp_out], positions=at, batch_size=batch_size)
+    parts = StreamParts(
+        embedding=_token_embedding(model, tokens, at),
+        first=found[first],
+        last=found[last],
+        z=tuple(found[site] for site in z),
+        mlp_out=tuple(found[site] for site in mlp_out),
+    )
+    return logits, parts
+
+
+def parts_in(model: HookedModel, stream: StreamParts, readout: Readout) -> Iterator[Part]:
+    """Each component with what it adds to the readout, in the order in which the model writes it.
+
+    The position embedding is whatever enters the first block beside the token embedding; a model where that is exactly
+    zero (rotary, ALiBi, no positions) has no such component, and one whose attention adds no bias (Llama) no b_O.
+    """
+    yield Component("token_embedding"), readout.of(stream.embedding)
+    positions = stream.first.double() - stream.embedding.double()
+    if bool(positions.any()):
+        yield Component("position_embedding"), readout.of(positions)
+    output_weights, output_biases = weight(model, "W_O"), getattr(model, "b_O", None)
+    for layer, z in enumerate(stream.z):
+        written = einsum(
+            z.to(readout.direction),
+            output_weights[layer].to(readout.direction),
+            readout.direction,
+            "batch head d_head, head d_head d_model, batch d_model -> head batch",
+        )
+        for head, values in enumerate(written):
+            yield Component("head", layer, head), values
+        if output_biases is not None:
+            bias = output_biases[layer].detach().expand(len(z), -1)
+            yield Component("attention_bias", layer), readout.of(bias)
+        if stream.mlp_out:
+            yield Component("mlp_out", layer), readout.of(stream.mlp_out[layer])
+    yield Component("final_bias"), readout.constant
+
+
+def _token_embedding(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch d_model"]:
+    rows = torch.arange(len(tokens), device=tokens.device)
+    with torch.no_grad():
+        # One token a row is enough, and the hook rather than W_E because some models scale what they look up.
+        _, cache = model.run_with_cache(tokens[rows, at][:, None], names_filter=["hook_embed"])
+    embedding: Tensor = cache["hook_embed"]
+    return embedding[:, 0]
 
 
 class AttributionMismatch(ArithmeticError):

@@ -1,25 +1,17 @@
-"""Is a read needed? Attention from one place to others is cut, or what it moves is exchanged, and the loss is measured.
-
-Attention weight alone is no evidence that a token is used (Jain & Wallace 2019, arXiv 1902.10186). Two interventions on
-the path of one read, with everything else left as it is (attention knock-out: Geva et al. 2023, arXiv 2304.14767):
-
-- `pattern`: the attention to the sources is set to 0 and the rest renormalized, as a mask inside the softmax would do;
-- `resample`, `mean`, `zero`: the head looks as before, but what it moves from the sources are the values of another
-  example of the template, their mean over the template, or nothing.
-
-`pattern` also changes what is read instead; `resample` removes only what the values say about this problem, and hence
-comes first where both disagree. Two kinds of destination: `readout`, the position whose logits are read, cuts the
-direct read; `everywhere`, all positions behind the sources, also cuts detours by way of other tokens. Neither cuts what
-the model has computed at places before the sources, such as the total on its way to being written.
-"""
+"""Is a read needed? Attention from one place to others is cut, or what it moves is exchanged."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import torch
-from jaxtyping import Float, Int
+from einops import einsum
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads.ablation import (
     METHODS,
@@ -33,14 +25,199 @@ from cotinterp.mechanism.heads.ablation import (
     substitutes,
     until_readout,
 )
+from cotinterp.mechanism.heads.attention import patterns
 from cotinterp.mechanism.heads.attention_edits import AttentionEdit, CutAttention, MovedValues
 from cotinterp.mechanism.heads.attribution import LogitContrast
-from cotinterp.mechanism.heads.knock_out_result import RANDOM_SOURCES, KnockOut, KnockOutResult
-from cotinterp.mechanism.heads.read_cuts import DESTS, Sources, attention_on, cuts
+from cotinterp.mechanism.heads.labels import scan_columns
 from cotinterp.mechanism.heads.reads import KNOCK_OUT_READS, STALE_TOTAL_READ, ReadMask, ReadPattern, read_sources
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp.results import Result, with_labels
 from cotinterp.transcripts.pairs import Pairs
+
+Sources = Bool[Tensor, "batch pos"]
+DESTS = ("readout", "everywhere")
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One read, cut: `mask` is True where a destination may not see a source; `control` as in `KnockOut`."""
+
+    read: str
+    control: str
+    dest: str
+    mask: ReadMask
+
+
+def cuts(
+    sources: Mapping[str, Sources],
+    absent: Mapping[str, Sources],
+    at: Int[Tensor, " batch"],
+    tokens: Int[Tensor, "batch pos"],
+    dests: Sequence[str],
+    rng: np.random.Generator,
+) -> Iterator[Cut]:
+    """Every read and control, from every kind of destination.
+
+    For each read that is not `absent`, as many random tokens before the readout are cut as well, of those that no read
+    of `sources` names. ValueError for a read without a source at or before the readout `at` in some example, or where
+    no read is named.
+    """
+    if not sources:
+        raise ValueError("no reads to knock out: name at least one mask of source tokens.")
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    before = position <= at.to(tokens.device)[:, None]
+    named = torch.stack(list(sources.values())).any(dim=0)
+    unnamed = before & ~named & (position != at.to(tokens.device)[:, None])
+    for name, mask in {**sources, **absent}.items():
+        marked = mask & before
+        empty = int((~marked.any(dim=1)).sum())
+        if empty:
+            raise ValueError(f"read {name!r} has no source at or before the readout in {empty} of {len(at)} examples.")
+        control = ABSENT_READ if name in absent else ""
+        others = _random_tokens(marked.sum(dim=1), unnamed, rng)
+        for dest in dests:
+            yield Cut(name, control, dest, _paths(marked, at, dest))
+            if not control:
+                yield Cut(name, RANDOM_SOURCES, dest, _paths(others, at, dest))
+
+
+def _paths(sources: Sources, at: Int[Tensor, " batch"], dest: str) -> ReadMask:
+    """Which destination may not see which source: the readout alone, or all that follow and are no sources."""
+    position = torch.arange(sources.shape[1], device=sources.device)
+    at = at.to(sources.device)[:, None]
+    reading = position == at if dest == "readout" else (position <= at) & ~sources
+    return reading[:, :, None] & sources[:, None, :] & (position[None, :] <= position[:, None])
+
+
+def _random_tokens(n: Int[Tensor, " batch"], pool: Sources, rng: np.random.Generator) -> Sources:
+    """`n` tokens of the pool in each example; all of them where there are fewer."""
+    score = torch.from_numpy(rng.random(tuple(pool.shape))).to(pool.device).masked_fill(~pool, -1.0)
+    rank = score.argsort(dim=1, descending=True).argsort(dim=1)
+    return (rank < n[:, None]) & pool
+
+
+def attention_on(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], masks: Sequence[ReadMask], batch_size: int | None
+) -> Float[Tensor, "cut layer head batch"]:
+    """Attention along each mask, averaged over the destinations of each example."""
+    found = []
+    for rows, pattern in patterns(model, tokens, batch_size):
+        marked = torch.stack([mask[rows] for mask in masks]).to(pattern)
+        n_dest = marked.any(dim=-1).sum(dim=-1).clamp_min(1)
+        total = einsum(pattern, marked, "layer b head dest src, cut b dest src -> cut layer head b")
+        found.append((total / n_dest[:, None, None]).cpu())
+    return torch.cat(found, dim=-1)
+
+
+RANDOM_SOURCES = "random sources"
+ABSENT_READ = "absent read"
+
+
+@dataclass(frozen=True)
+class KnockOut:
+    """One row: which read is cut, where, and how.
+
+    Attributes:
+        read: Name of the read; for random sources that of the read with as many sources.
+        control: Empty, "random sources", or "absent read" for a read that no mechanism in question has.
+        dest: "readout" or "everywhere".
+        layer: The layer in which it is cut, or None for all layers.
+        head: The head in which it is cut, or None for all heads.
+        method: "pattern", or what the moved values are replaced by.
+        attention: What the cut heads pay the sources on the clean run: mass per destination, mean of heads and
+            examples. Exactly 0 where there is nothing to cut, and the loss is then exactly 0.
+    """
+
+    read: str
+    control: str
+    dest: str
+    layer: int | None
+    head: int | None
+    method: str
+    attention: float
+
+    @property
+    def scope(self) -> str:
+        """ "L1H3" for a head, "L1" for all heads of a layer, "all" for those of all layers together."""
+        if self.layer is None:
+            return "all"
+        return f"L{self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
+
+
+@dataclass(frozen=True)
+class KnockOutResult(Result):
+    """Logit difference lost under each knock-out, in logits and per example; NaN for examples without a donor.
+
+    Attributes:
+        cells: The knock-outs, in the order of the first axis of `lost`.
+        clean: The clean logit difference.
+    """
+
+    cells: tuple[KnockOut, ...]
+    lost: Float[Tensor, "cell batch"]
+    clean: Float[Tensor, " batch"]
+    labels: Mapping[str, str | int] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per knock-out.
+
+        `scope`: "L1H3", "L1" or "all"; `layer` and `head` are -1 for all of them. `effect`: mean loss as a share of the
+        mean clean logit difference: 1 says that nothing of it is left, above 1 that the foil is now preferred, below 0
+        that the read was in the way. `ci_low`, `ci_high`: 95% for the row alone; `scan_low`, `scan_high`, `p`:
+        simultaneous (max-statistic over examples) over all rows of the same kind of scope: those of single heads, of
+        single layers, or of all heads together are three scans, and the last is the one to begin with.
+        """
+        places = pd.DataFrame(
+            {
+                "read": [cell.read for cell in self.cells],
+                "control": [cell.control for cell in self.cells],
+                "dest": [cell.dest for cell in self.cells],
+                "scope": [cell.scope for cell in self.cells],
+                "layer": [-1 if cell.layer is None else cell.layer for cell in self.cells],
+                "head": [-1 if cell.head is None else cell.head for cell in self.cells],
+                "method": [cell.method for cell in self.cells],
+                "attention": [cell.attention for cell in self.cells],
+            }
+        )
+        kinds = [(cell.layer is None, cell.head is None) for cell in self.cells]
+        scans = []
+        for kind in dict.fromkeys(kinds):
+            rows = [row for row, other in enumerate(kinds) if other == kind]
+            scans.append(scan_columns(self.lost[rows], self.clean).set_axis(rows))
+        table = pd.concat([places, pd.concat(scans).sort_index()], axis="columns")
+        return with_labels(table, self.labels)
+
+    def effect(self, read: str, *, dest: str, method: str, scope: str = "all", control: str = "") -> float:
+        """The effect of one row. KeyError naming what exists."""
+        table = self.frame()
+        asked = {"read": read, "dest": dest, "method": method, "scope": scope, "control": control}
+        row = table[(table[list(asked)] == pd.Series(asked)).all(axis=1)]
+        if row.empty:
+            known = {name: table[name].unique().tolist() for name in asked}
+            raise KeyError(f"no knock-out {asked}; there are {known}")
+        return float(row["effect"].iloc[0])
+
+    def figure(self) -> go.Figure:
+        """A row for each head, layer and all heads together; a column for each read and control; a panel each for dest
+        and method."""
+        table = self.frame()
+        words = table["read"].str.replace("_", " ")
+        named = words.where(table["control"] != RANDOM_SOURCES, "random, as many as " + words)
+        return heatmap(
+            table.assign(cut=named, panel=table["dest"] + ", " + table["method"]),
+            x="cut",
+            y="scope",
+            value="effect",
+            facet="panel",
+            midpoint=0.0,
+            x_title="what can no longer be read",
+            y_title="in which heads",
+            value_title="share of logit difference lost",
+            hover=["attention", "ci_low", "ci_high", "p", "n"],
+            title="What is lost without each read",
+        )
+
 
 SCOPES = ("head", "layer", "all")
 KNOCK_OUT_METHODS = ("pattern", *METHODS)

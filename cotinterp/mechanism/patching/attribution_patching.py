@@ -1,48 +1,286 @@
-"""Attribution patching: every cell of a patching sweep estimated from one gradient.
+"""Attribution patching: a gradient in place of many patched runs, and how far it agrees with them."""
 
-An activation patch changes the metric by about (donor - recipient) . gradient of the metric at the recipient's
-activation. Two forward passes and one backward pass give this number for every site and place of a batch at once, where
-true patching takes a pass for each cell. Signs, directions and units are those of `mechanism.patching`.
-
-It is an estimate of the first order and is to be read beside its agreement with true patching
-(`AttributionPatchingResult.agreement`): exact where the model is linear between the two runs, and on a linear model
-the scores of the first resid_pre sum to the metric gap. It misleads where the slope at the recipient says little about
-a step of this size:
-
-- attention that is saturated has hardly a slope: a head that would turn to another token when patched scores about 0
-  at everything that moves its q and k (Kramar et al. 2024 recompute the softmax there; this does not);
-- a ReLU that is off at the recipient passes no gradient, one that is on never turns off; GELU likewise, softened;
-- norms: a large step (the first resid_pre, above all) is rescaled, its gradient is not;
-- paths of opposite sign that cancel at the recipient hide a site that true patching shows.
-
-`steps` > 1 averages the gradients over points between the two runs' first resid_pre (integrated gradients over the
-input, Hanna et al. 2024): scores of the first resid_pre then tend to the gap as steps grow, whatever the model; at
-later sites it helps where saturation is the trouble, without such a guarantee.
-
-Nanda 2023 (neelnanda.io/mechanistic-interpretability/attribution-patching); Syed et al. 2023, arXiv:2310.10348; Kramar
-et al. 2024, arXiv:2403.00745; Hanna et al. 2024, arXiv:2403.17806; Sundararajan et al. 2017, arXiv:1703.01365.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import torch
 from einops import einsum
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from cotinterp.mechanism.activations import at_positions, run_and_read
-from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.gradients import gradients
+from cotinterp.figures import PALETTE, heatmap
+from cotinterp.mechanism.activations import at_positions, gradients, run_and_read
+from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.interventions import run_with
-from cotinterp.mechanism.metrics import MetricName, measure, metric_name
+from cotinterp.mechanism.metrics import (
+    Effects,
+    MetricName,
+    NoGapError,
+    has_gap,
+    measure,
+    metric_name,
+    missing_effects,
+    normalized_effects,
+)
 from cotinterp.mechanism.model import HookedModel, require_eval
-from cotinterp.mechanism.patching.attribution_patching_result import AttributionPatchingResult
-from cotinterp.mechanism.patching.block import FIRST, Cell, Runs
-from cotinterp.mechanism.patching.blocks import Changes, Meter, partners, placed, rows_at_once
-from cotinterp.mechanism.patching.stack import minus
+from cotinterp.mechanism.patching.blocks import FIRST, Cell, Changes, Meter, Runs, minus, partners, placed, rows_at_once
+from cotinterp.mechanism.patching.result import COLUMNS, SPOKEN, PatchingResult
 from cotinterp.mechanism.patching.sweep import DIRECTIONS
 from cotinterp.mechanism.sites import Site, as_kind, head_sites, refuse_write, residual_sites
+from cotinterp.results import Result, with_labels
+
+RANKINGS = ("absolute", "signed")
+ALL_SITES = "all sites"
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionAgreement(Result):
+    """Estimated (`score`) and true (`effect`) normalized effects of the same cells, and how alike they rank them.
+
+    `ranking`: "absolute" ranks cells by the size of their effect, "signed" from the most positive down; which one was
+    used stands in the table, because circuits chosen by one or the other differ. Cells where both are exactly 0 are
+    left out (`left_out`): causal order alone makes them so, and they would agree whatever the estimate was worth.
+    """
+
+    cells: tuple[Cell, ...]
+    score: Float[np.ndarray, " cells"]
+    effect: Float[np.ndarray, " cells"]
+    ranking: str
+    top: tuple[int, ...]
+    labels: Mapping[str, str | int]
+
+    @property
+    def told(self) -> Bool[np.ndarray, " cells"]:
+        """The cells that are compared: those where not both numbers are exactly 0."""
+        found: Bool[np.ndarray, " cells"] = (self.score != 0) | (self.effect != 0)
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """One row for all sites and one for each kind of site (`z of heads`: one by one).
+
+        `n` cells are compared, `left_out` are 0 on both sides. `spearman`: rank correlation under `ranking`. `pearson`:
+        correlation of the signed numbers. `overlap_k`: share of the true top k that are among the k with the largest
+        scores; k/n is what chance gives. NaN where there are fewer than three cells, or than k, or where one side does
+        not vary. `max_difference`: largest |score - effect|.
+        """
+        groups = {ALL_SITES: np.arange(len(self.cells))}
+        for kind in dict.fromkeys(map(kind_of, self.cells)):
+            groups[kind] = np.array([i for i, cell in enumerate(self.cells) if kind_of(cell) == kind])
+        rows = [{"sites": name, **self._compared(members)} for name, members in groups.items()]
+        return with_labels(pd.DataFrame(rows), self.labels)
+
+    def worst(self, n: int = 10) -> pd.DataFrame:
+        """The cells whose estimate is furthest from the truth: site, place, score, effect, difference."""
+        table = pd.DataFrame(
+            {
+                "site": [cell.site.label for cell in self.cells],
+                "place": [cell.place for cell in self.cells],
+                "score": self.score,
+                "effect": self.effect,
+                "difference": self.score - self.effect,
+            }
+        )
+        return table[self.told].sort_values("difference", key=np.abs, ascending=False, kind="stable").head(n)
+
+    def figure(self) -> go.Figure:
+        """Estimate over truth, one point a cell, colored by kind; on the line they agree."""
+        figure = go.Figure()
+        kinds = np.array([kind_of(cell) for cell in self.cells])
+        for color, kind in zip(PALETTE, dict.fromkeys(kinds), strict=False):
+            of_kind = kinds == kind
+            figure.add_scatter(
+                x=self.effect[of_kind],
+                y=self.score[of_kind],
+                mode="markers",
+                name=str(kind),
+                marker_color=color,
+                text=[f"{cell.site} at {cell.place}" for cell, drawn in zip(self.cells, of_kind, strict=True) if drawn],
+                hovertemplate="%{text}: true %{x:.3f}, estimated %{y:.3f}",
+            )
+        low, high = (float(f([*self.effect, *self.score, 0.0])) for f in (min, max))
+        figure.add_shape(type="line", x0=low, x1=high, y0=low, y1=high, line={"color": "gray", "dash": "dot"})
+        overall = self.frame().iloc[0]
+        figure.update_layout(
+            template="plotly_white",
+            title=f"Attribution against true patching: rank correlation {overall['spearman']:.2f} ({self.ranking}), "
+            f"largest difference {overall['max_difference']:.2f}",
+            xaxis_title="effect of the patch",
+            yaxis_title="estimate from gradients",
+            height=520,
+            font_size=13,
+        )
+        return figure
+
+    def _compared(self, members: Int[np.ndarray, " members"]) -> dict[str, str | int | float]:
+        left_out = int((~self.told[members]).sum())
+        members = members[self.told[members]]
+        score, effect = self.score[members], self.effect[members]
+        ranked = (np.abs(score), np.abs(effect)) if self.ranking == "absolute" else (score, effect)
+        varied = len(members) > 2 and all(len(np.unique(side)) > 1 for side in (*ranked, score, effect))
+        found: dict[str, str | int | float] = {
+            "n": len(members),
+            "left_out": left_out,
+            "ranking": self.ranking,
+            "spearman": float(spearmanr(*ranked).statistic) if varied else float("nan"),
+            "pearson": float(pearsonr(score, effect).statistic) if varied else float("nan"),
+        }
+        for k in self.top:
+            best = [set(np.argsort(-side, kind="stable")[:k].tolist()) for side in ranked]
+            found[f"overlap_{k}"] = len(best[0] & best[1]) / k if k <= len(members) else float("nan")
+        return {**found, "max_difference": float(np.abs(score - effect).max(initial=0.0))}
+
+
+def agreement_of(
+    cells: Sequence[Cell],
+    score: Float[np.ndarray, " cells"],
+    effect: Float[np.ndarray, " cells"],
+    *,
+    ranking: str = "absolute",
+    top: Sequence[int] = (5, 10, 20),
+    labels: Mapping[str, str | int] | None = None,
+) -> AttributionAgreement:
+    """Scores and effects of the same cells, compared. ValueError for an unknown ranking, or nothing but zeros."""
+    if ranking not in RANKINGS:
+        raise ValueError(f"unknown ranking {ranking!r}: {' or '.join(RANKINGS)}.")
+    if not top or min(top) < 1:
+        raise ValueError(f"top={tuple(top)}: name at least one k, each of 1 or more.")
+    found = AttributionAgreement(tuple(cells), score, effect, ranking, tuple(top), dict(labels or {}))
+    if not found.told.any():
+        raise ValueError(f"all {len(cells)} cells are exactly 0 by gradient and by patching: nothing to compare.")
+    return found
+
+
+def kind_of(cell: Cell) -> str:
+    """The kind of a cell's site; `z of heads` where heads are patched one by one."""
+    return cell.site.kind if cell.site.head is None else f"{cell.site.kind} of heads"
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionPatchingResult(Result):
+    """Estimated effects of every cell, per example until asked for the table, and never to be shown alone.
+
+    `measured.changes` are the scores: what patching the cell would change in the metric if the model were linear.
+    `effects` normalizes them as `PatchingResult.effects` does. `steps`: gradients averaged, 1 at the recipient alone.
+    """
+
+    cells: tuple[Cell, ...]
+    measured: Changes
+    addresses: Mapping[str, Address]
+    steps: int
+    direction: str
+    pair: str
+    labels: Mapping[str, str | int]
+    seed: int = 0
+
+    @property
+    def metric(self) -> MetricName:
+        """The metric whose gradient was taken."""
+        (name,) = self.measured.gaps
+        return name
+
+    def effects(self) -> Effects:
+        """Estimated effect of every cell with its interval over pairs, in the order of `cells`.
+
+        The interval is of the estimate over examples; it knows nothing of how far the estimate is from the truth.
+        """
+        return normalized_effects(self.measured.changes[self.metric], self.measured.gaps[self.metric], seed=self.seed)
+
+    def baselines(self) -> dict[str, Effects]:
+        """`self` (exactly 0), `full` (`whole_change` with a reference: all of it, as estimated) and `random_donor`."""
+        gap, found = self.measured.gaps[self.metric], {}
+        for key, values in self.measured.baselines.items():
+            some = bool(np.isfinite(values[self.metric])[has_gap(gap)].any())
+            change = values[self.metric][None]
+            found[key] = normalized_effects(change, gap, seed=self.seed) if some else missing_effects(1, len(gap))
+        return found
+
+    def agreement(
+        self, patching: PatchingResult, *, ranking: str = "absolute", top: Sequence[int] = (5, 10, 20)
+    ) -> AttributionAgreement:
+        """How well these estimates stand for true patching of the same pairs: report it with the scores.
+
+        `ranking`: whether sites are ranked by the size of their effect or by the signed effect; circuits differ by it.
+        ValueError where the two are not about the same pairs, direction and metric, or share no cell.
+        """
+        self._check_same(patching)
+        theirs = {cell: i for i, cell in enumerate(patching.cells)}
+        shared = [i for i, cell in enumerate(self.cells) if cell in theirs]
+        if not shared:
+            raise ValueError("the two sweeps have no cell in common: score the kinds and heads that were patched.")
+        cells = tuple(self.cells[i] for i in shared)
+        score = self.effects().effect[shared]
+        effect = patching.effects(self.metric).effect[[theirs[cell] for cell in cells]]
+        about: dict[str, str | int] = {
+            "metric": self.metric,
+            "direction": self.direction,
+            "pair": self.pair,
+            "steps": self.steps,
+        }
+        return agreement_of(cells, score, effect, ranking=ranking, top=top, labels={**self.labels, **about})
+
+    def frame(self) -> pd.DataFrame:
+        """One row per cell in the columns of tables/patching.csv, the baselines first; `effect` is the estimate."""
+        table = pd.DataFrame(list(self._rows())).astype({"head": "Int64"})[list(COLUMNS)]
+        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+
+    def figure(self) -> go.Figure:
+        """Layers and heads by places, one facet per kind; red is negative, blue positive, white 0."""
+        table = self.frame().iloc[-len(self.cells) :]
+        table = table.assign(
+            kind=[f"{cell.site.kind}{'' if cell.site.head is None else ' of heads'}" for cell in self.cells],
+            block=[cell.site.block for cell in self.cells],
+            place=[cell.place for cell in self.cells],
+        )
+        how = "at the recipient" if self.steps == 1 else f"averaged over {self.steps} steps"
+        return heatmap(
+            table,
+            x="place",
+            y="block",
+            value="effect",
+            facet="kind",
+            midpoint=0.0,
+            title=f"{self.pair} changed, {self.direction}: effect on the {SPOKEN.get(self.metric, self.metric)}, "
+            f"estimated from gradients {how}. Read beside the agreement with true patching.",
+            x_title="place",
+            y_title="layer or head",
+            value_title="estimated effect",
+        )
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        shared = {"pair": self.pair, "direction": self.direction, "metric": self.metric}
+        try:
+            effects, baselines = self.effects(), self.baselines()
+        except NoGapError:
+            pairs = len(self.measured.gaps[self.metric])
+            effects = missing_effects(len(self.cells), pairs)
+            baselines = dict.fromkeys(self.measured.baselines, missing_effects(1, pairs))
+        for key, baseline in baselines.items():
+            address = {"site": key, "layer": FIRST.layer, "head": None, "role": "all", "step": -1}
+            yield {**shared, **address, **_numbers(baseline, 0)}
+        for i, cell in enumerate(self.cells):
+            site, (role, step, _) = cell.site, self.addresses[cell.place]
+            address = {"site": site.label, "layer": site.layer, "head": site.head, "role": role, "step": step}
+            yield {**shared, **address, **_numbers(effects, i)}
+
+    def _check_same(self, patching: PatchingResult) -> None:
+        ours = {"pair": self.pair, "direction": self.direction}
+        theirs = {"pair": patching.pair, "direction": patching.direction}
+        if ours != theirs:
+            raise ValueError(f"attribution is of {ours}, patching of {theirs}: compare sweeps of the same contrast.")
+        if self.metric not in patching.metrics:
+            raise ValueError(f"{self.metric} was not patched, only {list(patching.metrics)} were.")
+        gaps = self.measured.gaps[self.metric], patching.measured.gaps[self.metric]
+        if len(gaps[0]) != len(gaps[1]) or not np.allclose(*gaps, rtol=1e-3, atol=1e-3):
+            raise ValueError("the gaps differ: the two sweeps were made of different examples or models.")
+
+
+def _numbers(effects: Effects, i: int) -> dict[str, Any]:
+    return {"effect": effects.effect[i], "ci_low": effects.ci_low[i], "ci_high": effects.ci_high[i], "n": effects.n}
 
 
 def attribution_patch(

@@ -1,31 +1,209 @@
-"""Path patching on native models: the same three runs as `path_runs`, with nothing computed that cannot change.
-
-Run 2 is a matter of the positions at which a sender differs (`path_direct`), run 3 begins at the receiver and at the
-first position that it can change (`path_arrivals`). Every change is the difference of two runs of one shape, in the
-same slots, so that a path that cannot matter is exactly 0.
-"""
+"""Paths that wait for others to run with: filled slots are run, and compared with the same slots unpatched."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from einops import repeat
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.metrics import MetricName
-from cotinterp.mechanism.patching.block import Runs
-from cotinterp.mechanism.patching.blocks import Changes, Meter, placed
-from cotinterp.mechanism.patching.path_arrivals import Arrival, Receivers
-from cotinterp.mechanism.patching.path_direct import Direct, Sent, direct
-from cotinterp.mechanism.patching.path_slots import Slots, nothing
+from cotinterp.mechanism.patching.blocks import Changes, Meter, Numbers, Runs, minus, placed
+from cotinterp.mechanism.patching.path_runs import Direct, Sent, direct, head_output
 from cotinterp.mechanism.patching.paths import Path
-from cotinterp.mechanism.patching.stack import Numbers, minus
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import LayerState, forward
-from cotinterp.models.native.parts import NativeParts
+from cotinterp.models.native.parts import LayerState, NativeParts, forward
 from cotinterp.models.native.resume import resume
+
+# Runs start at multiples of this, so that paths from neighboring places share a pass.
+_GRID = 4
+# What a slot costs of which one position is computed, in positions of other slots: its keys are copied nevertheless.
+_ONE_POSITION = 4
+
+
+def nothing(names: Sequence[MetricName], n: int) -> Numbers:
+    """A change of 0 in every example."""
+    return {name: np.zeros(n) for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """What one path changes at its receiver.
+
+    Attributes:
+        path: Which path, by its index.
+        site: A head's q, k or v, whose values become `value`; or a stream, to which `value` is added: attn_out (the
+            stream between attention and MLP) or resid_pre (the input of a block; of the block behind the last, the
+            output of the model's blocks).
+        row, position: Where `value` stands.
+        reach: Where, up to the readout, the stream may become another by it.
+    """
+
+    path: int
+    site: Site
+    row: Int[Tensor, " changed"]
+    position: Int[Tensor, " changed"]
+    value: Float[Tensor, "changed width"]
+    reach: Bool[Tensor, "batch pos"]
+
+    @property
+    def stream(self) -> Site:
+        """The stream that it changes first."""
+        return Site("attn_out", self.site.layer) if self.site.head is not None else self.site
+
+
+@dataclass(frozen=True, eq=False)
+class Receivers:
+    """The recipients' states, and where each is read."""
+
+    parts: NativeParts
+    states: Sequence[LayerState]
+    at: Int[Tensor, " batch"]
+
+    def only_read(self, stream: Site) -> bool:
+        """Whether the change of this stream matters at the readout alone."""
+        return stream.layer >= len(self.states) - (stream.kind == "attn_out")
+
+    def logits(self, stream: Site, start: int, slots: Sequence[Arrival | None]) -> Float[Tensor, "run d_vocab_out"]:
+        """Logits at the readout, the slots one after the other; None stands for the recipient itself.
+
+        Slots change `stream`, at positions from `start` on.
+        """
+        row, position = self._grid(start, only_read=self.only_read(stream))
+        own = repeat(self._own(stream)[row, position], "batch pos d -> slot batch pos d", slot=len(slots)).clone()
+        for slot, arrival in enumerate(slots):
+            if arrival is not None:
+                own[slot] += self._change(arrival, row, position)
+        resid = own
+        if stream.kind == "attn_out":
+            block = self.parts.blocks[stream.layer]
+            resid = own if block.mlp is None else own + block.mlp(own)
+        if self.only_read(stream):
+            return self.parts.logits(resid.flatten(0, 2))
+        rows, at = torch.arange(len(self.at), device=row.device).repeat(len(slots)), self.at.repeat(len(slots))
+        layer = stream.layer + (stream.kind == "attn_out")
+        return resume(self.parts, self.states, layer=layer, start=start, rows=rows, resid=resid.flatten(0, 1), at=at)
+
+    def itself(self, arrival: Arrival) -> Arrival:
+        """The same arrival with the recipient's own values."""
+        site, here = arrival.site, (arrival.row, arrival.position)
+        if site.head is None:
+            return replace(arrival, value=torch.zeros_like(arrival.value))
+        return replace(arrival, value=site.of(getattr(self.states[site.layer], site.kind))[here])
+
+    def _own(self, stream: Site) -> Float[Tensor, "batch pos d_model"]:
+        if stream.layer == len(self.states):
+            return self.states[-1].resid_post
+        state = self.states[stream.layer]
+        return state.resid_pre + state.attn_out if stream.kind == "attn_out" else state.resid_pre
+
+    def _grid(self, start: int, *, only_read: bool) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch query"]]:
+        batch, n = self.states[0].resid_pre.shape[:2]
+        rows = torch.arange(batch, device=self.at.device)[:, None]
+        if only_read:
+            return rows, self.at[:, None]
+        return rows, torch.arange(start, n, device=self.at.device).expand(batch, -1)
+
+    def _change(
+        self, arrival: Arrival, row: Int[Tensor, "batch 1"], position: Int[Tensor, "batch query"]
+    ) -> Float[Tensor, "batch query d_model"]:
+        """What is added to the stream at some positions of each example."""
+        site = arrival.site
+        if site.head is None:
+            change = torch.zeros_like(self.states[0].resid_pre)
+            change[arrival.row, arrival.position] = arrival.value
+            return change[row, position]
+        state = self.states[site.layer]
+        own = {kind: Site(kind, site.layer, site.head).of(getattr(state, kind)) for kind in ("q", "k", "v")}
+        written = own[site.kind].clone()
+        written[arrival.row, arrival.position] = arrival.value
+        z, moved = (
+            _attended(each["q"][row, position], each["k"], each["v"], position, scale=self.parts.scale)
+            for each in (own, {**own, site.kind: written})
+        )
+        change = (moved - z) * arrival.reach[row, position][..., None]
+        return change @ head_output(self.parts, site)
+
+
+@dataclass(eq=False)
+class Slots:
+    """Arrivals, by the stream that they change and the position from which on; each group fills passes of its own.
+
+    `tokens` bounds the positions that one pass computes. `itself` collects what the recipient's own values change in
+    one arrival of each stream: 0, exactly.
+    """
+
+    receivers: Receivers
+    meter: Meter
+    tokens: int
+    itself: Numbers
+    _waiting: dict[tuple[Site, int], list[Arrival]] = field(default_factory=dict)
+    _unpatched: dict[tuple[Site, int, int], Numbers] = field(default_factory=dict)
+    _checked: set[Site] = field(default_factory=set)
+
+    def take(self, arrival: Arrival) -> Iterator[tuple[int, Numbers]]:
+        """Let it wait, and say what the paths of its group changed if that makes a pass full."""
+        at = self.receivers.at
+        if not bool(arrival.reach.any()):
+            return
+        start = int(arrival.reach.any(dim=0).nonzero()[0, 0])
+        start = 0 if self.receivers.only_read(arrival.stream) else min(start - start % _GRID, int(at.min()))
+        group = arrival.stream, start
+        waiting = self._waiting.setdefault(group, [])
+        waiting.append(arrival)
+        if len(waiting) == self._size(*group):
+            yield from self._run(*group, self._waiting.pop(group))
+
+    def rest(self) -> Iterator[tuple[int, Numbers]]:
+        """What all paths that still wait changed."""
+        for group, waiting in sorted(self._waiting.items(), key=lambda item: item[0]):
+            yield from self._run(*group, waiting)
+        self._waiting.clear()
+
+    def _size(self, stream: Site, start: int) -> int:
+        batch, n = self.receivers.states[0].resid_pre.shape[:2]
+        width = _ONE_POSITION if self.receivers.only_read(stream) else n - start
+        return max(1, self.tokens // (batch * width))
+
+    def _run(self, stream: Site, start: int, waiting: Sequence[Arrival]) -> Iterator[tuple[int, Numbers]]:
+        if stream not in self._checked:
+            self._checked.add(stream)
+            own = [self.receivers.itself(waiting[0])]
+            changed = self._change(stream, start, own)
+            self.itself = {name: self.itself[name] + changed[name][0] for name in changed}
+        change = self._change(stream, start, waiting)
+        for slot, arrival in enumerate(waiting):
+            yield arrival.path, {name: values[slot] for name, values in change.items()}
+
+    def _change(self, stream: Site, start: int, slots: Sequence[Arrival]) -> Numbers:
+        """Patched minus unpatched, by slot and example."""
+        key = stream, start, len(slots)
+        if key not in self._unpatched:
+            self._unpatched[key] = self._read(stream, start, [None] * len(slots))
+        return minus(self._read(stream, start, slots), self._unpatched[key])
+
+    def _read(self, stream: Site, start: int, slots: Sequence[Arrival | None]) -> Numbers:
+        logits = self.receivers.logits(stream, start, slots)
+        rows = torch.arange(len(self.receivers.at), device=logits.device).repeat(len(slots))
+        numbers = self.meter.of_readout(logits, rows)
+        return {name: values.reshape(len(slots), -1) for name, values in numbers.items()}
+
+
+def _attended(
+    q: Float[Tensor, "batch query d_head"],
+    k: Float[Tensor, "batch pos d_head"],
+    v: Float[Tensor, "batch pos d_head"],
+    position: Int[Tensor, "batch query"],
+    *,
+    scale: float,
+) -> Float[Tensor, "batch query d_head"]:
+    """z of one head's causal attention, of queries at `position`."""
+    future = torch.arange(k.shape[1], device=k.device) > position[..., None]
+    scores = (q @ k.transpose(1, 2) / scale).masked_fill(future, -torch.inf)
+    return scores.softmax(dim=-1) @ v
 
 
 @torch.no_grad()

@@ -1,44 +1,204 @@
-"""Path patching: how much of what one component writes reaches the metric through one input of another.
+"""What a sweep over paths found: per example until the table, and the picture of it."""
 
-The effect of a head (an ordinary patch of its z) has gone by every later layer before it is read. Path patching asks
-for one way only. Run 2 gives the sender its donor value and holds every head after it at its recipient value; what the
-receiver's q, k or v becomes then is what the sender alone does to it. Run 3 writes that, and nothing else, into the
-recipient, everything after it recomputed. The effect is again (patched - recipient) / (donor - recipient): 0 nothing
-goes this way, 1 all of the gap does. Positive and negative paths may cancel in the sum of all paths ("any").
-
-- `through_mlps=True` (default, as Wang et al.): MLPs between sender and receiver are recomputed in run 2, so that
-  "direct" means past no other head. `through_mlps=False`: they are held as well and only the residual stream is left.
-  The difference of the two is what the MLPs on the way make of it.
-- Norms are recomputed in every run, never frozen: the scale at the receiver (and before the logits) is that of the
-  stream which carries the sender's change. On a model without norms the direct path to the logits is exactly
-  (z_donor - z_recipient) W_O W_U.
-- Directions as in `mechanism.patching`: denoise asks which path suffices, noise which is necessary.
-
-What it does not establish: paths do not add up to "any" unless the model is linear between them; a path that is 0 by
-itself may matter together with another (softmax: q and k); two-hop paths through a third head count at that head.
-
-Wang et al. 2022 (IOI), arXiv:2211.00593; Goldowsky-Dill et al. 2023, arXiv:2304.05969.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 
-from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.fast import exact_parts
-from cotinterp.mechanism.metrics import metric_name
+from cotinterp.figures import heatmap
+from cotinterp.mechanism.contrast import Address, Contrast
+from cotinterp.mechanism.metrics import (
+    Effects,
+    MetricName,
+    NoGapError,
+    has_gap,
+    metric_name,
+    missing_effects,
+    normalized_effects,
+)
 from cotinterp.mechanism.model import HookedModel, require_eval
-from cotinterp.mechanism.patching.block import Runs
-from cotinterp.mechanism.patching.blocks import Changes, known, partners, rows_at_once, rows_in
-from cotinterp.mechanism.patching.native_packs import Sizes
+from cotinterp.mechanism.model_check import exact_parts
+from cotinterp.mechanism.patching.blocks import Changes, Runs, known, partners, rows_at_once, rows_in
+from cotinterp.mechanism.patching.native_sweep import Sizes
 from cotinterp.mechanism.patching.path_native import native_path_block
-from cotinterp.mechanism.patching.path_result import PathPatchingResult
 from cotinterp.mechanism.patching.path_runs import path_block
 from cotinterp.mechanism.patching.paths import Path, head_paths
+from cotinterp.mechanism.patching.result import SPOKEN, Scan, scan_effects
 from cotinterp.mechanism.patching.sweep import DIRECTIONS
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.models.native.parts import NativeParts
+from cotinterp.results import Result, with_labels
+
+COLUMNS = (
+    "pair", "direction", "through_mlps", "sender", "sender_layer", "sender_head", "source_role", "source_step",
+    "receiver", "receiver_layer", "receiver_head", "input", "destination_role", "destination_step",
+    "metric", "effect", "ci_low", "ci_high", "p_adjusted", "n",
+)  # fmt: skip
+READINGS = {
+    "denoise": "Denoising: {metric} restored along one path (0: as corrupted, 1: as clean)",
+    "noise": "Noising: {metric} lost along one path (0: as clean, 1: as corrupted)",
+}
+_ALL = Address("all")
+
+
+@dataclass(frozen=True, eq=False)
+class PathPatchingResult(Result):
+    """Normalized effects of every path, per example until asked for the table.
+
+    `measured` holds numerators and denominators by metric, one row for each of `paths`; the first metric is primary.
+    `effects` gives the interval of each path alone, `scan` those that hold for all paths at once. Signs and limits:
+    see `path_patching`.
+    """
+
+    paths: tuple[Path, ...]
+    measured: Changes
+    addresses: Mapping[str, Address]
+    through_mlps: bool
+    direction: str
+    pair: str
+    labels: Mapping[str, str | int]
+    seed: int = 0
+
+    @property
+    def metrics(self) -> tuple[MetricName, ...]:
+        """Names of the metrics, the primary one first."""
+        return tuple(self.measured.gaps)
+
+    def checked(self, *, require_gap: bool = True) -> "PathPatchingResult":
+        """This result. ValueError where no sender held anything else in the donor's run, or (unless told not to ask)
+        where the primary metric has no gap. That no path had an effect is an answer, not an error."""
+        if require_gap:
+            self.effects()
+        if not self.measured.ran.any():
+            senders = sorted({f"{path.sender} at {path.source or 'all positions'}" for path in self.paths})
+            raise ValueError(
+                f"nothing was sent: donor and recipient agree bit for bit at every sender ({', '.join(senders[:8])}), "
+                "or nothing of it arrived anywhere. Add senders or sources that hold what was changed."
+            )
+        return self
+
+    def effects(self, metric: str | None = None) -> Effects:
+        """Effect of every path with the interval of that path alone, in the order of `paths`."""
+        name = self._name(metric)
+        return normalized_effects(self.measured.changes[name], self.measured.gaps[name], seed=self.seed)
+
+    def scan(self, metric: str | None = None, *, level: float = 0.95) -> Scan:
+        """Intervals and adjusted p-values that hold for all paths of the sweep at once (`scan.scan_effects`)."""
+        name = self._name(metric)
+        return scan_effects(self.measured.changes[name], self.measured.gaps[name], level=level, seed=self.seed)
+
+    def of(self, path: Path, metric: str | None = None) -> float:
+        """Effect of one path. KeyError where it was not measured."""
+        if path not in self.paths:
+            raise KeyError(f"{path.label} is not among the {len(self.paths)} paths of this sweep")
+        return float(self.effects(metric).effect[self.paths.index(path)])
+
+    def baselines(self, metric: str | None = None) -> dict[str, Effects]:
+        """`self` (exactly 0), `full` (exactly 1) and `random_donor` (missing where no example has a partner)."""
+        name = self._name(metric)
+        gap, found = self.measured.gaps[name], {}
+        for key, values in self.measured.baselines.items():
+            some = bool(np.isfinite(values[name])[has_gap(gap)].any())
+            change = values[name][None]
+            found[key] = normalized_effects(change, gap, seed=self.seed) if some else missing_effects(1, len(gap))
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """tables/paths.csv: one row per metric and path, the baselines first.
+
+        `ci_low` and `ci_high` are of one path, `p_adjusted` is corrected for all paths of that metric. `receiver` is
+        a layer's head or MLP, `logits` or `any`; roles are `all` where a path is not restricted to a place.
+        """
+        rows = [row for metric in self.metrics for row in self._rows(metric)]
+        integers = dict.fromkeys(("sender_layer", "sender_head", "receiver_layer", "receiver_head"), "Int64")
+        table = pd.DataFrame(rows)[list(COLUMNS)].astype(integers)
+        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+
+    def figure(self, metric: str | None = None) -> go.Figure:
+        """Senders by receivers, one facet per input of the receiver; red is negative, blue positive, white 0."""
+        name = self._name(metric)
+        table = self.frame()
+        rows = (
+            table[table["metric"] == name]
+            .iloc[-len(self.paths) :]
+            .assign(
+                sent=[self._tick(path.sender.label, path.source) for path in self.paths],
+                received=[self._tick(_name_of(path), path.destination) for path in self.paths],
+            )
+        )
+        named = [str(value) for label, value in self.labels.items() if label in ("task", "regime")]
+        reading = READINGS[self.direction].format(metric=SPOKEN.get(name, name.replace("_", " ")))
+        way = "MLPs recomputed" if self.through_mlps else "MLPs held"
+        return heatmap(
+            rows.sort_values("receiver_layer", kind="stable", na_position="first"),
+            x="received",
+            y="sent",
+            value="effect",
+            facet="input",
+            midpoint=0.0,
+            title=f"{', '.join([*named, self.pair + ' changed'])}. {reading}, {way} on the way.",
+            x_title="receiver",
+            y_title="sender",
+            value_title="normalized effect",
+            hover=["ci_low", "ci_high", "p_adjusted", "n"],
+        )
+
+    def _rows(self, metric: MetricName) -> Iterator[dict[str, Any]]:
+        shared = {"pair": self.pair, "direction": self.direction, "through_mlps": self.through_mlps, "metric": metric}
+        try:
+            effects, baselines, p = self.effects(metric), self.baselines(metric), self.scan(metric).p
+        except NoGapError:
+            pairs = len(self.measured.gaps[metric])
+            effects, p = missing_effects(len(self.paths), pairs), np.full(len(self.paths), np.nan)
+            baselines = dict.fromkeys(self.measured.baselines, missing_effects(1, pairs))
+        for key, baseline in baselines.items():
+            ends = {
+                **_columns("sender", key, None, "source", _ALL),
+                **_columns("receiver", "any", None, "destination", _ALL),
+            }
+            yield {**shared, **ends, "input": "any", **_numbers(baseline, 0, np.nan)}
+        for i, path in enumerate(self.paths):
+            source, destination = self._address(path.source), self._address(path.destination)
+            receiver = path.receiver if isinstance(path.receiver, Site) else None
+            yield {
+                **shared,
+                **_columns("sender", path.sender.label, path.sender, "source", source),
+                **_columns("receiver", _name_of(path), receiver, "destination", destination),
+                "input": path.input,
+                **_numbers(effects, i, p[i]),
+            }
+
+    def _address(self, place: str | None) -> Address:
+        return _ALL if place is None else self.addresses[place]
+
+    def _tick(self, end: str, place: str | None) -> str:
+        return end if place is None else f"{end} at {place}"
+
+    def _name(self, metric: str | None) -> MetricName:
+        name = self.metrics[0] if metric is None else metric_name(metric)
+        if name not in self.metrics:
+            raise ValueError(f"{name} was not measured in this sweep; it has {list(self.metrics)}.")
+        return name
+
+
+def _name_of(path: Path) -> str:
+    """The receiver in words: `L1H0`, `L1` (its MLP), `logits`, `any`."""
+    return path.receiver if isinstance(path.receiver, str) else path.receiver.block
+
+
+def _columns(end: str, name: str, site: Site | None, place: str, address: Address) -> dict[str, Any]:
+    layer, head = (None, None) if site is None else (site.layer, site.head)
+    found = {end: name, f"{end}_layer": layer, f"{end}_head": head}
+    return {**found, f"{place}_role": address.role, f"{place}_step": address.step}
+
+
+def _numbers(effects: Effects, i: int, p: float) -> dict[str, Any]:
+    found = {"effect": effects.effect[i], "ci_low": effects.ci_low[i], "ci_high": effects.ci_high[i]}
+    return {**found, "p_adjusted": p, "n": effects.n}
 
 
 def path_sweep(

@@ -1,4 +1,4 @@
-"""What a patching sweep found: per example until the table, and the pictures of it."""
+"""What patching found: effects by site and place with their baselines, and the scan over all of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,54 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
+from cotinterp.figures import heatmap
 from cotinterp.mechanism.contrast import Address
-from cotinterp.mechanism.effects import (
+from cotinterp.mechanism.metrics import (
     Effects,
+    MetricName,
     NoGapError,
     has_gap,
     kept_pairs,
+    metric_name,
     missing_effects,
     normalized_effects,
 )
-from cotinterp.mechanism.metrics import MetricName, metric_name
-from cotinterp.mechanism.patching.baselines import live_cells, random_site
-from cotinterp.mechanism.patching.block import FIRST, Cell, Measured
+from cotinterp.mechanism.patching.blocks import FIRST, Cell, Measured
 from cotinterp.mechanism.patching.run_predictions import RunPredictions
-from cotinterp.mechanism.patching.scan import TOLD_APART, Scan, scan_effects
 from cotinterp.results import Result, output_folder, with_labels, write_atomic
-from cotinterp.results.plots import heatmap
+from cotinterp.results.multiplicity import sign_flip_p, simultaneous_half_width
+
+
+def random_site(
+    cells: Sequence[Cell], measured: Measured, metric: MetricName
+) -> dict[str, Float[np.ndarray, " batch"]]:
+    """By kind of site, what a cell drawn at random changes in each example: the mean over its live cells.
+
+    Live are the cells at which donor and recipient differ in that example; the others are 0 by identity and would make
+    the baseline small by construction. The mean is what drawing one cell of the kind again and again comes to, without
+    the chance of the draw. Kinds whose heads are patched one by one are named `random_site z head`. NaN for an example
+    without a live cell, or with a live cell that was not measured (no unrelated donor).
+    """
+    found = {}
+    for name, members in live_cells(cells, measured).items():
+        live, changes = measured.live[members], measured.changes[metric][members]
+        count = live.sum(axis=0)
+        total = np.where(live, changes, 0.0).sum(axis=0)
+        found[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
+
+
+def live_cells(cells: Sequence[Cell], measured: Measured) -> dict[str, list[int]]:
+    """By the name of the baseline, the indices of the cells that are live in any example."""
+    kinds: dict[str, list[int]] = {}
+    for i, cell in enumerate(cells):
+        members = kinds.setdefault(f"random_site {cell.site.kind}" + " head" * (cell.site.head is not None), [])
+        if measured.live[i].any():
+            members.append(i)
+    return kinds
+
 
 READINGS = {
     "denoise": "Denoising: {metric} restored by writing clean activations into the corrupted run "
@@ -36,6 +67,10 @@ READINGS = {
 SPOKEN: dict[str, str] = {"logit_diff": "logit difference", "kl": "KL divergence", "log_prob": "log probability"}
 COLUMNS = ("pair", "direction", "site", "layer", "head", "role", "step", "metric", "effect", "ci_low", "ci_high", "n")
 SCAN_COLUMNS = (*COLUMNS[:8], "family", *COLUMNS[8:11], "p_adjusted", "flagged", "n", "dropped", "told_apart")
+
+
+TOLD_APART = 0.5
+"""A scan explains a behavior: it flags nothing where the model's first prediction follows the change in fewer pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +299,96 @@ class PatchingResult(Result):
         return ", ".join([*named, f"{self.pair} changed"]) + ". "
 
 
+@dataclass(frozen=True, eq=False)
+class PatchingScan(Result):
+    """`PatchingResult.scan` with its picture. A flag says that an effect is there, not that it is large."""
+
+    patching: PatchingResult
+
+    @cached_property
+    def _scan(self) -> pd.DataFrame:
+        return self.patching.scan()
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each cell: effect, simultaneous interval, adjusted p-value, flag (see `PatchingResult.scan`)."""
+        return self._scan.copy()
+
+    def figure(self) -> go.Figure:
+        """Effects of the flagged cells; gray where a cell is not told from nothing."""
+        table = self.frame()
+        places = [cell.place for cell in self.patching.cells]
+        flagged = table["flagged"].to_numpy(dtype=bool)
+        return heatmap(
+            table.assign(place=places, shown=np.where(flagged, table["effect"], np.nan)),
+            x="place",
+            y="site",
+            value="shown",
+            midpoint=0.0,
+            title=f"{self.patching.pair} changed, {self.patching.direction}: effects that a scan tells from nothing",
+            x_title="place",
+            y_title="site",
+            value_title="normalized effect",
+            hover=["effect", "p_adjusted"],
+        )
+
+
 def _cell(effects: Effects, i: int) -> dict[str, Any]:
     """The columns of one effect."""
     interval = {"ci_low": effects.ci_low[i], "ci_high": effects.ci_high[i]}
     return {"effect": effects.effect[i], **interval, "n": effects.n, "dropped": effects.dropped}
+
+
+# Standard errors that the mean gap must be away from 0 for a ratio to it to have an interval.
+_SOUND_GAP = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Effect, simultaneous interval and adjusted p-value of every cell; `n` pairs were used, `dropped` had no gap."""
+
+    effect: Float[np.ndarray, " cells"]
+    ci_low: Float[np.ndarray, " cells"]
+    ci_high: Float[np.ndarray, " cells"]
+    p: Float[np.ndarray, " cells"]
+    n: int
+    dropped: int
+
+
+def scan_effects(
+    change: Float[np.ndarray, "cells batch"],
+    gap: Float[np.ndarray, " batch"],
+    families: Sequence[Sequence[int]] | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Scan:
+    """mean(change) / mean(gap) of every cell, corrected within each family of cells (by default all are one).
+
+    p: "the mean change of this cell is 0", by flipping the signs of whole examples. For the logit difference that null
+    is exact: exchanging answer and foil of an example negates its change in every cell, and its gap; where a patch has
+    nothing to do with which of the two tokens is right, either labeling is as likely, and so is every pattern of signs.
+    Pairs are dropped by the size of their gap, which no flip changes. Other metrics are not negated by the exchange:
+    there the test assumes that a change of no meaning is symmetric about 0. The null is about examples of *one* model:
+    a model with random weights does have effects, of no meaning, that enough examples bring out (see `TOLD_APART`).
+
+    Intervals: bootstrap of the largest studentized deviation of the ratio, linearized at its estimate (each example
+    contributes (change - effect * gap) / mean gap), so that a cell that closes the same share of every gap has no
+    width. NaN where the mean gap is not clearly away from 0, and below two pairs. They and the p-values are two
+    different approximations and may disagree at the edge.
+
+    NoGapError where there is nothing to normalize by.
+    """
+    keep = kept_pairs(change, gap)
+    change, gap = change[:, keep], gap[keep]
+    n = len(gap)
+    effect = np.array([row.sum() / gap.sum() for row in change], dtype=np.float64) + 0.0
+    deviation = (change - effect[:, None] * gap) / gap.mean()
+    p, half = (np.full(len(change), np.nan) for _ in range(2))
+    sound = n > 1 and abs(gap.mean()) >= _SOUND_GAP * gap.std(ddof=1) / np.sqrt(n)
+    for family in [range(len(change))] if families is None else families:
+        cells = np.array(family, dtype=np.int64)
+        p[cells] = sign_flip_p(change[cells], n_resamples=n_resamples, seed=seed)
+        if sound:
+            half[cells] = simultaneous_half_width(deviation[cells], level=level, n_resamples=n_resamples, seed=seed)
+    return Scan(effect, effect - half, effect + half, p, n, len(keep) - n)

@@ -1,17 +1,109 @@
-"""A fitted probe as a value: its directions in the model's own units, to be used on other rows or written back."""
+"""A fitted probe as a value: its directions in the model's own units, and where its features came from."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.probing.circle_fit import CircleFit, fit_circle
-from cotinterp.mechanism.probing.place import ProbedAt, as_place
 from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_logistic
 from cotinterp.mechanism.sites import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedAt:
+    """Where the features of a probe came from.
+
+    Attributes:
+        site: Kind of activation, `input` for the baseline that sees the current token and its position alone.
+        layer: -1 where the features belong to no layer.
+        role: Role of the token, empty where it has none.
+        step: Step of the token, -1 where it has none.
+        model: `trained`, or `untrained` for the control of the same size at its initialization.
+        place: Words for an axis; role and step where left empty.
+    """
+
+    site: str
+    layer: int = -1
+    role: str = ""
+    step: int = -1
+    model: str = "trained"
+    place: str = ""
+
+    @property
+    def row(self) -> str:
+        """`L2.resid_pre`, or the site alone where it belongs to no layer."""
+        return self.site if self.layer < 0 else f"L{self.layer}.{self.site}"
+
+    @property
+    def column(self) -> str:
+        """The place in words."""
+        words = self.role.replace("_", " ")
+        return self.place or (words if self.step < 0 else f"{words} {self.step}") or "everywhere"
+
+
+def as_place(key: str | Site | ProbedAt, **where: Any) -> ProbedAt:
+    """Where features under this name come from; `where` says more about it (role, step, model, place)."""
+    if isinstance(key, ProbedAt):
+        return replace(key, **where)
+    if isinstance(key, str):
+        return ProbedAt(site=key, **where)
+    return ProbedAt(site=key.kind if key.head is None else f"{key.kind}.H{key.head}", layer=key.layer, **where)
+
+
+@dataclass(frozen=True, eq=False)
+class CircleFit:
+    """Ridge regressions onto the points of a circle, one for each label set, in units of the standardized features."""
+
+    design: Design
+    points: Float[Tensor, "classes 2"]
+    weight: Float[Tensor, "sets d_feature 2"]
+    center: Float[Tensor, "sets 2"]
+    """Mean target on the training rows: the prediction where the features are at their mean."""
+    present: Bool[Tensor, "sets classes"]
+    """Classes that the label set's training rows have; no other is ever predicted."""
+
+    def coordinates(self, features: Float[Tensor, "m d_feature"]) -> Float[Tensor, "sets m 2"]:
+        """Where each row falls in the plane of the circle."""
+        return self.design.standardized(features) @ self.weight + self.center[:, None]
+
+    def predict(self, features: Float[Tensor, "m d_feature"]) -> Int[Tensor, "sets m"]:
+        """The class whose point is nearest; on a circle that is the one in the direction of the row."""
+        nearness = self.coordinates(features) @ self.points.T
+        return nearness.masked_fill(~self.present[:, None], -torch.inf).argmax(-1)
+
+    def r_squared(
+        self, features: Float[Tensor, "m d_feature"], labels: Int[Tensor, "sets m"]
+    ) -> Float[Tensor, " sets"]:
+        """One minus the squared error over that of the training rows' mean: 1 is exact, 0 or less is no use."""
+        target = self.points[labels]
+        error = (target - self.coordinates(features)).square().sum((1, 2))
+        return 1 - error / (target - self.center[:, None]).square().sum((1, 2))
+
+
+def fit_circle(
+    design: Design, labels: Int[Tensor, "sets n"], points: Float[Tensor, "classes 2"], *, penalty: float = 1.0
+) -> CircleFit:
+    """The minimizers of `sum_i ||point_i - prediction_i||^2 + penalty * ||weight||^2`, in closed form; free bias.
+
+    Features are standardized on the training rows of `design`, in whose principal axes the normal equations are
+    diagonal. ValueError for labels that no point stands for, or a penalty that is not positive.
+    """
+    if labels.numel() == 0 or int(labels.min()) < 0 or int(labels.max()) >= len(points):
+        raise ValueError(f"labels {tuple(labels.shape)} must be there and lie in 0..{len(points) - 1}, one a point")
+    if penalty <= 0:
+        raise ValueError(f"penalty {penalty} must be positive: with as many features as rows any target fits exactly")
+    points = points.to(design.rows)
+    target = points[labels]
+    center = target.mean(1)
+    rows = design.rows
+    normal = rows.square().sum(0)[:, None] + penalty
+    weight = design.rotation @ ((rows.T @ (target - center[:, None])) / normal)
+    present = torch.zeros(len(labels), len(points), dtype=torch.bool, device=labels.device).scatter_(1, labels, True)
+    return CircleFit(design, points, weight, center, present)
+
 
 SILENT = 1e-5
 """Directions shorter than this share of the longest are rounding, not directions."""

@@ -1,17 +1,248 @@
-"""What probes found: each test row's prediction, the tables and the picture made from them."""
+"""What probes found: each test row's prediction, the tables, the scan over all cells and the picture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Bool, Float, Int
 
-from cotinterp.mechanism.probing.cell import ProbeCell as ProbeCell
-from cotinterp.mechanism.probing.figure import probe_grid
-from cotinterp.mechanism.probing.place import ProbedAt as ProbedAt
-from cotinterp.mechanism.probing.scan import Null, ProbeScan, scan_cells
-from cotinterp.results import Result, with_labels
+from cotinterp.figures import heatmap
+from cotinterp.mechanism.probing.controls import interval_over_groups
+from cotinterp.mechanism.probing.linear_probe import LinearProbe, ProbedAt
+from cotinterp.results import Interval, Result, with_labels
+from cotinterp.results.multiplicity import exchange_test
+
+T = TypeVar("T")
+
+
+def probe_grid(where: Sequence[tuple[ProbedAt, str]], values: pd.DataFrame, value: str, *, title: str) -> go.Figure:
+    """`value` of each cell, given place and target of each row of `values`; its other columns are in the hover text.
+
+    Gray where nothing was probed. The scale is always 0 to 1.
+    """
+    facet = [f"{target}, {at.model}" for at, target in where]
+    rows, columns = [at.row for at, _ in where], [at.column for at, _ in where]
+    targets, models = _unique(target for _, target in where), _unique(at.model for at, _ in where)
+    beside = [name for target in targets for model in models if (name := f"{target}, {model}") in facet]
+    axes = {"row": _unique(rows), "column": _unique(columns), "facet": beside}
+    cells = values.set_axis(pd.MultiIndex.from_arrays([rows, columns, facet], names=list(axes)))
+    places = [(row, column, of) for row, of in _unique(zip(rows, facet, strict=True)) for column in axes["column"]]
+    grid = cells.reindex(pd.MultiIndex.from_tuples(places, names=list(axes))).reset_index()
+    for axis, order in axes.items():
+        grid[axis] = pd.Categorical(grid[axis], categories=order, ordered=True)
+    return heatmap(
+        grid,
+        x="column",
+        y="row",
+        value=value,
+        facet="facet",
+        bounds=(0.0, 1.0),
+        title=title,
+        x_title="place, in reading order",
+        y_title="site",
+        value_title=value.replace("_", " "),
+        hover=[name for name in cells.columns if name != value],
+    )
+
+
+def _unique(values: Iterable[T]) -> list[T]:
+    """Each value once, in the order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProbeCell:
+    """One converged probe and its controls, on rows of problems that none of them was fitted on.
+
+    Attributes:
+        truth, predicted: Class of each test row and the probe's answer.
+        control_truth, control_predicted: The same for probes fitted to a random label per type of input.
+        shuffled_truth, shuffled_predicted: The same for probes fitted to labels shuffled over problems; maybe none.
+        groups: Problem of each test row: the unit of the intervals.
+        majority: The most frequent class of the training rows.
+        seen: Share of test rows whose type of input stood in the training rows too. At 1 a stored table would do.
+        renamed_accuracy: Accuracy of probes fitted to the same target of the task with its operands' symbols renamed,
+            one entry a renaming, the same renamings in all cells of a sweep: what `ProbeResult.scan` compares with.
+        r_squared: For regressions onto a circle, on the test rows: 1 is exact, 0 no better than the training mean.
+            NaN for classifiers.
+        control_r_squared: The same for the control labels, averaged.
+        probe: The fitted probe, where it was asked for (`keep=True`).
+    """
+
+    at: ProbedAt
+    target: str
+    n_train: int
+    n_classes: int
+    truth: Int[np.ndarray, " n"]
+    predicted: Int[np.ndarray, " n"]
+    control_truth: Int[np.ndarray, "controls n"]
+    control_predicted: Int[np.ndarray, "controls n"]
+    shuffled_truth: Int[np.ndarray, "shuffles n"]
+    shuffled_predicted: Int[np.ndarray, "shuffles n"]
+    groups: Int[np.ndarray, " n"]
+    majority: int
+    seen: float
+    renamed_accuracy: Float[np.ndarray, " draws"] = field(default_factory=lambda: np.empty(0))
+    r_squared: float = float("nan")
+    control_r_squared: float = float("nan")
+    probe: LinearProbe | None = None
+
+    @property
+    def correct(self) -> Bool[np.ndarray, " n"]:
+        """Test rows that the probe gets right; a class that no training row has is always wrong."""
+        hits: Bool[np.ndarray, " n"] = self.predicted == self.truth
+        return hits
+
+    @property
+    def control_correct(self) -> Float[np.ndarray, " n"]:
+        """Share of the control probes that are right about their own label of each test row."""
+        return np.asarray((self.control_predicted == self.control_truth).mean(0), dtype=np.float64)
+
+    @property
+    def shuffled_accuracy(self) -> float:
+        """Accuracy on labels shuffled over problems: chance, unless the split leaks. NaN without shuffles."""
+        hits = self.shuffled_predicted == self.shuffled_truth
+        return float(hits.mean()) if hits.size else float("nan")
+
+    @property
+    def interval(self) -> Interval:
+        """95% interval of the accuracy over problems."""
+        return interval_over_groups(self.correct, self.groups)
+
+    @property
+    def selectivity_interval(self) -> Interval:
+        """95% bootstrap interval of the selectivity: probe and control are compared on the same problems."""
+        return interval_over_groups(self.correct - self.control_correct, self.groups)
+
+    def summary(self) -> dict[str, str | int | float]:
+        """One row of the table."""
+        accuracy, control = float(self.correct.mean()), float(self.control_correct.mean())
+        return {
+            "model": self.at.model,
+            "layer": self.at.layer,
+            "site": self.at.site,
+            "role": self.at.role,
+            "step": self.at.step,
+            "target": self.target,
+            "n_train": self.n_train,
+            "n_test": len(self.truth),
+            "accuracy": accuracy,
+            "control_accuracy": control,
+            "selectivity": accuracy - control,
+            "chance": float((self.truth == self.majority).mean()),
+            "ci_low": self.interval.low,
+            "ci_high": self.interval.high,
+        }
+
+
+Null = Literal["renamed", "control"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeScan(Result):
+    """The cells of each model against the same scan on other labelings, by the largest cell of a scan.
+
+    The statistic of a cell is its accuracy minus the mean accuracy on all labelings of that cell, the true one among
+    them. `p_adjusted` is the share of labelings, the true one among them, whose largest cell is at least as high; a
+    cell is flagged at or below `level`. Where the null holds, the chance that anything at all is flagged in the scan of
+    one model is at most `level`, for any number of cells, targets and coordinates and however they depend on one
+    another. Cells chosen from another scan of the same model are not covered, nor are several models taken together.
+
+    The null, `renamed`: the features favor the task's naming of the operands no more than any other naming of them. It
+    holds exactly for a model whose embeddings were drawn alike for all symbols and never trained, at places where no
+    total stands written; what any such model shows by its architecture (sums of embeddings, stored pairs) it shows for
+    all namings. After written totals the labelings rename the step that goes on from them, and the null is close to
+    exact only: a written total also depends on the operands before it. `control`: they favor it no more than a random
+    label for each type of input. That is false for untrained models on commutative tasks, and conservative where the
+    labels are balanced over each operand; use it where no task is at hand.
+
+    A scan can only find what few namings share: a parity of six symbols has ten namings, so one labeling in ten equals
+    the true one there and no number of draws reaches 5% (a parity of ten symbols has 126). No flag is then no evidence
+    of absence; compare with an untrained model. A flag says that the target can be read better than by a model without
+    knowledge of the task; not that it is used, nor how well.
+
+    Attributes:
+        where: Place and target of each row of the table.
+        skipped: Cells that have no other truth to compare with: the input baseline, and totals already written.
+    """
+
+    table: pd.DataFrame
+    where: tuple[tuple[ProbedAt, str], ...]
+    level: float
+    skipped: int
+    labels: Mapping[str, str | int] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per cell: accuracy, mean and largest accuracy on other labelings, their number, adjusted p, flag."""
+        return with_labels(self.table, self.labels)
+
+    def figure(self) -> go.Figure:
+        """Accuracy of the flagged cells alone; the others, and those left out, are gray."""
+        shown = self.table[["accuracy", "null_mean", "null_max", "p_adjusted"]]
+        found = shown.where(self.table["flagged"])
+        title = f"Linear probes above chance at {self.level:g}, scan-wide"
+        return probe_grid(self.where, found, "accuracy", title=title)
+
+
+def scan_cells(
+    cells: Sequence[ProbeCell], *, level: float, null: Null, labels: Mapping[str, str | int] | None = None
+) -> ProbeScan:
+    """The scan of these cells, model by model. ValueError with too few labelings for the level, or unequal numbers."""
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} must lie strictly between 0 and 1; 0.05 is the usual choice")
+    found = [(cell, drawn) for cell in cells if cell.at.site != "input" and len(drawn := _accuracies(cell, null))]
+    counts = sorted({len(drawn) for _, drawn in found})
+    needed = int(np.ceil(1 / level - 1e-9)) - 1
+    if not found or counts[0] < needed:
+        how = "n_renamings (with the task)" if null == "renamed" else "n_controls"
+        raise ValueError(
+            f"the scan has {min(counts, default=0)} {null} labelings a cell; at level {level:g} nothing can be found "
+            f"with fewer than {needed}. Fit the sweep with {how} of {needed} or more"
+        )
+    if len(counts) > 1:
+        raise ValueError(f"cells have {counts} {null} labelings; a scan needs the same draws in every cell")
+    models = list(dict.fromkeys(cell.at.model for cell, _ in found))
+    found.sort(key=lambda one: models.index(one[0].at.model))
+    table = pd.concat([_table([one for one in found if one[0].at.model == model]) for model in models])
+    table = table.assign(flagged=table["p_adjusted"] <= level).reset_index(drop=True)
+    where = tuple((cell.at, cell.target) for cell, _ in found)
+    return ProbeScan(table, where, level, len(cells) - len(found), labels or {})
+
+
+def _table(found: Sequence[tuple[ProbeCell, Float[np.ndarray, " draws"]]]) -> pd.DataFrame:
+    """The rows of one model."""
+    cells, null = [cell for cell, _ in found], np.stack([drawn for _, drawn in found], axis=1)
+    accuracy = np.array([cell.correct.mean() for cell in cells])
+    mean = np.concatenate([accuracy[None], null]).mean(0)
+    rows = [
+        {
+            "model": cell.at.model,
+            "layer": cell.at.layer,
+            "site": cell.at.site,
+            "role": cell.at.role,
+            "step": cell.at.step,
+            "target": cell.target,
+        }
+        for cell in cells
+    ]
+    return pd.DataFrame(rows).assign(
+        accuracy=accuracy,
+        null_mean=null.mean(0),
+        null_max=null.max(0),
+        n_null=len(null),
+        p_adjusted=exchange_test(accuracy - mean, null - mean),
+    )
+
+
+def _accuracies(cell: ProbeCell, null: Null) -> Float[np.ndarray, " draws"]:
+    if null == "renamed":
+        return cell.renamed_accuracy
+    each: Float[np.ndarray, " draws"] = (cell.control_predicted == cell.control_truth).mean(1)
+    return each
+
 
 Measure = Literal["selectivity", "accuracy", "control_accuracy"]
 

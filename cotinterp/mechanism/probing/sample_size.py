@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures import lines
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.controls import distinct_rows
 from cotinterp.mechanism.probing.coordinates import Coordinate
 from cotinterp.mechanism.probing.result import Measure, ProbeResult
-from cotinterp.mechanism.probing.rows import all_operands
-from cotinterp.mechanism.probing.totals import probe_totals
+from cotinterp.mechanism.probing.totals import all_operands, probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, with_labels
-from cotinterp.results.plots import lines
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
 

@@ -1,39 +1,155 @@
-"""Which running totals can be read off the activations, where, and from which layer on.
-
-A target `s_j` is the running total after step j. In a causal model nothing can hold `s_j` before operand j was read:
-places before that are probed all the same, as cells in which no more may be found than the operands so far allow. A
-total that has been written is the symbol at its own place, so such places are left out (`is_written`); the question is
-whether it is there before that: at the operands and the end of the prompt, at the step's operand and its equals sign.
-After a total was written, later places may simply look it up.
-"""
+"""Which running totals can be read off the activations, where, and from which layer on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from cotinterp.mechanism.activations import activations, stream_activations
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.probing.cells import Fitting, Question, Readable, answer_as_read
-from cotinterp.mechanism.probing.controls import check_split, distinct_rows, hold_out
+from cotinterp.mechanism.probing.controls import check_split, distinct_rows, hold_out, renamed_totals, renamings
 from cotinterp.mechanism.probing.coordinates import Coordinate
-from cotinterp.mechanism.probing.fit import as_place, label_sets
-from cotinterp.mechanism.probing.labels import LabelSets
-from cotinterp.mechanism.probing.null import renamed_totals, renamings
-from cotinterp.mechanism.probing.place import ProbedAt
-from cotinterp.mechanism.probing.reading import stream_places
+from cotinterp.mechanism.probing.fit import Fitting, LabelSets, Question, Readable, answer_as_read, as_place, label_sets
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.result import ProbeResult
-from cotinterp.mechanism.probing.rows import all_operands, in_order, last_written
-from cotinterp.mechanism.probing.rows import beginnings as beginnings
-from cotinterp.mechanism.probing.rows import current_token as current_token
-from cotinterp.mechanism.probing.rows import is_written as is_written
-from cotinterp.mechanism.probing.rows import running_total as running_total
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.roles import Role
+
+
+def is_written(role: Role, step: int, target: int, *, in_order: bool = True) -> bool:
+    """Whether this place is a symbol of `s_target` itself: the total, its copy in the next step, the answer.
+
+    Where steps do not follow the operands in order (`Problem.in_order`), either value of this step or a later one may
+    be a copy, in some problems, and is taken for one.
+    """
+    if not in_order and role in (Role.PREVIOUS_TOTAL, Role.STEP_OPERAND) and step >= target:
+        return True
+    return (role, step) in {
+        (Role.TOTAL, target),
+        (Role.PREVIOUS_TOTAL, target + 1),
+        (Role.ANSWER, target),
+        *([(Role.OPERAND, 0)] if target == 0 else []),
+    }
+
+
+def in_order(batch: Batch) -> bool:
+    """Whether the steps of every problem follow its operands in order, as in a left fold."""
+    return all(transcript.problem.in_order for transcript in batch.transcripts)
+
+
+def running_total(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
+    """State index of `s_step` in every transcript. ValueError where a problem has no such step."""
+    fewest = min(transcript.problem.k for transcript in batch.transcripts)
+    if not 0 <= step < fewest:
+        raise ValueError(f"no s_{step} in problems of {fewest} operands; their totals are s_0 to s_{fewest - 1}")
+    return _totals(batch)[:, step]
+
+
+def last_written(batch: Batch, positions: Int[Tensor, " batch"]) -> Int[np.ndarray, " batch"]:
+    """The last step whose total stands written at or before `positions`; 0 where none does."""
+    place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+    shown = (batch.mask(Role.TOTAL) | batch.mask(Role.ANSWER)) & (place <= positions[:, None])
+    steps: Int[np.ndarray, " batch"] = (batch.step * shown).amax(1).cpu().numpy()
+    return steps
+
+
+def beginnings(batch: Batch, positions: Int[Tensor, " batch"], step: int) -> Int[np.ndarray, " batch"]:
+    """A number for all that `s_step` can be made of at `positions`: the type of input of the control task.
+
+    That is the last total up to `s_step` that stands written there (operand 0 where none does) and the operands after
+    it up to operand `step`, as far as they stand there. Where `s_step` itself has been written it is that one symbol.
+    Where steps do not follow the operands in order it is all operands and all totals that stand there.
+    """
+    place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+    seen = (batch.mask(Role.OPERAND) & (place <= positions[:, None])).sum(1).cpu().numpy()
+    start = np.minimum(last_written(batch, positions), step)
+    operands = all_operands(batch)
+    number = np.arange(operands.shape[1])
+    if not in_order(batch):
+        totals = np.where(number <= last_written(batch, positions)[:, None], _totals(batch), -1)[:, 1:]
+        return distinct_rows(np.column_stack([np.where(number < seen[:, None], operands, -1), totals]))
+    known = (number < np.minimum(seen, step + 1)[:, None]) & ((number > start[:, None]) | (start == 0)[:, None])
+    shown = np.where(start > 0, np.take_along_axis(_totals(batch), start[:, None], axis=1)[:, 0], -1)
+    return distinct_rows(np.column_stack([start, shown, np.where(known, operands, -1)]))
+
+
+def current_token(batch: Batch, positions: Int[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
+    """One-hot current token beside one-hot position: what a probe can know without the model."""
+    tokens = batch.tokens[torch.arange(len(batch), device=positions.device), positions]
+    codes = (values.unique(return_inverse=True)[1] for values in (tokens, positions))
+    return torch.cat([F.one_hot(code) for code in codes], dim=1).float()
+
+
+def all_operands(batch: Batch) -> Int[np.ndarray, "batch k"]:
+    """Operand indices of every problem, -1 beyond the last."""
+    longest = max(transcript.problem.k for transcript in batch.transcripts)
+    rows = [transcript.problem.operands for transcript in batch.transcripts]
+    return np.array([(*row, *(-1,) * (longest - len(row))) for row in rows])
+
+
+def _totals(batch: Batch) -> Int[np.ndarray, "batch k"]:
+    """States s_0, s_1, ... of every problem, -1 beyond the last."""
+    problems = [transcript.problem for transcript in batch.transcripts]
+    longest = max(problem.k for problem in problems)
+    return np.array([(problem.previous[0], *problem.totals, *(-1,) * (longest - problem.k)) for problem in problems])
+
+
+READ_BYTES = 2**26
+
+
+def stream_places(
+    model: HookedModel,
+    tokens: Int[Tensor, "n pos"],
+    sites: Sequence[Site],
+    positions: Int[Tensor, "n places"],
+    *,
+    max_bytes: int = READ_BYTES,
+    batch_size: int | None = None,
+) -> Iterator[tuple[Site, int, Float[Tensor, "n d_site"]]]:
+    """What `model` holds at every place of every site: site by site, place by place, one vector an example.
+
+    The model runs once for as many sites as fit into `max_bytes` together; one place of one site is the least. What was
+    handed out is a view of what was read together, and is freed with the last of it. Errors are those of `activations`.
+    """
+    first = activations(model, tokens[:1], sites, positions=positions[:1])
+    for part, columns in _parts(first, list(dict.fromkeys(sites)), len(tokens), max_bytes):
+        held = {site: first[site].new_empty(len(tokens), len(columns), first[site][0, 0].numel()) for site in part}
+        at = positions[:, columns]
+        for rows, found in stream_activations(model, tokens, part, positions=at, batch_size=batch_size):
+            for site in part:
+                held[site][rows] = found[site].flatten(2)
+        for site in part:
+            whole = held.pop(site)
+            for number, column in enumerate(columns):
+                yield site, column, whole[:, number]
+
+
+def _parts(
+    first: dict[Site, Float[Tensor, "1 places *axes"]], sites: Sequence[Site], n: int, max_bytes: int
+) -> Iterator[tuple[list[Site], list[int]]]:
+    """Sites to read together and at which places; places are divided only where one site alone is too large."""
+    places = next(iter(first.values())).shape[1]
+    part: list[Site] = []
+    taken = 0
+    for site in sites:
+        each = n * first[site].nbytes
+        if part and taken + each > max_bytes:
+            yield part, list(range(places))
+            part, taken = [], 0
+        if each > max_bytes:
+            step = max(1, places * max_bytes // each)
+            yield from (([site], list(range(places))[start : start + step]) for start in range(0, places, step))
+        else:
+            part, taken = [*part, site], taken + each
+    if part:
+        yield part, list(range(places))
+
 
 Place = tuple[Role, int]
 """A role and a step, -1 where the role belongs to none."""

@@ -15,11 +15,22 @@ from collections.abc import Sequence
 import torch
 
 from cotinterp.models.build import Bridge
-from cotinterp.models.handmade.blueprint import ALWAYS, Blueprint, Head, Layer, Neuron, Vector, unit
-from cotinterp.models.handmade.layout import Layout, layouts
-from cotinterp.models.handmade.parts import GAP, LOGIT, REST, all_of, copies
-from cotinterp.models.handmade.requirements import require_context, require_k_range, require_one_symbol
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import (
+    ALWAYS,
+    GAP,
+    LOGIT,
+    REST,
+    Blueprint,
+    Head,
+    Layer,
+    Neuron,
+    Vector,
+    all_of,
+    copies,
+    unit,
+    write,
+)
+from cotinterp.models.handmade.layout import Layout, layouts, require_context, require_k_range, require_one_symbol
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.roles import Role

@@ -18,11 +18,21 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from cotinterp.models.build import Bridge
-from cotinterp.models.handmade.blueprint import ALWAYS, Blueprint, Head, Layer, Neuron, Vector, unit
-from cotinterp.models.handmade.layout import Layout, layouts
-from cotinterp.models.handmade.parts import GAP, LOGIT, REST, bumps
-from cotinterp.models.handmade.requirements import require_context, require_k_range, require_sum
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import (
+    ALWAYS,
+    GAP,
+    LOGIT,
+    REST,
+    Blueprint,
+    Head,
+    Layer,
+    Neuron,
+    Vector,
+    bumps,
+    unit,
+    write,
+)
+from cotinterp.models.handmade.layout import Layout, layouts, require_context, require_k_range, require_sum
 from cotinterp.tasks.task import FoldTask, Task
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary

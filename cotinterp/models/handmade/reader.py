@@ -22,11 +22,28 @@ import numpy as np
 import torch
 
 from cotinterp.models.build import Bridge
-from cotinterp.models.handmade.blueprint import Blueprint, Layer, Neuron, Vector, unit
-from cotinterp.models.handmade.layout import Layout, layouts, prompt_ends
-from cotinterp.models.handmade.parts import LOGIT, all_of, copies, prompt_end_head, wanted_head
-from cotinterp.models.handmade.requirements import require_context, require_fold, require_k_range, require_trace
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import (
+    LOGIT,
+    Blueprint,
+    Layer,
+    Neuron,
+    Vector,
+    all_of,
+    copies,
+    prompt_end_head,
+    unit,
+    wanted_head,
+    write,
+)
+from cotinterp.models.handmade.layout import (
+    Layout,
+    layouts,
+    prompt_ends,
+    require_context,
+    require_fold,
+    require_k_range,
+    require_trace,
+)
 from cotinterp.tasks.task import FoldTask, Task
 from cotinterp.transcripts.regimes import Regime, Token
 from cotinterp.transcripts.vocabulary import Vocabulary

@@ -19,11 +19,31 @@ is that of a reader, and no logit depends on either.
 import torch
 
 from cotinterp.models.build import Bridge
-from cotinterp.models.handmade.blueprint import Blueprint, Head, Layer, Vector, unit
-from cotinterp.models.handmade.layout import Layout, layouts, prompt_ends
-from cotinterp.models.handmade.parts import GAP, LOGIT, REST, all_of, bumps, copies, prompt_end_head, wanted_head
-from cotinterp.models.handmade.requirements import require_context, require_k_range, require_sum, require_trace
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import (
+    GAP,
+    LOGIT,
+    REST,
+    Blueprint,
+    Head,
+    Layer,
+    Vector,
+    all_of,
+    bumps,
+    copies,
+    prompt_end_head,
+    unit,
+    wanted_head,
+    write,
+)
+from cotinterp.models.handmade.layout import (
+    Layout,
+    layouts,
+    prompt_ends,
+    require_context,
+    require_k_range,
+    require_sum,
+    require_trace,
+)
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.regimes import Regime, Token
 from cotinterp.transcripts.roles import Role

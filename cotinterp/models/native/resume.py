@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.models.native.forward import LayerState
-from cotinterp.models.native.parts import NativeParts
+from cotinterp.models.native.parts import LayerState, NativeParts
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.diagnosis import CORRECT_ANSWER, categories
+from cotinterp.behavior.errors import CORRECT_ANSWER, categories
 from cotinterp.behavior.generalization import generalization
 from cotinterp.calibration.ground_truth import GroundTruth, handmade_models, memorizer, training_side, untrained
-from cotinterp.claims.evidence import CELL, COUNTS
-from cotinterp.claims.measures.answers import ERROR_KINDS, answers
-from cotinterp.claims.subject import Effort, Subject
+from cotinterp.studies.answers import ERROR_KINDS, answers
+from cotinterp.studies.evidence import CELL, COUNTS
+from cotinterp.studies.subject import Effort, Subject
 from cotinterp.tasks import FoldTask, get_task
 from cotinterp.transcripts.problems import sample_problems
 

@@ -7,9 +7,9 @@ import pytest
 from cotinterp.behavior.edit_kinds import ALL_EDITS
 from cotinterp.behavior.edits import substitute_totals
 from cotinterp.calibration.ground_truth import GroundTruth, handmade_models, untrained
-from cotinterp.claims.evidence import CELL, COUNTS
-from cotinterp.claims.measures.edits import CLOSED, edits
-from cotinterp.claims.subject import Effort, Subject
+from cotinterp.studies.answers import CLOSED, edits
+from cotinterp.studies.evidence import CELL, COUNTS
+from cotinterp.studies.subject import Effort, Subject
 
 EFFORT = Effort(edited=7, edits_per_step=2)
 KNOWN = {made.name: made for made in handmade_models()}

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from cotinterp.calibration.ground_truth import untrained
-from cotinterp.claims.measures.families import families
-from cotinterp.claims.subject import Effort
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import parallel, reader, recomputer
+from cotinterp.studies.reads import families
+from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.roles import RESPONSE_ROLES
 from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject

@@ -3,10 +3,10 @@
 import pytest
 
 from cotinterp.calibration.ground_truth import untrained
-from cotinterp.claims.measures.knock_outs import ALL_VALUES_READ, READS, knock_outs
-from cotinterp.claims.subject import Effort
 from cotinterp.mechanism.heads.reads import read_sources
 from cotinterp.models.handmade import parallel, reader, recomputer
+from cotinterp.studies.reads import ALL_VALUES_READ, READS, knock_outs
+from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.roles import Role
 from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cotinterp.claims.measures import probe_use as measured
-from cotinterp.claims.measures.probe_use import probe_uses, use_pairs
-from cotinterp.claims.subject import Effort
 from cotinterp.mechanism.probing.use import probe_use
 from cotinterp.models.handmade import parallel, recomputer
+from cotinterp.studies import probes as measured
+from cotinterp.studies.probes import probe_uses, use_pairs
+from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.roles import Role
 from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject

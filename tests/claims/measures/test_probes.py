@@ -3,9 +3,9 @@
 import pytest
 
 from cotinterp.calibration.ground_truth import untrained
-from cotinterp.claims.measures.probes import probes
-from cotinterp.claims.subject import Effort
 from cotinterp.models.handmade import parallel, reader
+from cotinterp.studies.probes import probes
+from cotinterp.studies.subject import Effort
 from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
 EFFORT = Effort(probed=260, used=2, random_subspaces=19)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cotinterp.calibration.ground_truth import handmade_models, untrained
-from cotinterp.claims.evidence import CELL, COUNTS
-from cotinterp.claims.measures.readiness import readiness
-from cotinterp.claims.subject import QUICK, Subject
+from cotinterp.studies.evidence import CELL, COUNTS
+from cotinterp.studies.readiness import readiness
+from cotinterp.studies.subject import QUICK, Subject
 
 CURVE = {f"{trace}:{how}" for trace in ("true", "edited", "shuffled") for how in ("forced", "free")}
 KNOWN = {truth.name: truth for truth in handmade_models()}

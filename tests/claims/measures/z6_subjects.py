@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from cotinterp.claims.subject import Subject
 from cotinterp.mechanism.model import HookedModel
+from cotinterp.studies.subject import Subject
 from cotinterp.tasks import get_task
 
 Z6 = get_task("z6")

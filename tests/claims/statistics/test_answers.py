@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cotinterp.claims import statistics as answers
 from cotinterp.claims.cells import Book, MissingEvidence, as_measured
-from cotinterp.claims.evidence import tally
-from cotinterp.claims.statistics import answers
+from cotinterp.studies.evidence import tally
 from tests.claims.worlds import evidence, rows
 
 

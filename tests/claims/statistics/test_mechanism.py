@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from cotinterp.claims import statistics as mechanism
 from cotinterp.claims.cells import Book, MissingEvidence, as_measured
-from cotinterp.claims.evidence import tally
-from cotinterp.claims.statistics import mechanism
+from cotinterp.studies.evidence import tally
 from tests.claims.worlds import evidence, rows
 
 

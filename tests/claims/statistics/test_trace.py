@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from cotinterp.claims import statistics as trace
 from cotinterp.claims.cells import Book, as_measured
-from cotinterp.claims.evidence import tally
-from cotinterp.claims.statistics import trace
+from cotinterp.studies.evidence import tally
 from tests.claims.worlds import evidence, rows
 
 

@@ -50,7 +50,7 @@ OTHERS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
 @pytest.fixture(scope="session")
 def make_bridge() -> Callable[..., TransformerBridge]:
     """`make_bridge("gptj", attn_implementation="eager")`: an architecture with all parameters drawn anew."""
-    from cotinterp.models.foreign import wrapped
+    from cotinterp.calibration.peers import wrapped
 
     def make(name: str, **changes: Any) -> TransformerBridge:
         config, model, sizes = OTHERS[name]
@@ -63,14 +63,14 @@ def make_bridge() -> Callable[..., TransformerBridge]:
 @pytest.fixture(scope="session", params=["gpt2", "llama"])
 def bridge(request: pytest.FixtureRequest) -> TransformerBridge:
     """Shared and never changed."""
-    from cotinterp.models.foreign import foreign_model
+    from cotinterp.calibration.peers import foreign_model
 
     return foreign_model(request.param)
 
 
 @pytest.fixture(scope="session")
 def gpt2() -> TransformerBridge:
-    from cotinterp.models.foreign import foreign_model
+    from cotinterp.calibration.peers import foreign_model
 
     return foreign_model("gpt2")
 

@@ -94,7 +94,7 @@ def test_a_multiplier_on_the_branches_is_noticed(make_bridge, tokens):
 
 def test_compatibility_mode_is_no_obstacle(tokens):
     """It folds norms and centers weights: other parts, the same differences of logits."""
-    from cotinterp.models.foreign import foreign_model
+    from cotinterp.calibration.peers import foreign_model
 
     contrast = Contrast.by_position(tokens, tokens.flip(0), torch.full((5,), 6), torch.arange(5), torch.arange(5) + 5)
     for name in ("gpt2", "llama"):

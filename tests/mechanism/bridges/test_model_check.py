@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from cotinterp.mechanism.block_laws import LAWS
-from cotinterp.mechanism.model_check import check_model
+from cotinterp.mechanism.model_check import LAWS, check_model
 from cotinterp.mechanism.sites import KINDS
 
 SOUND = tuple(kind for kind in KINDS if kind != "resid_mid")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from cotinterp.calibration.peers import PEERS, peer_agreement
 from cotinterp.mechanism.interventions import patch
 from cotinterp.mechanism.patching import sweep
-from cotinterp.mechanism.peer_agreement import PEERS, peer_agreement
 from tests.mechanism.contrasts import replaced, told_apart
 
 TOLERANCE = 1e-5
@@ -45,7 +45,7 @@ def test_heads_in_another_order_would_show(gpt2, monkeypatch):
 
 
 def test_a_position_too_late_would_show(gpt2, monkeypatch):
-    from cotinterp.mechanism import peer_agreement as module
+    from cotinterp.calibration import peers as module
 
     monkeypatch.setattr(module, "patch", lambda site, donor, mask, **kw: patch(site, donor, mask.roll(1, 1), **kw))
     found = peer_agreement(gpt2, asked(gpt2, 41), checks=["attn_head_v_by_pos"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.ablation_methods import AblationResult, compare_ablations
+from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.pairs import operand_pairs

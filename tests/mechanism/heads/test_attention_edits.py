@@ -6,8 +6,7 @@ import torch
 from cotinterp.mechanism.heads.attention_edits import Attention, CutAttention, HeadOutput, MovedValues
 from cotinterp.mechanism.interventions import InertEditError
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 
 
 @pytest.fixture

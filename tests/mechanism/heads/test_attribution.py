@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformer_lens.tools.analysis import direct_logit_attribution
 
-from cotinterp.mechanism.heads.attribution import AttributionMismatch, AttributionResult, logit_attribution
-from cotinterp.mechanism.heads.decomposition import Component
+from cotinterp.mechanism.heads.attribution import AttributionMismatch, AttributionResult, Component, logit_attribution
 from tests.mechanism.copier import previous_token_copier
 
 AT = torch.tensor([7, 3, 5, 7, 0])

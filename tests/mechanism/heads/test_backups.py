@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.backups import BackupResult, backup_heads
+from cotinterp.mechanism.heads.joint import BackupResult, backup_heads
 from cotinterp.mechanism.heads.table import analyze_heads
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.copier import WRITES, previous_token_copier

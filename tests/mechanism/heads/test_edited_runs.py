@@ -7,9 +7,9 @@ import torch
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads.ablation import ablate_heads, draw_donors, logits_lost
 from cotinterp.mechanism.heads.attention import patterns
-from cotinterp.mechanism.heads.edited_runs import EditedRuns
+from cotinterp.mechanism.heads.attention_edits import EditedRuns
+from cotinterp.mechanism.heads.joint import direct_change
 from cotinterp.mechanism.heads.knock_outs import pattern_plan, value_plan
-from cotinterp.mechanism.heads.self_repair import direct_change
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.models.native.parts import native_parts

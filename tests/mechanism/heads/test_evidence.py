@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.evidence import (
+from cotinterp.mechanism.heads.labels import (
     head_evidence,
     intervals,
     lookers,

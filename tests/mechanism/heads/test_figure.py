@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cotinterp.mechanism.heads.figure import head_figure
+from cotinterp.mechanism.heads.table import head_figure
 
 TABLE = pd.DataFrame(
     {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.evidence import scan_columns
-from cotinterp.mechanism.heads.knock_out_result import RANDOM_SOURCES, KnockOut, KnockOutResult
+from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, KnockOut, KnockOutResult
+from cotinterp.mechanism.heads.labels import scan_columns
 
 
 def cell(control="", layer=None, head=None, attention=0.5):

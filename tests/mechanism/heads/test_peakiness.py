@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.peakiness import peakiness, step_links
+from cotinterp.mechanism.heads.read_scores import peakiness, step_links
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import solve

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.heads.read_cuts import attention_on, cuts
+from cotinterp.mechanism.heads.knock_outs import attention_on, cuts
 from cotinterp.mechanism.sites import Site
 
 TOKENS = torch.zeros(2, 6, dtype=torch.long)

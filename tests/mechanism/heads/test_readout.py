@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import run_and_read
-from cotinterp.mechanism.heads.readout import frozen_readout, weight
+from cotinterp.mechanism.heads.attribution import frozen_readout, weight
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site
 

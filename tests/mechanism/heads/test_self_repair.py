@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.heads.ablation import NO_DONOR, ablate_heads
-from cotinterp.mechanism.heads.self_repair import direct_change
+from cotinterp.mechanism.heads.joint import direct_change
 from cotinterp.mechanism.sites import Site, head_sites
 
 

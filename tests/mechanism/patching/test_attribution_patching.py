@@ -13,7 +13,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.attribution_patching import attribution_patch
-from cotinterp.mechanism.patching.block import FIRST, Cell
+from cotinterp.mechanism.patching.blocks import FIRST, Cell
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import replaced, told_apart

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.baselines import live_cells, random_site
-from cotinterp.mechanism.patching.block import Cell, Measured
+from cotinterp.mechanism.patching.blocks import Cell, Measured
+from cotinterp.mechanism.patching.result import live_cells, random_site
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import replaced, told_apart

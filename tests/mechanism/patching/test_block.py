@@ -6,7 +6,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching.block import Cell, Runs, sweep_block
+from cotinterp.mechanism.patching.blocks import Cell, Runs, sweep_block
 from cotinterp.mechanism.sites import Site, head_sites
 from tests.mechanism.contrasts import replaced, told_apart
 

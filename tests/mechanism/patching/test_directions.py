@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.directions import patch_both_ways
-from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.sweep import patch_both_ways, patch_sweep
 from tests.mechanism.contrasts import replaced, told_apart
 
 

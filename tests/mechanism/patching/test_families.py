@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.patching.families import family_predictions
+from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.patching.native_packs import Jobs, Sizes, packs, sweep_flops
+from cotinterp.mechanism.patching.native_sweep import Jobs, Sizes, packs, sweep_flops
 from cotinterp.models.native.parts import native_parts
 
 

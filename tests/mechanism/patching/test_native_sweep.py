@@ -8,9 +8,8 @@ import torch
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching import native_sweep as native_sweep_module
-from cotinterp.mechanism.patching.block import Cell, Runs, sweep_block
-from cotinterp.mechanism.patching.native_packs import Sizes
-from cotinterp.mechanism.patching.native_sweep import native_sweep
+from cotinterp.mechanism.patching.blocks import Cell, Runs, sweep_block
+from cotinterp.mechanism.patching.native_sweep import Sizes, native_sweep
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import KINDS, Site, head_sites
 from cotinterp.models.native.parts import native_parts

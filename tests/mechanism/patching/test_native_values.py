@@ -3,10 +3,9 @@ import torch
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit, run_with, watch
-from cotinterp.mechanism.patching.native_values import Patches, enters_at, entry
+from cotinterp.mechanism.patching.native_sweep import Patches, enters_at, entry
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.contrasts import replaced
 
 ROW, POSITION = torch.tensor([3, 1, 3]), torch.tensor([4, 2, 6])

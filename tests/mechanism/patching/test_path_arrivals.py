@@ -5,10 +5,9 @@ import torch
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit, run_with
-from cotinterp.mechanism.patching.path_arrivals import Arrival, Receivers
+from cotinterp.mechanism.patching.path_native import Arrival, Receivers
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 
 AT = torch.tensor([7, 5, 6, 7, 7])
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.path_direct import Sent, direct, head_output
+from cotinterp.mechanism.patching.path_runs import Sent, direct, head_output
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 
 AT = torch.tensor([7, 3, 7, 7, 7])
 

@@ -5,7 +5,7 @@ import torch
 
 from cotinterp.mechanism.contrast import Address
 from cotinterp.mechanism.patching.blocks import Changes
-from cotinterp.mechanism.patching.path_result import PathPatchingResult
+from cotinterp.mechanism.patching.path_patching import PathPatchingResult
 from cotinterp.mechanism.patching.paths import Path
 from cotinterp.mechanism.sites import Site
 

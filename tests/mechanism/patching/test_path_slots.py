@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from cotinterp.mechanism.patching.blocks import Meter
-from cotinterp.mechanism.patching.path_arrivals import Arrival, Receivers
-from cotinterp.mechanism.patching.path_slots import Slots, nothing
+from cotinterp.mechanism.patching.path_native import Arrival, Receivers, Slots, nothing
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.path_changes import AT, contrast_of
 
 

@@ -7,7 +7,7 @@ import torch
 
 from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.metrics import METRICS
-from cotinterp.mechanism.patching.block import Cell, Measured
+from cotinterp.mechanism.patching.blocks import Cell, Measured
 from cotinterp.mechanism.patching.result import PatchingResult
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site

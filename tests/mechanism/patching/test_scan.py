@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.effects import NoGapError, normalized_effects
-from cotinterp.mechanism.patching.scan import scan_effects
+from cotinterp.mechanism.metrics import NoGapError, normalized_effects
+from cotinterp.mechanism.patching.result import scan_effects
 from cotinterp.results import sign_flip_p, simultaneous_half_width
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.patching.scan_result import PatchingScan
+from cotinterp.mechanism.patching.result import PatchingScan
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.models.handmade import reader
 from cotinterp.tasks import get_task

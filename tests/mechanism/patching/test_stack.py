@@ -3,7 +3,7 @@ import torch
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit, InertEditError, run_with
-from cotinterp.mechanism.patching.stack import minus, stacked_changes
+from cotinterp.mechanism.patching.blocks import minus, stacked_changes
 from cotinterp.mechanism.sites import Site
 
 SITES = [Site("resid_pre", 0), Site("z", 1, 2), Site("attn_out", 0), Site("resid_pre", 0), Site("pattern", 1)]

@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from cotinterp.mechanism.probing.circle_fit import fit_circle
 from cotinterp.mechanism.probing.coordinates import coordinates
+from cotinterp.mechanism.probing.linear_probe import fit_circle
 from cotinterp.mechanism.probing.solver import Design
 from cotinterp.tasks import get_task
 

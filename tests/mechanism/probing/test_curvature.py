@@ -2,7 +2,7 @@
 
 import torch
 
-from cotinterp.mechanism.probing.curvature import Curvature
+from cotinterp.mechanism.probing.lbfgs import Curvature
 
 N, AXES, CLASSES = 200, 30, 5
 PENALTY = torch.cat([torch.full((AXES,), 0.01, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])

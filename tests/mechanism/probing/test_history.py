@@ -2,8 +2,7 @@
 
 import torch
 
-from cotinterp.mechanism.probing.curvature import Curvature
-from cotinterp.mechanism.probing.history import MEMORY, History
+from cotinterp.mechanism.probing.lbfgs import MEMORY, Curvature, History
 
 SHAPE = (2, 3, 4, 5)
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.probing.null import renamed_totals, renamings
+from cotinterp.mechanism.probing.controls import renamed_totals, renamings
 from cotinterp.tasks import get_task
 
 PAIRS = np.array(list(product(range(6), repeat=2)))

@@ -2,7 +2,7 @@
 
 import torch
 
-from cotinterp.mechanism.probing.partitions import Partitions
+from cotinterp.mechanism.probing.solver import Partitions
 
 
 def test_by_hand() -> None:

@@ -12,9 +12,9 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.probing import cells, reading
-from cotinterp.mechanism.probing.reading import stream_places
-from cotinterp.mechanism.probing.totals import probe_totals
+from cotinterp.mechanism.probing import fit as cells
+from cotinterp.mechanism.probing import totals as reading
+from cotinterp.mechanism.probing.totals import probe_totals, stream_places
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cotinterp.mechanism.probing.rows import all_operands, beginnings, in_order, is_written, last_written
+from cotinterp.mechanism.probing.totals import all_operands, beginnings, in_order, is_written, last_written
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import solve

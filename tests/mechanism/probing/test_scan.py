@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.probing.controls import hold_out
+from cotinterp.mechanism.probing.controls import hold_out, renamed_totals, renamings
 from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import fit_probes
-from cotinterp.mechanism.probing.null import renamed_totals, renamings
-from cotinterp.mechanism.probing.place import ProbedAt
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.tasks import get_task
 

@@ -7,8 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from cotinterp.mechanism.probing.partitions import Partitions
-from cotinterp.mechanism.probing.solver import Design, ProbeNotConverged, fit_designs, fit_logistic, solve
+from cotinterp.mechanism.probing.solver import Design, Partitions, ProbeNotConverged, fit_designs, fit_logistic, solve
 
 
 def clusters(n: int, d: int, classes: int, *, spread: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import torch
 
 from cotinterp.mechanism.probing.controls import hold_out
 from cotinterp.mechanism.probing.fit import fit_probes
-from cotinterp.mechanism.probing.place import ProbedAt
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.transfer import ReadAt, step_inputs, transfer_matrix, transfer_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import reader, recomputer

@@ -11,8 +11,8 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.linear_probe import fit_probe
 from cotinterp.mechanism.probing.subspaces import Subspace
+from cotinterp.mechanism.probing.use import UseRule
 from cotinterp.mechanism.probing.use import probe_use as probe_use_in_blocks
-from cotinterp.mechanism.probing.use_result import UseRule
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import replaced, told_apart
 from tests.mechanism.slots import (

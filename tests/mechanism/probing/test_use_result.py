@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.mechanism.contrast import Address
-from cotinterp.mechanism.probing.use_result import DECLARED, DIRECTIONS, ProbeUse, Trial, UsedAt, UseRule
+from cotinterp.mechanism.probing.use import DECLARED, DIRECTIONS, ProbeUse, Trial, UsedAt, UseRule
 from cotinterp.mechanism.sites import Site
 
 N, DRAWS = 40, 40

@@ -4,8 +4,7 @@ from itertools import product
 
 import pytest
 
-from cotinterp.models.handmade.blueprint import ALWAYS, unit
-from cotinterp.models.handmade.parts import all_of, bumps, copies, prompt_end_head, wanted_head
+from cotinterp.models.handmade.blueprint import ALWAYS, all_of, bumps, copies, prompt_end_head, unit, wanted_head
 
 
 def written(neurons, state):

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from cotinterp.models.handmade.blueprint import ALWAYS, Blueprint, Head, Layer, Neuron, unit
-from cotinterp.models.handmade.writing import write
+from cotinterp.models.handmade.blueprint import ALWAYS, Blueprint, Head, Layer, Neuron, unit, write
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 LOOK = Head(

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from cotinterp.models.native.cache import Cache, after, attend_from, extend, joined
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 

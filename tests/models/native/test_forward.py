@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from cotinterp.models.build import as_bridge
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention
 
 from cotinterp.models.build import as_bridge
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import attend, native_parts, why_not_native
+from cotinterp.models.native.parts import attend, forward, native_parts, why_not_native
 
 
 def tiny(**changes):

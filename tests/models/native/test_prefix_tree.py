@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from cotinterp.models.native.cache import extend
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 from cotinterp.models.native.prefix_tree import prefix_trees, read_tree
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

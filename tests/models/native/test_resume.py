@@ -2,8 +2,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from cotinterp.models.native.forward import forward
-from cotinterp.models.native.parts import native_parts
+from cotinterp.models.native.parts import forward, native_parts
 from cotinterp.models.native.resume import Entry, resume, resume_all
 
 ROWS, AT = torch.tensor([2, 0, 2, 3]), torch.tensor([8, 6, 7, 6])

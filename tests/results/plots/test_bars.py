@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from cotinterp.results.plots import stacked_bars
+from cotinterp.figures import stacked_bars
 
 ERRORS = pd.DataFrame(
     {

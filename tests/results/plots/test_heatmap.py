@@ -3,7 +3,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from cotinterp.results.plots import heatmap
+from cotinterp.figures import heatmap
 
 SWEEP = pd.DataFrame(
     {

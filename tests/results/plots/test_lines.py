@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.results.plots import PALETTE, lines
+from cotinterp.figures import PALETTE, lines
 
 ACCURACY = pd.DataFrame(
     {

@@ -2,7 +2,7 @@ import pandas as pd
 import plotly.io
 import pytest
 
-from cotinterp.results.plots.panels import checked, named, order, panels, tooltip
+from cotinterp.figures.sheet import checked, named, order, panels, tooltip
 
 TABLE = pd.DataFrame({"layer": [2, 0, 2], "role": ["total", "answer", "answer"], "effect": [0.1, 0.2, 0.3]})
 

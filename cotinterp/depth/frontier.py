@@ -1,0 +1,187 @@
+"""The depth frontier: how long a problem each run of a sweep solves, and whether more training could have moved it."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from cotinterp.results.result import Result
+
+SOLVED = 0.9
+"""Held-out accuracy from which a length counts as solved (Merrill, Petty & Sabharwal 2024, arXiv 2404.08819)."""
+LEAST_PROBLEMS = 30
+"""Problems of one length below which it is not measured: 27 of 30 has a 95% interval of 25 points."""
+STALLED = 0.05
+"""Relative fall of the training loss over the second half of a run below which it counts as standing still: twice what
+batches of 64 make two means of twenty logged losses differ by."""
+
+RECIPE = (
+    *("d_model", "n_heads", "d_mlp", "n_ctx", "batch_size", "lr", "n_train", "k_min", "k_max"),
+    "start_from",
+)
+"""What else decides a run: only runs that agree in all of it are points of one frontier over depth."""
+RUN = ("slug", "task", "regime", "seed", "n_layers", "steps", "n_parameters", *RECIPE)
+NEEDED = (*RUN, "status", "loss_mid", "loss_end", "split", "reading", "k", "n", "accuracy")
+"""Columns of the sweep table that the frontier is made from."""
+
+TEXTS = ("start_from", "reading", "split")
+
+CONVERGED = ("complete", "fitted")
+UNCONVERGED = ("stalled", "improving")
+STANDINGS = (*CONVERGED, *UNCONVERGED, "unmeasured", "unfinished", "failed", "absent")
+MEASURED = (*CONVERGED, *UNCONVERGED)
+
+FRONTIER_COLUMNS = (
+    *("task", "regime", "reading", "n_layers", "d_model", "steps", "seed", "slug", "frontier", "next_k", "k_low"),
+    *("k_top", "standing", "lengths", "solved", "longest", "next_accuracy", "next_train_accuracy"),
+    *("least_train_accuracy", "n_parameters"),
+    *(name for name in RECIPE if name != "d_model"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FrontierResult(Result):
+    """One row for each run and reading; `frontier` makes it.
+
+    `frontier` is the largest measured length K such that it and all shorter measured ones are solved, 0 where not even
+    the shortest is; `next_k` the first measured length that is not solved, -1 where there is none. `k_low` and `k_top`
+    are the shortest and the longest measured length, `lengths` their number, `solved` how many the frontier covers;
+    `longest` is the longest solved length, beyond the frontier where accuracy is not monotone in K;
+    `least_train_accuracy` the least accuracy on training problems of length `next_k` and more. What lies between
+    `frontier` and `next_k` was not measured.
+
+    `standing`: `complete` (solves all), `fitted` (right on its own training problems of length `next_k`, and either on
+    all longer ones too or with a loss that stands still: more updates can teach it little), `stalled` (neither, and its
+    loss fell by less than STALLED over the second half of training), `improving` (neither, and it fell), `unmeasured`
+    (finished, but no length has enough problems), `unfinished`, `failed`, `absent`. Only `complete` and `fitted` are
+    converged: the frontier of `stalled` and `improving` runs is a lower bound. `stalled` does not mean unsolvable, for
+    a loss may stand still for long before it falls; and to know the few short training problems by heart is not to
+    have converged, for what is still being learned on longer ones may carry over. The last four say nothing about the
+    frontier; theirs is 0 with `k_top` -1.
+    """
+
+    runs: pd.DataFrame
+    solved: float = SOLVED
+    least_problems: int = LEAST_PROBLEMS
+
+    def frame(self) -> pd.DataFrame:
+        """The tidy table: FRONTIER_COLUMNS, sorted by task, regime, reading, depth, steps and seed."""
+        return self.runs.copy()
+
+    def counts(self) -> pd.DataFrame:
+        """Runs of each task, regime, reading and steps by standing, and how many are not monotone in K."""
+        keys = ["task", "regime", "reading", "steps"]
+        counted = pd.crosstab([self.runs[key] for key in keys], self.runs["standing"])
+        counted = counted.reindex(columns=list(STANDINGS), fill_value=0)
+        odd = (self.runs["longest"] > self.runs["frontier"]).groupby([self.runs[key] for key in keys]).sum()
+        return counted.assign(not_monotone=odd).reset_index().rename_axis(columns=None)
+
+    def figure(self) -> go.Figure:
+        """Frontier against depth, a panel for each task, regime and budget (`frontier_figure.frontier_figure`)."""
+        from cotinterp.figures.depth import frontier_figure
+
+        return frontier_figure(self.runs)
+
+
+def frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: int = LEAST_PROBLEMS) -> FrontierResult:
+    """The frontier of every run in a sweep's tidy table, however its rows are ordered.
+
+    A length with fewer than `least_problems` held-out problems counts as not measured. A frontier is a property of this
+    trained model on held-out problems of the lengths that it was trained on; it says nothing about longer ones.
+
+    Args:
+        table: SWEEP_COLUMNS, of which NEEDED are read; a run without an evaluation has one row with k = -1.
+        solved: Held-out accuracy from which a length is solved, and training accuracy from which it is fitted.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: No rows, `solved` outside (0, 1], or a length that is measured twice for one run.
+    """
+    table = _checked(table, solved)
+    rows = []
+    for (slug, reading), lines in table.groupby(["slug", "reading"], sort=True):
+        rows.append(_run(str(slug), str(reading), lines, solved, least_problems))
+    found = pd.DataFrame(rows)[list(FRONTIER_COLUMNS)]
+    keys = ["task", "regime", "reading", "n_layers", "steps", "seed", "slug"]
+    return FrontierResult(found.sort_values(keys, ignore_index=True), solved, least_problems)
+
+
+def _checked(table: pd.DataFrame, solved: float) -> pd.DataFrame:
+    for column in NEEDED:
+        if column not in table.columns:
+            near = get_close_matches(column, list(map(str, table.columns)), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"the sweep table has no column {column!r}{hint} `cotinterp collect` writes all of them")
+    if table.empty:
+        raise ValueError("the sweep table has no rows: collect a sweep with at least one run")
+    if not 0 < solved <= 1:
+        raise ValueError(f"solved is an accuracy in (0, 1], got {solved}; {SOLVED} is the literature's criterion")
+    # An empty text of a CSV file is read as a missing value.
+    texts = {name: table[name].astype(object).where(table[name].notna(), "") for name in TEXTS}
+    table = table.assign(**texts, k=table["k"].fillna(-1).astype(int))
+    table.loc[table["reading"] == "", "reading"] = "answer"
+    twice = table[(table["k"] >= 0) & table.duplicated(["slug", "reading", "split", "k"], keep=False)]
+    if len(twice):
+        one = twice.iloc[0]
+        raise ValueError(f"run {one['slug']!r} has K = {one['k']} ({one['split']}) more than once: collect it once")
+    return table
+
+
+def _run(slug: str, reading: str, rows: pd.DataFrame, solved: float, least: int) -> dict[Hashable, object]:
+    first = rows.iloc[0]
+    counted = rows[(rows["k"] >= 0) & (rows["n"] >= least) & rows["accuracy"].notna()]
+    held, trained = (
+        counted[counted["split"] == split].set_index("k")["accuracy"].sort_index() for split in ("heldout", "train")
+    )
+    lengths = held.index.to_numpy(dtype=int)
+    right = held.to_numpy(dtype=float) >= solved
+    n_solved = int(np.argmin(right)) if not right.all() else len(right)
+    next_k = int(lengths[n_solved]) if n_solved < len(lengths) else -1
+    beyond = trained[trained.index >= next_k]
+    known = bool(len(beyond)) and next_k in beyond.index and float(beyond.min()) >= solved
+    found: dict[Hashable, object] = {
+        **{name: first[name] for name in RUN},
+        "slug": slug,
+        "reading": reading,
+        "frontier": int(lengths[n_solved - 1]) if n_solved else 0,
+        "next_k": next_k,
+        "k_low": int(lengths[0]) if len(lengths) else -1,
+        "k_top": int(lengths[-1]) if len(lengths) else -1,
+        "lengths": len(lengths),
+        "solved": n_solved,
+        "longest": int(lengths[right].max()) if right.any() else 0,
+        "next_accuracy": float(held.get(next_k, np.nan)),
+        "next_train_accuracy": float(trained.get(next_k, np.nan)),
+        "least_train_accuracy": float(beyond.min()) if next_k >= 0 else np.nan,
+    }
+    fell = 1 - float(first["loss_end"]) / float(first["loss_mid"]) if first["loss_mid"] else np.nan
+    fitted = known or (float(trained.get(next_k, np.nan)) >= solved and fell < STALLED)
+    return found | {"standing": _standing(str(first["status"]), len(lengths), next_k, fitted, fell)}
+
+
+def _standing(status: str, lengths: int, next_k: int, fitted: bool, fell: float) -> str:
+    """Where the loss was not logged the run counts as improving: nothing shows that it stood still."""
+    if status != "finished":
+        return status if status in STANDINGS else "failed"
+    if not lengths:
+        return "unmeasured"
+    if next_k < 0:
+        return "complete"
+    if fitted:
+        return "fitted"
+    return "stalled" if fell < STALLED else "improving"
+
+
+def one_recipe(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of the recipe that covers most depths, then most runs, then comes first; and all others.
+
+    Depth is the only thing that may differ along a frontier: a wider model is a control, not a point. The number of
+    updates is no part of the recipe.
+    """
+    number = runs.groupby(list(RECIPE), dropna=False, sort=True).ngroup()
+    sizes = runs.groupby(number).agg(depths=("n_layers", "nunique"), n=("slug", "size"))
+    best = sizes.sort_values(["depths", "n"], ascending=False, kind="stable").index[0]
+    return runs[number == best], runs[number != best]

@@ -1,0 +1,162 @@
+"""Grids that ask how the longest solved problem grows with depth, with the controls beside them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+
+from cotinterp.depth.cost import answer_cost, equal_flops
+from cotinterp.depth.frontier import MEASURED, frontier
+from cotinterp.models.spec import ModelSpec
+from cotinterp.sweeps.grid import Grid
+from cotinterp.tasks import Task, get_task
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.transcripts.render import longest_transcript
+
+REGIMES = ("direct", "cot", "filler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthDesign:
+    """How the depth hypothesis is tested on a task; the defaults are those of the committed tables.
+
+    Attributes:
+        k_max: Longest problems.
+        n_layers: Depths of the direct models; cot gets the first, the second and the last.
+        seeds: Trained models of each kind.
+        steps: Training budgets of the direct models. Two at least, or nothing is said about what more training would
+            change; cot and filler get the shortest.
+        d_model: Width; the MLPs are four times as wide.
+        n_train: Training problems; many, so that memory is no way out.
+        controls: Whether filler and the direct models that are as dear as cot are trained too.
+        problems_per_k: Most problems of a length that each run is evaluated on.
+    """
+
+    k_max: int = 12
+    n_layers: tuple[int, ...] = (1, 2, 3, 4)
+    seeds: int = 3
+    steps: tuple[int, ...] = (1000, 4000)
+    d_model: int = 64
+    n_train: int = 100_000
+    controls: bool = True
+    problems_per_k: int = 300
+
+
+def depth_grid(task: str, design: DepthDesign = DepthDesign()) -> Grid:
+    """The grid of a task, by name or as `path/to/file.py:ClassName`, seed by seed.
+
+    All models have the context that the longest transcript of any of the regimes takes. The controls of each seed are,
+    for cot at the least depth: filler of the same shape (as many tokens), and direct models whose answer to `k_max`
+    operands takes as many operations, one deeper and one wider (`equal_flops`), at the longest budget.
+
+    Raises:
+        ValueError: No depths, budgets or seeds, or lengths that the task does not have.
+    """
+    if not design.n_layers or not design.steps or design.seeds < 1:
+        raise ValueError(
+            "a depth grid needs one depth, one training budget and one seed at least; three of each tell more"
+        )
+    known = get_task(task)
+    base = RunSpec(
+        task=task,
+        regime="direct",
+        k_min=known.min_k,
+        k_max=design.k_max,
+        n_train=design.n_train,
+        precision="bf16",
+        model=ModelSpec(
+            d_model=design.d_model,
+            d_mlp=4 * design.d_model,
+            n_ctx=max(longest_transcript(known, design.k_max, regime) for regime in REGIMES),
+        ),
+    )
+    specs = [spec for seed in range(design.seeds) for spec in _of_seed(base, design, seed)]
+    return Grid(f"serial-depth-{known.name}", tuple(specs), design.problems_per_k)
+
+
+def _of_seed(base: RunSpec, design: DepthDesign, seed: int) -> Iterator[RunSpec]:
+    def spec(regime: str, model: ModelSpec, steps: int) -> RunSpec:
+        optimizer = OptimizerSpec(steps=steps)
+        return base.model_copy(update={"regime": regime, "seed": seed, "model": model, "optimizer": optimizer})
+
+    depths = sorted(set(design.n_layers))
+    models = {depth: base.model.model_copy(update={"n_layers": depth}) for depth in depths}
+    yield from (spec("direct", models[depth], steps) for depth in depths for steps in design.steps)
+    yield from (spec("cot", models[depth], min(design.steps)) for depth in dict.fromkeys((*depths[:2], depths[-1])))
+    if design.controls:
+        least = models[depths[0]]
+        yield spec("filler", least, min(design.steps))
+        yield spec("direct", equal_flops(least, base.task, base.k_max, by="depth"), max(design.steps))
+        yield spec("direct", equal_flops(least, base.task, base.k_max, by="width"), max(design.steps))
+
+
+WITHIN = 1.25
+"""Factor up to which two counts are equal."""
+SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
+TOLD = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "standing")
+CONTROL_COLUMNS = ("task", "seed", *TOLD, "match", "ratio", "control_regime", *(f"control_{name}" for name in TOLD))
+
+
+def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> pd.DataFrame:
+    """One row for each pair of a cot run and a control: CONTROL_COLUMNS.
+
+    `match` is `equal operations`, `equal tokens` or `equal parameters`; `ratio` is the control's count divided by that
+    of the cot run. Operations are those of one answer to the longest problem that the cot run was measured on, with a
+    cache of keys (`answer_cost`). Both frontiers are given with their standing: that of an unconverged run is a lower
+    bound, and so is no evidence that the control cannot. Empty where nothing matches.
+
+    Args:
+        task: Its name, or the task itself where its name alone does not find it.
+        within: Factor, 1 or more, up to which operations and parameters are equal.
+
+    Raises:
+        KeyError: The table has no such task, or a column is missing. ValueError: `within` is less than 1.
+    """
+    if within < 1:
+        raise ValueError(f"within is a factor of 1 or more, got {within}")
+    runs = frontier(table).frame()
+    runs = runs[(runs["reading"] == "answer") & runs["standing"].isin(MEASURED)]
+    name = task if isinstance(task, str) else task.name
+    of_task = runs[runs["task"] == name]
+    if of_task.empty:
+        raise KeyError(f"the table has no measured runs of task {name!r}; it has {sorted(runs['task'].unique())}")
+
+    @cache
+    def flops(regime: str, shape: ModelSpec, k: int) -> float:
+        return answer_cost(task, regime, shape, k, n=50).flops
+
+    def spent(run: pd.Series, k: int) -> float:
+        return flops(str(run["regime"]), ModelSpec.model_validate({name: int(run[name]) for name in SHAPE}), k)
+
+    cots = (cot for _, cot in of_task[of_task["regime"] == "cot"].iterrows())
+    pairs = [pair for cot in cots for pair in _pairs(cot, of_task, within, spent)]
+    return pd.DataFrame(pairs, columns=list(CONTROL_COLUMNS))
+
+
+def _pairs(
+    cot: pd.Series, runs: pd.DataFrame, within: float, spent: Callable[[pd.Series, int], float]
+) -> Iterator[dict[str, object]]:
+    rivals = runs[(runs["seed"] == cot["seed"]) & (runs["steps"] >= cot["steps"])]
+    for _, rival in rivals[rivals["regime"].isin(("direct", "filler"))].iterrows():
+        for match, ratio in _matches(cot, rival, within, spent):
+            told = {name: cot[name] for name in ("task", "seed", *TOLD)} | {"match": match, "ratio": ratio}
+            yield told | {f"control_{name}": rival[name] for name in ("regime", *TOLD)}
+
+
+def _matches(
+    cot: pd.Series, rival: pd.Series, within: float, spent: Callable[[pd.Series, int], float]
+) -> Iterator[tuple[str, float]]:
+    same_shape = bool((cot[list(SHAPE)] == rival[list(SHAPE)]).all())
+    if rival["regime"] == "filler":
+        if same_shape:
+            yield "equal tokens", 1.0
+        return
+    longest = int(cot["k_top"])
+    counts = {
+        "equal operations": (spent(cot, longest), spent(rival, longest)),
+        "equal parameters": (float(cot["n_parameters"]), float(rival["n_parameters"])),
+    }
+    for match, (wanted, had) in counts.items():
+        if 1 / within <= had / wanted <= within:
+            yield match, had / wanted

@@ -1,0 +1,175 @@
+"""What was measured on trained models, in one long table that is small enough to be kept beside the code.
+
+A row says: so many `problems` of this cell had this `value` out of these `trials`. Problems that came out alike share a
+row, so a table of thousands of answers takes two rows a cell, and redrawing problems from the rows is the same as
+redrawing them from the answers. A cell's number is the sum of its values over the sum of its trials:
+
+- a rate: value 0 or 1 (or how many of a problem's edits were followed), trials 1 (or how many there were);
+- a mean: any value, trials 1;
+- an effect: value the change, trials the gap that it is a share of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Num
+
+from cotinterp.results import output_folder, write_atomic
+
+LABELS = ("task", "regime", "variant", "n_layers", "seed")
+CELL = ("measure", "k", "step", "condition")
+COUNTS = ("value", "trials", "problems")
+COLUMNS = (*LABELS, *CELL, *COUNTS)
+RUN_COLUMNS = (
+    "task",
+    "regime",
+    "variant",
+    "n_layers",
+    "seed",
+    "slug",
+    "status",
+    "final_loss",
+    "train_accuracy",
+    "note",
+)
+RUN_NUMBERS = {"n_layers": int, "seed": int, "final_loss": float, "train_accuracy": float}
+EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
+DIGITS = 4
+"""Significant digits of values and trials that are kept: tables read back equal those that were written."""
+
+
+def tally(
+    measure: str,
+    values: Num[np.ndarray, " problems"],
+    *,
+    k: int,
+    step: int = -1,
+    condition: str = "",
+    trials: Num[np.ndarray, " problems"] | None = None,
+) -> pd.DataFrame:
+    """The rows of one cell: `measure`, k, step, condition, value, trials, problems. No rows without problems.
+
+    Args:
+        values: One for each problem; what is summed.
+        trials: One for each problem, what the sum is divided by the sum of; 1 each by default.
+        step: -1 where the measure is of no step.
+        condition: What else sets the cell apart, such as the side of the split.
+
+    Raises:
+        ValueError: Values or trials that are not finite: drop those problems, and count them in a cell of their own.
+    """
+    over = np.ones(len(values)) if trials is None else np.asarray(trials, dtype=float)
+    if not (np.isfinite(values).all() and np.isfinite(over).all()):
+        raise ValueError(f"{measure} ({condition}, k {k}, step {step}) has values or trials that are not finite")
+    rows = pd.DataFrame({"value": _rounded(np.asarray(values, dtype=float)), "trials": _rounded(over)})
+    counts = rows.groupby(["value", "trials"]).size().rename("problems").reset_index()
+    return counts.assign(measure=measure, k=k, step=step, condition=condition)[[*CELL, *COUNTS]]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that claims are judged by: measurements, and the runs that they were to be made on.
+
+    Attributes:
+        table: The columns COLUMNS; `variant` is empty for the standard run of a task and regime, and says what differs
+            for the others (`L1`: one layer; `n300`: 300 training problems).
+        runs: The columns RUN_COLUMNS, a row for each run that was asked for. `status` is `finished`, `unconverged` (it
+            does not answer its own training problems), `incomplete` (a measure refused it) or `failed`; failed runs
+            have no rows in `table`, the others have.
+
+    Raises:
+        ValueError: A column is missing.
+    """
+
+    table: pd.DataFrame
+    runs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(RUN_COLUMNS)))
+
+    def __post_init__(self) -> None:
+        """Check the columns."""
+        for name, frame, columns in (("table", self.table, COLUMNS), ("runs", self.runs, RUN_COLUMNS)):
+            if missing := [column for column in columns if column not in frame.columns]:
+                raise ValueError(f"evidence.{name} lacks the columns {missing}; it has {list(frame.columns)}")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task that was measured, in alphabetical order."""
+        return tuple(sorted(map(str, self.table["task"].unique())))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that was measured, ascending."""
+        return tuple(sorted(int(seed) for seed in self.table["seed"].unique()))
+
+    def of_seeds(self, n: int) -> "Evidence":
+        """The `n` lowest seeds alone. ValueError where there are not so many."""
+        if not 1 <= n <= len(self.seeds):
+            raise ValueError(f"{n} seeds were asked for; measured are {len(self.seeds)}: {list(self.seeds)}")
+        kept = self.seeds[:n]
+        return Evidence(self.table[self.table["seed"].isin(kept)], self.runs[self.runs["seed"].isin(kept)])
+
+    def save(self, directory: Path | str) -> list[Path]:
+        """Write evidence.csv (`evidence_file`) and runs.csv under `directory`: equal evidence gives equal files."""
+        folder = output_folder(directory)
+        runs = self.runs[list(RUN_COLUMNS)].sort_values(list(LABELS), kind="stable")
+        written = write_atomic(folder / EVIDENCE_FILE, cells_text(self.table, [*LABELS, *CELL]))
+        return [written, write_atomic(folder / RUNS_FILE, runs.to_csv(index=False, lineterminator="\n"))]
+
+
+def read_evidence(directory: Path | str) -> Evidence:
+    """The evidence stored in a folder. FileNotFoundError, with the command that writes it, where there is none."""
+    folder = Path(directory)
+    if not (folder / EVIDENCE_FILE).is_file():
+        raise FileNotFoundError(
+            f"no {EVIDENCE_FILE} in {folder}. `cotinterp claims --from checkpoints --train --update-tables --tables "
+            f"{folder}` trains and measures the models and writes it there"
+        )
+    runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
+    for name, of in RUN_NUMBERS.items():
+        runs[name] = pd.to_numeric(runs[name]).astype(of)
+    return Evidence(read_cells((folder / EVIDENCE_FILE).read_text(encoding="utf-8")), runs)
+
+
+def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Several tables of rows as one; an empty table of those columns where there are none."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=[*CELL, *COUNTS])
+
+
+def _rounded(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    return np.array([float(f"{value:.{DIGITS}g}") for value in values.tolist()])
+
+
+TYPES = {"n_layers": int, "seed": int, "k": int, "step": int}
+
+
+def cells_text(table: pd.DataFrame, names: list[str]) -> str:
+    """The rows of evidence as CSV text, a line for each cell in the order of `names`; equal evidence, equal text."""
+    ordered = table.sort_values([*names, "value", "trials"], kind="stable")
+    outcomes = [
+        f"{value:g}:{problems}" if trials == 1 else f"{value:g}/{trials:g}:{problems}"
+        for value, trials, problems in zip(ordered["value"], ordered["trials"], ordered["problems"], strict=True)
+    ]
+    lines = ordered[names].assign(outcomes=outcomes).groupby(names, sort=False)["outcomes"].agg(" ".join)
+    return lines.reset_index().to_csv(index=False, lineterminator="\n")
+
+
+def read_cells(text: str) -> pd.DataFrame:
+    """The rows again. ValueError for a line whose outcomes cannot be read."""
+    lines = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    if "outcomes" not in lines.columns:
+        raise ValueError(f"the table lacks the column outcomes; it has {list(lines.columns)}")
+    names = [name for name in lines.columns if name != "outcomes"]
+    rows = lines.assign(outcome=lines["outcomes"].str.split(" ")).explode("outcome", ignore_index=True)
+    parts = rows["outcome"].str.extract(r"^(?P<value>[^/:]+)(?:/(?P<trials>[^/:]+))?:(?P<problems>\d+)$")
+    if (damaged := rows.loc[parts["value"].isna(), "outcome"]).size:
+        raise ValueError(f"{damaged.iloc[0]!r} is no outcome: value:problems or value/trials:problems is expected")
+    found = rows[names].astype({name: of for name, of in TYPES.items() if name in names})
+    return found.assign(
+        value=parts["value"].astype(float),
+        trials=parts["trials"].fillna("1").astype(float),
+        problems=parts["problems"].astype(int),
+    )

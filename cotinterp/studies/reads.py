@@ -1,0 +1,153 @@
+"""What a total is computed from: the written total before it or the prompt, and which reads it rests on."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, KnockOut, knock_out_reads
+from cotinterp.mechanism.heads.reads import (
+    EARLIER_OPERANDS_READ,
+    NEXT_OPERAND_READ,
+    PREVIOUS_TOTAL_READ,
+    ReadPattern,
+    Target,
+)
+from cotinterp.mechanism.interventions import run_with
+from cotinterp.mechanism.metrics import has_gap, logit_diff
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.patching.run_predictions import PREDICTIONS, predictions
+from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.subject import Effort, Subject
+from cotinterp.transcripts.batch import Batch
+from cotinterp.transcripts.pair_families import pair_families
+from cotinterp.transcripts.pairs import Pairs, written_total_pairs
+from cotinterp.transcripts.roles import Role
+
+STEP = 2
+"""The total that is asked about: the first one that a written total stands before."""
+FAMILY_OPERANDS = STEP + 2
+"""Fewest operands: the unrelated one comes after the step."""
+ANSWER, FOIL = PREDICTIONS.index("answer"), PREDICTIONS.index("foil")
+
+
+def families(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `family_effect` and `family_told_apart`, on up to `effort.paired` held-out problems.
+
+    - `family_effect`, condition `prompt_operand`, `written_total`, `unrelated` or `both`: value, in nats, how far the
+      logit difference between answer and foil falls from the clean run to the changed one; trials, how far it falls
+      under `both`. 1 says that the change does all that changing everything does, 0 that it does nothing. A model that
+      reads the written total has written_total 1 and prompt_operand 0; one that works from the prompt again, the other
+      way round. The changed total is the one that the changed operand would have given, so both ask for the same foil.
+      The two need not add to 1: where either suffices the sum is below, where both are needed above. `both` is 1 by
+      construction; `unrelated` is the control and belongs at 0. Pairs without a gap are dropped.
+    - `family_told_apart`: 1 where the clean run puts the answer first and the run of `both` the foil, else 0. Where the
+      model does not tell them apart, there is no gap, and a ratio of two small numbers says nothing.
+
+    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, or with fewer
+    than four operands. Where a model looks, not which of its
+    parts does: behavior under a trace that it may never have been trained on.
+
+    Raises:
+        ValueError: No problem of the task has an admissible change.
+    """
+    k = subject.length(effort)
+    if not subject.task.in_order or not subject.writes_totals or k < FAMILY_OPERANDS:
+        return joined([])
+    asked = pair_families(
+        subject.task, subject.heldout(effort.paired, k=k), subject.regime, step=STEP, rng=np.random.default_rng(0)
+    )
+    both = asked["both"]
+    clean, first = _read(subject.model, both, both.clean)
+    read = {family: _read(subject.model, both, pairs.corrupted) for family, pairs in asked.items()}
+    changed, other = read["both"]
+    gap = clean - changed
+    kept = has_gap(gap)
+    told = (first == ANSWER) & (other == FOIL)
+    effects = [
+        tally("family_effect", (clean - changed)[kept], trials=gap[kept], k=k, condition=family)
+        for family, (changed, _) in read.items()
+    ]
+    return joined([*effects, tally("family_told_apart", told.astype(float), k=k)])
+
+
+def _read(
+    model: HookedModel, asked: Pairs, shown: Batch
+) -> tuple[Float[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """Logit difference at the readout of `asked` when the model is shown `shown`, and what it puts first there."""
+    logits = run_with(model, shown.tokens, [])
+    difference = logit_diff(logits, asked.at, asked.answer, asked.foil).double().cpu().numpy()
+    return difference, predictions(logits, asked.at, asked.answer, asked.foil)
+
+
+KNOCK_OUT_OPERANDS = 3
+"""Fewest operands with a written total before the last."""
+READS = (PREVIOUS_TOTAL_READ, EARLIER_OPERANDS_READ, NEXT_OPERAND_READ)
+ALL_VALUES_READ = ReadPattern(
+    "all_values",
+    (Target(Role.TOTAL, tuple(s for read in READS for t in read.targets if t.role is Role.TOTAL for s in t.sources)),),
+)
+"""Whatever the last total can be made of: the yardstick of the others."""
+
+
+def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `read_lost`, on up to `effort.paired` held-out problems, read where the last total is written.
+
+    Along one read, in all heads of all layers together and from every later position, what moves is replaced by the
+    values of another problem of the same template (`mechanism.heads.knock_outs`, method resample; Geva et al. 2023,
+    arXiv 2304.14767). Value: the logit difference lost, in nats, between the total that follows from the written total
+    and the one that follows from another; mean of two donors. Trials: the clean logit difference. Their ratio is 0
+    where the read is not needed. Where it is, a donor's value favors neither answer nor foil, and all is lost: 1, but
+    for donors whose value leads to the same symbol, which cost nothing. These are many where a symbol says little of
+    the total (the first digit of a sum), so that what is read and needed may lose one half; `all_values` says how much
+    there is to lose. Above 1 the foil is preferred, below 0 the read was in the way.
+
+    Conditions: `previous_total` (the written total before, with its copy in the step), `earlier_operands` (the operands
+    that it is made of, in prompt and trace), `next_operand` (the one to be taken up), `all_values` (all of these
+    together). Controls: `random:previous_total` and so on, as many tokens drawn among those that no read names, all of
+    them where there are fewer; `stale_total`, totals before the previous one, which neither a reader nor a recomputer
+    needs (from four operands on).
+
+    Problems whose template no other shares have no donor and are left out; those that remain are counted in the rows.
+    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, with fewer than
+    three operands, or with a single problem. A clean
+    difference near 0 (an untrained model) leaves nothing to lose. Neither loss tells in which head a read is made, nor
+    what is computed before the sources: a total on its way to being written stays as it was.
+
+    Raises:
+        ValueError: No problem has an admissible change, or no two problems share a template.
+    """
+    k = subject.length(effort)
+    if not subject.task.in_order or not subject.writes_totals or k < KNOCK_OUT_OPERANDS:
+        return joined([])
+    problems = subject.heldout(effort.paired, k=k)
+    if len(problems) < 2:
+        return joined([])
+    pairs = written_total_pairs(
+        subject.task,
+        problems,
+        subject.regime,
+        step=k - 2,
+        rng=np.random.default_rng(0),
+        readout=(Role.TOTAL, k - 1),
+        first_symbol=True,
+    )
+    found = knock_out_reads(
+        subject.model,
+        pairs,
+        reads=(*READS, ALL_VALUES_READ),
+        dests=["everywhere"],
+        scopes=["all"],
+        methods=["resample"],
+    )
+    clean = found.clean.double().cpu().numpy()
+    rows = []
+    for cell, lost in zip(found.cells, found.lost, strict=True):
+        known = lost.isfinite().cpu().numpy()
+        values = lost.double().cpu().numpy()[known]
+        rows.append(tally("read_lost", values, trials=clean[known], k=k, condition=_named(cell)))
+    return joined(rows)
+
+
+def _named(cell: KnockOut) -> str:
+    """`random:previous_total` for random sources, else the read's own name."""
+    return f"random:{cell.read}" if cell.control == RANDOM_SOURCES else cell.read
