@@ -28,8 +28,8 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     curves, marginals, figures = [], [], {}
     for run in reference_runs(root, regimes=("cot",)):
         about = (run.model, run.task, run.spec.regime, asked(run, n))
-        curve = answer_readiness(*about, rng=np.random.default_rng(0), n_traces=n_traces, seed=run.spec.seed)
-        carried = answer_marginal(*about, rng=np.random.default_rng(1), n_traces=n_traces, seed=run.spec.seed)
+        curve = answer_readiness(*about, rng=np.random.default_rng(0), n_traces=n_traces, run_seed=run.spec.seed)
+        carried = answer_marginal(*about, rng=np.random.default_rng(1), n_traces=n_traces, run_seed=run.spec.seed)
         curves.append(curve.frame())
         marginals.append(carried.frame())
         figures[f"answer_readiness_{run.spec.task}"] = curve.figure()

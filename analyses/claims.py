@@ -80,7 +80,7 @@ def differing(declared: Words, other: Words) -> list[str]:
 def renumbered(evidence: Evidence) -> Evidence:
     """The same evidence with the seeds in the opposite order, so that everything drawn for them is drawn anew."""
     last = max(evidence.seeds)
-    return Evidence(evidence.table.assign(seed=last - evidence.table["seed"]), evidence.runs)
+    return Evidence(evidence.table.assign(run_seed=last - evidence.table["run_seed"]), evidence.runs)
 
 
 def shuffled(evidence: Evidence) -> Evidence:

@@ -23,7 +23,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     results = []
     for run in reference_runs(root):
         outputs = evaluate_run(run, max_per_k=20 if quick else 1000).of_split("heldout")
-        results.append(error_taxonomy(run.task, run.spec.regime, outputs, seed=run.spec.seed))
+        results.append(error_taxonomy(run.task, run.spec.regime, outputs, run_seed=run.spec.seed))
     table = pd.concat([result.frame() for result in results], ignore_index=True)
     by_step = pd.concat([result.by_step() for result in results], ignore_index=True)
     figures = {f"errors_{task}": errors_figure(rows) for task, rows in table.groupby("task", sort=False)}

@@ -36,7 +36,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
 
 def answer(result: HeadResult) -> list[str]:
     """The heads of one run that are needed or write the answer, and what is lost without all readers together."""
-    name = " ".join(str(value) for key, value in result.labels.items() if key != "seed")
+    name = " ".join(str(value) for key, value in result.labels.items() if key != "run_seed")
     lines = [f"{name}: mean logit difference {float(result.logit_difference.double().mean()):.2f}"]
     for row in result.frame().sort_values("ablation_effect", ascending=False).head(4).to_dict("records"):
         lines.append(

@@ -43,7 +43,7 @@ def main(quick: bool = False, table: Path = TABLE, root: Path = Path("checkpoint
     peaky = pd.concat(heads, ignore_index=True) if heads else pd.DataFrame({"layer": []})
     figures = {
         "solved": lines(means, x="k", y="accuracy", color="model", facet="task", title="Held-out accuracy, mean"),
-        "transfer": lines(moved, x="steps", y="accuracy", color="start", facet="seed", title="Parity, held-out"),
+        "transfer": lines(moved, x="steps", y="accuracy", color="start", facet="run_seed", title="Parity, held-out"),
     }
     told = [*told_solved(solved), *(told_peaks(peaky) if heads else ["no peakiness"]), *told_transfer(moved)]
     return publish(out, tables={"solved": solved, "transfer": moved, "peakiness": peaky}, figures=figures, answer=told)
@@ -58,10 +58,10 @@ def peaks(run: Run) -> pd.DataFrame:
 
 def transfer(sweep: pd.DataFrame) -> pd.DataFrame:
     """Held-out accuracy of parity over all lengths by number of updates, from scratch and from the polynomial."""
-    like = sweep[sweep["start_from"] != ""][["task", "regime", "n_layers", "n_train", "seed"]].drop_duplicates()
+    like = sweep[sweep["start_from"] != ""][["task", "regime", "n_layers", "n_train", "run_seed"]].drop_duplicates()
     rows = sweep[sweep["split"] == "heldout"].merge(like)
     rows["start"] = rows["start_from"].map(lambda slug: "polynomial" if slug else "scratch")
-    sums = rows.groupby(["start", "seed", "steps"], as_index=False)[["n", "correct"]].sum()
+    sums = rows.groupby(["start", "run_seed", "steps"], as_index=False)[["n", "correct"]].sum()
     return sums.assign(accuracy=sums["correct"] / sums["n"])
 
 

@@ -61,7 +61,7 @@ def map_frames(knocked: KnockOutResult, ablated: AblationResult, paired: BackupR
 
 def answer(knocked: KnockOutResult, ablated: AblationResult, paired: BackupResult) -> list[str]:
     """What is lost without each read, the heads that need one, and what single ablations do not show."""
-    name = " ".join(str(value) for key, value in knocked.labels.items() if key != "seed")
+    name = " ".join(str(value) for key, value in knocked.labels.items() if key != "run_seed")
     clean, table = float(knocked.clean.mean()), knocked.frame()
     lines = [f"{name}: lost of a logit difference of {clean:.2f} when another problem's values are moved"]
     moved = table[(table["method"] == "resample") & (table["dest"] == "everywhere")]

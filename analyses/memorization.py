@@ -63,7 +63,7 @@ def invariant(run: Run, most: int) -> InvarianceResult:
     trained = problems_of(run.spec, run.task)
     rng = np.random.default_rng(0)
     return permutation_invariance(
-        run.model, run.task, run.spec.regime, trained, rng=rng, max_per_k=most, seed=run.spec.seed
+        run.model, run.task, run.spec.regime, trained, rng=rng, max_per_k=most, run_seed=run.spec.seed
     )
 
 

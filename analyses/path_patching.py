@@ -66,7 +66,7 @@ def between_roles(run: Run, contrast: Contrast, found: PathPatchingResult) -> Pa
 def answer(result: PathPatchingResult, look: str) -> Iterator[str]:
     """The largest paths of one sweep that are different from 0 in the whole scan and at least 0.05 in size."""
     table = result.frame()
-    name = " ".join(str(value) for key, value in result.labels.items() if key != "seed")
+    name = " ".join(str(value) for key, value in result.labels.items() if key != "run_seed")
     fully = ", ".join(f"{row.sender} {row.effect:.3f}" for row in table[table["sender_head"].isna()].itertuples())
     yield f"{name}, {result.pair}, {result.direction}, between {look}: {fully}"
     paths = table[table["sender_head"].notna() & (table["p_adjusted"] <= LEVEL) & (table["effect"].abs() >= SHOWN)]

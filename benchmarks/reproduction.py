@@ -19,7 +19,7 @@ import pandas as pd
 from benchmarks.comparison import Agreement, Comparison
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KEYS = ["task", "regime", "seed", "split", "k"]
+KEYS = ["task", "regime", "run_seed", "split", "k"]
 
 
 @contextmanager

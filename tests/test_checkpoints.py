@@ -44,7 +44,7 @@ def test_a_reference_model_scores_as_stored(slug):
         run.task, (spec.k_min, spec.k_max), problems_of(spec, run.task), rng=np.random.default_rng(0)
     )
     short = {split: [p for p in chosen if p.k <= 4] for split, chosen in problems.items()}
-    found = accuracy_by_k(run.model, run.task, spec.regime, short, seed=spec.seed).frame()
+    found = accuracy_by_k(run.model, run.task, spec.regime, short, run_seed=spec.seed).frame()
     stored = {(row["split"], row["k"]): row for row in read_evaluation(run.directory)["accuracy"]}
     for row in found.to_dict("records"):
         before = stored[row["split"], row["k"]]

@@ -24,14 +24,16 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
-def labels_of(task: Task, regime: str | Regime, seed: int) -> dict[str, str | int]:
-    """The columns task, regime and seed that every table of behavior begins with."""
-    return {"task": task.name, "regime": get_regime(regime).name, "seed": seed}
+def labels_of(task: Task, regime: str | Regime, run_seed: int) -> dict[str, str | int]:
+    """The columns task, regime and run_seed that every table of behavior begins with."""
+    return {"task": task.name, "regime": get_regime(regime).name, "run_seed": run_seed}
 
 
 def described(labels: Mapping[str, str | int]) -> str:
-    """Labels as the end of a title: `digit-sum, cot, seed 0`."""
-    return ", ".join(str(value) if isinstance(value, str) else f"{name} {value}" for name, value in labels.items())
+    """Labels as the end of a title: `digit-sum, cot, run seed 0`."""
+    return ", ".join(
+        str(value) if isinstance(value, str) else f"{name.replace('_', ' ')} {value}" for name, value in labels.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class AccuracyResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each split and k: task, regime, seed, split, k, n, correct, accuracy, ci_low, ci_high."""
+        """One row for each split and k: task, regime, run_seed, split, k, n, correct, accuracy, ci_low, ci_high."""
         counts = self.examples().groupby(["split", "k"], sort=False)["correct"].agg(["size", "sum"]).reset_index()
         intervals = [wilson(int(hits), int(n)) for hits, n in zip(counts["sum"], counts["size"], strict=True)]
         table = pd.DataFrame(
@@ -121,7 +123,7 @@ def accuracy_by_k(
     regime: str | Regime,
     problems: Mapping[str, Sequence[Problem]],
     *,
-    seed: int = 0,
+    run_seed: int = 0,
     max_new: int | None = None,
     batch_size: int = 256,
 ) -> AccuracyResult:
@@ -129,7 +131,7 @@ def accuracy_by_k(
 
     Args:
         problems: Problems by split, for instance from `evaluation_problems`.
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
         max_new: Symbols after which a response is given up; None as in `decoding.prefixes`.
 
     Raises:
@@ -146,7 +148,7 @@ def accuracy_by_k(
     for (split, problem), expected, text in zip(asked, transcripts, texts, strict=True):
         correct = final_answer(task, text) == problem.answer
         outputs.append(Output(problem, split, text, "#" in text, correct, text == expected.response))
-    return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, seed))
+    return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, run_seed))
 
 
 MAX_PER_K = 1000
@@ -169,7 +171,7 @@ def evaluate_run(run: Run, *, max_per_k: int = MAX_PER_K, seed: int = 0, batch_s
         rng=np.random.default_rng(seed),
         max_per_k=max_per_k,
     )
-    return accuracy_by_k(run.model, run.task, spec.regime, problems, seed=spec.seed, batch_size=batch_size)
+    return accuracy_by_k(run.model, run.task, spec.regime, problems, run_seed=spec.seed, batch_size=batch_size)
 
 
 def evaluation_record(

@@ -121,7 +121,7 @@ class EditResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each edit, step and outcome: task, regime, seed, edit, step, outcome, n, rate, ci_low, ci_high.
+        """One row for each edit, step and outcome: task, regime, run_seed, edit, step, outcome, n, rate, interval.
 
         `step` is -1 where an edit is of no step. `none` has no row `ignores`: with the true trace written, following
         and ignoring are one answer. An edit that leaves nothing to follow has no row `follows`, nor has its chance.
@@ -165,7 +165,7 @@ class EditResult(Result):
         return with_labels(rows.loc[at].reset_index(drop=True), self.labels)
 
     def exclusions(self) -> pd.DataFrame:
-        """What was not edited, and why: task, regime, seed, edit, k, step, reason, n (see `Exclusion`)."""
+        """What was not edited, and why: task, regime, run_seed, edit, k, step, reason, n (see `Exclusion`)."""
         rows = [(x.edit, x.k, x.step, x.reason, x.n) for x in self.excluded]
         return with_labels(pd.DataFrame(rows, columns=["edit", "k", "step", "reason", "n"]), self.labels)
 
@@ -284,7 +284,7 @@ def substitute_totals(
     *,
     rng: np.random.Generator,
     values_per_step: int | None = 3,
-    seed: int = 0,
+    run_seed: int = 0,
     max_new: int | None = None,
     batch_size: int = 256,
 ) -> EditResult:
@@ -295,7 +295,7 @@ def substitute_totals(
     whose first kind of edit this is.
     """
     bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
-    return bench.result({SubstituteTotal(values_per_step): rng}, problems, seed)
+    return bench.result({SubstituteTotal(values_per_step): rng}, problems, run_seed)
 
 
 def trace_edits(
@@ -306,7 +306,7 @@ def trace_edits(
     *,
     edits: Sequence[str | EditKind] = ALL_EDITS,
     rng: np.random.Generator,
-    seed: int = 0,
+    run_seed: int = 0,
     max_new: int | None = None,
     batch_size: int = 256,
 ) -> EditResult:
@@ -317,7 +317,7 @@ def trace_edits(
         edits: Kinds of edit or their names; `all_edits` gives them all with another number of wrong totals.
         rng: Draws what an edit leaves open, and the partners of `shuffled_target`. What one kind draws does not depend
             on which others are asked for; `substitute_total` draws what `substitute_totals` does.
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
         max_new: Symbols after which a continuation is given up; None as in `decoding.prefixes`.
 
     Raises:
@@ -332,7 +332,7 @@ def trace_edits(
     names = known + [kind.name for kind in kinds if kind.name not in known]
     streams = dict(zip(names, [rng, *rng.spawn(len(names) - 1)], strict=True))
     bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
-    return bench.result({kind: streams[kind.name] for kind in kinds}, problems, seed)
+    return bench.result({kind: streams[kind.name] for kind in kinds}, problems, run_seed)
 
 
 def _with_totals(regime: str | Regime) -> Regime:
@@ -353,7 +353,9 @@ class _Bench:
     max_new: int | None
     batch_size: int
 
-    def result(self, kinds: dict[EditKind, np.random.Generator], problems: Sequence[Problem], seed: int) -> EditResult:
+    def result(
+        self, kinds: dict[EditKind, np.random.Generator], problems: Sequence[Problem], run_seed: int
+    ) -> EditResult:
         """Every kind of edit at every step of every problem, its chance and its control."""
         if not problems:
             raise ValueError("trace edits need at least one problem, got none")
@@ -380,7 +382,9 @@ class _Bench:
             None if other is None else judge(edit.answer, other.followed, other.original)
             for edit, other in zip(edits, judges, strict=True)
         ]
-        return EditResult(tuple(edits), tuple(chance), tuple(desk.excluded), labels_of(self.task, self.regime, seed))
+        return EditResult(
+            tuple(edits), tuple(chance), tuple(desk.excluded), labels_of(self.task, self.regime, run_seed)
+        )
 
     def _controls(self, group: Sequence[Problem], step: int, rng: np.random.Generator) -> Iterator[EditedTrace]:
         """The true trace of each problem, cut after the total of `step`, or closed where that is `WHOLE`."""

@@ -189,7 +189,7 @@ class ErrorResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k and category of the regime, zeros too: task, regime, seed, k, category, count, share."""
+        """One row for each k and category, zeros too: task, regime, run_seed, k, category, count, share."""
         examples = self.examples()
         rows = []
         for k, group in examples.groupby("k"):
@@ -200,7 +200,7 @@ class ErrorResult(Result):
         return with_labels(pd.DataFrame(rows, columns=["k", "category", "count", "share"]), self.labels)
 
     def by_step(self) -> pd.DataFrame:
-        """Where the first faults stand: task, regime, seed, k, category, fault, step, count, share of that k's outputs.
+        """Where the first faults stand: task, regime, run_seed, k, category, fault, step, count, share.
 
         `fault` differs from `category` where the answer is right all the same and where the output never ended. Cells
         without a fault have no row.
@@ -257,7 +257,7 @@ def _words(category: str) -> str:
     return category.replace("_", " ")
 
 
-def error_taxonomy(task: Task, regime: str | Regime, outputs: Sequence[Output], *, seed: int = 0) -> ErrorResult:
+def error_taxonomy(task: Task, regime: str | Regime, outputs: Sequence[Output], *, run_seed: int = 0) -> ErrorResult:
     """Diagnoses outputs of one run, for instance `accuracy.of_split("heldout")`.
 
     Raises:
@@ -266,4 +266,4 @@ def error_taxonomy(task: Task, regime: str | Regime, outputs: Sequence[Output], 
     if not outputs:
         raise ValueError("no outputs to diagnose; let the model answer some problems first (accuracy_by_k)")
     diagnoses = tuple(diagnose(task, output.problem, regime, output.text) for output in outputs)
-    return ErrorResult(outputs=tuple(outputs), diagnoses=diagnoses, labels=labels_of(task, regime, seed))
+    return ErrorResult(outputs=tuple(outputs), diagnoses=diagnoses, labels=labels_of(task, regime, run_seed))

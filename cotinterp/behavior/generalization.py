@@ -197,7 +197,7 @@ class GeneralizationResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k: task, regime, seed, k, n_train, n_heldout, train, heldout, chance, marginal, nearest,
+        """One row for each k: task, regime, run_seed, k, n_train, n_heldout, train, heldout, chance, marginal, nearest,
         reordered, ratio, ci_low, ci_high, matched, matched_ratio, discrepancy, effective_n."""
         rows = [
             {

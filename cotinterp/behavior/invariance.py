@@ -56,7 +56,7 @@ class InvarianceResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k: task, regime, seed, k, n (problems), orders, agreement, ci_low, ci_high, chance."""
+        """One row for each k: task, regime, run_seed, k, n (problems), orders, agreement, ci_low, ci_high, chance."""
         rows = []
         for k in sorted({x.problem.k for x in self.reorderings}):
             group = [x for x in self.reorderings if x.problem.k == k]
@@ -95,7 +95,7 @@ def permutation_invariance(
     rng: np.random.Generator,
     max_per_k: int = 200,
     orders: int = 4,
-    seed: int = 0,
+    run_seed: int = 0,
     batch_size: int = 256,
 ) -> InvarianceResult:
     """Asks training problems again in up to `orders` orders that are not among the training problems.
@@ -103,7 +103,7 @@ def permutation_invariance(
     Args:
         trained_on: All training problems: an order that is among them is no test and is never asked.
         max_per_k: Most problems of each length.
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
 
     Raises:
         ValueError: The task does not commute, or no training problem has an order that was not trained on.
@@ -128,7 +128,7 @@ def permutation_invariance(
     asked = {row for unseen in plan.values() for row in unseen}
     copies = {k: np.array([row for row in asked if len(row) == k]) for k in {len(row) for row in asked}}
     problems = [*plan, *(problem for rows in copies.values() for problem in solve(task, rows))]
-    outputs = accuracy_by_k(model, task, regime, {"all": problems}, seed=seed, batch_size=batch_size)
+    outputs = accuracy_by_k(model, task, regime, {"all": problems}, run_seed=run_seed, batch_size=batch_size)
     answers = {output.problem.operands: final_answer(task, output.text) for output in outputs.outputs}
     reorderings = [
         Reordering(problem, answers[problem.operands], tuple(answers[row] for row in rows))

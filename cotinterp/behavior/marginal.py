@@ -84,7 +84,7 @@ class MarginalResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k: task, regime, seed, k, n, traces, temperature, then what was found.
+        """One row for each k: task, regime, run_seed, k, n, traces, temperature, then what was found.
 
         Natural logs, means over problems (no lower than FLOOR for a problem) with bootstrap intervals over them:
         `marginal`, of P(true answer | problem); `own`, of P(true answer | own greedy trace); `carried`, own minus
@@ -157,7 +157,7 @@ def answer_marginal(
     rng: np.random.Generator,
     n_traces: int = 16,
     temperature: float = 1.0,
-    seed: int = 0,
+    run_seed: int = 0,
     max_new: int | None = None,
     batch_size: int = 256,
 ) -> MarginalResult:
@@ -167,7 +167,7 @@ def answer_marginal(
         problems: Distinct ones are used once.
         rng: Draws the traces.
         temperature: What the traces are drawn at. Above 1 rarer traces are seen, with weights that even it out.
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
         max_new: Symbols after which a trace is given up, as in `drawn_traces`; a trace that was given up answers
             nothing.
 
@@ -204,7 +204,7 @@ def answer_marginal(
     columns = (weight, given_trace, wrong, np.where(telling, np.exp(followed), np.nan))
     by_problem = zip(prompts, given_own.tolist(), *(column.reshape(shape) for column in columns), strict=True)
     found = tuple(AnswerMarginal(prompt.problem, *numbers) for prompt, *numbers in by_problem)
-    return MarginalResult(found, float(temperature), labels_of(task, regime, seed))
+    return MarginalResult(found, float(temperature), labels_of(task, regime, run_seed))
 
 
 class _End(NamedTuple):

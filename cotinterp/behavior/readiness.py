@@ -125,7 +125,7 @@ class ReadinessResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k, trace, how and step: task, regime, seed, k, trace, how, step, n, then three numbers.
+        """One row for each k, trace, how and step: task, regime, run_seed, k, trace, how, step, n, then three numbers.
 
         `probability` is the mean of P(true answer) over problems, `log_prob` the mean of its natural log (no lower than
         FLOOR for a problem), `followed` the mean of P(answer that follows from the edit), NaN for other traces; each
@@ -189,7 +189,7 @@ def answer_readiness(
     rng: np.random.Generator,
     n_traces: int = 16,
     edited_step: int = 1,
-    seed: int = 0,
+    run_seed: int = 0,
     batch_size: int = 256,
 ) -> ReadinessResult:
     """P(true answer) and P(answer that follows from the edit) after each total of each trace of each problem.
@@ -200,7 +200,7 @@ def answer_readiness(
         n_traces: Continuations of each beginning (`free`). Fewer make a problem's probability coarser, not biased; its
             logarithm is biased downward where a rare continuation holds most of the probability.
         edited_step: Step whose total is wrong in the edited trace; problems without that step have no edited trace.
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
 
     Raises:
         ValueError: A regime that writes no totals, no problems, `n_traces` below 1, or a model that gives NaN logits.
@@ -234,7 +234,7 @@ def answer_readiness(
         )
         for (shown, n, how, _), log_prob in zip(cells, true, strict=True)
     ]
-    return ReadinessResult(tuple(points), labels_of(task, regime, seed))
+    return ReadinessResult(tuple(points), labels_of(task, regime, run_seed))
 
 
 class _Cell(NamedTuple):

@@ -99,17 +99,22 @@ def tag_accuracy(run: Run, problems: Mapping[str, Sequence[Problem]]) -> TagResu
 
 
 def read_tags(
-    model: LanguageModel, task: Task, problems: Mapping[str, Sequence[Problem]], *, seed: int = 0, batch_size: int = 256
+    model: LanguageModel,
+    task: Task,
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    run_seed: int = 0,
+    batch_size: int = 256,
 ) -> TagResult:
     """Which states `model` names at the operands of the problems of each split.
 
     Args:
-        seed: Label of the trained model in the tables.
+        run_seed: Label of the trained model in the tables.
 
     Raises:
         ValueError: A split without problems, or a task whose states cannot be named so (`operand_tags`).
     """
-    return TagResult(named_states(model, task, problems, batch_size=batch_size), labels_of(task, "tagging", seed))
+    return TagResult(named_states(model, task, problems, batch_size=batch_size), labels_of(task, "tagging", run_seed))
 
 
 def named_states(

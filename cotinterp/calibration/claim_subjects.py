@@ -120,7 +120,7 @@ def _subject(
         model=model,
         task=task,
         regime=regime,
-        seed=seed,
+        run_seed=seed,
         k_range=K_RANGE,
         trained_on=trained_on,
         untrained=control,

@@ -82,7 +82,7 @@ class Book:
     @cached_property
     def cells(self) -> Mapping[Key, Mapping[int, Cell]]:
         """Every cell by name and seed."""
-        names = ["task", "regime", "variant", "measure", "condition", "k", "step", "seed"]
+        names = ["task", "regime", "variant", "measure", "condition", "k", "step", "run_seed"]
         table = self.evidence.table.sort_values([*names, "value", "trials"], kind="stable")
         found: dict[Key, dict[int, list[tuple[float, float, int]]]] = {}
         columns = [table[name].tolist() for name in [*names, *COUNTS]]
@@ -102,7 +102,7 @@ class Book:
     def seeds(self, task: str) -> tuple[int, ...]:
         """The seeds at which anything of this task was measured, ascending."""
         table = self.evidence.table
-        return tuple(sorted(int(seed) for seed in table.loc[table["task"] == task, "seed"].unique()))
+        return tuple(sorted(int(seed) for seed in table.loc[table["task"] == task, "run_seed"].unique()))
 
     @cached_property
     def _drawn(self) -> dict[tuple[Key, int], Float[np.ndarray, "2 draws"]]:

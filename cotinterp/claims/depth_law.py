@@ -23,7 +23,7 @@ from cotinterp.depth.laws import TREATMENTS, Law, Treatment, observed
 
 def design_controls(runs: pd.DataFrame) -> tuple[DepthControl, ...]:
     """Enough depths, enough seeds at each, something solved, and accuracies that fall with K."""
-    seeds = runs.groupby("n_layers")["seed"].nunique()
+    seeds = runs.groupby("n_layers")["run_seed"].nunique()
     least = int(seeds.min()) if len(seeds) else 0
     solved = int((runs["frontier"] > 0).sum())
     odd = int((runs["longest"] > runs["frontier"]).sum())
@@ -129,7 +129,7 @@ def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdic
     The runs of the most common recipe at the longest budget that has enough depths are judged. Equal runs give equal
     verdicts, in any order.
     """
-    runs = runs.sort_values(["n_layers", "steps", "seed", "slug"], ignore_index=True)
+    runs = runs.sort_values(["n_layers", "steps", "run_seed", "slug"], ignore_index=True)
     recipe, others = one_recipe(runs)
     measured = recipe[recipe["standing"].isin(MEASURED)]
     steps = _judged_budget(measured if len(measured) else recipe)
@@ -190,12 +190,12 @@ def _differing(runs: pd.DataFrame) -> tuple[Treatment, ...]:
 
 def _budgets(measured: pd.DataFrame, judged: int, fits: dict[Treatment, LawFits]) -> tuple[Budget, ...]:
     """Every budget on the depths and seeds that it shares with the judged one."""
-    once = measured[measured["steps"] == judged].drop_duplicates(["n_layers", "seed"])
-    partner = once.set_index(["n_layers", "seed"])["frontier"]
+    once = measured[measured["steps"] == judged].drop_duplicates(["n_layers", "run_seed"])
+    partner = once.set_index(["n_layers", "run_seed"])["frontier"]
     found = []
     for steps in sorted(measured["steps"].unique(), key=lambda one: (one == judged, one)):
         runs = measured[measured["steps"] == steps]
-        there = pd.MultiIndex.from_frame(runs[["n_layers", "seed"]])
+        there = pd.MultiIndex.from_frame(runs[["n_layers", "run_seed"]])
         runs, there = runs[there.isin(partner.index)], there[there.isin(partner.index)]
         if runs.empty:
             continue
@@ -225,7 +225,7 @@ def _converged(runs: pd.DataFrame) -> int:
 def _beyond_source(runs: pd.DataFrame) -> tuple[str, ...]:
     beyond = runs[runs["standing"].isin(MEASURED) & (runs["longest"] > runs["n_layers"] + 1)]
     return tuple(
-        f"L{run.n_layers} d{run.d_model} seed {run.seed}, {run.steps} steps: K = {run.longest}"
+        f"L{run.n_layers} d{run.d_model} seed {run.run_seed}, {run.steps} steps: K = {run.longest}"
         for run in beyond.itertuples()
     )
 
@@ -265,7 +265,7 @@ def _would_decide(runs: pd.DataFrame) -> str:
     wanted = []
     held = runs[~runs["standing"].isin(CONVERGED)]
     if len(held):
-        names = [f"L{run.n_layers} seed {run.seed} {run.standing}" for run in held.itertuples()]
+        names = [f"L{run.n_layers} seed {run.run_seed} {run.standing}" for run in held.itertuples()]
         more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
         wanted.append(f"more steps ({len(held)} of {len(runs)} had not converged: {', '.join(names[:FEW])}{more})")
     full = int((runs["standing"] == "complete").sum())

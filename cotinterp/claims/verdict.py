@@ -176,7 +176,7 @@ class Verdicts(Result):
             for part in one.criteria
             for seed, value in part.by_seed.items()
         ]
-        return pd.DataFrame(rows, columns=["claim", "task", "criterion", "seed", "estimate"])
+        return pd.DataFrame(rows, columns=["claim", "task", "criterion", "run_seed", "estimate"])
 
     def runs_frame(self) -> pd.DataFrame:
         """The runs that failed or did not converge; the columns of evidence's runs."""

@@ -24,7 +24,7 @@ PRICES = ("n_parameters", "response_tokens", "flops", "training_flops")
 """What accuracy is bought with: parameters, tokens of an answer, operations of an answer, operations of training."""
 COMPUTE_COLUMNS = (
     *("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max", "start_from"),
-    *("seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
+    *("run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 NEEDED = ("split", "reading", *COMPUTE_COLUMNS[: COMPUTE_COLUMNS.index("prompt_tokens")])
@@ -60,7 +60,7 @@ class ComputeResult(Result):
             if rows.empty:
                 raise KeyError(f"no run was measured at K = {k} with {LEAST_PROBLEMS} problems; measured: {measured}")
         numbers = ["accuracy", "response_tokens", "flops", "training_flops"]
-        keys = [*CONFIGURATION, "start_from", "seed", "slug"]
+        keys = [*CONFIGURATION, "start_from", "run_seed", "slug"]
         return rows.groupby(keys, sort=False)[numbers].mean().reset_index()
 
     def by_configuration(self, k: int | None = None) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
         added |= {name: [getattr(one, name) for one in costs] for name in ("prompt_tokens", "layer_operations")}
         parts.append(rows.assign(**added, training_flops=training))
     joined = pd.concat(parts, ignore_index=True)[list(COMPUTE_COLUMNS)]
-    order = ["task", "regime", "n_layers", "d_model", "steps", "seed", "slug", "k"]
+    order = ["task", "regime", "n_layers", "d_model", "steps", "run_seed", "slug", "k"]
     return ComputeResult(joined.sort_values(order, kind="stable", ignore_index=True))
 
 

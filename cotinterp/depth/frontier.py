@@ -23,7 +23,7 @@ RECIPE = (
     "start_from",
 )
 """What else decides a run: only runs that agree in all of it are points of one frontier over depth."""
-RUN = ("slug", "task", "regime", "seed", "n_layers", "steps", "n_parameters", *RECIPE)
+RUN = ("slug", "task", "regime", "run_seed", "n_layers", "steps", "n_parameters", *RECIPE)
 NEEDED = (*RUN, "status", "loss_mid", "loss_end", "split", "reading", "k", "n", "accuracy")
 """Columns of the sweep table that the frontier is made from."""
 
@@ -35,7 +35,7 @@ STANDINGS = (*CONVERGED, *UNCONVERGED, "unmeasured", "unfinished", "failed", "ab
 MEASURED = (*CONVERGED, *UNCONVERGED)
 
 FRONTIER_COLUMNS = (
-    *("task", "regime", "reading", "n_layers", "d_model", "steps", "seed", "slug", "frontier", "next_k", "k_low"),
+    *("task", "regime", "reading", "n_layers", "d_model", "steps", "run_seed", "slug", "frontier", "next_k", "k_low"),
     *("k_top", "standing", "lengths", "solved", "longest", "next_accuracy", "next_train_accuracy"),
     *("least_train_accuracy", "n_parameters"),
     *(name for name in RECIPE if name != "d_model"),
@@ -105,7 +105,7 @@ def frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: int = 
     for (slug, reading), lines in table.groupby(["slug", "reading"], sort=True):
         rows.append(_run(str(slug), str(reading), lines, solved, least_problems))
     found = pd.DataFrame(rows)[list(FRONTIER_COLUMNS)]
-    keys = ["task", "regime", "reading", "n_layers", "steps", "seed", "slug"]
+    keys = ["task", "regime", "reading", "n_layers", "steps", "run_seed", "slug"]
     return FrontierResult(found.sort_values(keys, ignore_index=True), solved, least_problems)
 
 

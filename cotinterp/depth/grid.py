@@ -95,7 +95,7 @@ WITHIN = 1.25
 """Factor up to which two counts are equal."""
 SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
 TOLD = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "standing")
-CONTROL_COLUMNS = ("task", "seed", *TOLD, "match", "ratio", "control_regime", *(f"control_{name}" for name in TOLD))
+CONTROL_COLUMNS = ("task", "run_seed", *TOLD, "match", "ratio", "control_regime", *(f"control_{name}" for name in TOLD))
 
 
 def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> pd.DataFrame:
@@ -137,10 +137,10 @@ def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> p
 def _pairs(
     cot: pd.Series, runs: pd.DataFrame, within: float, spent: Callable[[pd.Series, int], float]
 ) -> Iterator[dict[str, object]]:
-    rivals = runs[(runs["seed"] == cot["seed"]) & (runs["steps"] >= cot["steps"])]
+    rivals = runs[(runs["run_seed"] == cot["run_seed"]) & (runs["steps"] >= cot["steps"])]
     for _, rival in rivals[rivals["regime"].isin(("direct", "filler"))].iterrows():
         for match, ratio in _matches(cot, rival, within, spent):
-            told = {name: cot[name] for name in ("task", "seed", *TOLD)} | {"match": match, "ratio": ratio}
+            told = {name: cot[name] for name in ("task", "run_seed", *TOLD)} | {"match": match, "ratio": ratio}
             yield told | {f"control_{name}": rival[name] for name in ("regime", *TOLD)}
 
 

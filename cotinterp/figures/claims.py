@@ -129,7 +129,7 @@ def _marks(cell: pd.DataFrame, rings: pd.DataFrame) -> list[go.Scatter]:
         y=np.full(len(rings), -0.45),
         mode="markers",
         marker={"symbol": "circle-open", "size": 7, "color": RULE, "line": {"width": 1.4}},
-        customdata=rings[["seed"]].to_numpy(),
+        customdata=rings[["run_seed"]].to_numpy(),
         hovertemplate="seed %{customdata[0]}: %{x:.3f}<extra></extra>",
         showlegend=False,
     )

@@ -105,8 +105,8 @@ def _title(
 
 def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
     """Runs, set apart by seed, and above the lower bounds an arrow."""
-    seeds = {seed: place for place, seed in enumerate(sorted(points["seed"].unique()))}
-    shift = points["seed"].map(seeds).to_numpy(dtype=float) - (len(seeds) - 1) / 2
+    seeds = {seed: place for place, seed in enumerate(sorted(points["run_seed"].unique()))}
+    shift = points["run_seed"].map(seeds).to_numpy(dtype=float) - (len(seeds) - 1) / 2
     x, y = points["n_layers"].to_numpy() + SPREAD * shift, points["frontier"].to_numpy(dtype=float)
     color = COLORS.get(regime, INK)
     runs = go.Scatter(
@@ -115,7 +115,7 @@ def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
         mode="markers",
         showlegend=False,
         marker={"symbol": points["standing"].map(STANDING_SYMBOLS), "size": 10, "color": color, "line": {"width": 1.8}},
-        customdata=points[["seed", "standing", "next_k", "next_accuracy", "next_train_accuracy"]].to_numpy(),
+        customdata=points[["run_seed", "standing", "next_k", "next_accuracy", "next_train_accuracy"]].to_numpy(),
         hovertemplate=(
             "solves K up to %{y}, seed %{customdata[0]}: %{customdata[1]}<br>next K = %{customdata[2]}: "
             "held-out %{customdata[3]:.2f}, training %{customdata[4]:.2f}<extra></extra>"
@@ -291,7 +291,7 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
     yield go.Scatter(
         x=seeds[price],
         y=seeds["accuracy"],
-        customdata=seeds[[*shown, "seed"]].to_numpy(),
+        customdata=seeds[[*shown, "run_seed"]].to_numpy(),
         mode="markers",
         marker={"color": color, "symbol": symbol, "size": 6, "opacity": 0.4},
         hovertemplate=f"{told}, seed %{{customdata[4]}}<extra>{name}</extra>",

@@ -19,17 +19,17 @@ class RunKey:
 
     task: str
     regime: str
-    seed: int
+    run_seed: int
 
     @property
     def words(self) -> str:
         """The run in words: `digit-sum, cot, seed 0`."""
-        return f"{self.task}, {self.regime}, seed {self.seed}"
+        return f"{self.task}, {self.regime}, seed {self.run_seed}"
 
     @property
     def slug(self) -> str:
         """The run as part of a file name."""
-        return file_name(f"{self.task}-{self.regime}-{self.seed}")
+        return file_name(f"{self.task}-{self.regime}-{self.run_seed}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ReportFigure:
 
 def runs_of(frame: pd.DataFrame) -> Iterator[tuple[RunKey, pd.DataFrame]]:
     """Each trained model of a table with its rows, in the order of the table."""
-    for key, rows in frame.groupby(["task", "regime", "seed"], sort=False):
+    for key, rows in frame.groupby(["task", "regime", "run_seed"], sort=False):
         task, regime, seed = key
         yield RunKey(str(task), str(regime), int(str(seed))), rows
 

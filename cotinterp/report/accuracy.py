@@ -19,7 +19,7 @@ def accuracy_figure(frame: pd.DataFrame, *, illustrative: bool = True) -> go.Fig
     """
     task = only(frame, "task")
     figure = go.Figure()
-    lines = list(frame.groupby(["regime", "split", "seed"], sort=False))
+    lines = list(frame.groupby(["regime", "split", "run_seed"], sort=False))
     for index, ((regime, split, seed), rows) in enumerate(lines):
         shift = (index - (len(lines) - 1) / 2) * min(0.07, 0.36 / len(lines))
         figure.add_trace(_line(str(regime), str(split), int(str(seed)), rows.sort_values("k"), shift))

@@ -93,7 +93,7 @@ def save_attention_views(views: Sequence[AttentionView], directory: Path) -> Pat
         {
             "task": view.run.task,
             "regime": view.run.regime,
-            "seed": view.run.seed,
+            "run_seed": view.run.run_seed,
             "tokens": view.tokens,
             "roles": view.roles,
             "steps": view.steps,
@@ -114,7 +114,7 @@ def read_attention_views(directory: Path) -> tuple[AttentionView, ...]:
     try:
         return tuple(
             AttentionView(
-                RunKey(entry["task"], entry["regime"], entry["seed"]),
+                RunKey(entry["task"], entry["regime"], entry["run_seed"]),
                 tuple(entry["tokens"]),
                 tuple(entry["roles"]),
                 tuple(entry["steps"]),

@@ -28,7 +28,7 @@ def accuracy_findings(frame: pd.DataFrame) -> list[str]:
         k = int(rows["k"].max())
         last = rows[rows["k"] == k]
         each = "; ".join(
-            f"{row['regime']} (seed {row['seed']}) {percent(row['accuracy'])} of {row['n']} "
+            f"{row['regime']} (seed {row['run_seed']}) {percent(row['accuracy'])} of {row['n']} "
             f"(95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
             for row in last.to_dict("records")
         )

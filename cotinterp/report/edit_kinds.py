@@ -101,7 +101,7 @@ def edit_kinds_figure(frame: pd.DataFrame) -> go.Figure:
     figure = make_subplots(
         rows=n_rows,
         cols=n_columns,
-        subplot_titles=[f"<b>{key.regime}</b>, seed {key.seed}" for key, _ in runs],
+        subplot_titles=[f"<b>{key.regime}</b>, seed {key.run_seed}" for key, _ in runs],
         shared_yaxes=True,
         horizontal_spacing=0.03,
     )

@@ -27,7 +27,7 @@ def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
     """
     only(frame, "task")
     panels = [
-        (key.regime, key.seed, edit, rows, run[run["edit"] == CHANCE])
+        (key.regime, key.run_seed, edit, rows, run[run["edit"] == CHANCE])
         for key, run in runs_of(substitutions(frame))
         for edit in PANELS
         if len(rows := run[run["edit"] == edit])

@@ -24,7 +24,7 @@ def errors_figure(frame: pd.DataFrame) -> go.Figure:
     figure = make_subplots(
         rows=1,
         cols=len(runs),
-        subplot_titles=[f"<b>{key.regime}</b>, seed {key.seed}" for key, _ in runs],
+        subplot_titles=[f"<b>{key.regime}</b>, seed {key.run_seed}" for key, _ in runs],
         horizontal_spacing=0.08,
     )
     categories = [str(name) for name in frame["category"].unique() if name != CORRECT]

@@ -13,7 +13,7 @@ from cotinterp.depth.simulator import LENGTH_COLUMNS
 from cotinterp.studies.evidence import RUN_COLUMNS
 
 INTEGERS = frozenset(
-    {"seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
+    {"run_seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
     | {"n_heads", "d_model", "d_mlp", "n_ctx", "d_vocab", "n_parameters", "steps", "batch_size", "k_min", "k_max"}
     | {"frontier", "next_k", "k_low", "k_top"}
 )
@@ -54,40 +54,40 @@ def _schema(name: str, command: str, columns: str) -> TableSchema:
 SCHEMAS: Mapping[str, TableSchema] = {
     schema.name: schema
     for schema in (
-        _schema("accuracy", "cotinterp evaluate RUN", "task regime seed split k n correct accuracy ci_low ci_high"),
-        _schema("errors", "cotinterp evaluate RUN", "task regime seed k category count share"),
-        _schema("trace_edits", "cotinterp edit RUN", "task regime seed edit step outcome n rate ci_low ci_high"),
+        _schema("accuracy", "cotinterp evaluate RUN", "task regime run_seed split k n correct accuracy ci_low ci_high"),
+        _schema("errors", "cotinterp evaluate RUN", "task regime run_seed k category count share"),
+        _schema("trace_edits", "cotinterp edit RUN", "task regime run_seed edit step outcome n rate ci_low ci_high"),
         _schema(
             "trace_edit_kinds",
             "cotinterp edit RUN",
-            "task regime seed edit closed outcome n rate ci_low ci_high by_chance",
+            "task regime run_seed edit closed outcome n rate ci_low ci_high by_chance",
         ),
         _schema(
             "probes",
             "cotinterp probe RUN",
-            "task regime seed model layer site role step target n_train n_test accuracy control_accuracy "
+            "task regime run_seed model layer site role step target n_train n_test accuracy control_accuracy "
             "selectivity chance ci_low ci_high",
         ),
         _schema(
             "patching",
             "cotinterp patch RUN",
-            "task regime seed pair direction site layer head role step metric effect ci_low ci_high n",
+            "task regime run_seed pair direction site layer head role step metric effect ci_low ci_high n",
         ),
         _schema(
             "patching_scan",
             "cotinterp patch RUN",
-            "task regime seed pair direction site layer head role step metric family effect ci_low ci_high "
+            "task regime run_seed pair direction site layer head role step metric family effect ci_low ci_high "
             "p_adjusted flagged n dropped told_apart",
         ),
         _schema(
             "pair_families",
             "cotinterp patch RUN",
-            "task regime seed family readout prediction count n share ci_low ci_high source",
+            "task regime run_seed family readout prediction count n share ci_low ci_high source",
         ),
         _schema(
             "heads",
             "cotinterp attribute RUN",
-            "task regime seed layer head attribution ablation_effect attention_to_previous_total "
+            "task regime run_seed layer head attribution ablation_effect attention_to_previous_total "
             "attention_to_next_operand label",
         ),
         _schema(
@@ -98,19 +98,19 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "attention_by_role",
             "cotinterp attribute RUN",
-            "task regime seed layer head dest src attention ci_low ci_high chance n",
+            "task regime run_seed layer head dest src attention ci_low ci_high chance n",
         ),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
         _schema(
             "frontier",
             SWEEP,
-            "task regime reading n_layers d_model d_mlp steps seed frontier next_k k_top standing",
+            "task regime reading n_layers d_model d_mlp steps run_seed frontier next_k k_top standing",
         ),
         TableSchema("answer_lengths", LENGTH_COLUMNS, SWEEP),
         TableSchema("compute", COMPUTE_COLUMNS, SWEEP),
         TableSchema("verdicts", VERDICT_COLUMNS, JUDGE),
         TableSchema("claim_criteria", CRITERIA_COLUMNS, JUDGE),
-        _schema("claim_seeds", JUDGE, "claim task criterion seed estimate"),
+        _schema("claim_seeds", JUDGE, "claim task criterion run_seed estimate"),
         TableSchema("claim_runs", RUN_COLUMNS, JUDGE),
     )
 }

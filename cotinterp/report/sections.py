@@ -236,7 +236,7 @@ def _pair_families(inputs: ReportInputs, section: Section) -> Section:
 def _patching(inputs: ReportInputs, section: Section) -> Section:
     frame = inputs.tables["patching"]
     baselines = frame[~is_cell(frame)]
-    columns = ["task", "regime", "seed", "pair", "direction", "site", "metric", "effect", "ci_low", "ci_high", "n"]
+    columns = ["task", "regime", "run_seed", "pair", "direction", "site", "metric", "effect", "ci_low", "ci_high", "n"]
     after = Markup()
     if len(baselines):
         caption = "Baselines: what the same measurement gives where the answer is known"

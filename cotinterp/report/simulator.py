@@ -188,12 +188,12 @@ def _sliders(deepest: int) -> tuple[Slider, ...]:
 def _measured(given: pd.DataFrame | None) -> pd.DataFrame:
     """The runs that are drawn: measured, free-running, direct or cot, in a fixed order."""
     shape = ["n_layers", "d_model", "d_mlp", "steps"]
-    columns = ["task", "regime", "reading", *shape, "seed", "frontier", "next_k", "standing"]
+    columns = ["task", "regime", "reading", *shape, "run_seed", "frontier", "next_k", "standing"]
     if given is None:
         return pd.DataFrame(columns=columns)
     runs = given if "frontier" in given.columns else frontier(given).frame()
     kept = runs["standing"].isin(MEASURED) & (runs["reading"] == "answer") & runs["regime"].isin(REGIMES)
-    order = ["task", "regime", "n_layers", "d_model", "steps", "seed", "frontier"]
+    order = ["task", "regime", "n_layers", "d_model", "steps", "run_seed", "frontier"]
     return runs.loc[kept, columns].sort_values(order, ignore_index=True)
 
 
@@ -228,7 +228,7 @@ def _run(row: dict[Hashable, Any]) -> dict[str, object]:
         "solved": row["frontier"],
         "next": row["next_k"],
         "open": row["standing"] not in CONVERGED,
-        "words": f"{row['regime']}, {shape}, {row['steps']} updates, seed {row['seed']}: {reached}; "
+        "words": f"{row['regime']}, {shape}, {row['steps']} updates, seed {row['run_seed']}: {reached}; "
         f"first unsolved: {unsolved} ({row['standing']})",
     }
 
@@ -236,5 +236,9 @@ def _run(row: dict[Hashable, Any]) -> dict[str, object]:
 def _rows(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     for row in runs.to_dict("records"):
         reached, unsolved = (row[name] if row[name] > 0 else "none" for name in ("frontier", "next_k"))
-        told = (*(row[name] for name in ("task", "regime", "n_layers", "d_model", "steps", "seed")), reached, unsolved)
+        told = (
+            *(row[name] for name in ("task", "regime", "n_layers", "d_model", "steps", "run_seed")),
+            reached,
+            unsolved,
+        )
         yield (*map(str, told), str(row["standing"]))

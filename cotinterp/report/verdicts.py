@@ -194,7 +194,7 @@ def _run(run: Mapping[Any, Any]) -> dict[str, str]:
     name = ", ".join(str(part) for part in (run["task"], run["regime"], run["variant"]) if part)
     loss, right = (float(run[column]) for column in ("final_loss", "train_accuracy"))
     return {
-        "name": f"{name}, seed {run['seed']}",
+        "name": f"{name}, seed {run['run_seed']}",
         "status": str(run["status"]),
         "loss": f"{loss:.3g}" if isfinite(loss) else "",
         "right": f"{right:.1%}" if isfinite(right) else "",

@@ -45,7 +45,7 @@ def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
     problems = subject.evaluated(effort.evaluated)
     if leaked := sorted({problem.operands for problem in set(problems["heldout"]) & set(subject.trained_on)}):
         raise ValueError(f"{len(leaked)} held-out problems were trained on, e.g. operands {leaked[0]}: the split leaks")
-    measured = accuracy_by_k(subject.model, subject.task, subject.regime, problems, seed=subject.seed)
+    measured = accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
     parts = list(_accuracy(measured.outputs))
     if subject.writes_totals:
         parts += _errors(subject, measured.of_split("heldout"))
@@ -62,7 +62,7 @@ def _accuracy(outputs: Sequence[Output]) -> Iterator[pd.DataFrame]:
 
 
 def _errors(subject: Subject, outputs: Sequence[Output]) -> Iterator[pd.DataFrame]:
-    diagnosed = error_taxonomy(subject.task, subject.regime, outputs, seed=subject.seed)
+    diagnosed = error_taxonomy(subject.task, subject.regime, outputs, run_seed=subject.run_seed)
     names = [category for category in categories(subject.regime) if category not in CORRECT_ANSWER]
     for k in sorted({output.problem.k for output in outputs}):
         pairs = zip(outputs, diagnosed.diagnoses, strict=True)
@@ -99,7 +99,7 @@ def _agreement(subject: Subject, most: int) -> Iterator[pd.DataFrame]:
         subject.trained_on,
         rng=np.random.default_rng(0),
         max_per_k=most,
-        seed=subject.seed,
+        run_seed=subject.run_seed,
     )
     for row in result.frame().to_dict("records"):
         k, chance = int(row["k"]), float(row["chance"])
@@ -151,7 +151,7 @@ def edits(subject: Subject, effort: Effort) -> pd.DataFrame:
         _problems(subject, effort.edited),
         edits=all_edits(values_per_step=effort.edits_per_step),
         rng=np.random.default_rng(0),
-        seed=subject.seed,
+        run_seed=subject.run_seed,
     )
     examples = result.examples()
     shuffled = examples.dropna(subset=["chance_outcome"])

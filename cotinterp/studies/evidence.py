@@ -20,7 +20,7 @@ from jaxtyping import Float, Num
 
 from cotinterp.results import output_folder, write_atomic
 
-LABELS = ("task", "regime", "variant", "n_layers", "seed")
+LABELS = ("task", "regime", "variant", "n_layers", "run_seed")
 CELL = ("measure", "k", "step", "condition")
 COUNTS = ("value", "trials", "problems")
 COLUMNS = (*LABELS, *CELL, *COUNTS)
@@ -29,14 +29,14 @@ RUN_COLUMNS = (
     "regime",
     "variant",
     "n_layers",
-    "seed",
+    "run_seed",
     "slug",
     "status",
     "final_loss",
     "train_accuracy",
     "note",
 )
-RUN_NUMBERS = {"n_layers": int, "seed": int, "final_loss": float, "train_accuracy": float}
+RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float}
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 DIGITS = 4
 """Significant digits of values and trials that are kept: tables read back equal those that were written."""
@@ -102,14 +102,14 @@ class Evidence:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that was measured, ascending."""
-        return tuple(sorted(int(seed) for seed in self.table["seed"].unique()))
+        return tuple(sorted(int(seed) for seed in self.table["run_seed"].unique()))
 
     def of_seeds(self, n: int) -> "Evidence":
         """The `n` lowest seeds alone. ValueError where there are not so many."""
         if not 1 <= n <= len(self.seeds):
             raise ValueError(f"{n} seeds were asked for; measured are {len(self.seeds)}: {list(self.seeds)}")
         kept = self.seeds[:n]
-        return Evidence(self.table[self.table["seed"].isin(kept)], self.runs[self.runs["seed"].isin(kept)])
+        return Evidence(self.table[self.table["run_seed"].isin(kept)], self.runs[self.runs["run_seed"].isin(kept)])
 
     def save(self, directory: Path | str) -> list[Path]:
         """Write evidence.csv (`evidence_file`) and runs.csv under `directory`: equal evidence gives equal files."""
@@ -143,7 +143,7 @@ def _rounded(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return np.array([float(f"{value:.{DIGITS}g}") for value in values.tolist()])
 
 
-TYPES = {"n_layers": int, "seed": int, "k": int, "step": int}
+TYPES = {"n_layers": int, "run_seed": int, "k": int, "step": int}
 
 
 def cells_text(table: pd.DataFrame, names: list[str]) -> str:

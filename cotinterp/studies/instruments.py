@@ -195,7 +195,7 @@ def attention_example(run: Run, budget: Budget = FULL) -> AttentionView:
 
 def _evaluate(run: Run, budget: Budget) -> Results:
     accuracy = evaluate_run(run, max_per_k=budget.evaluated)
-    errors = error_taxonomy(run.task, run.spec.regime, accuracy.of_split("heldout"), seed=run.spec.seed)
+    errors = error_taxonomy(run.task, run.spec.regime, accuracy.of_split("heldout"), run_seed=run.spec.seed)
     return {"accuracy": {"accuracy": accuracy}, "errors": {"errors": errors}}
 
 
@@ -213,7 +213,7 @@ def _edit(run: Run, budget: Budget) -> Results:
         problems,
         edits=all_edits(values_per_step=budget.edits_per_step),
         rng=np.random.default_rng(0),
-        seed=run.spec.seed,
+        run_seed=run.spec.seed,
     )
     return {"trace_edits": {"trace_edits": result}, "trace_edit_kinds": {"trace_edit_kinds": EditKinds(result)}}
 

@@ -39,7 +39,7 @@ def readiness(subject: Subject, effort: Effort) -> pd.DataFrame:
         problems,
         rng=np.random.default_rng([SEED, 0]),
         n_traces=effort.traces,
-        seed=subject.seed,
+        run_seed=subject.run_seed,
     )
     marginal = answer_marginal(
         subject.model,
@@ -48,7 +48,7 @@ def readiness(subject: Subject, effort: Effort) -> pd.DataFrame:
         problems,
         rng=np.random.default_rng([SEED, 1]),
         n_traces=effort.traces,
-        seed=subject.seed,
+        run_seed=subject.run_seed,
     )
     return joined([*_curve(curve), *_carried(marginal)])
 

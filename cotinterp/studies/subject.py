@@ -71,7 +71,7 @@ class Subject:
 
     Attributes:
         regime: How it was taught to respond.
-        seed: The unit of replication: subjects of one seed are compared with one another.
+        run_seed: The unit of replication: subjects of one seed are compared with one another.
         variant: Empty for the standard model of a task and regime; else what sets it apart, such as `L1`.
         k_range: Fewest and most operands of its problems.
         trained_on: Its training problems.
@@ -81,7 +81,7 @@ class Subject:
     model: HookedModel
     task: Task
     regime: str
-    seed: int
+    run_seed: int
     k_range: tuple[int, int]
     trained_on: tuple[Problem, ...] = field(repr=False)
     variant: str = ""
@@ -97,7 +97,7 @@ class Subject:
             model=run.model,
             task=run.task,
             regime=spec.regime,
-            seed=spec.seed,
+            run_seed=spec.seed,
             k_range=(spec.k_min, spec.k_max),
             trained_on=problems_of(spec, run.task),
             variant=variant,
@@ -113,7 +113,7 @@ class Subject:
             "regime": self.regime,
             "variant": self.variant,
             "n_layers": n_layers,
-            "seed": self.seed,
+            "run_seed": self.run_seed,
         }
 
     @property

@@ -29,13 +29,13 @@ from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import check_same_spec, json_hash
 
 PACKAGE = Path(__file__).parents[1]
-MEASURING = (
-    *(PACKAGE / name for name in ("tasks", "transcripts", "models", "training", "behavior", "mechanism", "results")),
-    *(PACKAGE / "claims" / name for name in ("measures", "evidence.py", "measuring.py", "subject.py")),
+MEASURING = tuple(
+    PACKAGE / name
+    for name in ("tasks", "transcripts", "models", "training", "behavior", "mechanism", "results", "studies")
 )
 """Folders and files that decide what is measured; a claim or a threshold may change and the rows stay."""
 
-NUMBERS = {"n_layers": int, "seed": int, "k": int, "step": int, "value": float, "trials": float, "problems": int}
+NUMBERS = {"n_layers": int, "run_seed": int, "k": int, "step": int, "value": float, "trials": float, "problems": int}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def gather_subjects(
     parts, runs, names = [], [], []
     for subject in subjects:
         labels = subject.labels
-        names.append((subject.task.name, subject.regime, subject.variant, subject.seed))
+        names.append((subject.task.name, subject.regime, subject.variant, subject.run_seed))
         _distinct(names)
         rows = measure(subject, effort, measures)
         parts.append(rows)
@@ -240,7 +240,7 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
         "regime": spec.regime,
         "variant": one.variant,
         "n_layers": spec.model.n_layers,
-        "seed": spec.seed,
+        "run_seed": spec.seed,
         "slug": spec.slug,
         "final_loss": final_loss(root / spec.slug),
     }

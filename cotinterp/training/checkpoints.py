@@ -167,7 +167,7 @@ class Run:
     @property
     def labels(self) -> dict[str, str | int]:
         """The columns that name this run in every table."""
-        return {"task": self.task.name, "regime": self.spec.regime, "seed": self.spec.seed}
+        return {"task": self.task.name, "regime": self.spec.regime, "run_seed": self.spec.seed}
 
 
 def load_run(

@@ -9,7 +9,7 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import split_of
 from cotinterp.transcripts.render import render
 
-COLUMNS = ["task", "regime", "seed", "split", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
+COLUMNS = ["task", "regime", "run_seed", "split", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def problems(some_problems):
 def test_a_model_that_slips_at_step_two_is_right_at_k_two_only(scripted, problems):
     task = get_task("digit-sum")
     model = scripted.Model(task, scripted.reader(task, "cot", slip_at=2))
-    result = accuracy_by_k(model, task, "cot", problems, seed=3)
+    result = accuracy_by_k(model, task, "cot", problems, run_seed=3)
     frame = result.frame()
     assert list(frame.columns) == COLUMNS
-    rows = frame[["regime", "seed", "split", "k", "n", "correct", "accuracy"]].to_numpy().tolist()
+    rows = frame[["regime", "run_seed", "split", "k", "n", "correct", "accuracy"]].to_numpy().tolist()
     assert rows == [
         ["cot", 3, "heldout", 2, 10, 10, 1.0],
         ["cot", 3, "heldout", 3, 10, 0, 0.0],

@@ -19,7 +19,7 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render
 
-COLUMNS = ["task", "regime", "seed", "edit", "step", "outcome", "n", "rate", "ci_low", "ci_high"]
+COLUMNS = ["task", "regime", "run_seed", "edit", "step", "outcome", "n", "rate", "ci_low", "ci_high"]
 WRITING = [("digit-sum", "cot"), ("digit-sum", "totals"), ("s3", "cot"), ("s3", "totals"), ("affine-mod10", "cot")]
 
 
@@ -301,7 +301,7 @@ def test_frames(scripted, some_problems, tmp_path):
     result = edited(scripted, scripted.reader(task, "cot"), "digit-sum", (*problems, *problems), "cot", seed=5)
     frame = result.frame()
     assert list(frame.columns) == COLUMNS
-    assert frame[["task", "regime", "seed"]].drop_duplicates().to_numpy().tolist() == [["digit-sum", "cot", 5]]
+    assert frame[["task", "regime", "run_seed"]].drop_duplicates().to_numpy().tolist() == [["digit-sum", "cot", 5]]
     counts = frame[frame["outcome"] == "follows"].set_index(["edit", "step"])["n"]
     assert counts[SUBSTITUTE].tolist() == counts[SHUFFLED].tolist() == [3 * 18, 3 * 12, 3 * 6]
     assert counts[NONE].tolist() == [18, 12, 6]
@@ -316,7 +316,7 @@ def test_frames(scripted, some_problems, tmp_path):
     wrong = by_delta[(by_delta["edit"] == SUBSTITUTE) & (by_delta["outcome"] == "other")]
     assert wrong["n"].sum() == 3 * 36
     exclusions = result.exclusions()
-    assert list(exclusions.columns) == ["task", "regime", "seed", "edit", "k", "step", "reason", "n"]
+    assert list(exclusions.columns) == ["task", "regime", "run_seed", "edit", "k", "step", "reason", "n"]
     assert exclusions["n"].sum() == 0
     traces = result.figure().data
     measured = {f"{outcome}, after the edit" for outcome in Outcome}

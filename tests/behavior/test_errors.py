@@ -30,10 +30,10 @@ def test_frame_by_hand():
     outputs = outputs_of(
         ["{3+4=7;7+5=12;12+6=18}18#"] * 6 + ["{3+4=7;7+5=13;13+6=19}19#", "{3+4=7;7+5=13;12+6=18}18#"]
     ) + outputs_of(["{1+2=3}3#", "{1+2=3}"], short)
-    result = error_taxonomy(DIGIT_SUM, "cot", outputs, seed=7)
+    result = error_taxonomy(DIGIT_SUM, "cot", outputs, run_seed=7)
     frame = result.frame()
-    assert list(frame.columns) == ["task", "regime", "seed", "k", "category", "count", "share"]
-    assert frame[["task", "regime", "seed"]].drop_duplicates().to_numpy().tolist() == [["digit-sum", "cot", 7]]
+    assert list(frame.columns) == ["task", "regime", "run_seed", "k", "category", "count", "share"]
+    assert frame[["task", "regime", "run_seed"]].drop_duplicates().to_numpy().tolist() == [["digit-sum", "cot", 7]]
     counts = frame.set_index(["k", "category"])["count"]
     assert counts[4, "correct"] == 6
     assert counts[4, "arithmetic_slip"] == 1
@@ -44,7 +44,7 @@ def test_frame_by_hand():
     assert frame.groupby("k")["share"].sum().tolist() == [1.0, 1.0]
     assert len(frame) == 2 * len(categories("cot"))
     steps = result.by_step()
-    assert list(steps.columns) == ["task", "regime", "seed", "k", "category", "fault", "step", "count", "share"]
+    assert list(steps.columns) == ["task", "regime", "run_seed", "k", "category", "fault", "step", "count", "share"]
     assert steps[["k", "category", "fault", "step", "count", "share"]].to_numpy().tolist() == [
         [4, "arithmetic_slip", "arithmetic_slip", 2, 1, 0.125],
         [4, "correct_with_faulty_trace", "arithmetic_slip", 2, 1, 0.125],

@@ -10,7 +10,19 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import sample_problems
 
 Z6 = get_task("z6")
-COLUMNS = ["task", "regime", "seed", "k", "n_train", "n_heldout", "train", "heldout", "chance", "marginal", "nearest"]
+COLUMNS = [
+    "task",
+    "regime",
+    "run_seed",
+    "k",
+    "n_train",
+    "n_heldout",
+    "train",
+    "heldout",
+    "chance",
+    "marginal",
+    "nearest",
+]
 COLUMNS += ["reordered", "ratio", "ci_low", "ci_high", "matched", "matched_ratio", "discrepancy", "effective_n"]
 
 

@@ -46,12 +46,12 @@ def result():
         marginal(OTHER, [1, 2], [0, 0], own=0.2, wrong=[False, True], followed=[np.nan, 0.3]),
         marginal(LONG, [1, 1], [1.0, 0.5], own=1.0),
     )
-    return MarginalResult(found, 1.0, {"task": "digit-sum", "regime": "cot", "seed": 0})
+    return MarginalResult(found, 1.0, {"task": "digit-sum", "regime": "cot", "run_seed": 0})
 
 
 def test_the_table(result):
     table = result.frame().set_index("k")
-    assert list(result.frame().columns[:7]) == ["task", "regime", "seed", "k", "n", "traces", "temperature"]
+    assert list(result.frame().columns[:7]) == ["task", "regime", "run_seed", "k", "n", "traces", "temperature"]
     row = table.loc[3]
     assert row["marginal"] == pytest.approx((np.log(0.5) + FLOOR) / 2)
     assert row["own"] == pytest.approx((np.log(0.8) + np.log(0.2)) / 2)

@@ -8,7 +8,7 @@ from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 
-LABELS = {"task": "s3", "regime": "cot", "seed": 0}
+LABELS = {"task": "s3", "regime": "cot", "run_seed": 0}
 PROBLEMS = solve(get_task("s3"), np.array([[a, b, 1] for a in range(6) for b in range(6)]))
 
 

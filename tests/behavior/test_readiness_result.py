@@ -20,12 +20,12 @@ def result():
         Ready(OTHER, "edited", "free", 1, quarter, half),
         Ready(ONE, "edited", "forced", 1, quarter, half),
     )
-    return ReadinessResult(points, {"task": "digit-sum", "regime": "cot", "seed": 3})
+    return ReadinessResult(points, {"task": "digit-sum", "regime": "cot", "run_seed": 3})
 
 
 def test_the_table(result):
     table = result.frame().set_index(["trace", "how", "step"])
-    assert list(result.frame().columns[:8]) == ["task", "regime", "seed", "k", "trace", "how", "step", "n"]
+    assert list(result.frame().columns[:8]) == ["task", "regime", "run_seed", "k", "trace", "how", "step", "n"]
     true = table.loc[("true", "free", 0)]
     assert true["probability"] == pytest.approx(0.375)
     assert true["log_prob"] == pytest.approx(-1.5 * np.log(2))
@@ -44,4 +44,4 @@ def test_the_table(result):
 def test_the_figure_has_a_line_for_each_trace_and_way(result):
     figure = result.figure()
     assert {trace.name for trace in figure.data} >= {"true, free", "edited, free", "edited, forced"}
-    assert "digit-sum, cot, seed 3" in figure.layout.title.text
+    assert "digit-sum, cot, run seed 3" in figure.layout.title.text

@@ -37,7 +37,7 @@ def test_the_table_and_the_figure_say_which_size_each_row_belongs_to(scripted):
     }
     curve = SizeCurve(runs)
     frame = curve.frame()
-    assert list(frame.columns[:5]) == ["task", "regime", "seed", "training_size", "k"]
+    assert list(frame.columns[:5]) == ["task", "regime", "run_seed", "training_size", "k"]
     assert frame[["training_size", "heldout"]].to_numpy().tolist() == [[100, 0.0], [1000, 1.0]]
     drawn = {trace.name: list(trace.y) for trace in curve.figure().data}
     assert drawn["held-out problems"] == [0.0, 1.0]

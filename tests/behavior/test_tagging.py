@@ -46,15 +46,15 @@ class Names:
 
 
 def test_the_right_states_are_right_everywhere():
-    frame = read_tags(Names(TASK), TASK, PROBLEMS, seed=3).frame()
-    columns = ["task", "regime", "seed", "split", "reading", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
+    frame = read_tags(Names(TASK), TASK, PROBLEMS, run_seed=3).frame()
+    columns = ["task", "regime", "run_seed", "split", "reading", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
     assert list(frame.columns) == columns
     assert frame[["split", "reading", "k"]].to_numpy().tolist() == [
         [split, reading, k] for split in ("heldout", "train") for k in (2, 3, 4) for reading in ("tags", "all")
     ]
     assert (frame["correct"] == frame["n"]).all()
     assert set(frame["n"]) == {4}
-    assert frame.loc[0, ["task", "regime", "seed"]].tolist() == ["s3", "tagging", 3]
+    assert frame.loc[0, ["task", "regime", "run_seed"]].tolist() == ["s3", "tagging", 3]
     assert frame.loc[0, ["ci_low", "ci_high"]].tolist() == list(wilson(4, 4))
 
 

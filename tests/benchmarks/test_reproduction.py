@@ -7,7 +7,7 @@ from benchmarks.reproduction import reproductions, same_tables
 @pytest.fixture
 def table():
     rows = [("digit-sum", "cot", 0, split, k, 0.9, 0.85, 0.95) for split in ("train", "heldout") for k in (2, 3)]
-    return pd.DataFrame(rows, columns=["task", "regime", "seed", "split", "k", "accuracy", "ci_low", "ci_high"])
+    return pd.DataFrame(rows, columns=["task", "regime", "run_seed", "split", "k", "accuracy", "ci_low", "ci_high"])
 
 
 def test_equal_tables_are_equal(table):

@@ -31,7 +31,7 @@ def test_a_world_has_five_seeds_of_every_regime():
         ("direct", "L1"): 5,
     }
     assert {subject.task.name for subject in subjects} == {"s3"}
-    assert [subject.seed for subject in subjects[:5]] == [0, 1, 2, 3, 4]
+    assert [subject.run_seed for subject in subjects[:5]] == [0, 1, 2, 3, 4]
 
 
 def test_worlds_are_of_different_models():

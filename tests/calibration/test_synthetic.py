@@ -14,7 +14,7 @@ def numbers(evidence, **cell):
     table = evidence.table
     for name, value in cell.items():
         table = table[table[name] == value]
-    sums = (table[["value", "trials"]].mul(table["problems"], axis=0)).groupby(table["seed"]).sum()
+    sums = (table[["value", "trials"]].mul(table["problems"], axis=0)).groupby(table["run_seed"]).sum()
     return (sums["value"] / sums["trials"]).to_numpy()
 
 
@@ -81,7 +81,7 @@ def test_every_run_is_listed_and_layers_follow_from_the_variant():
     shallow = Cell(measure="accuracy", expected=0.5, k=2, regime="direct", variant="L1", condition="heldout")
     evidence = drawn([ACCURACY, shallow], seeds=range(3))
     assert list(evidence.table.columns) == list(COLUMNS)
-    runs = evidence.runs[["regime", "variant", "n_layers", "seed"]].apply(tuple, axis=1).tolist()
+    runs = evidence.runs[["regime", "variant", "n_layers", "run_seed"]].apply(tuple, axis=1).tolist()
     assert sorted(runs) == [(*run, seed) for run in (("cot", "", 4), ("direct", "L1", 1)) for seed in range(3)]
     assert set(evidence.table.groupby(["regime", "n_layers"]).groups) == {("cot", 4), ("direct", 1)}
 

@@ -37,7 +37,7 @@ def test_design(reach, changes, fails):
 
 
 def test_accuracies_that_rise_again():
-    odd = [row for seed in range(4) for row in run_rows({3: 0.95, 4: 0.2, 5: 0.95}, seed=10 + seed, n_layers=1)]
+    odd = [row for seed in range(4) for row in run_rows({3: 0.95, 4: 0.2, 5: 0.95}, run_seed=10 + seed, n_layers=1)]
     table = pd.concat([sweep(lambda depth, seed: 5), pd.DataFrame(odd)])
     assert failing(design_controls(frontier(table).frame())) == ["monotone"]
 

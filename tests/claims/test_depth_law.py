@@ -89,7 +89,7 @@ def test_wider_models_are_controls_and_not_points():
 
 
 def test_missing_and_failed_runs_are_counted():
-    lost = run_rows({}, seed=7, n_layers=1, status="failed") + run_rows({}, seed=8, n_layers=1, status="absent")
+    lost = run_rows({}, run_seed=7, n_layers=1, status="failed") + run_rows({}, run_seed=8, n_layers=1, status="absent")
     found = judged(sweep(linear), pd.DataFrame(lost))
     assert (found.law, found.n_runs, found.n_missing) == ("linear", 12, 2)
     none = judged(pd.DataFrame(lost))
@@ -105,7 +105,7 @@ def test_runs_beyond_the_source_are_counted_converged_or_not():
 
 def test_neither_the_order_of_the_rows_nor_the_names_of_the_seeds_matter():
     table = sweep(lambda depth, seed: 1 + 2 * depth + seed)
-    moved = table.assign(seed=2 - table["seed"]).sample(frac=1, random_state=0)
+    moved = table.assign(run_seed=2 - table["run_seed"]).sample(frac=1, random_state=0)
     one, other = judged(table), judged(moved)
     assert (one.law, one.shares) == (other.law, other.shares)
     assert one.reason == other.reason

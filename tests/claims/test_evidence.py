@@ -31,7 +31,7 @@ def test_no_problems_make_no_rows():
 
 def test_what_is_written_is_what_is_read(tmp_path):
     values = np.random.default_rng(0).normal(size=50)
-    table = tally("own_log_prob", values, k=4).assign(task="toy", regime="cot", variant="L1", n_layers=1, seed=3)
+    table = tally("own_log_prob", values, k=4).assign(task="toy", regime="cot", variant="L1", n_layers=1, run_seed=3)
     made = evidence([*accuracies("direct", [0.5, 0.25]), table], [{"task": "toy", "status": "failed", "note": "no"}])
     made.save(tmp_path)
     found = read_evidence(tmp_path)

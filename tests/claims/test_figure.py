@@ -36,7 +36,7 @@ def criteria() -> pd.DataFrame:
 
 def seeds() -> pd.DataFrame:
     rows = [("a", "s3", "gain", seed, value) for seed, value in enumerate((0.25, 0.35))]
-    return pd.DataFrame(rows, columns=["claim", "task", "criterion", "seed", "estimate"])
+    return pd.DataFrame(rows, columns=["claim", "task", "criterion", "run_seed", "estimate"])
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_nothing_depends_on_the_order_or_the_names_of_seeds():
     one, other = judge(BOTH, evidence(parts)), judge(BOTH, evidence(parts[::-1]))
     assert one == other
     table = evidence(parts).table
-    renamed = evidence([table.assign(seed=4 - table["seed"])])
+    renamed = evidence([table.assign(run_seed=4 - table["run_seed"])])
     assert judge(BOTH, renamed).verdict == one.verdict
     assert judge(BOTH, renamed).effect == pytest.approx(one.effect)
 

@@ -16,7 +16,7 @@ def subject_of(truth, **more):
         model=truth.model,
         task=truth.task,
         regime=truth.regime,
-        seed=5,
+        run_seed=5,
         k_range=(2, 3),
         trained_on=truth.trained(20, k=2) + truth.trained(20, k=3),
         **more,

@@ -29,7 +29,7 @@ def trained_accuracy(subject, effort):
     """A stand-in: right on all training problems, but for seed 1, and at a loss with filler."""
     if subject.regime == "filler":
         raise TypeError("dots\nare not measured")
-    right = [1.0, 1.0] if subject.seed == 0 else [1.0, 0.0]
+    right = [1.0, 1.0] if subject.run_seed == 0 else [1.0, 0.0]
     cells = [tally("accuracy", pd.Series(right).to_numpy(), k=k, condition="train") for k in (3, 2)]
     return joined([*cells, tally("third", pd.Series([1 / 3]).to_numpy(), k=2, condition="x,y")])
 
@@ -72,12 +72,12 @@ def test_an_unconverged_run_is_measured_and_says_where_it_falls_short(gathered):
         0.5,
         "right on 50.0% of its training problems at K = 2, below 90%",
     )
-    assert sorted(gathered.table["seed"].unique()) == [0, 1]
+    assert sorted(gathered.table["run_seed"].unique()) == [0, 1]
 
 
 def test_rows_carry_the_labels_of_their_run(gathered):
     assert list(gathered.table.columns) == list(COLUMNS)
-    labels = gathered.table[["task", "regime", "variant", "n_layers", "seed"]].drop_duplicates()
+    labels = gathered.table[["task", "regime", "variant", "n_layers", "run_seed"]].drop_duplicates()
     assert labels.values.tolist() == [["s3", regime, "", 1, seed] for regime in ("direct", "cot") for seed in (0, 1)]
 
 

@@ -16,7 +16,7 @@ from cotinterp.sweeps.replication import RowStore, read_rows, source_hash, text_
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
-LABELS = {"task": "s3", "regime": "cot", "variant": "", "n_layers": 1, "seed": 0}
+LABELS = {"task": "s3", "regime": "cot", "variant": "", "n_layers": 1, "run_seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def rows():
 def test_rows_come_back_to_the_last_digit_and_with_their_types(rows):
     again = read_rows(text_of(rows))
     assert_frame_equal(again.reset_index(drop=True), rows.reset_index(drop=True), check_exact=True, check_dtype=False)
-    assert [again[name].dtype.kind for name in ("value", "trials", "problems", "k", "seed")] == list("ffiii")
+    assert [again[name].dtype.kind for name in ("value", "trials", "problems", "k", "run_seed")] == list("ffiii")
     assert text_of(again) == text_of(rows)
 
 

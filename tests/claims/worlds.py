@@ -24,13 +24,13 @@ def rows(
 ):
     """One cell: `right` of `n` problems."""
     values = np.repeat([1.0, 0.0], [right, n - right])
-    labels = {"task": task, "regime": regime, "variant": variant, "n_layers": n_layers, "seed": seed}
+    labels = {"task": task, "regime": regime, "variant": variant, "n_layers": n_layers, "run_seed": seed}
     return tally(measure, values, k=k, step=step, condition=condition).assign(**labels)
 
 
 def evidence(parts: Iterable[pd.DataFrame], runs: Iterable[Mapping[str, object]] = ()) -> Evidence:
     """Evidence of those rows, and of those runs."""
-    blank = dict.fromkeys(RUN_COLUMNS, "") | {"n_layers": 4, "seed": 0, "final_loss": 0.1, "train_accuracy": 1.0}
+    blank = dict.fromkeys(RUN_COLUMNS, "") | {"n_layers": 4, "run_seed": 0, "final_loss": 0.1, "train_accuracy": 1.0}
     listed = pd.DataFrame([blank | dict(run) for run in runs], columns=list(RUN_COLUMNS))
     return Evidence(pd.concat(list(parts), ignore_index=True)[list(COLUMNS)], listed)
 

@@ -47,7 +47,7 @@ def places(regime: str) -> list[tuple[str, int]]:
 
 
 def _runs() -> list[dict[str, object]]:
-    return [{"task": task, "regime": regime, "seed": 0} for task in TASKS for regime in REGIMES]
+    return [{"task": task, "regime": regime, "run_seed": 0} for task in TASKS for regime in REGIMES]
 
 
 def _accuracy(rng: np.random.Generator) -> pd.DataFrame:

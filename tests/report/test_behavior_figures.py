@@ -29,7 +29,7 @@ def test_every_category_with_a_count_stands_in_the_legend_once(inputs: ReportInp
 
 
 def test_a_model_without_faults_gets_an_empty_panel_not_an_error() -> None:
-    row = {"task": "s3", "regime": "cot", "seed": 0, "category": "correct", "count": 50, "share": 1.0}
+    row = {"task": "s3", "regime": "cot", "run_seed": 0, "category": "correct", "count": 50, "share": 1.0}
     figure = errors_figure(pd.DataFrame([row | {"k": k} for k in (2, 3)]))
     assert [trace.type for trace in figure.data] == ["scatter"]
     assert list(figure.data[0].text) == ["0 of 50", "0 of 50"]

@@ -4,7 +4,7 @@ import pandas as pd
 
 from cotinterp.report.findings import edit_kind_findings
 
-RUN = {"task": "s3", "regime": "cot", "seed": 0}
+RUN = {"task": "s3", "regime": "cot", "run_seed": 0}
 
 
 def kind(edit: str, closed: bool, n: int, **rates: float) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ from cotinterp.report.behavior_findings import accuracy_findings, edit_findings,
 from cotinterp.report.findings import head_findings, patching_findings, probe_findings
 from cotinterp.report.probes import is_before, target_step
 
-RUN = {"task": "s3", "regime": "cot", "seed": 0}
+RUN = {"task": "s3", "regime": "cot", "run_seed": 0}
 
 
 def test_shares_are_never_rounded_to_all_or_nothing() -> None:
@@ -23,7 +23,7 @@ def test_shares_are_never_rounded_to_all_or_nothing() -> None:
 
 
 def test_accuracy_is_that_of_held_out_problems_at_the_largest_k() -> None:
-    row = {"task": "s3", "seed": 0, "n": 200, "ci_low": 0.1, "ci_high": 0.9}
+    row = {"task": "s3", "run_seed": 0, "n": 200, "ci_low": 0.1, "ci_high": 0.9}
     frame = pd.DataFrame(
         [
             row | {"regime": "direct", "split": "heldout", "k": 6, "correct": 50, "accuracy": 0.25},
@@ -69,7 +69,7 @@ def test_the_train_split_is_set_against_held_out_problems_where_the_gap_is_large
 
 
 def test_when_cot_is_worse_the_sentence_says_below() -> None:
-    row = {"task": "s3", "seed": 0, "n": 9, "ci_low": 0.0, "ci_high": 1.0, "split": "heldout", "k": 3, "correct": 1}
+    row = {"task": "s3", "run_seed": 0, "n": 9, "ci_low": 0.0, "ci_high": 1.0, "split": "heldout", "k": 3, "correct": 1}
     frame = pd.DataFrame([row | {"regime": "cot", "accuracy": 0.2}, row | {"regime": "direct", "accuracy": 0.3}])
     assert "10.0 points below direct" in accuracy_findings(frame)[1]
     assert "level with direct" in accuracy_findings(frame.assign(accuracy=0.3))[1]

@@ -9,7 +9,7 @@ from cotinterp.report import ReportInputs, RunKey, heads_table_html
 RUN = {
     "task": "s3",
     "regime": "cot",
-    "seed": 0,
+    "run_seed": 0,
     "attention_to_previous_total": 0.5,
     "attention_to_next_operand": float("nan"),
 }

@@ -197,5 +197,5 @@ def test_an_output_folder_that_is_a_file_is_refused_before_anything_is_written(t
 
 def test_several_seeds_share_a_color_and_are_named(inputs: ReportInputs) -> None:
     frame = inputs.tables["accuracy"]
-    page = build_report(ReportInputs({"accuracy": pd.concat([frame, frame.assign(seed=1)])}))
+    page = build_report(ReportInputs({"accuracy": pd.concat([frame, frame.assign(run_seed=1)])}))
     assert "means of 2 cot and 2 direct models" in page

@@ -8,7 +8,7 @@ import pytest
 from cotinterp.report import SCHEMAS, ReportInputs, read_tables
 from cotinterp.report.inputs import read_inputs
 
-EDIT = {"task": "7", "regime": "cot", "seed": 0, "edit": "none", "step": 1, "outcome": "follows", "n": 9}
+EDIT = {"task": "7", "regime": "cot", "run_seed": 0, "edit": "none", "step": 1, "outcome": "follows", "n": 9}
 
 
 def write(folder: Path, name: str, frame: pd.DataFrame) -> None:

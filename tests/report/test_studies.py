@@ -91,7 +91,7 @@ def test_every_study_fills_its_tables(cot, name):
     assert set(tables) == expected[name]
     for results in tables.values():
         for result in results.values():
-            assert list(result.frame().columns[:3]) == ["task", "regime", "seed"]
+            assert list(result.frame().columns[:3]) == ["task", "regime", "run_seed"]
 
 
 def test_traces_are_edited_in_every_way_and_replaced_totals_are_those_of_before(cot):

@@ -64,8 +64,10 @@ def made_up_verdicts() -> Verdicts:
     advantage, slope, ratio = "above 0.1", "above 0.02", "below 0.5"
     run = {"task": "s3", "regime": "direct", "variant": "L1", "n_layers": 1, "slug": "s3-direct-0f0f0f0f"}
     bad = [
-        run | {"seed": 3, "status": "unconverged", "final_loss": 1.25, "train_accuracy": 0.31, "note": "right on 31%"},
-        run | {"seed": 4, "status": "failed", "final_loss": NAN, "train_accuracy": NAN, "note": "stopped at step 10"},
+        run
+        | {"run_seed": 3, "status": "unconverged", "final_loss": 1.25, "train_accuracy": 0.31, "note": "right on 31%"},
+        run
+        | {"run_seed": 4, "status": "failed", "final_loss": NAN, "train_accuracy": NAN, "note": "stopped at step 10"},
     ]
     return Verdicts(
         (

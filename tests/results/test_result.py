@@ -20,7 +20,7 @@ class Accuracy(Result):
     table: pd.DataFrame
 
     def frame(self) -> pd.DataFrame:
-        return with_labels(self.table, {"task": "digit-sum", "seed": 0})
+        return with_labels(self.table, {"task": "digit-sum", "run_seed": 0})
 
     def figure(self) -> go.Figure:
         return lines(self.table, x="k", y="accuracy", title="Accuracy of <prompt>")
@@ -75,10 +75,10 @@ def test_names_do_not_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_labels_come_first_and_leave_the_frame_alone() -> None:
-    labeled = with_labels(TABLE, {"task": "s3", "seed": 4})
-    assert list(labeled) == ["task", "seed", "k", "accuracy", "note"]
+    labeled = with_labels(TABLE, {"task": "s3", "run_seed": 4})
+    assert list(labeled) == ["task", "run_seed", "k", "accuracy", "note"]
     assert labeled["task"].tolist() == ["s3", "s3"]
-    assert labeled["seed"].tolist() == [4, 4]
+    assert labeled["run_seed"].tolist() == [4, 4]
     assert list(TABLE) == ["k", "accuracy", "note"]
     assert list(with_labels(TABLE[:0], {"task": "s3"})) == ["task", "k", "accuracy", "note"]
 

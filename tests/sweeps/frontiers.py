@@ -3,7 +3,7 @@
 import pandas as pd
 
 RUN = {
-    **{"task": "s3", "regime": "direct", "seed": 0, "n_layers": 2, "d_model": 64, "n_heads": 4, "d_mlp": 256},
+    **{"task": "s3", "regime": "direct", "run_seed": 0, "n_layers": 2, "d_model": 64, "n_heads": 4, "d_mlp": 256},
     **{"n_ctx": 128, "n_parameters": 100_000, "steps": 1000, "batch_size": 64, "lr": 1e-3, "n_train": 1000},
     **{"k_min": 2, "k_max": 12, "start_from": "", "status": "finished", "error": "", "step": 1000},
     **{"loss_mid": 1.0, "loss_end": 0.5, "reading": "answer"},
@@ -14,7 +14,7 @@ ABSENT = {"split": "heldout", "k": -1, "n": 0, "correct": 0, "accuracy": float("
 def run_rows(held, train=(), n=300, **changes):
     """The rows of one run: accuracy by K on held-out problems and on its own. No accuracies: not evaluated."""
     run = RUN | changes
-    run.setdefault("slug", "{task}-{regime}-L{n_layers}-d{d_model}-s{seed}-{steps}".format(**run))
+    run.setdefault("slug", "{task}-{regime}-L{n_layers}-d{d_model}-s{run_seed}-{steps}".format(**run))
     rows = [
         run | {"split": split, "k": k, "n": n, "accuracy": accuracy, "correct": round(accuracy * n)}
         for split, by_k in (("heldout", held), ("train", train))
@@ -35,5 +35,5 @@ def sweep(reach, *, depths=(1, 2, 3, 4), seeds=3, standing="fitted", **changes):
     rows = []
     for depth in depths:
         for seed in range(seeds):
-            rows += reaching(reach(depth, seed), standing=standing, n_layers=depth, seed=seed, **changes)
+            rows += reaching(reach(depth, seed), standing=standing, n_layers=depth, run_seed=seed, **changes)
     return pd.DataFrame(rows)

@@ -38,7 +38,7 @@ def _run(
     model = ModelSpec(n_layers=n_layers, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
     run = {
         "slug": f"{task}-{regime}-L{n_layers}-s{seed}-{steps:08d}",
-        **{"task": task, "regime": regime, "seed": seed, "n_layers": n_layers, "d_model": 64, "n_heads": 4},
+        **{"task": task, "regime": regime, "run_seed": seed, "n_layers": n_layers, "d_model": 64, "n_heads": 4},
         **{"d_mlp": 256, "n_ctx": 128, "n_parameters": model.n_parameters(len(Vocabulary.of(get_task(task))))},
         **{"steps": steps, "batch_size": 64, "lr": 1e-3, "n_train": 100_000, "k_min": 2, "k_max": k_max},
         **{"start_from": "", "status": "finished", "error": "", "step": steps},

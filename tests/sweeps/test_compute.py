@@ -24,7 +24,7 @@ def test_every_run_and_length_has_the_price_of_its_own_answer_and_training(table
     frame = accuracy_against_compute(table).frame()
     assert tuple(frame) == COMPUTE_COLUMNS
     assert len(frame) == 6 * 2 * 7
-    chosen = (frame["regime"] == "cot") & (frame["n_layers"] == 1) & (frame["seed"] == 0) & (frame["k"] == 5)
+    chosen = (frame["regime"] == "cot") & (frame["n_layers"] == 1) & (frame["run_seed"] == 0) & (frame["k"] == 5)
     (row,) = frame[chosen].to_dict("records")
     cost = answer_cost("s3", "cot", SHAPE, 5)
     for name in ("prompt_tokens", "response_tokens", "layer_operations", "flops"):
@@ -68,7 +68,7 @@ def test_where_nothing_was_enough_the_nearest_is_told(table: pd.DataFrame) -> No
 
 def test_the_mean_over_seeds_decides_not_the_best_seed(table: pd.DataFrame) -> None:
     lucky = table.copy()
-    lucky.loc[(lucky["regime"] == "direct") & (lucky["seed"] == 1) & (lucky["k"] == 5), "accuracy"] = 0.7
+    lucky.loc[(lucky["regime"] == "direct") & (lucky["run_seed"] == 1) & (lucky["k"] == 5), "accuracy"] = 0.7
     cheapest = accuracy_against_compute(lucky).cheapest().set_index(["k", "regime"])
     assert cheapest.loc[(5, "direct")]["good_enough"] == 0
 

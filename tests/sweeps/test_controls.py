@@ -38,7 +38,9 @@ def test_the_same_shape_has_as_many_parameters_and_a_deeper_one_as_many_operatio
 
 
 def test_another_seed_or_a_shorter_training_is_no_control():
-    assert not matches(run(12, "cot"), run(4, "direct", seed=1), run(4, "direct", steps=500), run(4, "filler", seed=1))
+    assert not matches(
+        run(12, "cot"), run(4, "direct", run_seed=1), run(4, "direct", steps=500), run(4, "filler", run_seed=1)
+    )
     assert matches(run(12, "cot"), run(4, "direct", steps=4000))
 
 

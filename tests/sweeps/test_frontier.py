@@ -86,15 +86,15 @@ def test_readings_are_told_apart():
 
 
 def test_texts_that_a_csv_file_leaves_empty_do_not_hide_runs():
-    rows = [*reaching(5, seed=0, start_from=np.nan), *run_rows({}, status="absent", seed=1, start_from=np.nan)]
+    rows = [*reaching(5, run_seed=0, start_from=np.nan), *run_rows({}, status="absent", run_seed=1, start_from=np.nan)]
     table = pd.DataFrame(rows)
     table.loc[table["status"] == "absent", ["reading", "split"]] = np.nan
     assert frontier(table).frame()["standing"].tolist() == ["fitted", "absent"]
 
 
 def test_runs_are_counted_by_standing_and_those_not_monotone():
-    rows = [*reaching(5), *reaching(12, seed=1), *run_rows({}, status="absent", seed=2)]
-    rows += run_rows({3: 0.95, 4: 0.2, 5: 0.95}, seed=3)
+    rows = [*reaching(5), *reaching(12, run_seed=1), *run_rows({}, status="absent", run_seed=2)]
+    rows += run_rows({3: 0.95, 4: 0.2, 5: 0.95}, run_seed=3)
     (counted,) = frontier(pd.DataFrame(rows)).counts().to_dict("records")
     assert {name: counted[name] for name in ("fitted", "complete", "absent", "improving", "failed")} == {
         "fitted": 1,

@@ -78,7 +78,7 @@ def test_both_treatments_are_one_where_all_runs_converged():
 
 
 def test_runs_that_were_not_measured_are_left_out_and_none_at_all_is_refused():
-    rows = [*reaching(4), *run_rows({}, seed=1, status="failed")]
+    rows = [*reaching(4), *run_rows({}, run_seed=1, status="failed")]
     assert len(seen(rows, "censored").depth) == 1
     with pytest.raises(ValueError, match="no run was measured"):
         seen(rows[-1:], "censored")

@@ -42,7 +42,7 @@ def test_rows_are_those_of_the_evaluation_beside_the_weights(root, table):
     assert rows[shared].to_dict("records") == [{name: row[name] for name in shared} for row in stored]
     assert set(rows["reading"]) == {"answer"}
     first = rows.iloc[0]
-    assert (first.task, first.regime, first.seed, first.n_layers, first.d_model) == ("s3", "cot", 0, 1, 8)
+    assert (first.task, first.regime, first.run_seed, first.n_layers, first.d_model) == ("s3", "cot", 0, 1, 8)
     assert (first.steps, first.batch_size, first.lr, first.n_train, first.k_max) == (20, 4, 1e-3, 20, 3)
     assert (first.status, first.step, first.start_from, first.error) == ("finished", 20, "", "")
 

@@ -48,7 +48,7 @@ def test_a_slug_and_a_path_load_the_same_run(trained, root):
     assert by_slug.spec == trained.spec
     assert by_slug.task is get_task("z6")
     assert by_slug.directory == by_path.directory == root / trained.spec.slug
-    assert by_slug.labels == {"task": "z6", "regime": "cot", "seed": 0}
+    assert by_slug.labels == {"task": "z6", "regime": "cot", "run_seed": 0}
     assert not by_slug.model.training
 
 

@@ -31,7 +31,7 @@ def check_guesser() -> None:
     trained_on = sides["train"]
     favorite = int(np.bincount([problem.answer for problem in trained_on]).argmax())
     outputs = tuple(output for side, chosen in sides.items() for output in answered(side, chosen, favorite))
-    accuracy = AccuracyResult(outputs, {"task": TASK.name, "regime": "direct", "seed": 0})
+    accuracy = AccuracyResult(outputs, {"task": TASK.name, "regime": "direct", "run_seed": 0})
     (cell,) = generalization.generalization(TASK, accuracy, trained_on).cells
     require(not cell.interval_known, f"a guesser is given a generalization ratio of {cell.ratio:.2f}")
 

@@ -226,7 +226,7 @@ class AttributionPatchingResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row per cell in the columns of tables/patching.csv, the baselines first; `effect` is the estimate."""
         table = pd.DataFrame(list(self._rows())).astype({"head": "Int64"})[list(COLUMNS)]
-        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+        return with_labels(table, {"task": "", "regime": "", "run_seed": "", **self.labels})
 
     def figure(self) -> go.Figure:
         """Layers and heads by places, one facet per kind; red is negative, blue positive, white 0."""

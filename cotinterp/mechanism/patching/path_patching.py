@@ -116,7 +116,7 @@ class PathPatchingResult(Result):
         rows = [row for metric in self.metrics for row in self._rows(metric)]
         integers = dict.fromkeys(("sender_layer", "sender_head", "receiver_layer", "receiver_head"), "Int64")
         table = pd.DataFrame(rows)[list(COLUMNS)].astype(integers)
-        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+        return with_labels(table, {"task": "", "regime": "", "run_seed": "", **self.labels})
 
     def figure(self, metric: str | None = None) -> go.Figure:
         """Senders by receivers, one facet per input of the receiver; red is negative, blue positive, white 0."""

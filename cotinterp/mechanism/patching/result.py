@@ -263,7 +263,7 @@ class PatchingResult(Result):
 
     def _labeled(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
         table = pd.DataFrame(rows).astype({"head": "Int64"})[list(columns)]
-        return with_labels(table, {"task": "", "regime": "", "seed": "", **self.labels})
+        return with_labels(table, {"task": "", "regime": "", "run_seed": "", **self.labels})
 
     @cached_property
     def _known(self) -> dict[MetricName, tuple[Effects, dict[str, Effects]]]:

@@ -47,7 +47,7 @@ class StartsOneHigher(FoldTask):
 
 def subject_of(made: GroundTruth, k_range=(2, 4), **changes) -> Subject:
     subject = Subject(
-        model=made.model, task=made.task, regime=made.regime, seed=3, k_range=k_range, trained_on=made.trained_on
+        model=made.model, task=made.task, regime=made.regime, run_seed=3, k_range=k_range, trained_on=made.trained_on
     )
     return replace(subject, **changes)
 

@@ -19,7 +19,7 @@ WOULD = {"reader (totals)": "follows", "reader (cot)": "follows", "recomputer (c
 
 def subject_of(made: GroundTruth) -> Subject:
     return Subject(
-        model=made.model, task=made.task, regime=made.regime, seed=0, k_range=(3, 4), trained_on=made.trained_on
+        model=made.model, task=made.task, regime=made.regime, run_seed=0, k_range=(3, 4), trained_on=made.trained_on
     )
 
 

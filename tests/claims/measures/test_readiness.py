@@ -16,7 +16,7 @@ KNOWN = {truth.name: truth for truth in handmade_models()}
 
 def subject(truth):
     return Subject(
-        model=truth.model, task=truth.task, regime=truth.regime, seed=0, k_range=(2, 4), trained_on=truth.trained_on
+        model=truth.model, task=truth.task, regime=truth.regime, run_seed=0, k_range=(2, 4), trained_on=truth.trained_on
     )
 
 

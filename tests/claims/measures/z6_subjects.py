@@ -13,7 +13,7 @@ K_RANGE = (2, 4)
 def subject(model: HookedModel, regime: str, **others) -> Subject:
     """A model of z6 for two to four operands."""
     given = {"k_range": K_RANGE, "trained_on": (), **others}
-    return Subject(model=model, task=Z6, regime=regime, seed=0, **given)
+    return Subject(model=model, task=Z6, regime=regime, run_seed=0, **given)
 
 
 def cell_rates(rows: pd.DataFrame, measure: str, *, step: int = -1) -> dict[str, float]:

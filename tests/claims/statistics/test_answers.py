@@ -18,7 +18,7 @@ def accuracy(regime, by_k, **more):
 
 
 def constant(measure, value, k, **more):
-    labels = {"task": "toy", "regime": "direct", "variant": "", "n_layers": 4, "seed": 0}
+    labels = {"task": "toy", "regime": "direct", "variant": "", "n_layers": 4, "run_seed": 0}
     return tally(measure, np.array([value]), k=k).assign(**labels | more)
 
 

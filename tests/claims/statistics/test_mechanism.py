@@ -12,7 +12,7 @@ def cells(*parts):
 
 
 def effect(measure, condition, changes, gaps, regime="cot", step=-1):
-    labels = {"task": "toy", "regime": regime, "variant": "", "n_layers": 4, "seed": 0}
+    labels = {"task": "toy", "regime": regime, "variant": "", "n_layers": 4, "run_seed": 0}
     made = tally(measure, np.array(changes), k=4, step=step, condition=condition, trials=np.array(gaps))
     return made.assign(**labels)
 

@@ -45,7 +45,7 @@ def test_curves_are_read_at_their_ends():
 
 
 def test_what_the_trace_carries_is_in_nats():
-    labels = {"task": "toy", "regime": "cot", "variant": "", "n_layers": 4, "seed": 0}
+    labels = {"task": "toy", "regime": "cot", "variant": "", "n_layers": 4, "run_seed": 0}
     made = cells(
         tally("own_log_prob", np.array([-0.1, -0.3]), k=4).assign(**labels),
         tally("marginal_log_prob", np.array([-1.0, -2.0]), k=4).assign(**labels),

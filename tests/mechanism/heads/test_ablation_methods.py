@@ -74,12 +74,12 @@ def test_a_head_that_speaks_for_the_foil_is_harmful(model, told):
 
 def test_sets_are_ablated_together_and_methods_ranked_against_each_other(model, told):
     sets = [[COPIER], [OTHER], [COPIER, OTHER]]
-    result = compare_ablations(model, told, sets, methods=["mean", "zero"], labels={"seed": 3})
+    result = compare_ablations(model, told, sets, methods=["mean", "zero"], labels={"run_seed": 3})
     zero = result.lost[1].mean(dim=1)
     assert zero.tolist() == pytest.approx([3, 2, 5])
     agreement = result.agreement()
-    assert agreement[["method", "other", "n_differ", "n_sets", "seed"]].to_dict("records") == [
-        {"method": "mean", "other": "zero", "n_differ": 1, "n_sets": 3, "seed": 3}
+    assert agreement[["method", "other", "n_differ", "n_sets", "run_seed"]].to_dict("records") == [
+        {"method": "mean", "other": "zero", "n_differ": 1, "n_sets": 3, "run_seed": 3}
     ]
     assert result.frame()["heads"].unique().tolist() == ["L0H0", "L0H1", "L0H0 L0H1"]
 

@@ -53,12 +53,12 @@ def looking(make_tiny, targets, n=16):
 def test_a_head_that_looks_at_the_operand_in_one_step_of_two_by_hand(make_tiny):
     """At `{` it looks at operand 1, at s_1 at `>`: each is half of the steps of both problems."""
     batch = batch_of([1, 0, 1], [0, 0, 1])
-    found = peakiness(looking(make_tiny, {7: 3, 8: 6}), batch, labels={"seed": 3}).frame()
+    found = peakiness(looking(make_tiny, {7: 3, 8: 6}), batch, labels={"run_seed": 3}).frame()
     assert found["link"].tolist() == list(LINKS)
     assert found["peakiness"].tolist() == [0.5, 0.0, 0.5, 0.0]
     assert found["attention"].tolist() == pytest.approx([0.5, 0.0, 0.5, 0.0])
     assert set(found["n"]) == {2}
-    assert set(found["seed"]) == {3}
+    assert set(found["run_seed"]) == {3}
 
 
 def test_an_iteration_head_has_all_peaks_on_the_next_operand_and_one_that_lags_has_them_on_the_control(make_tiny):

@@ -22,7 +22,7 @@ from tests.mechanism.copier import previous_token_copier
 COLUMNS = [
     "task",
     "regime",
-    "seed",
+    "run_seed",
     "layer",
     "head",
     "attribution",
@@ -31,7 +31,7 @@ COLUMNS = [
     "attention_to_next_operand",
     "label",
 ]
-LABELS = {"task": "digit-sum", "regime": "cot", "seed": 0}
+LABELS = {"task": "digit-sum", "regime": "cot", "run_seed": 0}
 TASK = get_task("digit-sum")
 
 

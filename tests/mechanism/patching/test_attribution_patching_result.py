@@ -25,7 +25,7 @@ def contrast(model):
 
 @pytest.fixture(scope="module")
 def estimated(model, contrast):
-    return attribution_patch(model, contrast, labels={"task": "none", "seed": 3}, **SITES)
+    return attribution_patch(model, contrast, labels={"task": "none", "run_seed": 3}, **SITES)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def true(model, contrast):
 
 def test_the_table_has_the_format_of_patching(estimated, true):
     frame, other = estimated.frame(), true.frame()
-    assert list(frame.columns) == ["task", "regime", "seed", *COLUMNS] == list(other.columns)
+    assert list(frame.columns) == ["task", "regime", "run_seed", *COLUMNS] == list(other.columns)
     assert frame["site"].tolist()[:3] == ["self", "full", "random_donor"]
     cells = other[(other["metric"] == "logit_diff") & (other["role"] != "all")]
     address = ["site", "layer", "role", "step"]
@@ -50,7 +50,7 @@ def test_agreement_with_the_truth_it_estimates(estimated, true):
     agreement = estimated.agreement(true)
     table = agreement.frame()
     assert table["sites"].tolist() == ["all sites", "resid_pre", "attn_out", "mlp_out", "z of heads"]
-    assert table.loc[0, ["task", "seed", "metric", "direction", "pair", "steps"]].tolist() == [
+    assert table.loc[0, ["task", "run_seed", "metric", "direction", "pair", "steps"]].tolist() == [
         "none", 3, "logit_diff", "denoise", "pair", 1,
     ]  # fmt: skip
     difference = np.abs(estimated.effects().effect - true.effects().effect)

@@ -14,14 +14,19 @@ def contrast(tiny_model):
 
 @pytest.fixture(scope="module")
 def both(tiny_model, contrast):
-    return patch_both_ways(tiny_model, contrast, kinds=("resid_pre", "attn_out"), heads=True, labels={"seed": 2})
+    return patch_both_ways(tiny_model, contrast, kinds=("resid_pre", "attn_out"), heads=True, labels={"run_seed": 2})
 
 
 def test_both_sweeps_with_the_same_options(tiny_model, contrast, both):
     frame = both.frame()
     for direction in ("denoise", "noise"):
         alone = patch_sweep(
-            tiny_model, contrast, kinds=("resid_pre", "attn_out"), heads=True, labels={"seed": 2}, direction=direction
+            tiny_model,
+            contrast,
+            kinds=("resid_pre", "attn_out"),
+            heads=True,
+            labels={"run_seed": 2},
+            direction=direction,
         ).frame()
         rows = frame[frame["direction"] == direction].reset_index(drop=True)
         assert rows["site"].tolist() == alone["site"].tolist()

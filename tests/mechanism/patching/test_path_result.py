@@ -9,7 +9,7 @@ from cotinterp.mechanism.patching.path_patching import PathPatchingResult
 from cotinterp.mechanism.patching.paths import Path
 from cotinterp.mechanism.sites import Site
 
-COLUMNS = ["task", "regime", "seed", "pair", "direction", "through_mlps", "sender", "sender_layer", "sender_head"]
+COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "through_mlps", "sender", "sender_layer", "sender_head"]
 COLUMNS += ["source_role", "source_step", "receiver", "receiver_layer", "receiver_head", "input"]
 COLUMNS += ["destination_role", "destination_step", "metric", "effect", "ci_low", "ci_high", "p_adjusted", "n"]
 PATHS = (

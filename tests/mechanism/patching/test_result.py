@@ -17,10 +17,10 @@ from cotinterp.transcripts.pairs import written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-COLUMNS = ["task", "regime", "seed", "pair", "direction", "site", "layer", "head"]
+COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "site", "layer", "head"]
 COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n"]
 MISSING = -1
-LABELS = {"task": "digit-sum", "regime": "cot", "seed": 3}
+LABELS = {"task": "digit-sum", "regime": "cot", "run_seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_table_worked_by_hand():
         ["L0H2.z", "accuracy", 0.0, 1],
     ]
     cell = frame.iloc[5]
-    assert cell[["task", "regime", "seed", "pair", "direction"]].tolist() == [
+    assert cell[["task", "regime", "run_seed", "pair", "direction"]].tolist() == [
         "digit-sum", "cot", 3, "written_total 1", "denoise",
     ]  # fmt: skip
     assert cell[["layer", "head", "role", "step"]].tolist() == [0, 2, "total", 1]

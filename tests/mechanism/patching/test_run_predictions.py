@@ -16,7 +16,7 @@ WANTED = ("prompt_operand", "written_total", "both", "unrelated")
 
 def runs(corrupted, *, clean=(0, 0, 0, 0), **others):
     predicted = {"clean": np.array(clean), "corrupted": np.array(corrupted)}
-    return RunPredictions(predicted | {run: np.array(codes) for run, codes in others.items()}, "pair", {"seed": 1})
+    return RunPredictions(predicted | {run: np.array(codes) for run, codes in others.items()}, "pair", {"run_seed": 1})
 
 
 def test_predictions_worked_by_hand():
@@ -33,7 +33,7 @@ def test_the_table_counts():
         ["foil", 2, 4, 0.5],
         ["other", 1, 4, 0.25],
     ]
-    assert frame["seed"].eq(1).all()
+    assert frame["run_seed"].eq(1).all()
     assert (frame["ci_low"] <= frame["share"]).all()
     assert frame.groupby("run")["share"].sum().eq(1.0).all()
 

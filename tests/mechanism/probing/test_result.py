@@ -12,7 +12,7 @@ from cotinterp.mechanism.probing.fit import fit_probes
 from cotinterp.mechanism.probing.result import ProbedAt, ProbeResult
 
 COLUMNS = [
-    *("task", "regime", "seed", "model", "layer", "site", "role", "step", "target", "n_train", "n_test"),
+    *("task", "regime", "run_seed", "model", "layer", "site", "role", "step", "target", "n_train", "n_test"),
     *("accuracy", "control_accuracy", "selectivity", "chance", "ci_low", "ci_high"),
 ]
 
@@ -23,7 +23,7 @@ def result() -> ProbeResult:
     truth, other = rng.integers(0, 4, size=(2, 200))
     train = hold_out(np.arange(200))
     rows = torch.eye(4)[torch.from_numpy(truth)] + 0.1 * torch.from_numpy(rng.normal(size=(200, 4))).float()
-    labels: dict[str, str | int] = {"task": "s3", "regime": "cot", "seed": 0}
+    labels: dict[str, str | int] = {"task": "s3", "regime": "cot", "run_seed": 0}
     at = {
         step: [ProbedAt(site="resid_pre", layer=layer, role="equals", step=step) for layer in range(2)]
         for step in (1, 2)
