@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -31,6 +32,9 @@ class Contrast:
     example belong to the place; a place of several tokens is always edited whole. `addresses` names places in tables
     (by default role = label). `pair` says what was changed. `reference`, where given, is a third run that defines the
     unit of effects in place of the corrupted one: for changes that should not matter, which have no gap of their own.
+    `batch`: the clean transcripts, whose roles name what heads read; None for tokens without roles. `templates`: a
+    number for each example; only examples with the same number lend each other their activations. None: all have one
+    template, which the caller vouches for.
 
     Any TransformerLens-style model will do, and no task of ours is needed:
 
@@ -54,12 +58,15 @@ class Contrast:
     addresses: Mapping[str, Address] = field(default_factory=dict)
     pair: str = "pair"
     reference: Int[Tensor, "..."] | None = None
+    batch: Batch | None = None
+    templates: Int[np.ndarray, "..."] | None = None
 
     def __post_init__(self) -> None:
         shape, batch = tuple(self.clean.shape), tuple(self.clean.shape[:1])
         given = {"corrupted": (self.corrupted, shape), "at": (self.at, batch), "answer": (self.answer, batch)}
         given |= {"foil": (self.foil, batch)} | {f"place {name!r}": (m, shape) for name, m in self.places.items()}
         given |= {} if self.reference is None else {"reference": (self.reference, shape)}
+        given |= {} if self.templates is None else {"templates": (self.templates, batch)}
         for name, (tensor, expected) in given.items():
             if tuple(tensor.shape) != expected:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}; clean tokens {shape} ask for {expected}.")
@@ -84,7 +91,14 @@ class Contrast:
         """Some of the examples: `contrast.select(accuracy(model(c.clean), c.at, c.answer) == 1)`."""
         rows = ["clean", "corrupted", "at", "answer", "foil"] + ["reference"] * (self.reference is not None)
         places = {label: mask[keep] for label, mask in self.places.items()}
-        return replace(self, places=places, **{name: getattr(self, name)[keep] for name in rows})
+        chosen = torch.arange(len(self), device=self.clean.device)[keep].tolist()
+        return replace(
+            self,
+            places=places,
+            batch=None if self.batch is None else self.batch[chosen],
+            templates=None if self.templates is None else self.templates[chosen],
+            **{name: getattr(self, name)[keep] for name in rows},
+        )
 
     def until_readout(self) -> "Contrast":
         """The same contrast without the positions after the last readout, and without the places that lie there.
@@ -142,7 +156,14 @@ class Contrast:
         pair = f"{pairs.family} {pairs.step} -> {role.value} {step}"
         tokens = (batch.tokens, pairs.corrupted.tokens)
         reference = None if pairs.reference is None else pairs.reference.tokens
-        return cls(*tokens, pairs.at, pairs.answer, pairs.foil, places, addresses, pair, reference)
+        about = (pairs.at, pairs.answer, pairs.foil, places, addresses, pair, reference)
+        return cls(*tokens, *about, batch=batch, templates=templates_of(batch))
+
+
+def templates_of(batch: Batch) -> Int[np.ndarray, " batch"]:
+    """A number for each transcript, equal where role, step and part agree at every position."""
+    layout = torch.stack([batch.role, batch.step, batch.part], dim=-1).flatten(start_dim=1)
+    return np.unique(layout.cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def place_label(role: Role, step: int) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.contrast import Contrast, templates_of
 from cotinterp.mechanism.heads.attention_edits import AttentionEdit, EditedRuns, HeadOutput, Readout
 from cotinterp.mechanism.heads.attribution import LogitContrast
 from cotinterp.mechanism.heads.labels import FAMILY_ERROR, MATTERS, scan_columns
@@ -30,7 +30,6 @@ from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.results import Result, with_labels
-from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
 
 NO_DONOR = -1
@@ -57,18 +56,12 @@ class Plan:
     resampled: bool = True
 
 
-def templates(batch: Batch) -> Int[np.ndarray, " batch"]:
-    """A number for each transcript, equal where role, step and part agree at every position."""
-    layout = torch.stack([batch.role, batch.step, batch.part], dim=-1).flatten(start_dim=1)
-    return np.unique(layout.cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-
-
 def question(
     contrast: Pairs | LogitContrast, groups: Int[np.ndarray, " batch"] | None = None
 ) -> tuple[LogitContrast, Int[np.ndarray, " batch"]]:
     """What is read out, and the template of each example: pairs know their own; else one for all, if none are given."""
     if isinstance(contrast, Pairs):
-        return Contrast.from_pairs(contrast), templates(contrast.clean) if groups is None else groups
+        return Contrast.from_pairs(contrast), templates_of(contrast.clean) if groups is None else groups
     return contrast, np.zeros(len(contrast.clean), dtype=np.int64) if groups is None else groups
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.ablation import NO_DONOR, ablate_heads, draw_donors, templates
+from cotinterp.mechanism.contrast import templates_of
+from cotinterp.mechanism.heads.ablation import NO_DONOR, ablate_heads, draw_donors
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
@@ -124,5 +125,5 @@ def test_templates_tell_layouts_apart_and_nothing_else():
     task = get_task("digit-sum")
     problems = solve(task, np.array([[3, 4], [1, 2], [9, 8], [7, 6]]))
     batch = collate([render(task, problem, "totals") for problem in problems], Vocabulary.of(task))
-    groups = templates(batch)
+    groups = templates_of(batch)
     assert groups[0] == groups[1] != groups[2] == groups[3]
