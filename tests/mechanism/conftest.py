@@ -33,7 +33,7 @@ def build_tiny(*, seed: int = 0, **changes: Any) -> TransformerBridge:
         "d_vocab": D_VOCAB,
         "act_fn": "gelu",
         "normalization_type": "LN",
-        "run_seed": 0,
+        "seed": 0,
         "device": "cpu",
     }
     return randomize(boot(TransformerBridgeConfig(**{**sizes, **changes})), seed=seed)
