@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.render import Transcript
 from cotinterp.transcripts.roles import RESPONSE_ROLES, ROLE_CODE, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -41,6 +42,26 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.transcripts)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The solved problem of every transcript."""
+        return tuple(transcript.problem for transcript in self.transcripts)
+
+    @property
+    def operands(self) -> Int[Tensor, "batch k"]:
+        """Operand codes of every problem, -1 beyond the last of a shorter one."""
+        return self._padded([problem.operands for problem in self.problems])
+
+    @property
+    def totals(self) -> Int[Tensor, "batch k"]:
+        """Running totals of every problem: column j is s_j, s_0 the value before the first step; -1 beyond the last."""
+        return self._padded([(*problem.previous[:1], *problem.totals) for problem in self.problems])
+
+    def _padded(self, rows: Sequence[tuple[int, ...]]) -> Int[Tensor, "batch k"]:
+        longest = max(map(len, rows), default=0)
+        padded = [(*row, *(-1,) * (longest - len(row))) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=self.tokens.device).reshape(len(rows), longest)
 
     @property
     def loss_mask(self) -> Bool[Tensor, "batch pos"]:

@@ -29,6 +29,14 @@ def test_tokens_and_padding():
     assert batch.n_prompt.tolist() == [5, 9]
 
 
+def test_operands_and_totals_of_problems_of_several_lengths():
+    batch = batch_of("cot", [3, 4], [3, 4, 5, 6])
+    assert batch.operands.tolist() == [[3, 4, -1, -1], [3, 4, 5, 6]]
+    assert batch.totals.tolist() == [[3, 7, -1, -1], [3, 7, 12, 18]]
+    assert [problem.answer for problem in batch.problems] == [7, 18]
+    assert batch[[0]].totals.tolist() == [[3, 7]]
+
+
 @pytest.mark.parametrize("regime", regime_names())
 def test_the_loss_is_on_the_response_and_nothing_else(regime):
     batch = batch_of(regime, [3, 4], [3, 4, 5, 6])
