@@ -59,7 +59,7 @@ def told(found: DepthVerdicts, task: str, matched: pd.DataFrame) -> Iterator[str
             yield f"    {one.reason}"
     for match, pairs in matched[matched["task"] == task].groupby("match"):
         less = int((pairs["control_frontier"] < pairs["frontier"]).sum())
-        bounds = int((~pairs["control_standing"].isin(CONVERGED)).sum())
+        bounds = int((~pairs["control_convergence"].isin(CONVERGED)).sum())
         yield f"    cot beside {match}: {less} of {len(pairs)} controls solve less ({bounds} had not converged)"
 
 
@@ -70,7 +70,7 @@ def reached(frontiers: pd.DataFrame, one: DepthVerdict) -> Iterator[str]:
     for steps, runs in mine.groupby("steps"):
         cells = []
         for (depth, width), seeds in runs.groupby(["n_layers", "d_model"]):
-            ends = seeds["standing"].isin(CONVERGED).map({True: "", False: "+"})
+            ends = seeds["convergence"].isin(CONVERGED).map({True: "", False: "+"})
             cells.append(f"L{depth} d{width} {' '.join(seeds['frontier'].astype(str) + ends)}")
         yield f"longest K at {steps} steps, of {runs['k_top'].max()}: {', '.join(cells)}"
 

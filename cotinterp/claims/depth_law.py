@@ -131,7 +131,7 @@ def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdic
     """
     runs = runs.sort_values(["n_layers", "steps", "run_seed", "slug"], ignore_index=True)
     recipe, others = one_recipe(runs)
-    measured = recipe[recipe["standing"].isin(MEASURED)]
+    measured = recipe[recipe["convergence"].isin(MEASURED)]
     steps = _judged_budget(measured if len(measured) else recipe)
     judged = measured[measured["steps"] == steps]
     fits, shares = _fitted(judged, resamples)
@@ -154,8 +154,8 @@ def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdic
         k_top=int(judged["k_top"].max()) if len(judged) else -1,
         n_runs=len(judged),
         n_converged=_converged(judged),
-        n_missing=int(((recipe["steps"] == steps) & ~recipe["standing"].isin(MEASURED)).sum()),
-        n_other=int(others["standing"].isin(MEASURED).sum()),
+        n_missing=int(((recipe["steps"] == steps) & ~recipe["convergence"].isin(MEASURED)).sum()),
+        n_other=int(others["convergence"].isin(MEASURED).sum()),
         fits=fits,
         shares=shares,
         sensitivity=budgets,
@@ -219,11 +219,11 @@ def _agreed(fits: dict[Treatment, LawFits], shares: dict[Treatment, dict[Law, fl
 
 
 def _converged(runs: pd.DataFrame) -> int:
-    return int(runs["standing"].isin(CONVERGED).sum())
+    return int(runs["convergence"].isin(CONVERGED).sum())
 
 
 def _beyond_source(runs: pd.DataFrame) -> tuple[str, ...]:
-    beyond = runs[runs["standing"].isin(MEASURED) & (runs["longest"] > runs["n_layers"] + 1)]
+    beyond = runs[runs["convergence"].isin(MEASURED) & (runs["longest"] > runs["n_layers"] + 1)]
     return tuple(
         f"L{run.n_layers} d{run.d_model} seed {run.run_seed}, {run.steps} steps: K = {run.longest}"
         for run in beyond.itertuples()
@@ -263,12 +263,12 @@ def _open(
 def _would_decide(runs: pd.DataFrame) -> str:
     """In the order of what is cheapest to know: steps, lengths, depths."""
     wanted = []
-    held = runs[~runs["standing"].isin(CONVERGED)]
+    held = runs[~runs["convergence"].isin(CONVERGED)]
     if len(held):
-        names = [f"L{run.n_layers} seed {run.run_seed} {run.standing}" for run in held.itertuples()]
+        names = [f"L{run.n_layers} seed {run.run_seed} {run.convergence}" for run in held.itertuples()]
         more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
         wanted.append(f"more steps ({len(held)} of {len(runs)} had not converged: {', '.join(names[:FEW])}{more})")
-    full = int((runs["standing"] == "complete").sum())
+    full = int((runs["convergence"] == "complete").sum())
     if full:
         wanted.append(f"longer problems ({full} of {len(runs)} solve every K up to {runs['k_top'].max()})")
     wanted.append(f"more depths than {', '.join(f'L{depth}' for depth in sorted(runs['n_layers'].unique()))}")

@@ -31,12 +31,12 @@ TEXTS = ("start_from", "reading", "split")
 
 CONVERGED = ("complete", "fitted")
 UNCONVERGED = ("stalled", "improving")
-STANDINGS = (*CONVERGED, *UNCONVERGED, "unmeasured", "unfinished", "failed", "absent")
+CONVERGENCE = (*CONVERGED, *UNCONVERGED, "unmeasured", "unfinished", "failed", "absent")
 MEASURED = (*CONVERGED, *UNCONVERGED)
 
 FRONTIER_COLUMNS = (
     *("task", "regime", "reading", "n_layers", "d_model", "steps", "run_seed", "slug", "frontier", "next_k", "k_low"),
-    *("k_top", "standing", "lengths", "solved", "longest", "next_accuracy", "next_train_accuracy"),
+    *("k_top", "convergence", "lengths", "solved", "longest", "next_accuracy", "next_train_accuracy"),
     *("least_train_accuracy", "n_parameters"),
     *(name for name in RECIPE if name != "d_model"),
 )
@@ -53,7 +53,7 @@ class FrontierResult(Result):
     `least_train_accuracy` the least accuracy on training problems of length `next_k` and more. What lies between
     `frontier` and `next_k` was not measured.
 
-    `standing`: `complete` (solves all), `fitted` (right on its own training problems of length `next_k`, and either on
+    `convergence`: `complete` (solves all), `fitted` (right on its own training problems of length `next_k`, and either on
     all longer ones too or with a loss that stands still: more updates can teach it little), `stalled` (neither, and its
     loss fell by less than STALLED over the second half of training), `improving` (neither, and it fell), `unmeasured`
     (finished, but no length has enough problems), `unfinished`, `failed`, `absent`. Only `complete` and `fitted` are
@@ -72,10 +72,10 @@ class FrontierResult(Result):
         return self.runs.copy()
 
     def counts(self) -> pd.DataFrame:
-        """Runs of each task, regime, reading and steps by standing, and how many are not monotone in K."""
+        """Runs of each task, regime, reading and steps by convergence, and how many are not monotone in K."""
         keys = ["task", "regime", "reading", "steps"]
-        counted = pd.crosstab([self.runs[key] for key in keys], self.runs["standing"])
-        counted = counted.reindex(columns=list(STANDINGS), fill_value=0)
+        counted = pd.crosstab([self.runs[key] for key in keys], self.runs["convergence"])
+        counted = counted.reindex(columns=list(CONVERGENCE), fill_value=0)
         odd = (self.runs["longest"] > self.runs["frontier"]).groupby([self.runs[key] for key in keys]).sum()
         return counted.assign(not_monotone=odd).reset_index().rename_axis(columns=None)
 
@@ -159,13 +159,13 @@ def _run(slug: str, reading: str, rows: pd.DataFrame, solved: float, least: int)
     }
     fell = 1 - float(first["loss_end"]) / float(first["loss_mid"]) if first["loss_mid"] else np.nan
     fitted = known or (float(trained.get(next_k, np.nan)) >= solved and fell < STALLED)
-    return found | {"standing": _standing(str(first["status"]), len(lengths), next_k, fitted, fell)}
+    return found | {"convergence": _convergence(str(first["status"]), len(lengths), next_k, fitted, fell)}
 
 
-def _standing(status: str, lengths: int, next_k: int, fitted: bool, fell: float) -> str:
+def _convergence(status: str, lengths: int, next_k: int, fitted: bool, fell: float) -> str:
     """Where the loss was not logged the run counts as improving: nothing shows that it stood still."""
     if status != "finished":
-        return status if status in STANDINGS else "failed"
+        return status if status in CONVERGENCE else "failed"
     if not lengths:
         return "unmeasured"
     if next_k < 0:

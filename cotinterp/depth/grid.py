@@ -94,7 +94,7 @@ def _of_seed(base: RunSpec, design: DepthDesign, seed: int) -> Iterator[RunSpec]
 WITHIN = 1.25
 """Factor up to which two counts are equal."""
 SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
-TOLD = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "standing")
+TOLD = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "convergence")
 CONTROL_COLUMNS = ("task", "run_seed", *TOLD, "match", "ratio", "control_regime", *(f"control_{name}" for name in TOLD))
 
 
@@ -103,8 +103,8 @@ def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> p
 
     `match` is `equal operations`, `equal tokens` or `equal parameters`; `ratio` is the control's count divided by that
     of the cot run. Operations are those of one answer to the longest problem that the cot run was measured on, with a
-    cache of keys (`answer_cost`). Both frontiers are given with their standing: that of an unconverged run is a lower
-    bound, and so is no evidence that the control cannot. Empty where nothing matches.
+    cache of keys (`answer_cost`). `convergence` stands beside both frontiers: that of an unconverged run is a lower bound,
+    and so is no evidence that the control cannot. Empty where nothing matches.
 
     Args:
         task: Its name, or the task itself where its name alone does not find it.
@@ -116,7 +116,7 @@ def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> p
     if within < 1:
         raise ValueError(f"within is a factor of 1 or more, got {within}")
     runs = frontier(table).frame()
-    runs = runs[(runs["reading"] == "answer") & runs["standing"].isin(MEASURED)]
+    runs = runs[(runs["reading"] == "answer") & runs["convergence"].isin(MEASURED)]
     name = task if isinstance(task, str) else task.name
     of_task = runs[runs["task"] == name]
     if of_task.empty:

@@ -74,13 +74,13 @@ def observed(runs: pd.DataFrame, treatment: Treatment) -> Observed:
     Raises:
         ValueError: No run was measured.
     """
-    runs = runs[runs["standing"].isin(MEASURED)]
+    runs = runs[runs["convergence"].isin(MEASURED)]
     if runs.empty:
         raise ValueError("no run was measured: train and evaluate the sweep, then collect it")
     reached, following = runs["frontier"].to_numpy(dtype=float), runs["next_k"].to_numpy(dtype=float)
     open_above = following < 0
     if treatment == "censored":
-        open_above |= ~runs["standing"].isin(CONVERGED).to_numpy()
+        open_above |= ~runs["convergence"].isin(CONVERGED).to_numpy()
     low = np.where(reached > 0, _edge(reached), -np.inf)
     high = np.where(open_above, np.inf, _edge(following))
     lengths, solved = runs["lengths"].to_numpy(dtype=float), runs["solved"].to_numpy(dtype=float)

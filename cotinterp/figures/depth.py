@@ -27,7 +27,7 @@ COLORS = {
     "tagging": PALETTE[5],
 }
 """Those of the report; other regimes are black."""
-STANDING_SYMBOLS = {"complete": "circle", "fitted": "diamond", "stalled": "square-open", "improving": "circle-open"}
+CONVERGENCE_SYMBOLS = {"complete": "circle", "fitted": "diamond", "stalled": "square-open", "improving": "circle-open"}
 MEANINGS = {
     "complete": "solves all",
     "fitted": "converged",
@@ -59,7 +59,7 @@ def frontier_figure(
     Raises:
         ValueError: No run was measured.
     """
-    runs = runs[runs["standing"].isin(MEASURED)]
+    runs = runs[runs["convergence"].isin(MEASURED)]
     if runs.empty:
         raise ValueError("nothing to draw: no run of the table was measured")
     rows = list(dict.fromkeys(zip(runs["task"], runs["reading"], strict=True)))
@@ -84,7 +84,7 @@ def frontier_figure(
             figure.add_traces([_source(points, top), *_laws(curves, (task, reading, regime, steps), top)], **here)
             figure.add_traces(_points(points, str(regime), top), **here)
             _axes(figure, points, top, place + 1, number + 1)
-    _dress(figure, len(rows), drawn=set(runs["standing"]), laws=curves is not None)
+    _dress(figure, len(rows), drawn=set(runs["convergence"]), laws=curves is not None)
     return figure
 
 
@@ -114,15 +114,20 @@ def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
         y=y,
         mode="markers",
         showlegend=False,
-        marker={"symbol": points["standing"].map(STANDING_SYMBOLS), "size": 10, "color": color, "line": {"width": 1.8}},
-        customdata=points[["run_seed", "standing", "next_k", "next_accuracy", "next_train_accuracy"]].to_numpy(),
+        marker={
+            "symbol": points["convergence"].map(CONVERGENCE_SYMBOLS),
+            "size": 10,
+            "color": color,
+            "line": {"width": 1.8},
+        },
+        customdata=points[["run_seed", "convergence", "next_k", "next_accuracy", "next_train_accuracy"]].to_numpy(),
         hovertemplate=(
             "solves K up to %{y}, seed %{customdata[0]}: %{customdata[1]}<br>next K = %{customdata[2]}: "
             "held-out %{customdata[3]:.2f}, training %{customdata[4]:.2f}<extra></extra>"
         ),
     )
     runs.marker.line.color = color
-    bound = points["standing"].isin(UNCONVERGED).to_numpy()
+    bound = points["convergence"].isin(UNCONVERGED).to_numpy()
     rise = 0.1 * top
     arrows = go.Scatter(
         x=x[bound],
@@ -177,9 +182,14 @@ def _axes(figure: go.Figure, points: pd.DataFrame, top: int, row: int, column: i
 
 def _dress(figure: go.Figure, rows: int, *, drawn: set[str], laws: bool) -> None:
     """A legend on top, thin axes, room for titles of two lines; the figure is changed in place."""
-    for standing in (one for one in MEANINGS if one in drawn):
-        mark = {"symbol": STANDING_SYMBOLS[standing], "size": 10, "color": INK, "line": {"width": 1.8, "color": INK}}
-        figure.add_scatter(x=[None], y=[None], mode="markers", name=MEANINGS[standing], marker=mark)
+    for convergence in (one for one in MEANINGS if one in drawn):
+        mark = {
+            "symbol": CONVERGENCE_SYMBOLS[convergence],
+            "size": 10,
+            "color": INK,
+            "line": {"width": 1.8, "color": INK},
+        }
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=MEANINGS[convergence], marker=mark)
     for law in LAWS if laws else ():
         line = {"color": GRAY, "dash": LAW_DASHES[law], "width": 2.4}
         figure.add_scatter(x=[None], y=[None], mode="lines", name=law, line=line)

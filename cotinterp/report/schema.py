@@ -22,7 +22,7 @@ TEXT = frozenset(
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
-    | {"reading", "standing", "start_from"}
+    | {"reading", "convergence", "start_from"}
 )
 
 
@@ -104,7 +104,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "frontier",
             SWEEP,
-            "task regime reading n_layers d_model d_mlp steps run_seed frontier next_k k_top standing",
+            "task regime reading n_layers d_model d_mlp steps run_seed frontier next_k k_top convergence",
         ),
         TableSchema("answer_lengths", LENGTH_COLUMNS, SWEEP),
         TableSchema("compute", COMPUTE_COLUMNS, SWEEP),

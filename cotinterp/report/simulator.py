@@ -95,7 +95,7 @@ RULES = {
     "constant": "c layers solve every K, fewer solve k0",
     "none": "depth buys nothing beyond k0",
 }
-COLUMNS = ("task", "regime", "layers", "d_model", "updates", "seed", "solves K up to", "first unsolved", "standing")
+COLUMNS = ("task", "regime", "layers", "d_model", "updates", "seed", "solves K up to", "first unsolved", "convergence")
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,11 @@ def _sliders(deepest: int) -> tuple[Slider, ...]:
 def _measured(given: pd.DataFrame | None) -> pd.DataFrame:
     """The runs that are drawn: measured, free-running, direct or cot, in a fixed order."""
     shape = ["n_layers", "d_model", "d_mlp", "steps"]
-    columns = ["task", "regime", "reading", *shape, "run_seed", "frontier", "next_k", "standing"]
+    columns = ["task", "regime", "reading", *shape, "run_seed", "frontier", "next_k", "convergence"]
     if given is None:
         return pd.DataFrame(columns=columns)
     runs = given if "frontier" in given.columns else frontier(given).frame()
-    kept = runs["standing"].isin(MEASURED) & (runs["reading"] == "answer") & runs["regime"].isin(REGIMES)
+    kept = runs["convergence"].isin(MEASURED) & (runs["reading"] == "answer") & runs["regime"].isin(REGIMES)
     order = ["task", "regime", "n_layers", "d_model", "steps", "run_seed", "frontier"]
     return runs.loc[kept, columns].sort_values(order, ignore_index=True)
 
@@ -227,9 +227,9 @@ def _run(row: dict[Hashable, Any]) -> dict[str, object]:
         "steps": row["steps"],
         "solved": row["frontier"],
         "next": row["next_k"],
-        "open": row["standing"] not in CONVERGED,
+        "open": row["convergence"] not in CONVERGED,
         "words": f"{row['regime']}, {shape}, {row['steps']} updates, seed {row['run_seed']}: {reached}; "
-        f"first unsolved: {unsolved} ({row['standing']})",
+        f"first unsolved: {unsolved} ({row['convergence']})",
     }
 
 
@@ -241,4 +241,4 @@ def _rows(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
             reached,
             unsolved,
         )
-        yield (*map(str, told), str(row["standing"]))
+        yield (*map(str, told), str(row["convergence"]))

@@ -40,8 +40,8 @@ def test_a_world_that_is_not_what_it_is_called_is_counted_as_false():
 def test_runs_stand_as_their_world_says():
     table = law_table(replace(OF["all solved"], unconverged={4: 1.0}), np.random.default_rng(0))
     runs = frontier(table).frame()
-    assert set(runs.loc[runs["n_layers"] < 4, "standing"]) == {"complete"}
-    assert set(runs.loc[runs["n_layers"] == 4, "standing"]) <= {"improving", "complete"}
+    assert set(runs.loc[runs["n_layers"] < 4, "convergence"]) == {"complete"}
+    assert set(runs.loc[runs["n_layers"] == 4, "convergence"]) <= {"improving", "complete"}
     assert set(table.columns) <= set(SWEEP_COLUMNS)
     pd.testing.assert_frame_equal(
         table, law_table(replace(OF["all solved"], unconverged={4: 1.0}), np.random.default_rng(0))

@@ -66,7 +66,7 @@ def test_a_bounded_law_must_have_been_seen_to_bind():
 
 
 def test_unconverged_runs_do_not_bind():
-    assert "binding" in laws(runs(lambda depth, seed: 1 + 2 * depth, standing="improving"), "linear")
+    assert "binding" in laws(runs(lambda depth, seed: 1 + 2 * depth, convergence="improving"), "linear")
 
 
 def budget(steps, law, weight=0.95, depths=(1, 2, 3)):

@@ -35,19 +35,19 @@ def test_each_law_is_named_where_it_is_so(reach, law):
     assert all(control.passes for control in found.controls)
 
 
-@pytest.mark.parametrize("standing", ["improving", "stalled"])
-def test_unconverged_runs_cannot_name_linear(standing):
-    found = judged(sweep(linear, standing=standing))
+@pytest.mark.parametrize("convergence", ["improving", "stalled"])
+def test_unconverged_runs_cannot_name_linear(convergence):
+    found = judged(sweep(linear, convergence=convergence))
     assert found.law == "cannot tell"
     assert (found.n_runs, found.n_converged) == (12, 0)
     assert found.fits["as trained"].preferred.law == "linear"
-    assert f"more steps (12 of 12 had not converged: L1 seed 0 {standing}" in found.reason
+    assert f"more steps (12 of 12 had not converged: L1 seed 0 {convergence}" in found.reason
 
 
 def test_were_unconverged_runs_taken_for_their_limit_linear_would_be_named(monkeypatch):
     """The bug that the censored treatment is there to prevent: planted, it is noticed by the test above."""
     monkeypatch.setattr(laws_module, "CONVERGED", ("complete", "fitted", "improving", "stalled"))
-    assert judged(sweep(linear, standing="improving")).law == "linear"
+    assert judged(sweep(linear, convergence="improving")).law == "linear"
 
 
 def test_nothing_solved_cannot_tell():
@@ -72,7 +72,7 @@ def test_a_law_that_changes_with_the_budget_is_not_named():
 
 
 def test_a_budget_that_had_not_converged_and_cannot_tell_is_no_contradiction():
-    found = judged(sweep(linear, steps=4000), sweep(lambda depth, seed: 0, steps=1000, standing="improving"))
+    found = judged(sweep(linear, steps=4000), sweep(lambda depth, seed: 0, steps=1000, convergence="improving"))
     assert found.law == "linear"
     assert (found.sensitivity[0].lower, found.sensitivity[0].n_converged) == (12, 0)
 
@@ -99,7 +99,7 @@ def test_missing_and_failed_runs_are_counted():
 def test_runs_beyond_the_source_are_counted_converged_or_not():
     """K - 1 <= L: three at one layer, three at two layers, five at four is allowed."""
     reach = {1: 3, 2: 3, 4: 5}
-    found = judged(sweep(lambda depth, seed: reach[depth], depths=(1, 2, 4), seeds=2, standing="improving"))
+    found = judged(sweep(lambda depth, seed: reach[depth], depths=(1, 2, 4), seeds=2, convergence="improving"))
     assert found.beyond_source == ("L1 d64 seed 0, 1000 steps: K = 3", "L1 d64 seed 1, 1000 steps: K = 3")
 
 

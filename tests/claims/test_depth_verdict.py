@@ -13,7 +13,10 @@ from tests.sweeps.frontiers import run_rows, sweep
 
 @pytest.fixture(scope="module")
 def verdicts():
-    long, short = sweep(lambda depth, seed: 1 + 2 * depth, steps=4000), sweep(lambda depth, seed: 0, standing="stalled")
+    long, short = (
+        sweep(lambda depth, seed: 1 + 2 * depth, steps=4000),
+        sweep(lambda depth, seed: 0, convergence="stalled"),
+    )
     cot = sweep(lambda depth, seed: 12, regime="cot", depths=(1, 2, 4), seeds=2)
     lost = pd.DataFrame(run_rows({}, task="z6", status="failed"))
     return depth_verdicts(pd.concat([long, short, cot, lost]), resamples=40)

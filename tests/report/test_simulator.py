@@ -64,7 +64,15 @@ def test_every_measured_run_of_direct_and_cot_is_a_point_and_a_row(runs) -> None
 
 def test_only_converged_runs_are_filled_and_what_was_not_measured_is_no_point(runs) -> None:
     changed = runs.assign(
-        standing=["fitted", "complete", "stalled", "improving", "failed", "absent", *["unmeasured"] * (len(runs) - 6)]
+        convergence=[
+            "fitted",
+            "complete",
+            "stalled",
+            "improving",
+            "failed",
+            "absent",
+            *["unmeasured"] * (len(runs) - 6),
+        ]
     )
     points = [run for task in data_of(str(simulator_html(changed)))["tasks"].values() for run in task["runs"]]
     assert [run["open"] for run in points] == [False, False, True, True]

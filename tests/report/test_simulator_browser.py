@@ -85,7 +85,7 @@ def lengths() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def runs() -> pd.DataFrame:
     found = frontier(made_up_sweep(("s3", "digit-sum"), direct=(1, 4), cot=(1,), steps=(1000, 4000))).frame()
-    return found.assign(standing=["improving" if seed else "fitted" for seed in found["run_seed"]])
+    return found.assign(convergence=["improving" if seed else "fitted" for seed in found["run_seed"]])
 
 
 def test_the_page_says_what_python_says_and_draws_what_it_says(

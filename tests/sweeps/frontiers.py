@@ -23,17 +23,17 @@ def run_rows(held, train=(), n=300, **changes):
     return rows or [run | ABSENT]
 
 
-def reaching(frontier, ks=range(3, 13), standing="fitted", **changes):
-    """The rows of a run that solves the lengths up to `frontier`; `standing` is its standing unless it solves all."""
+def reaching(frontier, ks=range(3, 13), convergence="fitted", **changes):
+    """The rows of a run that solves the lengths up to `frontier`; `convergence` holds unless it solves all."""
     held = {k: 0.95 if k <= frontier else 0.4 for k in ks}
-    train = {k: 1.0 for k in ks} if standing == "fitted" else held
-    return run_rows(held, train, **({"loss_end": 0.99} if standing == "stalled" else {}), **changes)
+    train = {k: 1.0 for k in ks} if convergence == "fitted" else held
+    return run_rows(held, train, **({"loss_end": 0.99} if convergence == "stalled" else {}), **changes)
 
 
-def sweep(reach, *, depths=(1, 2, 3, 4), seeds=3, standing="fitted", **changes):
+def sweep(reach, *, depths=(1, 2, 3, 4), seeds=3, convergence="fitted", **changes):
     """A table with `seeds` runs at each depth, of which each solves up to `reach(depth, seed)`."""
     rows = []
     for depth in depths:
         for seed in range(seeds):
-            rows += reaching(reach(depth, seed), standing=standing, n_layers=depth, run_seed=seed, **changes)
+            rows += reaching(reach(depth, seed), convergence=convergence, n_layers=depth, run_seed=seed, **changes)
     return pd.DataFrame(rows)

@@ -44,7 +44,7 @@ def test_another_criterion_moves_the_frontier():
 
 
 @pytest.mark.parametrize(
-    ("held", "train", "changes", "standing"),
+    ("held", "train", "changes", "convergence"),
     [
         ({3: 0.95, 4: 0.95}, {}, {"loss_end": 2.0}, "complete"),
         ({3: 0.95, 4: 0.5}, {3: 1.0, 4: 0.9}, {"loss_end": 1.0}, "fitted"),
@@ -57,21 +57,25 @@ def test_another_criterion_moves_the_frontier():
         ({}, {}, {}, "unmeasured"),
     ],
 )
-def test_standing(held, train, changes, standing):
+def test_convergence(held, train, changes, convergence):
     found = one(run_rows(held, train, **changes))
-    assert found["standing"] == standing
+    assert found["convergence"] == convergence
     assert (found["k_top"] == -1) == (not held)
 
 
 def test_a_run_that_answers_other_lengths_of_its_training_set_is_not_fitted():
     """Only the first unsolved length decides."""
-    assert one(run_rows({3: 0.95, 4: 0.5, 5: 0.4}, {3: 1.0, 4: 0.6, 5: 1.0}))["standing"] == "improving"
+    assert one(run_rows({3: 0.95, 4: 0.5, 5: 0.4}, {3: 1.0, 4: 0.6, 5: 1.0}))["convergence"] == "improving"
 
 
-@pytest.mark.parametrize(("loss", "standing"), [(0.7, "improving"), (0.99, "fitted")])
-def test_to_know_the_short_training_problems_by_heart_is_not_to_have_converged(loss, standing):
+@pytest.mark.parametrize(("loss", "convergence"), [(0.7, "improving"), (0.99, "fitted")])
+def test_to_know_the_short_training_problems_by_heart_is_not_to_have_converged(loss, convergence):
     found = one(run_rows({3: 0.4, 4: 0.4, 5: 0.4}, {3: 1.0, 4: 0.8, 5: 0.5}, loss_end=loss))
-    assert (found["standing"], found["next_train_accuracy"], found["least_train_accuracy"]) == (standing, 1.0, 0.5)
+    assert (found["convergence"], found["next_train_accuracy"], found["least_train_accuracy"]) == (
+        convergence,
+        1.0,
+        0.5,
+    )
 
 
 def test_the_order_of_the_rows_does_not_matter():
@@ -89,10 +93,10 @@ def test_texts_that_a_csv_file_leaves_empty_do_not_hide_runs():
     rows = [*reaching(5, run_seed=0, start_from=np.nan), *run_rows({}, status="absent", run_seed=1, start_from=np.nan)]
     table = pd.DataFrame(rows)
     table.loc[table["status"] == "absent", ["reading", "split"]] = np.nan
-    assert frontier(table).frame()["standing"].tolist() == ["fitted", "absent"]
+    assert frontier(table).frame()["convergence"].tolist() == ["fitted", "absent"]
 
 
-def test_runs_are_counted_by_standing_and_those_not_monotone():
+def test_runs_are_counted_by_convergence_and_those_not_monotone():
     rows = [*reaching(5), *reaching(12, run_seed=1), *run_rows({}, status="absent", run_seed=2)]
     rows += run_rows({3: 0.95, 4: 0.2, 5: 0.95}, run_seed=3)
     (counted,) = frontier(pd.DataFrame(rows)).counts().to_dict("records")
@@ -114,7 +118,7 @@ def test_the_recipe_with_most_depths_is_the_frontier_and_a_wider_model_is_not():
 
 
 def test_table_and_picture_are_saved(tmp_path):
-    found = frontier(sweep(lambda depth, seed: depth + 3, standing="improving"))
+    found = frontier(sweep(lambda depth, seed: depth + 3, convergence="improving"))
     table, figure = found.save(tmp_path, "frontier")
     assert tuple(pd.read_csv(table).columns) == FRONTIER_COLUMNS
     assert figure.stat().st_size > 1000

@@ -18,7 +18,7 @@ def drawn(figure):
 
 
 def test_lower_bounds_are_open_and_have_arrows_above():
-    figure = frontier_figure(frontier(sweep(lambda depth, seed: depth + 2, standing="improving", seeds=1)).frame())
+    figure = frontier_figure(frontier(sweep(lambda depth, seed: depth + 2, convergence="improving", seeds=1)).frame())
     (points,) = drawn(figure).values()
     assert points == [("circle-open", 3), ("circle-open", 4), ("circle-open", 5), ("circle-open", 6)]
     (arrows,) = (trace for trace in figure.data if str(trace.marker.symbol) == "arrow-up")
@@ -33,7 +33,7 @@ def test_converged_runs_are_filled_and_have_none():
 
 
 def test_budgets_and_regimes_are_small_multiples_direct_first():
-    short = sweep(lambda depth, seed: 3, steps=1000, standing="improving")
+    short = sweep(lambda depth, seed: 3, steps=1000, convergence="improving")
     long, cot = sweep(lambda depth, seed: 5, steps=4000), sweep(lambda depth, seed: 12, regime="cot", depths=(1, 2, 4))
     figure = frontier_figure(frontier(pd.concat([cot, long, short])).frame())
     titles = [note.text for note in figure.layout.annotations if note.text]

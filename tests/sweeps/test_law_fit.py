@@ -104,7 +104,7 @@ def test_unconverged_runs_alone_cannot_prefer_a_bounded_law():
     def reach(depth, seed):
         return 1 + 2 * depth
 
-    trained, censored = (fitted(reach, treatment, standing="improving") for treatment in ("as trained", "censored"))
+    trained, censored = (fitted(reach, treatment, convergence="improving") for treatment in ("as trained", "censored"))
     assert trained.preferred.law == "linear"
     assert trained.preferred.weight > 0.9
     assert censored.preferred.law == "constant"

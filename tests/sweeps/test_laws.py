@@ -56,9 +56,9 @@ def test_lengths_that_were_not_measured_widen_the_interval():
     np.testing.assert_allclose([data.low[0], data.high[0]], [log2(3.5), log2(8.5)])
 
 
-@pytest.mark.parametrize("standing", ["stalled", "improving"])
-def test_an_unconverged_run_is_a_lower_bound_where_it_is_censored(standing):
-    rows = reaching(4, standing=standing)
+@pytest.mark.parametrize("convergence", ["stalled", "improving"])
+def test_an_unconverged_run_is_a_lower_bound_where_it_is_censored(convergence):
+    rows = reaching(4, convergence=convergence)
     trained, censored = seen(rows, "as trained"), seen(rows, "censored")
     assert trained.high[0] == log2(4.5)
     assert (censored.low[0], censored.high[0]) == (log2(3.5), np.inf)
@@ -66,7 +66,7 @@ def test_an_unconverged_run_is_a_lower_bound_where_it_is_censored(standing):
 
 
 def test_an_unconverged_run_that_solves_nothing_says_nothing():
-    data = seen(reaching(0, standing="improving"), "censored")
+    data = seen(reaching(0, convergence="improving"), "censored")
     assert not data.informative.any()
     assert data.share[0] == 1
 
