@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cotinterp.mechanism.metrics import require_different
+from cotinterp.results import short_repr
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
 from cotinterp.transcripts.roles import Role
@@ -79,6 +80,9 @@ class Contrast:
             empty = int((~mask.any(dim=1)).sum())
             if empty:
                 raise ValueError(f"place {label!r} has no position in {empty} of {len(self)} examples: leave it out.")
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def __len__(self) -> int:
         return len(self.clean)

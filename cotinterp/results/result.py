@@ -1,9 +1,11 @@
-"""The three verbs of every result: the table, the picture, and both of them on disk."""
+"""What every result can do: give its table and its picture, save both, and show itself in a notebook or a terminal."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
+from dataclasses import fields, is_dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cotinterp.results.atomic import output_folder, write_atomic
 
@@ -16,12 +18,26 @@ OFFLINE = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""
 """plotly.js offers to send a chart to its makers' server unless told not to."""
 
 
+ROWS_SHOWN = 10
+"""Rows of a result's table that a notebook shows."""
+
+LONGEST_VALUE = 80
+"""Characters of one field in a `repr`; longer values are said by their type and size."""
+
+
 class Result(ABC):
     """What an instrument found: numbers, never a model.
 
     Instruments return frozen dataclasses of this kind. They keep their numbers per example for as long as they can, and
-    `labels` (task, regime, seed, ...) that `frame` puts in front, so that tables of several runs can be stacked.
+    `labels` (task, regime, run_seed, ...) that `frame` puts in front, so that tables of several runs can be stacked.
+    A notebook shows the head of the table; `repr` names the fields and their sizes and computes nothing.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keeps `dataclass` from writing a `repr` that lists every example."""
+        super().__init_subclass__(**options)
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Result.__repr__  # type: ignore[method-assign]
 
     @abstractmethod
     def frame(self) -> "pandas.DataFrame":
@@ -30,6 +46,17 @@ class Result(ABC):
     @abstractmethod
     def figure(self) -> "plotly.graph_objects.Figure":
         """The picture of that table."""
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The head of the table, for a notebook: plain HTML, no script and no network."""
+        table = self.frame()
+        shape = f"{len(table):,} rows \N{MULTIPLICATION SIGN} {len(table.columns)} columns"
+        head = table.head(ROWS_SHOWN)
+        shown = f", the first {len(head)}" if len(head) < len(table) else ""
+        return f"<p><b>{escape(type(self).__name__)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}"
 
     def save(self, directory: Path | str, name: str) -> list[Path]:
         """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return both paths.
@@ -54,3 +81,30 @@ def with_labels(frame: "pandas.DataFrame", labels: Mapping[str, str | int]) -> "
     if taken:
         raise ValueError(f"the table has columns {taken} already; its columns are {list(map(str, frame.columns))}")
     return frame.assign(**labels)[[*labels, *frame.columns]]
+
+
+def short_repr(value: object) -> str:
+    """The `repr` of a dataclass on a few lines, however many examples it holds: large fields by their type and size."""
+    shown = (f"{field.name}={_short(getattr(value, field.name))}" for field in fields(value) if field.repr)  # type: ignore[arg-type]
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _short(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None and len(shape):
+        return f"<{type(value).__name__} {' x '.join(map(str, shape))}>"
+    if isinstance(value, (Mapping, tuple, list, set, frozenset)):
+        text = repr(value) if len(value) <= LONGEST_VALUE // 10 and not any(map(is_dataclass, value)) else ""
+        if text and len(text) <= LONGEST_VALUE:
+            return text
+        kinds = {type(item).__name__ for item in value}
+        of = f" of {kinds.pop()}" if len(kinds) == 1 and not isinstance(value, Mapping) else ""
+        return f"<{type(value).__name__} with {len(value):,} entries{of}>"
+    text = repr(value)
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return (
+        f"<{type(value).__name__} with {len(value):,} entries>"
+        if isinstance(value, Sized)
+        else f"<{type(value).__name__}>"
+    )

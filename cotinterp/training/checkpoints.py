@@ -22,7 +22,7 @@ from cotinterp.models.weights import (
     write_tensors,
 )
 from cotinterp.models.weights import weight_hash as weight_hash
-from cotinterp.results import output_folder, write_atomic
+from cotinterp.results import output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
 from cotinterp.training.spec import (
     SPEC_FILE,
@@ -163,6 +163,9 @@ class Run:
     directory: Path
     weight_hash: str
     metadata: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @property
     def labels(self) -> dict[str, str | int]:

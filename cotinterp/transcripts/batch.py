@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from cotinterp.results import short_repr
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.render import Transcript
 from cotinterp.transcripts.roles import RESPONSE_ROLES, ROLE_CODE, Role
@@ -39,6 +40,9 @@ class Batch:
     n_prompt: Int[Tensor, " batch"]
     transcripts: tuple[Transcript, ...]
     vocabulary: Vocabulary
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def __len__(self) -> int:
         return len(self.transcripts)

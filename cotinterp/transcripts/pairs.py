@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cotinterp.results import short_repr
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
@@ -59,6 +60,9 @@ class Pairs:
     foil: Int[Tensor, " batch"]
     dropped: int
     reference: Batch | None = None
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -30,7 +31,7 @@ def test_save_writes_the_table_and_a_page_of_its_own(tmp_path: Path) -> None:
     table, page = Accuracy(TABLE).save(tmp_path / "out", "accuracy")
     assert (table, page) == (tmp_path / "out/tables/accuracy.csv", tmp_path / "out/figures/accuracy.html")
     assert table.read_text() == (
-        'task,seed,k,accuracy,note\ndigit-sum,0,2,1.0,"all, of them"\ndigit-sum,0,3,0.3333333333333333,\n'
+        'task,run_seed,k,accuracy,note\ndigit-sum,0,2,1.0,"all, of them"\ndigit-sum,0,3,0.3333333333333333,\n'
     )
     html = page.read_text()
     assert "plotly.js v" in html
@@ -95,6 +96,38 @@ def test_the_three_verbs_are_asked_of_every_result() -> None:
 
     with pytest.raises(TypeError, match="figure"):
         Halfway()  # type: ignore[abstract]
+
+
+@dataclass(frozen=True)
+class Scores(Result):
+    values: np.ndarray
+    pairs: tuple[Accuracy, ...]
+    labels: dict[str, str | int]
+    level: float = 0.95
+
+    def frame(self) -> pd.DataFrame:
+        return with_labels(pd.DataFrame({"value": self.values, "note": "<b>"}), self.labels)
+
+    def figure(self) -> go.Figure:
+        return lines(self.frame(), x="value", y="value")
+
+
+def test_a_repr_names_fields_and_sizes_and_fits_on_a_line_or_two() -> None:
+    result = Scores(np.zeros((9, 1000)), (Accuracy(TABLE),) * 5000, {"task": "s3", "run_seed": 4})
+    assert repr(result) == (
+        "Scores(values=<ndarray 9 x 1000>, pairs=<tuple with 5,000 entries of Accuracy>, "
+        "labels={'task': 's3', 'run_seed': 4}, level=0.95)"
+    )
+    assert repr(Accuracy(TABLE)) == "Accuracy(table=<DataFrame 2 x 3>)"
+
+
+def test_a_notebook_shows_the_head_of_the_table() -> None:
+    html = Scores(np.arange(40.0), (), {"task": "s3", "run_seed": 4})._repr_html_()
+    assert "<b>Scores</b>: 40 rows \N{MULTIPLICATION SIGN} 4 columns, the first 10" in html
+    assert html.count("<td>s3</td>") == 10
+    assert "&lt;b&gt;" in html
+    assert "script" not in html
+    assert "http" not in html
 
 
 def test_importing_results_loads_neither_plots_nor_tables() -> None:
