@@ -9,12 +9,14 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce test lint docs benchmark chromium constraints clean
+.PHONY: help reproduce test check lint house docs benchmark chromium constraints clean
 
 help:
 	@echo "make reproduce    the reference experiment and its report, into $(OUT)/"
+	@echo "make check        lint, types, import rules and the fast tests: while you work"
 	@echo "make test         lint, types, import rules, all tests"
 	@echo "make lint         ruff, mypy --strict, import-linter"
+	@echo "make house        docs/images/house.svg, drawn from the imports"
 	@echo "make docs         the documentation, into site/"
 	@echo "make benchmark    ours against each peer, same work, one run, into $(OUT)/ (some 20 minutes)"
 	@echo "make constraints  pin the newest versions that pyproject.toml allows"
@@ -24,14 +26,21 @@ reproduce: $(VENV)/installed-dev
 	$(BIN)/cotinterp reproduce --out $(OUT)
 
 # The models are small: one thread for each process, and the cores shared out among processes.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 test: lint chromium
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+check: lint
+	$(PYTEST) -m "not slow and not browser"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict cotinterp analyses benchmarks
 	$(BIN)/lint-imports
+
+house: $(VENV)/installed-dev
+	$(BIN)/python docs/draw_house.py
 
 docs: $(VENV)/installed-dev $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict

@@ -111,14 +111,15 @@ def differences(before: Path, after: Path, renamed: Sequence[str] = ()) -> Itera
 
 
 def main(options: Store | Compare) -> None:
-    """Store or compare."""
+    """Store or compare; where tables differ, the process ends with status 1."""
     if isinstance(options, Store):
-        return store(options)
-    found = list(differences(options.before, options.after, options.renamed))
-    print("\n".join([*found, f"{len(found)} differences"]))
-    return sys.exit(bool(found))
+        store(options)
+    else:
+        found = list(differences(options.before, options.after, options.renamed))
+        print("\n".join([*found, f"{len(found)} differences"]))
+        sys.exit(bool(found))
 
 
 if __name__ == "__main__":
     Options = Annotated[Store, tyro.conf.subcommand("store")] | Annotated[Compare, tyro.conf.subcommand("compare")]
-    main(tyro.cli(Options, description=__doc__))  # type: ignore[arg-type]
+    main(tyro.cli(Options, description=__doc__))
