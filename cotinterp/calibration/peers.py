@@ -265,7 +265,7 @@ def _question(contrast: Contrast) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
 
 def _causal(model: HookedModel, contrast: Contrast) -> Contrast:
     """Nothing after the readout can matter to a causal model, and a sweep leaves it out."""
-    return contrast.until_readout() if getattr(model.cfg, "attention_dir", "causal") == "causal" else contrast
+    return contrast.until_readout(model)
 
 
 EXAMPLES, LENGTH = 4, 6

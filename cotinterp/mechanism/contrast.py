@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cotinterp.mechanism.metrics import require_different
+from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.results import short_repr
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
@@ -104,11 +105,14 @@ class Contrast:
             **{name: getattr(self, name)[keep] for name in rows},
         )
 
-    def until_readout(self) -> "Contrast":
+    def until_readout(self, model: HookedModel | None = None) -> "Contrast":
         """The same contrast without the positions after the last readout, and without the places that lie there.
 
-        A causal model answers the same: nothing after `at` can reach it.
+        A causal model answers the same: nothing after `at` can reach it. Given a `model` that is not causal, nothing is
+        left out.
         """
+        if model is not None and not is_causal(model):
+            return self
         end = int(self.at.max()) + 1
         cut = {label: mask[:, :end] for label, mask in self.places.items() if mask[:, :end].any(dim=1).all()}
         reference = None if self.reference is None else self.reference[:, :end]

@@ -5,9 +5,9 @@ like a site that does not matter.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,63 @@ def run_with(
         fired = [firing.edit.site.label for firing in firings if firing.fired]
         raise InertEditError(f"{'; '.join(inert)}. Fired: {fired or 'none'} of {len(firings)} edits.")
     return logits
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """What one run of a stack writes at a whole hook: `value` wherever `mask` is true.
+
+    `value` has the hook's layout for a single run; it may be a function from the run's current activation to such a
+    tensor, and None restores what the run holds without any edit. `mask` has positions (for patterns, those of the
+    queries) on its second axis and, for kinds with heads, heads on its third. `expect_change` is that of `Edit`.
+    """
+
+    site: Site
+    mask: Bool[Tensor, "batch pos *head"]
+    value: Tensor | Callable[[Tensor], Tensor] | None
+    expect_change: bool = True
+
+    def within(self, mask: Bool[Tensor, "batch pos"]) -> "Write":
+        """The same write at fewer positions."""
+        return replace(self, mask=self.mask & (mask if self.mask.ndim == 2 else mask[..., None]))
+
+
+def run_stacked(
+    model: HookedModel,
+    tokens: Int[Tensor, "rows pos"],
+    runs: Sequence[Sequence[Write]],
+    *,
+    unedited: Mapping[Site, Tensor] | None = None,
+) -> Float[Tensor, "rows pos d_vocab"]:
+    """Several runs in one pass, each with edits of its own: `tokens` holds theirs one after the other.
+
+    Run i has the i-th part of the rows; `runs[i]` are its writes, if any. `unedited`: what the same pass holds without
+    edits, for writes that restore it. Compare with an unedited pass of the same `tokens`: the rounding of a row may
+    depend on the rows beside it. Errors are those of `run_with`; an edit is inert if no run of the stack changes
+    anything at its hook.
+    """
+    by_hook: dict[Site, list[tuple[int, Write]]] = {}
+    for run, writes in enumerate(runs):
+        for write in writes:
+            by_hook.setdefault(write.site.whole, []).append((run, write))
+
+    def edit(site: Site, writes: Sequence[tuple[int, Write]]) -> Edit:
+        def overwrite(current: Tensor) -> Tensor:
+            written = current.clone()
+            parts = written.chunk(len(runs))
+            for run, write in writes:
+                if write.value is None:
+                    assert unedited is not None
+                    value = unedited[site].chunk(len(runs))[run]
+                else:
+                    value = write.value if isinstance(write.value, Tensor) else write.value(parts[run])
+                here = site.by_position(parts[run])
+                here.copy_(torch.where(write.mask[..., None], site.by_position(value).to(current), here))
+            return written
+
+        return Edit(site, overwrite, expect_change=any(write.expect_change for _, write in writes))
+
+    return run_with(model, tokens, [edit(site, by_hook[site]) for site in sorted(by_hook)])
 
 
 def patch(

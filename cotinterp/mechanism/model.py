@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 
 @runtime_checkable
@@ -43,3 +44,22 @@ def require_eval(model: HookedModel) -> None:
             "the model is in train mode, or a part of it, in which two runs may differ although nothing was edited. "
             "Call model.eval() first (TransformerLens's native bridges start in train mode)."
         )
+
+
+def is_causal(model: HookedModel) -> bool:
+    """Whether no position can look at a later one. A model that does not say is taken to be causal."""
+    return bool(getattr(model.cfg, "attention_dir", "causal") == "causal")
+
+
+def weight(model: HookedModel, name: str) -> Tensor:
+    """The weight `name` ("W_O", "W_U") of a TransformerLens-style model, detached.
+
+    ValueError if the model offers no such accessor: without it the parts of the residual stream cannot be named.
+    """
+    found = getattr(model, name, None)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the model ({type(model).__name__}) offers no {name}. Attribution needs the TransformerLens accessors "
+            "W_O and W_U; wrap the model in a TransformerBridge of an architecture that has them."
+        )
+    return found.detach()

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.heads.attribution import weight
 from cotinterp.mechanism.hooks import available_kinds
 from cotinterp.mechanism.interventions import patch, run_with, watch
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, require_eval, weight
 from cotinterp.mechanism.sites import KINDS, Kind, Site
 from cotinterp.models.native.parts import NativeParts, forward, native_parts
 from cotinterp.models.native.resume import resume

@@ -154,6 +154,16 @@ class Site:
         return written
 
 
+def site_columns(site: Site | str) -> dict[str, str | int]:
+    """What tables say of a site: its label as `site`, `kind`, `layer`, and `head` (-1 for all of them together).
+
+    A row that is of no site (a baseline) has its name as `site` and `kind`, and -1 for layer and head.
+    """
+    if isinstance(site, str):
+        return {"site": site, "kind": site, "layer": -1, "head": -1}
+    return {"site": site.label, "kind": site.kind, "layer": site.layer, "head": -1 if site.head is None else site.head}
+
+
 def refuse_write(site: Site) -> None:
     """ValueError for the one site that can be read but not written.
 

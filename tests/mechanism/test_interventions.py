@@ -6,6 +6,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import (
     Edit,
     InertEditError,
+    Write,
     ablate_mean,
     ablate_resample,
     ablate_zero,
@@ -13,6 +14,7 @@ from cotinterp.mechanism.interventions import (
     knock_out,
     knock_out_pairs,
     patch,
+    run_stacked,
     run_with,
     steer,
     watch,
@@ -269,3 +271,38 @@ def test_refusals(tiny_model, make_tiny, tokens):
         run_with(make_tiny().train(), tokens, [ablate_zero(Site("z", 0))])
     with pytest.raises(ValueError, match=r"shape \(3,\) does not fit L0.mlp_out"):
         run_with(tiny_model, tokens, [Edit(Site("mlp_out", 0), torch.ones(3))])
+
+
+def test_runs_of_a_stack_are_edits_of_their_own(tiny_model, tokens):
+    """Against one `run_with` for each: two writes in one run, a function, one head of a pattern, and no edit at all."""
+    donors = activations(tiny_model, tokens.flip(0), [Site("resid_pre", 0), Site("z", 1), Site("pattern", 1)])
+    mask = torch.zeros(tokens.shape, dtype=torch.bool)
+    mask[:, 3] = True
+    one_head = mask[..., None] & (torch.arange(4) == 2)
+    stream, z, pattern = (Site(kind, layer) for kind, layer in (("resid_pre", 0), ("z", 1), ("pattern", 1)))
+    runs = [
+        [Write(stream, mask, donors[stream]), Write(z, one_head, donors[z])],
+        [],
+        [Write(stream, mask, lambda current: 2 * current)],
+        [Write(pattern, one_head, donors[pattern])],
+    ]
+    expected = [
+        [Edit(stream, donors[stream], mask), Edit(Site("z", 1, 2), donors[z][:, :, 2], mask)],
+        [],
+        [Edit(stream, lambda current: 2 * current, mask)],
+        [Edit(Site("pattern", 1, 2), donors[pattern][:, 2], mask)],
+    ]
+    found = run_stacked(tiny_model, tokens.repeat(4, 1), runs).chunk(4)
+    for logits, edits in zip(found, expected, strict=True):
+        torch.testing.assert_close(logits, run_with(tiny_model, tokens, edits), atol=1e-5, rtol=1e-5)
+
+
+def test_a_write_of_a_stack_restores_the_unedited_run_and_inert_ones_raise(tiny_model, tokens):
+    z, mask = Site("z", 0), torch.ones(*tokens.shape, 4, dtype=torch.bool)
+    stacked = tokens.repeat(2, 1)
+    own = activations(tiny_model, stacked, [z])
+    plain = run_with(tiny_model, stacked, [])
+    restored = [[Write(z, mask, None, expect_change=False)], [Write(z, mask, own[z].chunk(2)[1], expect_change=False)]]
+    assert torch.equal(run_stacked(tiny_model, stacked, restored, unedited=own), plain)
+    with pytest.raises(InertEditError, match="changed no value"):
+        run_stacked(tiny_model, stacked, [[], [Write(z, mask, own[z].chunk(2)[1])]])

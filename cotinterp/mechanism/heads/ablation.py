@@ -26,7 +26,7 @@ from cotinterp.mechanism.heads.attribution import LogitContrast
 from cotinterp.mechanism.heads.labels import FAMILY_ERROR, MATTERS, scan_columns
 from cotinterp.mechanism.interventions import Edit, derangement, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.results import Result, with_labels
@@ -171,8 +171,7 @@ def clean_difference(
 
 def until_readout(model: HookedModel, contrast: LogitContrast) -> Int[Tensor, "batch pos"]:
     """The clean tokens that can reach some readout: in a causal model, none behind the last of them."""
-    causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
-    return contrast.clean[:, : int(contrast.at.max()) + 1] if causal else contrast.clean
+    return contrast.clean[:, : int(contrast.at.max()) + 1] if is_causal(model) else contrast.clean
 
 
 def _replacing(

@@ -14,7 +14,7 @@ from torch import Tensor
 from cotinterp.figures import PALETTE
 from cotinterp.mechanism.activations import run_and_read
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, weight
 from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, bootstrap_means, with_labels
 
@@ -75,20 +75,6 @@ def frozen_readout(
     if bias is not None:
         constant = constant + (bias[answer] - bias[foil]).detach().double()
     return Readout(direction=direction, constant=constant)
-
-
-def weight(model: HookedModel, name: str) -> Tensor:
-    """The weight `name` ("W_O", "W_U") of a TransformerLens-style model, detached.
-
-    ValueError if the model offers no such accessor: without it the parts of the residual stream cannot be named.
-    """
-    found = getattr(model, name, None)
-    if not isinstance(found, Tensor):
-        raise ValueError(
-            f"the model ({type(model).__name__}) offers no {name}. Attribution needs the TransformerLens accessors "
-            "W_O and W_U; wrap the model in a TransformerBridge of an architecture that has them."
-        )
-    return found.detach()
 
 
 def _norm_family(cfg: Any) -> NormFamily:

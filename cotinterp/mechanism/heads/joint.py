@@ -26,10 +26,10 @@ from cotinterp.mechanism.heads.ablation import (
     until_readout,
 )
 from cotinterp.mechanism.heads.attention_edits import EditedRuns, HeadOutput
-from cotinterp.mechanism.heads.attribution import LogitContrast, frozen_readout, weight
+from cotinterp.mechanism.heads.attribution import LogitContrast, frozen_readout
 from cotinterp.mechanism.heads.labels import FAMILY_ERROR, MATTERS, intervals, relative, scan_columns, simultaneous
 from cotinterp.mechanism.interventions import run_with, watch
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, weight
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.results import Result, with_labels

@@ -323,8 +323,7 @@ def attribution_patch(
     sites += [site for kind in by_head for site in head_sites(model, as_kind(kind))]
     for site in sites:
         refuse_write(site)
-    if getattr(model.cfg, "attention_dir", "causal") == "causal":
-        contrast = contrast.until_readout()
+    contrast = contrast.until_readout(model)
     cells = tuple(Cell(site, place) for site in sites for place in contrast.places)
     if not cells:
         raise ValueError("nothing to score: no kinds and no heads were asked for, or no place lies before the readout.")

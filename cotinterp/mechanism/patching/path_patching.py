@@ -242,8 +242,7 @@ def path_sweep(
         raise ValueError("no paths to patch: name some, or leave them out for all between heads.")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{len(chosen) - len(set(chosen))} of {len(chosen)} paths are given twice.")
-    if getattr(model.cfg, "attention_dir", "causal") == "causal":
-        contrast = contrast.until_readout()
+    contrast = contrast.until_readout(model)
     places = {place for path in chosen for place in (path.source, path.destination) if place is not None}
     addresses = {known(place, contrast): contrast.address(place) for place in sorted(places)}
     parts = None if by_hooks else exact_parts(model, contrast.clean)

@@ -95,8 +95,7 @@ def patch_sweep(
     sites += head_sites(model) if heads else ()
     for site in sites:
         refuse_write(site)
-    if getattr(model.cfg, "attention_dir", "causal") == "causal":
-        contrast = contrast.until_readout()
+    contrast = contrast.until_readout(model)
     cells = tuple(Cell(site, place) for site in sites for place in contrast.places)
     if not cells:
         raise ValueError("nothing to patch: no kinds and no heads were asked for, or no place lies before the readout.")

@@ -347,8 +347,7 @@ def probe_use(
     if place not in contrast.places:
         raise KeyError(f"no place {place!r}; the contrast has {list(contrast.places)}")
     refuse_write(site.check(model))
-    if getattr(model.cfg, "attention_dir", "causal") == "causal":
-        contrast = contrast.until_readout()
+    contrast = contrast.until_readout(model)
     if place not in contrast.places:
         raise ValueError(f"place {place!r} lies behind the readout, which nothing there can reach")
     subspace = probe if isinstance(probe, Subspace) else Subspace.of_probe(probe)

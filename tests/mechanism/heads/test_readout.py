@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import run_and_read
-from cotinterp.mechanism.heads.attribution import frozen_readout, weight
+from cotinterp.mechanism.heads.attribution import frozen_readout
 from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.model import weight
 from cotinterp.mechanism.sites import Site
 
 NORMS = ["LN", "LNPre", "RMS", "RMSPre", None]
