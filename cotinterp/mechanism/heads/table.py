@@ -12,9 +12,8 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.contrast import Contrast, templates_of
 from cotinterp.mechanism.heads.ablation import ablate_heads, draw_donors, logits_lost, until_readout
-from cotinterp.mechanism.heads.ablation import templates as templates_of
 from cotinterp.mechanism.heads.attribution import LogitContrast, logit_attribution
 from cotinterp.mechanism.heads.joint import JointAblation, ablate_jointly
 from cotinterp.mechanism.heads.knock_outs import value_plan
