@@ -18,6 +18,7 @@ from analyses.desk import publish, reference_runs
 from cotinterp.report import patching_figures
 from cotinterp.report.patching import is_cell, kind_of
 from cotinterp.studies.instruments import FULL, QUICK, study, table_of
+from cotinterp.transcripts.roles import place_words
 
 BASELINES = ("self", "full", "random_donor")
 SHOWN = 0.05
@@ -54,7 +55,7 @@ def answer(table: pd.DataFrame, most: int = 3) -> list[str]:
 def named(cell: Mapping[Hashable, Any]) -> str:
     """A cell in words: `L2H1 at total 2: 0.81 [0.74, 0.88]`."""
     head = "" if pd.isna(cell["head"]) or float(cell["head"]) < 0 else f"H{int(cell['head'])}"
-    place = str(cell["role"]).replace("_", " ") + (f" {int(cell['step'])}" if float(cell["step"]) >= 0 else "")
+    place = place_words(cell["role"], int(cell["step"]))
     interval = f"{cell['effect']:.2f} [{cell['ci_low']:.2f}, {cell['ci_high']:.2f}]"
     return f"L{int(cell['layer'])}{head} at {place}: {interval}"
 

@@ -17,7 +17,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast, place_label
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import as_place, fit_probe
 from cotinterp.mechanism.probing.totals import running_total
 from cotinterp.mechanism.probing.use import ProbeUse, probe_use
@@ -26,7 +26,7 @@ from cotinterp.studies.instruments import standard_pairs, transcripts_of
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Role, place_words
 
 K = 4
 
@@ -63,7 +63,7 @@ def used(run: Run, *, quick: bool) -> ProbeUse:
         for site in sites[1:2] if quick else sites:
             at, name = as_place(site, role=role, step=step), f"s_{target}"
             probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)
-            place, removal = place_label(role, step), None if quick else "resample"
+            place, removal = place_words(role, step), None if quick else "resample"
             result = probe_use(
                 run.model, contrast, probe, site, place, n_random=n_random, removal=removal, labels=run.labels
             )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cotinterp.calibration.ground_truth import Answer, GroundTruth, Question, percent
-from cotinterp.mechanism.contrast import Contrast, place_label
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.totals import Place, probe_totals
@@ -12,7 +12,7 @@ from cotinterp.mechanism.sites import Site
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs
 from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Role, place_words
 
 STEP = 2
 """The running total asked about: the sum of three of four operands, written before the last step."""
@@ -104,7 +104,7 @@ def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> Answer:
 def _used(model: GroundTruth, contrast: Contrast, place: Place, quick: bool, *, target: int, kind: str) -> Answer:
     site = Site.parse(f"L{int(model.model.cfg.n_layers) - 1}.{kind}")
     probe = probe_at(model, place, target, site, quick)
-    result = probe_use(model.model, contrast, probe, site, place_label(*place), n_random=20 if quick else 40)
+    result = probe_use(model.model, contrast, probe, site, place_words(*place), n_random=20 if quick else 40)
     ((answer, reason),) = result.answers
     return Answer(answer, reason)
 

@@ -14,7 +14,7 @@ from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.results import short_repr
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import place_words
 
 
 class Address(NamedTuple):
@@ -156,7 +156,7 @@ class Contrast:
         addresses: dict[str, Address] = {}
         for token in batch.transcripts[0].tokens:
             mask = batch.mask(token.role, token.step)
-            label = place_label(token.role, token.step)
+            label = place_words(token.role, token.step)
             if label not in places and bool((mask & reachable).any(dim=1).all()):
                 places[label] = mask
                 addresses[label] = Address(token.role.value, token.step, _symbol(batch, mask[0]))
@@ -172,12 +172,6 @@ def templates_of(batch: Batch) -> Int[np.ndarray, " batch"]:
     """A number for each transcript, equal where role, step and part agree at every position."""
     layout = torch.stack([batch.role, batch.step, batch.part], dim=-1).flatten(start_dim=1)
     return np.unique(layout.cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def place_label(role: Role, step: int) -> str:
-    """`previous total 2`, `operand 0`, `prompt end`: a role and its step in words."""
-    words = role.value.replace("_", " ")
-    return words if step < 0 else f"{words} {step}"
 
 
 def _symbol(batch: Batch, mask: Bool[Tensor, " pos"]) -> str:

@@ -6,6 +6,8 @@ from html import escape
 
 import pandas as pd
 
+from cotinterp.transcripts.roles import place_words
+
 
 @dataclass(frozen=True)
 class Place:
@@ -17,8 +19,7 @@ class Place:
     @property
     def words(self) -> str:
         """The place in words, `total 1`; the role alone where it belongs to no step."""
-        role = self.role.replace("_", " ")
-        return role if self.step < 0 else f"{role} {self.step}"
+        return place_words(self.role, self.step)
 
 
 Symbols = Mapping[Place, str]

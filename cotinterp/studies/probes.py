@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast, place_label
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import has_gap
 from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN, fit_probes
 from cotinterp.mechanism.probing.linear_probe import ProbedAt, as_place, fit_probe
@@ -23,7 +23,7 @@ from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs, operand_pairs
 from cotinterp.transcripts.problems import EmptySplitError, sample_problems
 from cotinterp.transcripts.render import Transcript
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Role, place_words
 
 Place = tuple[Role, int]
 """A role and a step, -1 where the role belongs to none."""
@@ -119,7 +119,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 contrast,
                 probe,
                 site,
-                place_label(*place),
+                place_words(*place),
                 removal=None,
                 n_random=effort.random_subspaces,
                 batch_size=PASS,

@@ -39,5 +39,12 @@ PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.B
 RESPONSE_ROLES = frozenset(Role) - PROMPT_ROLES - {Role.PAD}
 """Written by the model; the loss is taken on these and no others."""
 
+
+def place_words(role: str, step: int = -1) -> str:
+    """A place in words, as tables and axes name it: `previous total 2`, `operand 0`, `prompt end` (step -1: none)."""
+    words = str(role).replace("_", " ")
+    return words if step < 0 else f"{words} {step}"
+
+
 ROLE_CODE: dict[Role, int] = {role: code for code, role in enumerate(Role)}
 """Integer of a role inside a batch; padding is 0."""

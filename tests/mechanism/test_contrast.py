@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.contrast import Contrast, place_label
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Role, place_words
 
 CLEAN = torch.tensor([[1, 2, 3, 4], [1, 5, 3, 4]])
 CORRUPTED = torch.tensor([[1, 6, 3, 4], [1, 7, 3, 4]])
@@ -146,5 +146,5 @@ def test_several_lengths_keep_what_all_have():
 
 
 def test_labels_are_words():
-    assert place_label(Role.PREVIOUS_TOTAL, 2) == "previous total 2"
-    assert place_label(Role.PROMPT_END, -1) == "prompt end"
+    assert place_words(Role.PREVIOUS_TOTAL, 2) == "previous total 2"
+    assert place_words(Role.PROMPT_END, -1) == "prompt end"

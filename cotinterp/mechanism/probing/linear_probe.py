@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_logistic
 from cotinterp.mechanism.sites import Site
+from cotinterp.transcripts.roles import place_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,7 @@ class ProbedAt:
     @property
     def column(self) -> str:
         """The place in words."""
-        words = self.role.replace("_", " ")
-        return self.place or (words if self.step < 0 else f"{words} {self.step}") or "everywhere"
+        return self.place or place_words(self.role, self.step) or "everywhere"
 
 
 def as_place(key: str | Site | ProbedAt, **where: Any) -> ProbedAt:

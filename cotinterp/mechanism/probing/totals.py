@@ -19,7 +19,7 @@ from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Role, place_words
 
 
 def is_written(role: Role, step: int, target: int, *, in_order: bool = True) -> bool:
@@ -357,5 +357,5 @@ def _steps(batch: Batch, targets: Sequence[int] | None) -> list[int]:
 def _words(batch: Batch, positions: Int[Tensor, " batch"], role: Role, step: int) -> str:
     """`equals 2 =`: role, step, and the symbol where it is the same in every transcript."""
     symbols = {batch.transcripts[row].tokens[at].symbol for row, at in enumerate(positions.tolist())}
-    words = str(role).replace("_", " ") + (f" {step}" if step >= 0 else "")
+    words = place_words(role, step)
     return f"{words} {symbols.pop()}" if len(symbols) == 1 else words

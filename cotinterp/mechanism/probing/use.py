@@ -26,6 +26,7 @@ from cotinterp.mechanism.probing.subspaces import Subspace, written
 from cotinterp.mechanism.sites import HEAD_AXIS, Site, refuse_write
 from cotinterp.results import Result, with_labels
 from cotinterp.results.multiplicity import exchange_test
+from cotinterp.transcripts.roles import place_words
 
 Direction = Literal["denoise", "noise"]
 Intervention = Literal["interchange", "removal"]
@@ -128,8 +129,7 @@ class UsedAt:
     @property
     def place(self) -> str:
         """`equals 2`: role and step in words."""
-        words = self.address.role.replace("_", " ")
-        return words if self.address.step < 0 else f"{words} {self.address.step}"
+        return place_words(self.address.role, self.address.step)
 
     @property
     def name(self) -> str:
