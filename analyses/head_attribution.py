@@ -16,13 +16,16 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
 from cotinterp.mechanism.heads.table import HeadResult, head_table
-from cotinterp.studies.instruments import head_pairs
+from cotinterp.studies.protocol import head_pairs
+from cotinterp.studies.subject import Subject
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/head_attribution")) -> list[str]:
     """Measure, publish, and return the answer in words."""
     results = {
-        run.spec.slug: head_table(run.model, head_pairs(run, 12 if quick else 100, k=4), labels=run.labels)
+        run.spec.slug: head_table(
+            run.model, head_pairs(Subject.of_run(run), 12 if quick else 100, k=4), labels=run.labels
+        )
         for run in reference_runs(root)
     }
     tables = {

@@ -20,7 +20,8 @@ from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
 from cotinterp.mechanism.heads.joint import BACKUPS, BackupResult, backup_heads
 from cotinterp.mechanism.heads.knock_outs import DESTS, SCOPES, KnockOutResult, knock_out_reads
 from cotinterp.mechanism.heads.reads import EARLIER_OPERANDS_READ, KNOCK_OUT_READS
-from cotinterp.studies.instruments import head_pairs
+from cotinterp.studies.protocol import head_pairs
+from cotinterp.studies.subject import Subject
 
 READS = (*KNOCK_OUT_READS, EARLIER_OPERANDS_READ)
 
@@ -31,7 +32,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     tables: dict[str, list[pd.DataFrame]] = {"knock_outs": [], "ablations": [], "ablation_agreement": [], "backups": []}
     figures: dict[str, go.Figure] = {}
     for run in reference_runs(root, regimes=["cot"]):
-        pairs = head_pairs(run, 8 if quick else 60, k=4)
+        pairs = head_pairs(Subject.of_run(run), 8 if quick else 60, k=4)
         knocked = knock_out_reads(
             run.model,
             pairs,

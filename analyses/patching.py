@@ -1,6 +1,6 @@
 """Which places carry the difference between two minimally different runs, and through which sites?
 
-Pairs and readouts are declared in `cotinterp.studies.instruments.standard_pairs` before anything is run: a prompt
+Pairs and readouts are declared in `cotinterp.studies.protocol.standard_pairs` before anything is run: a prompt
 operand changed; the last but one written total changed and read where the next total is computed; the last written
 total changed and read where the answer is copied. Denoising asks what suffices, noising what is necessary.
 
@@ -17,7 +17,8 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.report import patching_figures
 from cotinterp.report.patching import is_cell, kind_of
-from cotinterp.studies.instruments import FULL, QUICK, study, table_of
+from cotinterp.studies.instruments import study, table_of
+from cotinterp.studies.subject import FULL, QUICK, Subject
 from cotinterp.transcripts.roles import place_words
 
 BASELINES = ("self", "full", "random_donor")
@@ -26,7 +27,9 @@ SHOWN = 0.05
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/patching")) -> list[str]:
     """Measure, publish, and return the answer in words."""
-    results = [study("patch", run, QUICK if quick else FULL)["patching"] for run in reference_runs(root)]
+    results = [
+        study("patch", Subject.of_run(run), QUICK if quick else FULL)["patching"] for run in reference_runs(root)
+    ]
     table = pd.concat([table_of(result) for result in results], ignore_index=True)
     figures = {figure.name: figure.figure for figure in patching_figures(table)}
     return publish(out, tables={"patching": table}, figures=figures, answer=answer(table))

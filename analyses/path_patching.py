@@ -3,7 +3,7 @@
 Two looks at each reference model. Between heads: every head's output over the whole sequence, along every direct path
 to an input of a later head, with the MLPs on the way recomputed. Between roles: the three largest of these paths, split
 by the role at which the sender writes and by the role at which the receiver acts. Pairs and readouts are those of
-`cotinterp.studies.instruments.standard_pairs`, declared before anything was run. The paths of the second look are
+`cotinterp.studies.protocol.standard_pairs`, declared before anything was run. The paths of the second look are
 selected by the first: it shows where they go, not whether they are there. Wang et al. 2022, arXiv 2211.00593.
 
     python -m analyses.path_patching [--quick]
@@ -22,7 +22,8 @@ from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_
 from cotinterp.mechanism.patching.paths import Path as Route
 from cotinterp.mechanism.patching.paths import head_paths
 from cotinterp.mechanism.sites import Site, head_sites
-from cotinterp.studies.instruments import standard_pairs
+from cotinterp.studies.protocol import standard_pairs
+from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
 
 SHOWN, LEVEL, MOST = 0.05, 0.05, 4
@@ -33,7 +34,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     tables, figures = [], {}
     lines: list[str] = []
     for run in reference_runs(root, tasks=("digit-sum",) if quick else ("digit-sum", "s3")):
-        for name, pairs in standard_pairs(run, 6 if quick else 24, k=4).items():
+        for name, pairs in standard_pairs(Subject.of_run(run), 6 if quick else 24, k=4).items():
             looks = {"heads": between_heads(run, Contrast.from_pairs(pairs), quick=quick)}
             if not quick:
                 looks["roles"] = between_roles(run, Contrast.from_pairs(pairs), looks["heads"])

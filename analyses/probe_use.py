@@ -22,7 +22,8 @@ from cotinterp.mechanism.probing.linear_probe import as_place, fit_probe
 from cotinterp.mechanism.probing.totals import running_total
 from cotinterp.mechanism.probing.use import ProbeUse, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.studies.instruments import standard_pairs, transcripts_of
+from cotinterp.studies.protocol import standard_pairs
+from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime
@@ -53,8 +54,9 @@ def used(run: Run, *, quick: bool) -> ProbeUse:
     """Every probe of one run at every site, as one scan."""
     n_train, n_pairs, n_random = (200, 8, 19) if quick else (1200, 48, 40)
     pairs, probed = places(run.spec.regime)
-    contrast = Contrast.from_pairs(standard_pairs(run, n_pairs, k=K)[pairs])
-    train = transcripts_of(run, sample_problems(run.task, K, n_train, split="train", rng=np.random.default_rng(0)))
+    subject = Subject.of_run(run)
+    contrast = Contrast.from_pairs(standard_pairs(subject, n_pairs, k=K)[pairs])
+    train = subject.batch(sample_problems(run.task, K, n_train, split="train", rng=np.random.default_rng(0)))
     sites = (*residual_sites(run.model)[1:], Site("resid_post", int(run.model.cfg.n_layers) - 1))
     positions = torch.stack([train.where(role, step, part=-1) for role, step, _ in probed], dim=1)
     read = activations(run.model, train.tokens, sites, positions=positions, batch_size=256)

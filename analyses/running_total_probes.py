@@ -14,7 +14,8 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.report import probe_figures
-from cotinterp.studies.instruments import FULL, QUICK, study, table_of
+from cotinterp.studies.instruments import study, table_of
+from cotinterp.studies.subject import FULL, QUICK, Subject
 
 CELL = ["task", "regime", "target", "role", "step", "layer", "site"]
 
@@ -23,7 +24,7 @@ def main(
     quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/running_total_probes")
 ) -> list[str]:
     """Measure, publish, and return the answer in words."""
-    results = [study("probe", run, QUICK if quick else FULL)["probes"] for run in reference_runs(root)]
+    results = [study("probe", Subject.of_run(run), QUICK if quick else FULL)["probes"] for run in reference_runs(root)]
     table = pd.concat([table_of(result) for result in results], ignore_index=True)
     gained = learned(table)
     figures = {figure.name: figure.figure for figure in probe_figures(table)}

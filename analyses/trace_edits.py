@@ -17,7 +17,8 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior.edits import EditResult
 from cotinterp.report import edit_kinds_figure, trace_edits_figure
-from cotinterp.studies.instruments import FULL, QUICK, Budget, study
+from cotinterp.studies.instruments import study
+from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
 from cotinterp.training.checkpoints import Run
 
 WORDS = {"resumed": "of it the trace gone on with"}
@@ -25,8 +26,8 @@ WORDS = {"resumed": "of it the trace gone on with"}
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/trace_edits")) -> list[str]:
     """Measure, publish, and return the answer in words."""
-    budget = QUICK if quick else FULL
-    results = [edited(run, budget) for run in reference_runs(root, regimes=("cot",))]
+    effort = QUICK if quick else FULL
+    results = [edited(run, effort) for run in reference_runs(root, regimes=("cot",))]
     table = pd.concat([result.frame() for result in results], ignore_index=True)
     kinds = pd.concat([result.pooled() for result in results], ignore_index=True)
     distance = pd.concat([result.by_distance() for result in results], ignore_index=True)
@@ -37,9 +38,9 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     return publish(out, tables=tables | {"trace_edits_excluded": excluded}, figures=figures, answer=answer(kinds))
 
 
-def edited(run: Run, budget: Budget) -> EditResult:
+def edited(run: Run, effort: Effort) -> EditResult:
     """The standard edits of one run."""
-    result = study("edit", run, budget)["trace_edits"]["trace_edits"]
+    result = study("edit", Subject.of_run(run), effort)["trace_edits"]["trace_edits"]
     assert isinstance(result, EditResult)
     return result
 

@@ -11,7 +11,8 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.sweep import patch_sweep
-from cotinterp.studies.instruments import standard_pairs
+from cotinterp.studies.protocol import standard_pairs
+from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.training.spec import reference_specs
@@ -64,7 +65,7 @@ def test_written_totals_carry_to_the_largest_k(task):
 def test_identities_hold_on_the_reference_models(slug):
     """Self-patch exactly 0, full patch 1, and the parts of the residual stream sum to the logit difference."""
     run = load_run(slug, root=ROOT)
-    for pairs in standard_pairs(run, 8, k=4).values():
+    for pairs in standard_pairs(Subject.of_run(run), 8, k=4).values():
         contrast = Contrast.from_pairs(pairs)
         parts = logit_attribution(run.model, contrast)
         with torch.no_grad():

@@ -24,7 +24,7 @@ from cotinterp.models.handmade import (
 )
 from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
-from cotinterp.studies.subject import UNTRAINED_SEED, Subject
+from cotinterp.studies.subject import Subject, untrained_twin
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import longest_transcript
@@ -84,8 +84,7 @@ def handmade(draft: Draft, task_name: str, regime: str, seed: int) -> Subject:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(NOISE * torch.randn(weight.shape, generator=generator))
-    control = _random_model(task, regime, seed + UNTRAINED_SEED, layers=int(model.cfg.n_layers))
-    return _subject(model, task, regime, seed, trained_on, control)
+    return _subject(model, _shape(task, regime, int(model.cfg.n_layers)), task, regime, seed, trained_on)
 
 
 def untrained_subject(task_name: str, regime: str, seed: int, *, world: int = 0, layers: int = LAYERS) -> Subject:
@@ -95,10 +94,9 @@ def untrained_subject(task_name: str, regime: str, seed: int, *, world: int = 0,
     """
     task = get_task(task_name)
     initialization = world * SEEDS_OF_A_WORLD + seed
-    model, control = (
-        _random_model(task, regime, of, layers=layers) for of in (initialization, initialization + UNTRAINED_SEED)
-    )
-    subject = _subject(model, task, regime, seed, training_side(task), control)
+    shape = _shape(task, regime, layers)
+    model = build_model(shape, len(Vocabulary.of(task)), seed=initialization)
+    subject = _subject(model, shape, task, regime, seed, training_side(task), initialization=initialization)
     return subject if layers == LAYERS else replace(subject, variant=f"L{layers}")
 
 
@@ -107,14 +105,21 @@ def world(drafts: Mapping[str, Draft], task_name: str = "z6", seeds: Sequence[in
     return tuple(handmade(draft, task_name, regime, seed) for regime, draft in drafts.items() for seed in seeds)
 
 
-def _random_model(task: Task, regime: str, seed: int, *, layers: int = LAYERS) -> HookedModel:
+def _shape(task: Task, regime: str, layers: int) -> ModelSpec:
+    """Of untrained models."""
     n_ctx = longest_transcript(task, K_RANGE[1], regime)
-    spec = ModelSpec(n_layers=layers, d_model=32, n_heads=4, d_mlp=64, n_ctx=n_ctx)
-    return build_model(spec, len(Vocabulary.of(task)), seed=seed)
+    return ModelSpec(n_layers=layers, d_model=32, n_heads=4, d_mlp=64, n_ctx=n_ctx)
 
 
 def _subject(
-    model: HookedModel, task: Task, regime: str, seed: int, trained_on: tuple[Problem, ...], control: HookedModel
+    model: HookedModel,
+    shape: ModelSpec,
+    task: Task,
+    regime: str,
+    seed: int,
+    trained_on: tuple[Problem, ...],
+    *,
+    initialization: int | None = None,
 ) -> Subject:
     return Subject(
         model=model,
@@ -123,5 +128,5 @@ def _subject(
         run_seed=seed,
         k_range=K_RANGE,
         trained_on=trained_on,
-        untrained=control,
+        build_untrained=untrained_twin(shape, task, seed if initialization is None else initialization),
     )

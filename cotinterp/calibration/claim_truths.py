@@ -23,11 +23,11 @@ from cotinterp.studies.evidence import Evidence
 from cotinterp.studies.measuring import Measure
 from cotinterp.studies.readiness import readiness
 from cotinterp.studies.reads import families, knock_outs
-from cotinterp.studies.subject import QUICK
+from cotinterp.studies.subject import QUICK_EVIDENCE
 from cotinterp.sweeps.replication import gather_subjects
 
 HANDMADE_TASK = "z6"
-LEAST = replace(QUICK, edited=6, paired=8, ready=8, traces=2)
+LEAST = replace(QUICK_EVIDENCE, edited=6, paired=8, ready=8, traces=2)
 """Handmade models are as clear in a few problems as in many."""
 MEASURES: tuple[Measure, ...] = (answers, edits, families, knock_outs, readiness)
 """All but the probes: handmade models answer out of their last layer, before which a total is nowhere."""
@@ -55,7 +55,7 @@ class Handmade:
         subjects = claim_subjects.world(self.drafts, HANDMADE_TASK)
         if self.memory:
             subjects += claim_subjects.world({"direct": claim_subjects.table}, "random-labels")
-        return gather_subjects(subjects, LEAST if quick else QUICK, self.measures)
+        return gather_subjects(subjects, LEAST if quick else QUICK_EVIDENCE, self.measures)
 
 
 HANDMADE = (

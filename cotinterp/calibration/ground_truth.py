@@ -6,12 +6,10 @@ Behavior alone cannot tell the two of a pair apart: `reader` and `recomputer` wr
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
     Blueprint,
@@ -23,10 +21,10 @@ from cotinterp.models.handmade import (
 )
 from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.subject import Subject, untrained_twin
 from cotinterp.tasks import Task, get_task
-from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
-from cotinterp.transcripts.render import longest_transcript, render
+from cotinterp.transcripts.render import longest_transcript
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 K_RANGE = (2, 4)
@@ -34,15 +32,14 @@ K = 4
 """Number of operands that mechanisms are studied on."""
 
 
-@dataclass(frozen=True, eq=False)
-class GroundTruth:
-    """A model with a known mechanism.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroundTruth(Subject):
+    """A subject whose mechanism is known.
 
     Attributes:
         name: What the table calls it, e.g. `reader (cot)`.
         kind: `reader`, `recomputer`, `lookup`, `parallel`, `memorizer` or `untrained`.
         mechanism: How it comes to its answers, in one sentence.
-        trained_on: Problems that its weights were made for; the other problems of the task are new to it.
         heads: What each head is for, as layer and head: `{"total": "L1H0"}`.
         decoy: A running total is also copied into directions that nothing reads.
     """
@@ -50,31 +47,10 @@ class GroundTruth:
     name: str
     kind: str
     mechanism: str
-    model: HookedModel
-    task: Task
-    regime: str
-    trained_on: tuple[Problem, ...] = field(repr=False)
+    run_seed: int = 0
+    k_range: tuple[int, int] = K_RANGE
     heads: Mapping[str, str] = field(default_factory=dict)
     decoy: bool = False
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """Symbols in token order."""
-        return Vocabulary.of(self.task)
-
-    def heldout(self, n: int, *, k: int = K, seed: int = 0) -> tuple[Problem, ...]:
-        """Up to `n` distinct held-out problems of `k` operands."""
-        return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([seed, k]))
-
-    def trained(self, n: int, *, k: int = K, seed: int = 0) -> tuple[Problem, ...]:
-        """Up to `n` distinct problems of the training side."""
-        of_length = [problem for problem in self.trained_on if problem.k == k]
-        order = np.random.default_rng([seed, k]).permutation(len(of_length))[:n]
-        return tuple(of_length[index] for index in order)
-
-    def batch(self, problems: tuple[Problem, ...]) -> Batch:
-        """The problems as this model's regime writes them."""
-        return collate([render(self.task, problem, self.regime) for problem in problems], self.vocabulary)
 
 
 def training_side(task: Task, k_range: tuple[int, int] = K_RANGE) -> tuple[Problem, ...]:
@@ -95,7 +71,17 @@ def handmade_models(task_name: str = "z6") -> tuple[GroundTruth, ...]:
 
     def made(name: str, kind: str, mechanism: str, plan: Blueprint, regime: str, *, decoy: bool = False) -> GroundTruth:
         heads = {head: f"L{layer}H{index}" for head, (layer, index) in plan.heads.items()}
-        return GroundTruth(name, kind, mechanism, write(plan), task, regime, known, heads, decoy)
+        return GroundTruth(
+            name=name,
+            kind=kind,
+            mechanism=mechanism,
+            model=write(plan),
+            task=task,
+            regime=regime,
+            trained_on=known,
+            heads=heads,
+            decoy=decoy,
+        )
 
     reads = "each total from the previous written total and the next operand"
     recomputes = "each total from the operands of the prompt alone"
@@ -121,7 +107,15 @@ def memorizer() -> GroundTruth:
     task = get_task("random-labels")
     known = training_side(task)
     model = lookup(task, K_RANGE, problems=known)
-    return GroundTruth("random labels", "memorizer", "a table of random answers", model, task, "direct", known)
+    return GroundTruth(
+        name="random labels",
+        kind="memorizer",
+        mechanism="a table of random answers",
+        model=model,
+        task=task,
+        regime="direct",
+        trained_on=known,
+    )
 
 
 def untrained(task_name: str, regime: str, seed: int, *, layers: int = 2, width: int = 32) -> GroundTruth:
@@ -130,8 +124,16 @@ def untrained(task_name: str, regime: str, seed: int, *, layers: int = 2, width:
     n_ctx = longest_transcript(task, K, regime)
     spec = ModelSpec(n_layers=layers, d_model=width, n_heads=4, d_mlp=2 * width, n_ctx=n_ctx)
     model = build_model(spec, len(Vocabulary.of(task)), seed=seed)
-    known = training_side(task)
-    return GroundTruth(f"untrained ({regime})", "untrained", "none", model, task, regime, known)
+    return GroundTruth(
+        name=f"untrained ({regime})",
+        kind="untrained",
+        mechanism="none",
+        model=model,
+        task=task,
+        regime=regime,
+        trained_on=training_side(task),
+        build_untrained=untrained_twin(spec, task, seed),
+    )
 
 
 def ground_truths() -> tuple[GroundTruth, ...]:

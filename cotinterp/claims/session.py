@@ -15,7 +15,7 @@ from cotinterp.claims.judge import decide, judged_tasks, moved, unfinished, weig
 from cotinterp.claims.verdict import Verdict, Verdicts, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import Evidence
-from cotinterp.studies.subject import FULL, QUICK
+from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
 from cotinterp.sweeps.local import rich_standing
 from cotinterp.sweeps.planning import PARTS
 from cotinterp.sweeps.replication import gather, joint_plan, replicate
@@ -67,7 +67,7 @@ def gathered(sources: Sources, folder: Path, console: Console | None = None) -> 
             planned,
             root=sources.root,
             jobs=sources.jobs,
-            effort=QUICK if sources.quick else FULL,
+            effort=QUICK_EVIDENCE if sources.quick else FULL,
             device=sources.device,
             progress=progress,
             store=output_folder(folder / "rows"),

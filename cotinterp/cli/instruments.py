@@ -148,12 +148,14 @@ def attribute_command(on: On) -> None:
 
 def _study(name: "StudyName", on: Subject, *, store: bool = False, max_bytes: int | None = None) -> None:
     from cotinterp.results import output_folder, write_atomic
-    from cotinterp.studies.instruments import FULL, QUICK, store_accuracy, study, table_of
+    from cotinterp.studies.instruments import store_accuracy, study, table_of
+    from cotinterp.studies.subject import FULL, QUICK
+    from cotinterp.studies.subject import Subject as Studied
     from cotinterp.training.checkpoints import load_run
 
     folder = output_folder(on.out or Path("out") / name)
     run = load_run(on.run, root=on.root, device=on.device, task=on.task)
-    tables = study(name, run, replace(QUICK if on.quick else FULL, max_bytes=max_bytes))
+    tables = study(name, Studied.of_run(run), replace(QUICK if on.quick else FULL, max_bytes=max_bytes))
     if store:
         store_accuracy(run, tables)
     for table, results in tables.items():

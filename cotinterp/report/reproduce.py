@@ -29,9 +29,6 @@ from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results import output_folder
 from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
 from cotinterp.studies.instruments import (
-    FULL,
-    QUICK,
-    Budget,
     StudyName,
     applicable,
     attention_example,
@@ -39,6 +36,7 @@ from cotinterp.studies.instruments import (
     study,
     table_of,
 )
+from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
 from cotinterp.sweeps.local import THREADS, transcript_length
 from cotinterp.sweeps.processes import finished, worker_pool
 from cotinterp.sweeps.table import read_table
@@ -97,7 +95,7 @@ def reproduce(
     out = output_folder(out)
     verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
     swept = sweep_tables(evidence) if evidence is not None and specs is None else {}
-    budget = QUICK if quick else FULL
+    effort = QUICK if quick else FULL
     wanted = tuple(specs or reference_specs())
     if from_scratch:
         directories = tuple(output_folder(out / "checkpoints") / spec.slug for spec in wanted)
@@ -107,8 +105,8 @@ def reproduce(
         if from_scratch:
             _train_all(pool, wanted, directories, device, progress)
         runs = [load_run(place, device=device, task=spec.task) for spec, place in zip(wanted, directories, strict=True)]
-        tables = _measure_all(pool, runs, device, budget, store=from_scratch and not quick, progress=progress)
-    views = tuple(attention_example(run, budget) for run in runs)
+        tables = _measure_all(pool, runs, device, effort, store=from_scratch and not quick, progress=progress)
+    views = tuple(attention_example(Subject.of_run(run), effort) for run in runs)
     tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
     tables |= swept
     tables["label_rules"] = pd.DataFrame([(rule.label, str(rule)) for rule in HEAD_LABELS], columns=["label", "rule"])
@@ -173,7 +171,7 @@ def _measure_all(
     pool: ProcessPoolExecutor,
     runs: Sequence[Run],
     device: str,
-    budget: Budget,
+    effort: Effort,
     *,
     store: bool,
     progress: Progress,
@@ -182,7 +180,7 @@ def _measure_all(
     work: dict[Future[Tables], str] = {}
     for run in runs:
         for name in applicable(run.spec.regime):
-            future = pool.submit(_measure, run.directory, run.spec.task, name, device, budget, store)
+            future = pool.submit(_measure, run.directory, run.spec.task, name, device, effort, store)
             work[future] = f"{name} {run.spec.slug}"
     row = progress.add_task("measure", total=len(work), state="")
     for done in _polled(work):
@@ -199,10 +197,10 @@ def _train(spec: RunSpec, directory: Path, device: str) -> None:
     train(spec, directory=directory, device=device, threads=THREADS)
 
 
-def _measure(directory: Path, task: str, name: StudyName, device: str, budget: Budget, store: bool) -> Tables:
+def _measure(directory: Path, task: str, name: StudyName, device: str, effort: Effort, store: bool) -> Tables:
     with torch_threads(THREADS):
         run = load_run(directory, device=device, task=task)
-        results = study(name, run, budget)
+        results = study(name, Subject.of_run(run), effort)
         if store and "accuracy" in results:
             store_accuracy(run, results)
         return {table: table_of(parts) for table, parts in results.items()}

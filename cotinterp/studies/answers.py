@@ -15,7 +15,7 @@ from cotinterp.behavior.generalization import marginal_credit, neighbor_credit
 from cotinterp.behavior.invariance import permutation_invariance
 from cotinterp.studies.evidence import joined, tally
 from cotinterp.studies.subject import Effort, Subject
-from cotinterp.transcripts.problems import EmptySplitError, Problem
+from cotinterp.transcripts.problems import Problem
 
 ERROR_KINDS = {"bookkeeping": BOOKKEEPING, "copying": COPYING, "arithmetic": frozenset({Category.ARITHMETIC_SLIP})}
 """The conditions of `error_kind`: each fault of a regime that writes totals belongs to one of them."""
@@ -42,7 +42,7 @@ def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
     Raises:
         ValueError: A held-out problem was trained on, or the model gives NaN.
     """
-    problems = subject.evaluated(effort.evaluated)
+    problems = subject.evaluation_problems(effort.evaluated)
     if leaked := sorted({problem.operands for problem in set(problems["heldout"]) & set(subject.trained_on)}):
         raise ValueError(f"{len(leaked)} held-out problems were trained on, e.g. operands {leaked[0]}: the split leaks")
     measured = accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
@@ -148,7 +148,7 @@ def edits(subject: Subject, effort: Effort) -> pd.DataFrame:
         subject.model,
         subject.task,
         subject.regime,
-        _problems(subject, effort.edited),
+        subject.heldout_of_each_k(effort.edited),
         edits=all_edits(values_per_step=effort.edits_per_step),
         rng=np.random.default_rng(0),
         run_seed=subject.run_seed,
@@ -165,18 +165,6 @@ def edits(subject: Subject, effort: Effort) -> pd.DataFrame:
     substituted = shown[shown["edit"] == SUBSTITUTE].groupby(["k", "step"])
     parts += [_rates("edit_by_step", cell, SUBSTITUTE, int(str(k)), int(str(step))) for (k, step), cell in substituted]
     return joined(parts)
-
-
-def _problems(subject: Subject, most: int) -> tuple[Problem, ...]:
-    """Held-out problems of every length of which there are any."""
-    low, high = subject.k_range
-    found: list[Problem] = []
-    for k in range(low, high + 1):
-        try:
-            found += subject.heldout(most, k=k)
-        except EmptySplitError:
-            continue
-    return tuple(found)
 
 
 def _rates(measure: str, edited: pd.DataFrame, kind: str, k: int, step: int = -1) -> pd.DataFrame:

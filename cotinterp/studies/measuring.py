@@ -16,7 +16,7 @@ from cotinterp.studies.subject import Effort, Subject
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model of this design gets right there is memory, on any task's scale."""
 Measure = Callable[[Subject, Effort], pd.DataFrame]
-"""Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `claims.evidence`)."""
+"""Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `studies.evidence`)."""
 
 REFUSED = "refused"
 """Measure of the row that says that another measure could not be taken of a subject, and why."""
@@ -53,7 +53,7 @@ def measure(subject: Subject, effort: Effort, measures: Sequence[Measure] | None
     """
     chosen = measures_of(subject) if measures is None else measures
     parts = joined([_rows_or_refusal(each, subject, effort) for each in chosen])
-    return with_labels(parts, subject.labels)[list(COLUMNS)]
+    return with_labels(parts, subject.evidence_labels)[list(COLUMNS)]
 
 
 def _rows_or_refusal(each: Measure, subject: Subject, effort: Effort) -> pd.DataFrame:

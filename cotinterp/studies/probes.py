@@ -18,42 +18,11 @@ from cotinterp.mechanism.probing.totals import beginnings, current_token, runnin
 from cotinterp.mechanism.probing.use import Trial, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.protocol import OPERAND, PROMPT_END, Place, before_total, places_of, use_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
-from cotinterp.transcripts.pairs import Pairs, operand_pairs
 from cotinterp.transcripts.problems import EmptySplitError, sample_problems
-from cotinterp.transcripts.render import Transcript
 from cotinterp.transcripts.roles import Role, place_words
-
-Place = tuple[Role, int]
-"""A role and a step, -1 where the role belongs to none."""
-
-EQUALS, BEFORE_TOTAL, OPERAND, PROMPT_END = "equals", "before_total", "operand", "prompt_end"
-
-
-def places_of(transcript: Transcript, target: int) -> dict[str, Place]:
-    """By its word, every place at which total `target` is probed; none of them holds it as a symbol.
-
-    Where totals are written, what stands before this one (`before_total`). Else `operand`, operand `target` of the
-    prompt, which is the first place at which a causal model can have the total, and `prompt_end`, the last.
-    """
-    in_prompt = {OPERAND: (Role.OPERAND, target), PROMPT_END: (Role.PROMPT_END, -1)}
-    return before_total(transcript, target) or in_prompt
-
-
-def before_total(transcript: Transcript, step: int) -> dict[str, Place]:
-    """The symbol whose logits write the total of `step`, by its word; nothing where no total is written.
-
-    `equals`, the equals sign of the same step; in a trace without equals signs (`totals`) it is another symbol, called
-    `before_total`.
-    """
-    tokens = transcript.tokens
-    return {
-        EQUALS if last.role is Role.EQUALS else BEFORE_TOTAL: (last.role, last.step)
-        for last, token in zip(tokens, tokens[1:], strict=False)
-        if (token.role, token.step, token.part) == (Role.TOTAL, step, 0)
-    }
-
 
 Probed = tuple[str, Place, int]
 """A place by its word, its role and step, and the total that is probed there."""
@@ -126,22 +95,6 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
             )
             rows += _rows(result.cells[0].trials, k=k, step=target, condition=f"{site.label}|{word}")
     return joined(rows)
-
-
-def use_pairs(subject: Subject, n: int, *, k: int) -> Pairs:
-    """Up to `n` held-out problems with prompt operand k // 2 - 1 replaced, and all that follows from it on the way.
-
-    Read at the last total where totals are written, else at the answer. ValueError where no problem has such a pair.
-    """
-    return operand_pairs(
-        subject.task,
-        subject.heldout(n, k=k),
-        subject.regime,
-        index=k // 2 - 1,
-        rng=np.random.default_rng(0),
-        readout=(Role.TOTAL if subject.writes_totals else Role.ANSWER, k - 1),
-        first_symbol=True,
-    )
 
 
 def _probed(subject: Subject, fitted: Batch, k: int) -> list[Probed]:

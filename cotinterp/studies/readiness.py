@@ -31,7 +31,7 @@ def readiness(subject: Subject, effort: Effort) -> pd.DataFrame:
     """
     if not subject.writes_totals:
         return joined([])
-    problems = subject.heldout(effort.ready, k=subject.k_range[1])
+    problems = subject.heldout(effort.ready)
     curve = answer_readiness(
         subject.model,
         subject.task,

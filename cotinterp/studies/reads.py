@@ -17,16 +17,12 @@ from cotinterp.mechanism.metrics import has_gap, logit_diff
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.patching.run_predictions import PREDICTIONS, predictions
 from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.protocol import head_pairs, standard_families
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
-from cotinterp.transcripts.pair_families import pair_families
-from cotinterp.transcripts.pairs import Pairs, written_total_pairs
+from cotinterp.transcripts.pairs import Pairs
 from cotinterp.transcripts.roles import Role
 
-STEP = 2
-"""The total that is asked about: the first one that a written total stands before."""
-FAMILY_OPERANDS = STEP + 2
-"""Fewest operands: the unrelated one comes after the step."""
 ANSWER, FOIL = PREDICTIONS.index("answer"), PREDICTIONS.index("foil")
 
 
@@ -51,11 +47,8 @@ def families(subject: Subject, effort: Effort) -> pd.DataFrame:
         ValueError: No problem of the task has an admissible change.
     """
     k = subject.length(effort)
-    if not subject.task.in_order or not subject.writes_totals or k < FAMILY_OPERANDS:
+    if (asked := standard_families(subject, effort.paired, k=k)) is None:
         return joined([])
-    asked = pair_families(
-        subject.task, subject.heldout(effort.paired, k=k), subject.regime, step=STEP, rng=np.random.default_rng(0)
-    )
     both = asked["both"]
     clean, first = _read(subject.model, both, both.clean)
     read = {family: _read(subject.model, both, pairs.corrupted) for family, pairs in asked.items()}
@@ -119,21 +112,11 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
     k = subject.length(effort)
     if not subject.task.in_order or not subject.writes_totals or k < KNOCK_OUT_OPERANDS:
         return joined([])
-    problems = subject.heldout(effort.paired, k=k)
-    if len(problems) < 2:
+    if len(subject.heldout(effort.paired, k=k)) < 2:
         return joined([])
-    pairs = written_total_pairs(
-        subject.task,
-        problems,
-        subject.regime,
-        step=k - 2,
-        rng=np.random.default_rng(0),
-        readout=(Role.TOTAL, k - 1),
-        first_symbol=True,
-    )
     found = knock_out_reads(
         subject.model,
-        pairs,
+        head_pairs(subject, effort.paired, k=k),
         reads=(*READS, ALL_VALUES_READ),
         dests=["everywhere"],
         scopes=["all"],

@@ -1,6 +1,8 @@
-"""The model that evidence is gathered on: trained, handmade or somebody's own."""
+"""One trained model as it is measured (`Subject`), and how much each measurement is given (`Effort`)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -9,32 +11,34 @@ from torch import nn
 from cotinterp.behavior.accuracy import evaluation_problems
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
+from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.data import problems_of
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.problems import Problem, sample_problems
+from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-UNTRAINED_SEED = 1_000_003
-"""Added to a run's seed for its untrained control: the same initialization scheme, other weights."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much each measure is given. Nothing in it depends on what comes out.
+    """How much each measurement is given. Nothing in it depends on what comes out.
 
     Attributes:
         k: Operands of the problems that the mechanism is studied on, as near to it as the subject's range allows.
         evaluated: Most problems of each k and side of the split for accuracy and errors.
-        edited: Problems of each k whose trace is edited; `edits_per_step` wrong totals for each step.
+        edited: Problems of each k whose trace is edited, in every way that there is.
+        edits_per_step: Wrong totals for each problem and step; every other kind of edit is made once for each.
         reordered: Training problems of each k that are asked again in another order.
         probed: Problems for the probes, a quarter of them for the test.
-        paired: Minimal pairs for families of pairs and knock-outs.
+        patched: Minimal pairs for each patching sweep.
+        paired: Minimal pairs for the head table, families of pairs and knock-outs.
         used: Minimal pairs for the intervention on what a probe reads, against `random_subspaces`.
         ready: Problems for the answer-readiness curve; `traces` sampled traces each for the marginal.
+        max_bytes: Most memory that activations of a patching sweep, or of the probes, may take by estimate; None leaves
+            it to the instrument. What is measured does not depend on it.
     """
 
     k: int = 4
@@ -43,39 +47,71 @@ class Effort:
     edits_per_step: int = 3
     reordered: int = 200
     probed: int = 1600
+    patched: int = 48
     paired: int = 100
     used: int = 48
     random_subspaces: int = 40
     ready: int = 200
     traces: int = 16
+    max_bytes: int | None = None
 
 
 FULL = Effort()
+"""What the report, and the evidence for the claims, are measured with."""
+
 QUICK = Effort(
+    evaluated=20,
+    edited=6,
+    edits_per_step=1,
+    reordered=20,
+    probed=240,
+    patched=6,
+    paired=12,
+    used=8,
+    random_subspaces=19,
+    ready=16,
+    traces=4,
+)
+"""A look at what a study prints, not a measurement."""
+
+QUICK_EVIDENCE = Effort(
     evaluated=40,
     edited=12,
     edits_per_step=1,
     reordered=20,
     probed=240,
+    patched=6,
     paired=16,
     used=8,
     random_subspaces=19,
     ready=16,
     traces=4,
 )
+"""The least with which every claim can be judged on models that are clear."""
+
+UNTRAINED_SEED = 1_000_003
+"""Added to a model's seed for its untrained twin: the same initialization scheme, other weights."""
+
+
+def untrained_twin(
+    spec: ModelSpec, task: Task, seed: int, *, device: torch.device | str = "cpu"
+) -> Callable[[], HookedModel]:
+    """Builds, when called, a model of the same shape at its initialization; `seed` is the one of the model itself."""
+    twin_seed = (seed + UNTRAINED_SEED) % 2**32
+    return partial(build_model, spec, len(Vocabulary.of(task)), seed=twin_seed, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """One model and what has to be known about it.
+    """One model and what has to be known about it: trained, handmade or somebody's own.
 
     Attributes:
         regime: How it was taught to respond.
         run_seed: The unit of replication: subjects of one seed are compared with one another.
-        variant: Empty for the standard model of a task and regime; else what sets it apart, such as `L1`.
         k_range: Fewest and most operands of its problems.
         trained_on: Its training problems.
-        untrained: A model of the same shape at its initialization; a control of the probes. None: no such control.
+        variant: Empty for the standard model of a task and regime; else what sets it apart, such as `L1`.
+        build_untrained: Builds `untrained` (see `untrained_twin`). None: there is no such control.
     """
 
     model: HookedModel
@@ -85,14 +121,13 @@ class Subject:
     k_range: tuple[int, int]
     trained_on: tuple[Problem, ...] = field(repr=False)
     variant: str = ""
-    untrained: HookedModel | None = None
+    build_untrained: Callable[[], HookedModel] | None = field(default=None, repr=False)
 
     @classmethod
     def of_run(cls, run: Run, *, variant: str = "") -> "Subject":
         """A trained run."""
         spec = run.spec
         device = next(run.model.parameters()).device
-        seed = (spec.seed + UNTRAINED_SEED) % 2**32
         return cls(
             model=run.model,
             task=run.task,
@@ -101,18 +136,27 @@ class Subject:
             k_range=(spec.k_min, spec.k_max),
             trained_on=problems_of(spec, run.task),
             variant=variant,
-            untrained=build_model(spec.model, len(run.vocabulary), seed=seed, device=device),
+            build_untrained=untrained_twin(spec.model, run.task, spec.seed, device=device),
         )
+
+    @cached_property
+    def untrained(self) -> HookedModel | None:
+        """A model of the same shape at its initialization, the control of the probes; built when first asked for."""
+        return None if self.build_untrained is None else self.build_untrained()
 
     @property
     def labels(self) -> dict[str, str | int]:
-        """Task, regime, variant, number of layers, seed: the columns in front of its rows."""
-        n_layers = int(self.model.cfg.n_layers)
+        """Task, regime and seed: the columns that name it in every table."""
+        return {"task": self.task.name, "regime": self.regime, "run_seed": self.run_seed}
+
+    @property
+    def evidence_labels(self) -> dict[str, str | int]:
+        """The columns that name it in a table of evidence: variant and number of layers as well."""
         return {
             "task": self.task.name,
             "regime": self.regime,
             "variant": self.variant,
-            "n_layers": n_layers,
+            "n_layers": int(self.model.cfg.n_layers),
             "run_seed": self.run_seed,
         }
 
@@ -130,14 +174,36 @@ class Subject:
         """Number of operands that the mechanism is studied on."""
         return min(max(effort.k, self.k_range[0]), self.k_range[1])
 
-    def evaluated(self, most: int) -> dict[str, tuple[Problem, ...]]:
+    def evaluation_problems(self, max_per_k: int) -> dict[str, tuple[Problem, ...]]:
         """Problems by side of the split: `train`, out of `trained_on`, and `heldout`; the same for every seed."""
         rng = np.random.default_rng(0)
-        return evaluation_problems(self.task, self.k_range, self.trained_on, rng=rng, max_per_k=most)
+        return evaluation_problems(self.task, self.k_range, self.trained_on, rng=rng, max_per_k=max_per_k)
 
-    def heldout(self, n: int, *, k: int, salt: int = 0) -> tuple[Problem, ...]:
-        """Up to `n` distinct held-out problems of `k` operands, the same for every seed."""
-        return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([salt, k]))
+    def heldout(self, n: int, *, k: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
+        """Up to `n` distinct held-out problems of `k` operands, by default the most; the same for every run of a task.
+
+        Raises:
+            EmptySplitError: There is none.
+        """
+        k = self.k_range[1] if k is None else k
+        return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([seed, k]))
+
+    def heldout_of_each_k(self, n: int) -> tuple[Problem, ...]:
+        """Up to `n` held-out problems of every number of operands of which there are any."""
+        found: list[Problem] = []
+        for k in range(self.k_range[0], self.k_range[1] + 1):
+            try:
+                found += self.heldout(n, k=k)
+            except EmptySplitError:
+                continue
+        return tuple(found)
+
+    def trained(self, n: int, *, k: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
+        """Up to `n` of the problems that it was trained on, of `k` operands, by default the most."""
+        k = self.k_range[1] if k is None else k
+        of_length = [problem for problem in self.trained_on if problem.k == k]
+        order = np.random.default_rng([seed, k]).permutation(len(of_length))[:n]
+        return tuple(of_length[index] for index in order)
 
     def batch(self, problems: tuple[Problem, ...]) -> Batch:
         """The problems as this subject's regime writes them, on the model's device."""

@@ -193,7 +193,7 @@ def gather_subjects(
     """
     parts, runs, names = [], [], []
     for subject in subjects:
-        labels = subject.labels
+        labels = subject.evidence_labels
         names.append((subject.task.name, subject.regime, subject.variant, subject.run_seed))
         _distinct(names)
         rows = measure(subject, effort, measures)

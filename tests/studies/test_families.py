@@ -14,7 +14,7 @@ from cotinterp.studies.reads import families
 from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.roles import RESPONSE_ROLES
-from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
+from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
 EFFORT = Effort(paired=20)
 EMBEDDED = Site("resid_pre", 0)

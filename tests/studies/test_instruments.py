@@ -11,16 +11,13 @@ from cotinterp.behavior.edit_kinds import ALL_EDITS
 from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, substitute_totals
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.instruments import (
-    FULL,
-    QUICK,
     STUDIES,
     applicable,
     attention_example,
-    head_pairs,
-    heldout_problems,
-    standard_pairs,
     study,
 )
+from cotinterp.studies.protocol import head_pairs, standard_pairs
+from cotinterp.studies.subject import FULL, QUICK, Subject
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.transcripts.problems import split_of
@@ -37,7 +34,7 @@ def tiny_run(tmp_path_factory, regime, *, task="s3", k_min=2, n_ctx=32):
         model=ModelSpec(n_layers=1, d_model=16, n_heads=2, d_mlp=32, n_ctx=n_ctx),
         optimizer=OptimizerSpec(steps=20, batch_size=8, warmup=5),
     )
-    return train(spec, directory=tmp_path_factory.mktemp("runs") / spec.slug, device="cpu", threads=1)
+    return Subject.of_run(train(spec, directory=tmp_path_factory.mktemp("runs") / spec.slug, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +72,8 @@ def test_mechanism_is_studied_on_problems_that_were_never_trained_on(cot):
 
 
 def test_k_stays_inside_the_range_of_the_run(cot):
-    assert dataclasses.replace(FULL, k=9).length(cot) == 4
-    assert dataclasses.replace(FULL, k=1).length(cot) == 2
+    assert cot.length(dataclasses.replace(FULL, k=9)) == 4
+    assert cot.length(dataclasses.replace(FULL, k=1)) == 2
 
 
 @pytest.mark.parametrize("name", ["evaluate", "edit", "patch", "attribute"])
@@ -99,7 +96,7 @@ def test_traces_are_edited_in_every_way_and_replaced_totals_are_those_of_before(
     frame = tables["trace_edits"]["trace_edits"].frame()
     kinds = [kind.name for kind in ALL_EDITS]
     assert {edit for edit in frame["edit"] if not edit.startswith(SHUFFLED)} == {*kinds, NONE}
-    problems = [problem for k in (2, 3, 4) for problem in heldout_problems(cot, 3, k=k)]
+    problems = [problem for k in (2, 3, 4) for problem in cot.heldout(3, k=k)]
     alone = substitute_totals(
         cot.model, cot.task, "cot", problems, rng=np.random.default_rng(0), values_per_step=2
     ).frame()

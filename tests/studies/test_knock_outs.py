@@ -8,7 +8,7 @@ from cotinterp.models.handmade import parallel, reader, recomputer
 from cotinterp.studies.reads import ALL_VALUES_READ, READS, knock_outs
 from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.roles import Role
-from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
+from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
 EFFORT = Effort(paired=30)
 NAMES = ("previous_total", "earlier_operands", "next_operand", "all_values")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.mechanism.probing.totals import is_written
-from cotinterp.studies.probes import before_total, places_of
+from cotinterp.studies.protocol import before_total, places_of
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import get_regime, regime_names

@@ -6,7 +6,7 @@ from cotinterp.calibration.ground_truth import untrained
 from cotinterp.models.handmade import parallel, reader
 from cotinterp.studies.probes import probes
 from cotinterp.studies.subject import Effort
-from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
+from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
 EFFORT = Effort(probed=260, used=2, random_subspaces=19)
 
@@ -14,8 +14,14 @@ EFFORT = Effort(probed=260, used=2, random_subspaces=19)
 @pytest.fixture(scope="module")
 def decoy():
     """Every running total is at its operand, where nothing reads it."""
-    control = untrained("z6", "direct", 0, layers=1).model
-    return probes(subject(parallel(Z6, K_RANGE, decoy=True), "direct", untrained=control), EFFORT)
+    return probes(
+        subject(
+            parallel(Z6, K_RANGE, decoy=True),
+            "direct",
+            build_untrained=lambda: untrained("z6", "direct", 0, layers=1).model,
+        ),
+        EFFORT,
+    )
 
 
 def test_a_total_at_its_operand_is_decodable_beyond_its_controls(decoy):

@@ -6,11 +6,12 @@ import pytest
 from cotinterp.mechanism.probing.use import probe_use
 from cotinterp.models.handmade import parallel, recomputer
 from cotinterp.studies import probes as measured
-from cotinterp.studies.probes import probe_uses, use_pairs
+from cotinterp.studies.probes import probe_uses
+from cotinterp.studies.protocol import use_pairs
 from cotinterp.studies.subject import Effort
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.roles import Role
-from tests.claims.measures.z6_subjects import K_RANGE, Z6, cell_rates, subject
+from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
 EFFORT = Effort(used=8, random_subspaces=19)
 MEASURES = ("probe_use", "probe_use_noise", "probe_use_whole")
