@@ -27,9 +27,8 @@ SHOWN = 0.05
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/patching")) -> list[str]:
     """Measure, publish, and return the answer in words."""
-    results = [
-        study("patch", Subject.of_run(run), QUICK if quick else FULL)["patching"] for run in reference_runs(root)
-    ]
+    effort = QUICK if quick else FULL
+    results = [study("patch", Subject.of_run(run), effort)["patching"] for run in reference_runs(root)]
     table = pd.concat([table_of(result) for result in results], ignore_index=True)
     figures = {figure.name: figure.figure for figure in patching_figures(table)}
     return publish(out, tables={"patching": table}, figures=figures, answer=answer(table))

@@ -12,7 +12,7 @@ FEW = 20
 
 def rates(subject):
     """Share of right answers by side of the split and number of operands."""
-    result = accuracy_by_k(subject.model, subject.task, subject.regime, subject.evaluated(FEW))
+    result = accuracy_by_k(subject.model, subject.task, subject.regime, subject.evaluation_problems(FEW))
     table = result.frame()
     return {(row.split, row.k): row.accuracy for row in table.itertuples()}
 
@@ -38,7 +38,7 @@ def test_the_short_table_knows_all_problems_of_two_operands_and_was_not_taught_t
     found = rates(subject)
     assert found["heldout", 2] == 1.0
     assert max(found["heldout", k] for k in (3, 4)) < 0.6
-    heldout = {problem.operands for problem in subject.evaluated(FEW)["heldout"]}
+    heldout = {problem.operands for problem in subject.evaluation_problems(FEW)["heldout"]}
     assert not heldout & {problem.operands for problem in subject.trained_on}
 
 
@@ -60,4 +60,4 @@ def test_untrained_models_know_nothing_and_have_another_one_as_their_control():
 
 def test_a_world_has_every_regime_at_every_seed():
     subjects = claim_subjects.world({"cot": claim_subjects.reader, "direct": claim_subjects.table}, seeds=(0, 1))
-    assert [(s.regime, s.seed) for s in subjects] == [("cot", 0), ("cot", 1), ("direct", 0), ("direct", 1)]
+    assert [(s.regime, s.run_seed) for s in subjects] == [("cot", 0), ("cot", 1), ("direct", 0), ("direct", 1)]

@@ -103,7 +103,7 @@ def test_as_many_problems_as_there_are_and_no_more_than_asked_for(tables):
 def test_baselines_are_those_of_the_generalization_ratio(tables, name):
     """On the same problems, computed there as means; and in as many rows as there are held-out problems."""
     subject, table = subject_of(KNOWN[name]), tables[name]
-    measured = accuracy_by_k(subject.model, subject.task, subject.regime, subject.evaluated(60))
+    measured = accuracy_by_k(subject.model, subject.task, subject.regime, subject.evaluation_problems(60))
     cells = generalization(subject.task, measured, subject.trained_on).cells
     measures = ["chance", "nearest", *(["reordered"] if subject.task.commutative else [])]
     for measure in measures:
@@ -166,7 +166,7 @@ def test_wrong_steps_are_arithmetic_and_there_are_as_many_as_the_task_says():
     task = AddsOneToFive()
     subject = of_another_task(task)
     table = answers(subject, EFFORT)
-    asked = [problem for problem in subject.evaluated(60)["heldout"] if problem.k == 3]
+    asked = [problem for problem in subject.evaluation_problems(60)["heldout"] if problem.k == 3]
     wrong = [problem for problem in asked if problem.answer != sum(problem.operands) % 6]
     assert 0 < len(wrong) < len(asked)
     assert rates(table, "accuracy", "heldout")[3] == pytest.approx(1 - len(wrong) / len(asked))
@@ -202,7 +202,8 @@ def test_a_held_out_problem_that_was_trained_on_is_refused():
     leak = sample_problems(subject.task, 4, 1, split="heldout", rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="held-out problems were trained on, e.g. operands .* the split leaks"):
         answers(
-            replace(subject, trained_on=(*subject.trained_on, *subject.evaluated(60)["heldout"][:1], *leak)), EFFORT
+            replace(subject, trained_on=(*subject.trained_on, *subject.evaluation_problems(60)["heldout"][:1], *leak)),
+            EFFORT,
         )
 
 
