@@ -16,7 +16,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior.accuracy import evaluate_run
-from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, generalization, size_specs
+from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, generalization_by_k, size_specs
 from cotinterp.behavior.invariance import InvarianceResult, permutation_invariance
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.data import problems_of
@@ -55,7 +55,7 @@ def main(
 
 def generalized(run: Run, most: int) -> GeneralizationResult:
     """Ratio and baselines of one run."""
-    return generalization(run.task, evaluate_run(run, max_per_k=most), problems_of(run.spec, run.task))
+    return generalization_by_k(run.task, evaluate_run(run, max_per_k=most), problems_of(run.spec, run.task))
 
 
 def invariant(run: Run, most: int) -> InvarianceResult:

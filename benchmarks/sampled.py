@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.comparison import Comparison, matmul_floor
 from benchmarks.greedy import same_texts
 from benchmarks.subjects import Amounts, Subject, mixed_problems
-from cotinterp.behavior.sampling import sampled_responses
+from cotinterp.behavior.sampling import sample_responses
 from cotinterp.transcripts.batch import Batch
 
 SEED = 0
@@ -33,7 +33,7 @@ def sampled_decodings(subject: Subject, amounts: Amounts) -> Iterator[Comparison
 
 
 def _drawn(subject: Subject, batch: Batch) -> tuple[str, ...]:
-    responses = sampled_responses(subject.model, batch, rng=np.random.default_rng(SEED))
+    responses = sample_responses(subject.model, batch, rng=np.random.default_rng(SEED))
     return tuple(one.text for (one,) in responses)
 
 

@@ -63,14 +63,13 @@ if TYPE_CHECKING:
     from cotinterp.behavior import classify as classify
     from cotinterp.behavior import error_taxonomy as error_taxonomy
     from cotinterp.behavior import evaluate_run as evaluate_run
-    from cotinterp.behavior import substitute_totals as substitute_totals
     from cotinterp.behavior import verified_greedy as verified_greedy
     from cotinterp.behavior.sampling import SampledResponse as SampledResponse
     from cotinterp.behavior.sampling import Samples as Samples
-    from cotinterp.behavior.sampling import sampled as sampled
-    from cotinterp.behavior.sampling import sampled_responses as sampled_responses
+    from cotinterp.behavior.sampling import sample_continuations as sample_continuations
+    from cotinterp.behavior.sampling import sample_responses as sample_responses
     from cotinterp.behavior.edits import trace_edits as trace_edits
-    from cotinterp.behavior.generalization import generalization as generalization
+    from cotinterp.behavior.generalization import generalization_by_k as generalization_by_k
     from cotinterp.behavior.invariance import permutation_invariance as permutation_invariance
     from cotinterp.behavior.readiness import answer_readiness as answer_readiness
     from cotinterp.behavior.marginal import answer_marginal as answer_marginal
@@ -191,10 +190,10 @@ _NAMES = {
     "cotinterp.training.loop": "train",
     "cotinterp.training.checkpoints": "Run list_runs load_run",
     "cotinterp.models.handmade": "lookup parallel reader recomputer",
-    "cotinterp.behavior": "accuracy_by_k classify error_taxonomy evaluate_run substitute_totals verified_greedy",
-    "cotinterp.behavior.sampling": "SampledResponse Samples sampled sampled_responses",
+    "cotinterp.behavior": "accuracy_by_k classify error_taxonomy evaluate_run verified_greedy",
+    "cotinterp.behavior.sampling": "SampledResponse Samples sample_continuations sample_responses",
     "cotinterp.behavior.edits": "trace_edits",
-    "cotinterp.behavior.generalization": "generalization SizeCurve size_specs",
+    "cotinterp.behavior.generalization": "generalization_by_k SizeCurve size_specs",
     "cotinterp.behavior.invariance": "permutation_invariance",
     "cotinterp.behavior.readiness": "answer_readiness",
     "cotinterp.behavior.marginal": "answer_marginal",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.decoding import LanguageModel, verified_greedy
+from cotinterp.behavior.decoding import Decoding, LanguageModel, verified_greedy
 from cotinterp.figures import lines
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
@@ -124,15 +124,13 @@ def accuracy_by_k(
     problems: Mapping[str, Sequence[Problem]],
     *,
     run_seed: int = 0,
-    max_new: int | None = None,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> AccuracyResult:
     """Lets `model` answer the problems of each split and compares its answers with the task's.
 
     Args:
         problems: Problems by split, for instance from `evaluation_problems`.
         run_seed: Label of the trained model in the tables.
-        max_new: Symbols after which a response is given up; None as in `decoding.prefixes`.
 
     Raises:
         ValueError: A split without problems.
@@ -143,7 +141,7 @@ def accuracy_by_k(
     asked = [(split, problem) for split, chosen in problems.items() for problem in chosen]
     transcripts = [render(task, problem, regime) for _, problem in asked]
     batch = collate(transcripts, Vocabulary.of(task))
-    texts = verified_greedy(model, batch, max_new=max_new, batch_size=batch_size)
+    texts = verified_greedy(model, batch, max_new=decoding.max_new, batch_size=decoding.batch_size)
     outputs = []
     for (split, problem), expected, text in zip(asked, transcripts, texts, strict=True):
         correct = final_answer(task, text) == problem.answer
@@ -155,7 +153,9 @@ MAX_PER_K = 1000
 """Most problems of one length that an evaluation takes from each side of the split."""
 
 
-def evaluate_run(run: Run, *, max_per_k: int = MAX_PER_K, seed: int = 0, batch_size: int = 256) -> AccuracyResult:
+def evaluate_run(
+    run: Run, *, max_per_k: int = MAX_PER_K, seed: int = 0, decoding: Decoding = Decoding()
+) -> AccuracyResult:
     """Free-running accuracy of a run on its own training problems and on held-out ones, every output kept.
 
     Args:
@@ -171,7 +171,7 @@ def evaluate_run(run: Run, *, max_per_k: int = MAX_PER_K, seed: int = 0, batch_s
         rng=np.random.default_rng(seed),
         max_per_k=max_per_k,
     )
-    return accuracy_by_k(run.model, run.task, spec.regime, problems, run_seed=spec.seed, batch_size=batch_size)
+    return accuracy_by_k(run.model, run.task, spec.regime, problems, run_seed=spec.seed, decoding=decoding)
 
 
 def evaluation_record(

@@ -8,8 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.behavior.decoding import LanguageModel, Prefixes, context_length, text_of, verified
-from cotinterp.behavior.sampling import continuation_log_prob, verified_sampled
+from cotinterp.behavior.decoding import (
+    Decoding,
+    LanguageModel,
+    Prefixes,
+    context_length,
+    text_of,
+    verified,
+    writing_limit,
+)
+from cotinterp.behavior.sampling import continuation_log_prob, sample_around_greedy
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem
@@ -83,7 +91,7 @@ def answer_log_probs(
     return np.array([found[one] for one in zip(openings, answers, strict=True)], dtype=np.float64)
 
 
-def drawn_traces(
+def sample_traces(
     model: LanguageModel,
     task: Task,
     regime: str | Regime,
@@ -92,24 +100,22 @@ def drawn_traces(
     rng: np.random.Generator,
     n_traces: int,
     temperature: float = 1.0,
-    max_new: int | None = None,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> tuple[tuple[DrawnTrace, ...], ...]:
-    """`n_traces` traces for each opening, as the model goes on from it. Errors of `verified_sampled`.
+    """`n_traces` traces for each opening, as the model goes on from it. Errors of `sample_around_greedy`.
 
-    Args:
-        max_new: Symbols after which a trace is given up; None allows twice what the longest trace leaves, plus eight.
+    What is expected of an opening, where `decoding.max_new` is None, is the rest of the longest trace there is.
     """
     vocabulary = Vocabulary.of(task)
-    start = _start(model, task, regime, openings, max_new)
-    drawn = verified_sampled(
+    start = _start(model, task, regime, openings, decoding.max_new)
+    drawn = sample_around_greedy(
         model,
         start,
         stop=vocabulary.token(CLOSE),
         rng=rng,
         temperature=temperature,
         n_samples=n_traces,
-        batch_size=batch_size,
+        batch_size=decoding.batch_size,
     )
     gap = (drawn.log_prob - drawn.drawn_log_prob).cumsum(-1)
     found = []
@@ -131,13 +137,12 @@ def greedy_traces(
     regime: str | Regime,
     openings: Sequence[Opening],
     *,
-    max_new: int | None = None,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> tuple[Opening, ...]:
     """Each opening with the trace that the model writes when it takes the likeliest symbol each time."""
     vocabulary = Vocabulary.of(task)
-    start = _start(model, task, regime, openings, max_new)
-    written = verified(model, start, stop=vocabulary.token(CLOSE), batch_size=batch_size)
+    start = _start(model, task, regime, openings, decoding.max_new)
+    written = verified(model, start, stop=vocabulary.token(CLOSE), batch_size=decoding.batch_size)
     return tuple(
         Opening(one.problem, one.written + _to_the_stop(text_of(vocabulary, tokens)))
         for one, tokens in zip(openings, written, strict=True)
@@ -158,21 +163,10 @@ def _start(
     model: LanguageModel, task: Task, regime: str | Regime, openings: Sequence[Opening], max_new: int | None
 ) -> Prefixes:
     """The openings as something to continue, without a guess."""
-    if max_new is not None and max_new < 1:
-        raise ValueError(f"max_new must be 1 or more, got {max_new}")
     tokens, given = _padded(Vocabulary.of(task), [one.text(task) for one in openings])
     longest = {k: longest_transcript(task, k, regime) for k in {one.problem.k for one in openings}}
     whole = torch.tensor([longest[one.problem.k] for one in openings], dtype=torch.long)
-    limit = given + (2 * (whole - given).clamp(min=0) + 8 if max_new is None else max_new)
-    n_ctx = context_length(model)
-    if n_ctx is not None:
-        if bool((given >= n_ctx).any()):
-            raise ValueError(
-                f"a beginning of {int(given.max())} symbols leaves no room in a context of {n_ctx}; use problems with "
-                "fewer operands or a model with a larger n_ctx"
-            )
-        limit = limit.clamp(max=n_ctx)
-    return Prefixes(tokens, given, guessed=given, limit=limit)
+    return Prefixes(tokens, given, guessed=given, limit=writing_limit(model, given, whole, max_new))
 
 
 def _padded(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[Int[Tensor, "text pos"], Int[Tensor, " text"]]:

@@ -15,136 +15,6 @@ from cotinterp.models.native.prefix_tree import PrefixTree, prefix_trees, read_t
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-
-@dataclass(frozen=True, eq=False)
-class Guesses:
-    """Continuations that are being settled, on the CPU. The tensors are changed in place by `settle`.
-
-    Attributes:
-        buffer: Settled symbols of each sequence, then its guess.
-        settled: Number of settled symbols, the given ones among them.
-        guessed: Number of settled and guessed symbols.
-        limit: Number of symbols at which a sequence that has not stopped is given up.
-        running: Whether there is more to settle.
-        stop: Token that ends a sequence.
-    """
-
-    buffer: Int[Tensor, "batch pos"]
-    settled: Int[Tensor, " batch"]
-    guessed: Int[Tensor, " batch"]
-    limit: Int[Tensor, " batch"]
-    running: Bool[Tensor, " batch"]
-    stop: int
-
-    def to_read(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-        """Symbols of each row that are worth reading. What would follow a guessed stop symbol is never asked."""
-        last = self.buffer[rows, self.guessed[rows] - 1]
-        return torch.maximum(self.settled[rows], self.guessed[rows] - (last == self.stop).long())
-
-    def settle(
-        self, rows: Int[Tensor, " rows"], argmax: Int[Tensor, "rows read"], first: Int[Tensor, " rows"] | None = None
-    ) -> None:
-        """Takes up what a pass over some rows found; settles at least one symbol of each.
-
-        `argmax` holds the likeliest symbol after each of the places that were read, from `first` (or 0) on, which is at
-        most the last settled one. A guessed symbol that is the argmax is settled, the first that is not is corrected,
-        and the argmaxes after that are the next guess.
-        """
-        first = torch.zeros_like(rows) if first is None else first
-        settled, guessed, limit = self.settled[rows, None], self.guessed[rows, None], self.limit[rows, None]
-        place = first[:, None] + torch.arange(1, argmax.shape[1] + 1)
-        known = (place <= self.to_read(rows)[:, None]) & (place < limit) & (place >= settled)
-        here = place.clamp(max=self.buffer.shape[1] - 1)
-        there = self.buffer[rows[:, None], here]
-        departs = known & ~((there == argmax) & (place < guessed))
-        before = torch.where(departs.any(1), departs.int().argmax(1), argmax.shape[1])[:, None]
-        ends = known & (argmax == self.stop) & (torch.arange(argmax.shape[1]) <= before)
-        ended = ends.any(1)
-        final = torch.where(known, place, 0).amax(1)
-        at = torch.where(ended, ends.int().argmax(1), before[:, 0])
-        new = torch.where(at < argmax.shape[1], first + 1 + at, final)
-        self.buffer[rows[:, None].expand_as(here)[known], here[known]] = argmax[known]
-        self.settled[rows] = new + 1
-        self.guessed[rows] = torch.minimum(torch.maximum(self.guessed[rows], final + 1), self.limit[rows])
-        self.running[rows] = ~ended & (new + 1 < self.limit[rows])
-
-
-def not_nan(logits: Float[Tensor, "*places d_vocab"]) -> Float[Tensor, "*places d_vocab"]:
-    """The logits. ValueError where some are NaN."""
-    if bool(logits.isnan().any()):
-        raise ValueError("the model gives NaN logits; nothing that it writes can be judged")
-    return logits
-
-
-WINDOW = 8
-"""Guessed symbols that are read at once after a departure: the rest of a guess is seldom right to its end."""
-
-NODES_ON_CPU, NODES_ELSEWHERE = 2048, 65_536
-"""Distinct prefixes that are read at once: as many as a processor's caches hold, or as keep an accelerator busy."""
-
-
-def settle_all(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> None:
-    """Settles every running sequence, at most `batch_size` in one pass. ValueError where the model gives NaN logits."""
-    waiting: list[tuple[Tensor, Cache]] = []
-    for tree in trees_of(parts, guesses, batch_size=batch_size):
-        rows = torch.as_tensor(tree.rows)
-        reading = read_tree(parts, tree)
-        guesses.settle(rows, reading.at_rows(not_nan(reading.logits).argmax(-1)).cpu())
-        left = guesses.running[rows].nonzero()[:, 0]
-        if len(left):
-            device = parts.w_e.device
-            length = guesses.settled[rows[left]] - 1
-            cache = reading.cache(parts, left.to(device), length.to(device), int(guesses.limit[rows[left]].max()))
-            waiting.append((rows[left], cache))
-        if sum(len(some) for some, _ in waiting) >= batch_size:
-            _write_on(parts, guesses, waiting)
-            waiting = []
-    if waiting:
-        _write_on(parts, guesses, waiting)
-
-
-def trees_of(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> Iterator[PrefixTree]:
-    """The running sequences as far as they are worth reading, with logits from the last settled symbol on."""
-    rows = guesses.running.nonzero()[:, 0]
-    trees = trees_for(
-        parts, guesses.buffer[rows], guesses.to_read(rows), guesses.settled[rows] - 1, batch_size=batch_size
-    )
-    for tree in trees:
-        yield replace(tree, rows=rows.numpy()[tree.rows])
-
-
-def trees_for(
-    parts: NativeParts,
-    tokens: Int[Tensor, "batch pos"],
-    length: Int[Tensor, " batch"],
-    first_read: Int[Tensor, " batch"],
-    *,
-    batch_size: int,
-) -> Iterator[PrefixTree]:
-    """`prefix_trees` of a size that suits the model's device."""
-    device = parts.w_e.device
-    max_nodes = NODES_ON_CPU if device.type == "cpu" else NODES_ELSEWHERE
-    of = (tokens.numpy(), length.numpy(), first_read.numpy())
-    return prefix_trees(*of, max_rows=batch_size, max_nodes=max_nodes, device=device)
-
-
-def _write_on(parts: NativeParts, guesses: Guesses, waiting: list[tuple[Tensor, Cache]]) -> None:
-    """Settles the sequences that departed from their guess, from what is known of the part that is settled."""
-    rows = torch.cat([some for some, _ in waiting])
-    cache = joined([cache for _, cache in waiting])
-    while len(rows):
-        first = guesses.settled[rows] - 1
-        n_new = (guesses.to_read(rows) - first).clamp(max=WINDOW)
-        places = first[:, None] + torch.arange(int(n_new.max()))
-        tokens = guesses.buffer[rows[:, None], places.clamp(max=guesses.buffer.shape[1] - 1)]
-        device = parts.w_e.device
-        resid, cache = extend(parts, cache.cut(first.to(device)), tokens.to(device), n_new.to(device))
-        guesses.settle(rows, not_nan(parts.logits(resid)).argmax(-1).cpu(), first)
-        left = guesses.running[rows].nonzero()[:, 0]
-        if len(left) < len(rows):
-            rows, cache = rows[left], cache.rows(left.to(device))
-
-
 Written = tuple[tuple[int, ...], ...]
 """Tokens written after each prefix."""
 
@@ -154,6 +24,19 @@ class LanguageModel(Protocol):
     """Anything causal that maps tokens to the logits of the symbol after each position."""
 
     def __call__(self, tokens: Int[Tensor, "batch pos"], /) -> Float[Tensor, "batch pos d_vocab"]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How much a model may write, and how much of it is done at once.
+
+    Attributes:
+        max_new: Symbols after which a response is given up; None allows twice what belongs there plus eight.
+        batch_size: Most sequences in one pass. It changes the time and memory that are needed and no result.
+    """
+
+    max_new: int | None = None
+    batch_size: int = 256
 
 
 @dataclass(frozen=True)
@@ -190,20 +73,31 @@ def prefixes(
     Raises:
         ValueError: `max_new` below 1, or a prefix that leaves no room in the context.
     """
+    start, length = (batch.n_prompt if given is None else given).cpu(), batch.length.cpu()
+    limit = writing_limit(model, start, length, max_new)
+    return Prefixes(tokens=batch.tokens.cpu(), given=start, guessed=torch.minimum(length, limit), limit=limit)
+
+
+def writing_limit(
+    model: LanguageModel, given: Int[Tensor, " batch"], expected: Int[Tensor, " batch"], max_new: int | None
+) -> Int[Tensor, " batch"]:
+    """Symbols at which each sequence is given up, by `max_new` or its expected length, and the model's context.
+
+    Raises:
+        ValueError: `max_new` below 1, or given symbols that leave no room in the context.
+    """
     if max_new is not None and max_new < 1:
         raise ValueError(f"max_new must be 1 or more, got {max_new}")
-    start = (batch.n_prompt if given is None else given).cpu()
-    length = batch.length.cpu()
-    limit = start + (2 * (length - start) + 8 if max_new is None else max_new)
+    limit = given + (2 * (expected - given).clamp(min=0) + 8 if max_new is None else max_new)
     n_ctx = context_length(model)
-    if n_ctx is not None:
-        if bool((start >= n_ctx).any()):
-            raise ValueError(
-                f"a prefix of {int(start.max())} symbols leaves no room to answer in a context of {n_ctx}; "
-                "use problems with fewer operands or a model with a larger n_ctx"
-            )
-        limit = limit.clamp(max=n_ctx)
-    return Prefixes(tokens=batch.tokens.cpu(), given=start, guessed=torch.minimum(length, limit), limit=limit)
+    if n_ctx is None:
+        return limit
+    if bool((given >= n_ctx).any()):
+        raise ValueError(
+            f"a prefix of {int(given.max())} symbols leaves no room to answer in a context of {n_ctx}; "
+            "use problems with fewer operands or a model with a larger n_ctx"
+        )
+    return limit.clamp(max=n_ctx)
 
 
 def context_length(model: LanguageModel) -> int | None:
@@ -217,38 +111,38 @@ def greedy(model: LanguageModel, start: Prefixes, *, stop: int, batch_size: int 
 
     The stop symbol is included where it came before the limit; where it did not, the sequence never ended.
     """
-    buffer, settled = _buffer(start)
+    buffer, accepted = _buffer(start)
     buffer[torch.arange(buffer.shape[1]) >= start.given[:, None]] = 0
-    running = settled < start.limit
+    running = accepted < start.limit
     with reading(model) as read:
         while running.any():
-            for rows in _chunks(settled, running, batch_size):
-                at = settled[rows]
+            for rows in _chunks(accepted, running, batch_size):
+                at = accepted[rows]
                 symbol = read(buffer[rows, : int(at.max())]).argmax(-1).cpu()[torch.arange(len(rows)), at - 1]
                 buffer[rows, at] = symbol
-                settled[rows] = at + 1
+                accepted[rows] = at + 1
                 running[rows] = (symbol != stop) & (at + 1 < start.limit[rows])
-    return _written(buffer, start.given, settled)
+    return _written(buffer, start.given, accepted)
 
 
 def verified(model: LanguageModel, start: Prefixes, *, stop: int, batch_size: int = 256) -> Written:
     """What `greedy` returns, in one pass for a sequence whose guess is right and a few for another.
 
-    Every pass settles at least one symbol of each sequence that it reads, so none takes more passes than with `greedy`.
-    A native model is read from its weights (`native_decoding`): what sequences begin with in common is computed once,
+    Every pass accepts at least one symbol of each sequence that it reads, so none takes more passes than with `greedy`.
+    A native model is read from its weights (`accept_all`): what sequences begin with in common is computed once,
     and what was read is not read again. Any other model is called on whole sequences.
     """
-    buffer, settled = _buffer(start)
-    guesses = Guesses(buffer, settled, start.guessed.clone(), start.limit, settled < start.limit, stop)
+    buffer, accepted = _buffer(start)
+    guesses = Guesses(buffer, accepted, start.guessed.clone(), start.limit, accepted < start.limit, stop)
     if (parts := native_parts(model)) is not None:
         with torch.inference_mode():
-            settle_all(parts, guesses, batch_size=batch_size)
-        return _written(buffer, start.given, settled)
+            accept_all(parts, guesses, batch_size=batch_size)
+        return _written(buffer, start.given, accepted)
     with reading(model) as read:
         while guesses.running.any():
             for rows in _chunks(guesses.guessed, guesses.running, batch_size):
-                guesses.settle(rows, read(buffer[rows, : int(guesses.to_read(rows).max())]).argmax(-1).cpu())
-    return _written(buffer, start.given, settled)
+                guesses.accept(rows, read(buffer[rows, : int(guesses.to_read(rows).max())]).argmax(-1).cpu())
+    return _written(buffer, start.given, accepted)
 
 
 def verified_greedy(
@@ -293,8 +187,15 @@ def reading(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
             module.train(was_training)
 
 
+def not_nan(logits: Float[Tensor, "*places d_vocab"]) -> Float[Tensor, "*places d_vocab"]:
+    """The logits. ValueError where some are NaN."""
+    if bool(logits.isnan().any()):
+        raise ValueError("the model gives NaN logits; nothing that it writes can be judged")
+    return logits
+
+
 def _buffer(start: Prefixes) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-    """A copy of the tokens with room up to every limit, and the number of settled symbols."""
+    """A copy of the tokens with room up to every limit, and the number of accepted symbols."""
     n, width = start.tokens.shape
     buffer = start.tokens.new_zeros((n, max(width, int(start.limit.max()) if n else 0)))
     buffer[:, :width] = start.tokens
@@ -310,6 +211,130 @@ def _chunks(
     return chunks
 
 
-def _written(buffer: Int[Tensor, "batch pos"], given: Int[Tensor, " batch"], settled: Int[Tensor, " batch"]) -> Written:
-    bounds = zip(buffer.tolist(), given.tolist(), settled.tolist(), strict=True)
+def _written(
+    buffer: Int[Tensor, "batch pos"], given: Int[Tensor, " batch"], accepted: Int[Tensor, " batch"]
+) -> Written:
+    bounds = zip(buffer.tolist(), given.tolist(), accepted.tolist(), strict=True)
     return tuple(tuple(row[first:last]) for row, first, last in bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Guesses:
+    """Guessed continuations and how far they are known to be right, on the CPU. `accept` changes the tensors in place.
+
+    Attributes:
+        buffer: Accepted symbols of each sequence, then its guess.
+        accepted: Number of accepted symbols, the given ones among them.
+        guessed: Number of accepted and guessed symbols.
+        limit: Number of symbols at which a sequence that has not stopped is given up.
+        running: Whether there is more to accept.
+        stop: Token that ends a sequence.
+    """
+
+    buffer: Int[Tensor, "batch pos"]
+    accepted: Int[Tensor, " batch"]
+    guessed: Int[Tensor, " batch"]
+    limit: Int[Tensor, " batch"]
+    running: Bool[Tensor, " batch"]
+    stop: int
+
+    def to_read(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+        """Symbols of each row that are worth reading. What would follow a guessed stop symbol is never asked."""
+        last = self.buffer[rows, self.guessed[rows] - 1]
+        return torch.maximum(self.accepted[rows], self.guessed[rows] - (last == self.stop).long())
+
+    def accept(
+        self, rows: Int[Tensor, " rows"], argmax: Int[Tensor, "rows read"], first: Int[Tensor, " rows"] | None = None
+    ) -> None:
+        """Takes up what a pass over some rows found; accepts at least one symbol of each.
+
+        `argmax` holds the likeliest symbol after each of the places that were read, from `first` (or 0) on, which is at
+        most the last accepted one. A guessed symbol that is the argmax is accepted, the first that is not is corrected,
+        and the argmaxes after that are the next guess.
+        """
+        first = torch.zeros_like(rows) if first is None else first
+        accepted, guessed, limit = self.accepted[rows, None], self.guessed[rows, None], self.limit[rows, None]
+        place = first[:, None] + torch.arange(1, argmax.shape[1] + 1)
+        known = (place <= self.to_read(rows)[:, None]) & (place < limit) & (place >= accepted)
+        here = place.clamp(max=self.buffer.shape[1] - 1)
+        there = self.buffer[rows[:, None], here]
+        departs = known & ~((there == argmax) & (place < guessed))
+        before = torch.where(departs.any(1), departs.int().argmax(1), argmax.shape[1])[:, None]
+        ends = known & (argmax == self.stop) & (torch.arange(argmax.shape[1]) <= before)
+        ended = ends.any(1)
+        final = torch.where(known, place, 0).amax(1)
+        at = torch.where(ended, ends.int().argmax(1), before[:, 0])
+        new = torch.where(at < argmax.shape[1], first + 1 + at, final)
+        self.buffer[rows[:, None].expand_as(here)[known], here[known]] = argmax[known]
+        self.accepted[rows] = new + 1
+        self.guessed[rows] = torch.minimum(torch.maximum(self.guessed[rows], final + 1), self.limit[rows])
+        self.running[rows] = ~ended & (new + 1 < self.limit[rows])
+
+
+WINDOW = 8
+"""Guessed symbols that are read at once after a departure: the rest of a guess is seldom right to its end."""
+
+NODES_ON_CPU, NODES_ELSEWHERE = 2048, 65_536
+"""Distinct prefixes that are read at once: as many as a processor's caches hold, or as keep an accelerator busy."""
+
+
+def accept_all(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> None:
+    """Accepts every running sequence, at most `batch_size` in one pass. ValueError where the model gives NaN logits."""
+    waiting: list[tuple[Tensor, Cache]] = []
+    for tree in trees_of(parts, guesses, batch_size=batch_size):
+        rows = torch.as_tensor(tree.rows)
+        reading = read_tree(parts, tree)
+        guesses.accept(rows, reading.at_rows(not_nan(reading.logits).argmax(-1)).cpu())
+        left = guesses.running[rows].nonzero()[:, 0]
+        if len(left):
+            device = parts.w_e.device
+            length = guesses.accepted[rows[left]] - 1
+            cache = reading.cache(parts, left.to(device), length.to(device), int(guesses.limit[rows[left]].max()))
+            waiting.append((rows[left], cache))
+        if sum(len(some) for some, _ in waiting) >= batch_size:
+            _write_on(parts, guesses, waiting)
+            waiting = []
+    if waiting:
+        _write_on(parts, guesses, waiting)
+
+
+def trees_of(parts: NativeParts, guesses: Guesses, *, batch_size: int) -> Iterator[PrefixTree]:
+    """The running sequences as far as they are worth reading, with logits from the last accepted symbol on."""
+    rows = guesses.running.nonzero()[:, 0]
+    trees = trees_for(
+        parts, guesses.buffer[rows], guesses.to_read(rows), guesses.accepted[rows] - 1, batch_size=batch_size
+    )
+    for tree in trees:
+        yield replace(tree, rows=rows.numpy()[tree.rows])
+
+
+def trees_for(
+    parts: NativeParts,
+    tokens: Int[Tensor, "batch pos"],
+    length: Int[Tensor, " batch"],
+    first_read: Int[Tensor, " batch"],
+    *,
+    batch_size: int,
+) -> Iterator[PrefixTree]:
+    """`prefix_trees` of a size that suits the model's device."""
+    device = parts.w_e.device
+    max_nodes = NODES_ON_CPU if device.type == "cpu" else NODES_ELSEWHERE
+    of = (tokens.numpy(), length.numpy(), first_read.numpy())
+    return prefix_trees(*of, max_rows=batch_size, max_nodes=max_nodes, device=device)
+
+
+def _write_on(parts: NativeParts, guesses: Guesses, waiting: list[tuple[Tensor, Cache]]) -> None:
+    """Accepts the sequences that departed from their guess, from what is known of the part that is accepted."""
+    rows = torch.cat([some for some, _ in waiting])
+    cache = joined([cache for _, cache in waiting])
+    while len(rows):
+        first = guesses.accepted[rows] - 1
+        n_new = (guesses.to_read(rows) - first).clamp(max=WINDOW)
+        places = first[:, None] + torch.arange(int(n_new.max()))
+        tokens = guesses.buffer[rows[:, None], places.clamp(max=guesses.buffer.shape[1] - 1)]
+        device = parts.w_e.device
+        resid, cache = extend(parts, cache.cut(first.to(device)), tokens.to(device), n_new.to(device))
+        guesses.accept(rows, not_nan(parts.logits(resid)).argmax(-1).cpu(), first)
+        left = guesses.running[rows].nonzero()[:, 0]
+        if len(left) < len(rows):
+            rows, cache = rows[left], cache.rows(left.to(device))

@@ -10,95 +10,34 @@ from itertools import chain
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from cotinterp.tasks.task import Steps, Task
-from cotinterp.transcripts.problems import Problem, continued, solve, substitute_total, wrong_totals
+from cotinterp.tasks.task import Task
+from cotinterp.transcripts.problems import Problem, WrongTotal, continued, informative_totals, solve, substitute_total
 from cotinterp.transcripts.regimes import Regime, Token, written
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
 
-
-@dataclass(frozen=True)
-class WrongTotal:
-    """One admissible edit.
-
-    Attributes:
-        problem: The unedited problem.
-        step: Step whose total is replaced.
-        total: State to be written there.
-        followed: The task's own answer when it goes on from `total`.
-    """
-
-    problem: Problem
-    step: int
-    total: int
-    followed: int
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Why something at one step of the problems of one length was not edited.
-
-    Attributes:
-        step: -1 for an edit of no step.
-        reason: `ambiguous`: reader and recomputer would give the same answer. `too_long`: the text, with what a
-            follower would write, does not fit the model's context. `no_other_total`, `no_other_trace`,
-            `no_other_operand`: nothing of the same layout was found to take its place. `only_totals`: the trace holds
-            nothing but totals, so that filling its steps is the same as filling its totals.
-        n: Problems; for `substitute_total` the wrong totals that are `ambiguous` or `too_long`.
-        edit: Kind of edit.
-    """
-
-    k: int
-    step: int
-    reason: str
-    n: int
-    edit: str = "substitute_total"
-
-
-def informative_totals(
-    task: Task, problems: Sequence[Problem], step: int, *, at_most: int | None, rng: np.random.Generator
-) -> tuple[tuple[WrongTotal, ...], tuple[Exclusion, ...]]:
-    """Up to `at_most` random edits of `step` for each problem (all with None), in order, and what was left out.
-
-    Of the `wrong_totals` of a problem, those are left out from which the task arrives at the original answer all the
-    same: they cannot tell a reader from a recomputer. The problems have one length.
-    """
-    candidates = [wrong_totals(task, problem, step) for problem in problems]
-    row = np.repeat(np.arange(len(problems)), [len(totals) for totals in candidates])
-    total = np.array([total for totals in candidates for total in totals], dtype=np.int64)
-    operands = np.array([problem.operands for problem in problems])
-    followed = np.column_stack([total, task.resume(operands[row], step, total).total])[:, -1]
-    tells = followed != np.array([problem.answer for problem in problems])[row]
-    left_out = (
-        Exclusion(problems[0].k, step, "no_other_total", sum(not totals for totals in candidates)),
-        Exclusion(problems[0].k, step, "ambiguous", int((~tells).sum())),
-    )
-    row, total, followed = row[tells], total[tells], followed[tells]
-    chosen = [
-        WrongTotal(problems[row[i]], step, int(total[i]), int(followed[i])) for i in _some_of_each(row, at_most, rng)
-    ]
-    return tuple(chosen), left_out
-
-
-def _some_of_each(
-    row: Int[np.ndarray, " edits"], at_most: int | None, rng: np.random.Generator
-) -> Int[np.ndarray, " kept"]:
-    """Indices of up to `at_most` random edits of each problem, problems in order."""
-    order = np.lexsort((rng.random(len(row)), row))
-    first = np.searchsorted(row[order], row[order])
-    rank = np.arange(len(row)) - first
-    return order if at_most is None else order[rank < at_most]
-
-
 SUBSTITUTE = "substitute_total"
+
 WHOLE = -1
 """Step of an edit that is of the whole trace and of no step."""
 
+FILLER = "."
+"""What `fill_totals` and `fill_steps` write; it stands in no training transcript of `cot`, `totals` or `noisy`."""
+
+DONORS = 256
+"""Random problems among which one with a trace of the right layout is looked for."""
+
 
 class Reason(StrEnum):
-    """Why a problem was not edited at a step; the counts stand in `EditResult.exclusions`."""
+    """Why something was not edited.
+
+    - `no_other_total`, `no_other_trace`, `no_other_operand`: nothing of the same layout was found to take its place.
+    - `only_totals`: the trace holds nothing but totals, so that filling its steps is the same as filling its totals.
+    - `ambiguous`: reader and recomputer would give the same answer.
+    - `too_long`: the text, with what a follower would write, does not fit the model's context.
+    """
 
     NO_OTHER_TOTAL = "no_other_total"
     NO_OTHER_TRACE = "no_other_trace"
@@ -106,6 +45,20 @@ class Reason(StrEnum):
     ONLY_TOTALS = "only_totals"
     AMBIGUOUS = "ambiguous"
     TOO_LONG = "too_long"
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """How many edits of the problems of one length at one step (`WHOLE` for none) were not made, and why.
+
+    `n` counts problems; of `substitute_total`, where the reason is `ambiguous` or `too_long`, wrong totals.
+    """
+
+    k: int
+    step: int
+    reason: Reason
+    n: int
+    edit: str = SUBSTITUTE
 
 
 @dataclass(frozen=True)
@@ -131,6 +84,11 @@ class EditedTrace:
     closed: bool
     total: int | None
     followed: int | None
+
+    @property
+    def targets(self) -> tuple[int | None, int]:
+        """What a reader of the given text answers, and what a model that works from the prompt again does."""
+        return self.followed, self.problem.answer
 
 
 @dataclass(frozen=True)
@@ -219,11 +177,7 @@ class EditKind(ABC):
         left_out = Counter(one for one in made if isinstance(one, Reason))
         left_out[Reason.AMBIGUOUS] += len(made) - left_out.total() - len(telling)
         k = problems[0].k
-        return telling, tuple(Exclusion(k, step, reason.value, n, self.name) for reason, n in left_out.items() if n)
-
-
-FILLER = "."
-"""What `fill_totals` and `fill_steps` write; it stands in no training transcript of `cot`, `totals` or `noisy`."""
+        return telling, tuple(Exclusion(k, step, reason, n, self.name) for reason, n in left_out.items() if n)
 
 
 class Truncate(EditKind):
@@ -336,10 +290,6 @@ def _filled(steps: Iterable[Token], roles: set[Role]) -> list[Token]:
     return [token._replace(symbol=FILLER, value=-1) if token.role in roles else token for token in steps]
 
 
-DONORS = 256
-"""Random problems among which one with a trace of the right layout is looked for."""
-
-
 class Swap(EditKind):
     """The whole trace of another problem of the same layout under this prompt; follows: the other problem's answer."""
 
@@ -414,9 +364,13 @@ def _donor(original: Original, step: int) -> Problem | Reason:
 def _telling(
     task: Task, problem: Problem, operands: Int[np.ndarray, "n k"], step: int, otherwise: Reason
 ) -> Problem | Reason:
-    """The first problem whose trace up to `step`, shown under the prompt of `problem`, tells what a model reads."""
-    steps = task.steps(operands)
-    alike = _same_layout(task, problem, steps, step)
+    """The first problem whose trace up to `step`, shown under the prompt of `problem`, tells what a model reads.
+
+    Its states up to there are written with as many symbols each, and it leads to another answer.
+    """
+    steps, width = task.steps(operands), task.state_widths
+    states = np.column_stack([steps.previous[:, :1], steps.total[:, :step]])
+    alike = (width[states] == width[[*problem.previous[:1], *problem.totals[:step]]]).all(axis=1)
     if not alike.any():
         return otherwise
     totals = steps.total[alike, :step]
@@ -424,15 +378,6 @@ def _telling(
     followed = np.column_stack([totals, task.resume_from(prompts, totals).total])[:, -1]
     tells = np.flatnonzero(followed != problem.answer)
     return solve(task, operands[alike][tells[:1]])[0] if len(tells) else Reason.AMBIGUOUS
-
-
-def _same_layout(task: Task, problem: Problem, steps: Steps, step: int) -> Bool[np.ndarray, " n"]:
-    """Whether the states written up to `step` have as many symbols each as those of `problem`."""
-    width = task.state_widths
-    states = np.column_stack([steps.previous[:, :1], steps.total[:, :step]])
-    own = np.array([*problem.previous[:1], *problem.totals[:step]])
-    same: np.ndarray = (width[states] == width[own]).all(axis=1)
-    return same
 
 
 @dataclass(frozen=True)
@@ -456,21 +401,27 @@ class SubstituteTotal(EditKind):
         return range(1, k)
 
     def edit(self, original: Original) -> EditedTrace | Reason:
-        one = original
-        wrong, left_out = informative_totals(one.task, [one.problem], one.step, at_most=1, rng=one.rng)
-        return _written(wrong[0], one) if wrong else Reason(next(out.reason for out in left_out if out.n))
+        wrong, excluded = self._wrong(original.task, [original.problem], original.step, 1, original.rng)
+        return self._written(wrong[0], original) if wrong else next(one.reason for one in excluded if one.n)
 
     def plan(
         self, task: Task, regime: Regime, problems: Sequence[Problem], step: int, *, rng: np.random.Generator
     ) -> tuple[Iterable[EditedTrace], tuple[Exclusion, ...]]:
-        wrong, left_out = informative_totals(task, problems, step, at_most=self.values, rng=rng)
-        made = (_written(one, Original(self.name, task, regime, one.problem, step, rng)) for one in wrong)
-        return made, left_out
+        wrong, excluded = self._wrong(task, problems, step, self.values, rng)
+        made = (self._written(one, Original(self.name, task, regime, one.problem, step, rng)) for one in wrong)
+        return made, excluded
 
+    def _wrong(
+        self, task: Task, problems: Sequence[Problem], step: int, at_most: int | None, rng: np.random.Generator
+    ) -> tuple[tuple[WrongTotal, ...], tuple[Exclusion, ...]]:
+        found = informative_totals(task, problems, step, at_most=at_most, rng=rng)
+        counts = {Reason.NO_OTHER_TOTAL: found.n_without, Reason.AMBIGUOUS: found.n_ambiguous}
+        return found.chosen, tuple(Exclusion(problems[0].k, step, reason, n) for reason, n in counts.items())
 
-def _written(wrong: WrongTotal, original: Original) -> EditedTrace:
-    shown = substitute_total(original.task, wrong.problem, wrong.step, wrong.total)
-    return original.cut(shown, followed=wrong.followed)
+    @staticmethod
+    def _written(wrong: WrongTotal, original: Original) -> EditedTrace:
+        shown = substitute_total(original.task, wrong.problem, wrong.step, wrong.total)
+        return original.cut(shown, followed=wrong.followed)
 
 
 def all_edits(*, values_per_step: int | None = 3) -> tuple[EditKind, ...]:

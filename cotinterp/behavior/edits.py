@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from cotinterp.behavior.accuracy import described, labels_of
-from cotinterp.behavior.decoding import LanguageModel, context_length, prefixes, text_of, verified
+from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, prefixes, text_of, verified
 from cotinterp.behavior.edit_kinds import (
     ALL_EDITS,
     SUBSTITUTE,
@@ -24,7 +23,6 @@ from cotinterp.behavior.edit_kinds import (
     Exclusion,
     Original,
     Reason,
-    SubstituteTotal,
     get_edit,
 )
 from cotinterp.figures import lines
@@ -33,8 +31,8 @@ from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer
-from cotinterp.transcripts.problems import Problem
-from cotinterp.transcripts.regimes import Regime, get_regime, regime_names
+from cotinterp.transcripts.problems import Problem, by_length
+from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
@@ -55,9 +53,16 @@ def chance_of(edit: str) -> str:
     return SHUFFLED if edit == SUBSTITUTE else f"{SHUFFLED}:{edit}"
 
 
+def outcome_of(answer: int | None, followed: int | None, original: int) -> Outcome:
+    """The outcome of an answer, given what a reader and what a recomputer would answer."""
+    if answer is not None and answer == followed:
+        return Outcome.FOLLOWS
+    return Outcome.IGNORES if answer is not None and answer == original else Outcome.OTHER
+
+
 @dataclass(frozen=True)
-class TraceEdit:
-    """One edited trace and what the model made of it.
+class EditAnswer:
+    """What a model answered after one edited trace.
 
     Attributes:
         problem: The problem whose prompt was shown, unedited.
@@ -67,7 +72,7 @@ class TraceEdit:
         followed: Answer of a reader of that text; None where there is nothing to follow.
         text: The whole response, edited prefix included.
         answer: State that the response answers; None where it never ended or answers none.
-        kind: Name of the kind of edit.
+        edit: Name of the kind of edit; `none` for the control, the true trace.
         resumed: Whether the model went on with the trace after its closing brace; None where that was not given.
     """
 
@@ -77,14 +82,8 @@ class TraceEdit:
     followed: int | None
     text: str
     answer: int | None
-    kind: str = SUBSTITUTE
+    edit: str = SUBSTITUTE
     resumed: bool | None = None
-
-    @property
-    def edit(self) -> str:
-        """The kind of edit; `none` where the true total was written in the place of a wrong one."""
-        true = self.kind == SUBSTITUTE and self.total == self.problem.totals[self.step - 1]
-        return NONE if true else self.kind
 
     @property
     def delta(self) -> int | None:
@@ -96,14 +95,7 @@ class TraceEdit:
     @property
     def outcome(self) -> Outcome:
         """How the answer relates to the edit; `follows` for a right answer to `none`."""
-        return judge(self.answer, self.followed, self.problem.answer)
-
-
-def judge(answer: int | None, followed: int | None, original: int) -> Outcome:
-    """The outcome of an answer, given what a reader and what a recomputer would answer."""
-    if answer is not None and answer == followed:
-        return Outcome.FOLLOWS
-    return Outcome.IGNORES if answer is not None and answer == original else Outcome.OTHER
+        return outcome_of(self.answer, self.followed, self.problem.answer)
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ class EditResult(Result):
     edits end alike, Wilson's over the problems. It describes one trained model.
     """
 
-    edits: tuple[TraceEdit, ...]
+    answers: tuple[EditAnswer, ...]
     chance: tuple[Outcome | None, ...]
     excluded: tuple[Exclusion, ...]
     labels: Mapping[str, str | int]
@@ -166,7 +158,7 @@ class EditResult(Result):
 
     def exclusions(self) -> pd.DataFrame:
         """What was not edited, and why: task, regime, run_seed, edit, k, step, reason, n (see `Exclusion`)."""
-        rows = [(x.edit, x.k, x.step, x.reason, x.n) for x in self.excluded]
+        rows = [(x.edit, x.k, x.step, x.reason.value, x.n) for x in self.excluded]
         return with_labels(pd.DataFrame(rows, columns=["edit", "k", "step", "reason", "n"]), self.labels)
 
     def examples(self) -> pd.DataFrame:
@@ -176,7 +168,7 @@ class EditResult(Result):
     @cached_property
     def _examples(self) -> pd.DataFrame:
         """The table that the others count in."""
-        number = {problem: index for index, problem in enumerate(dict.fromkeys(edit.problem for edit in self.edits))}
+        number = {problem: index for index, problem in enumerate(dict.fromkeys(one.problem for one in self.answers))}
         rows = [
             {
                 "edit": edit.edit,
@@ -197,7 +189,7 @@ class EditResult(Result):
                 "outcome": edit.outcome.value,
                 "chance_outcome": None if by_chance is None else by_chance.value,
             }
-            for edit, by_chance in zip(self.edits, self.chance, strict=True)
+            for edit, by_chance in zip(self.answers, self.chance, strict=True)
         ]
         states = ("true_total", "written_total", "delta", "followed_answer", "answer")
         return pd.DataFrame(rows).astype({**dict.fromkeys(states, "Int64"), "resumed": "boolean"})
@@ -273,29 +265,9 @@ def _interval(hits: Bool[np.ndarray, " edits"], problem: Int[np.ndarray, " edits
 
 
 READ_AT_ONCE = 16_384
-OF_A_TRACE = frozenset("{};=")
+"""Edited traces that are continued together: most begin like others of the same problem, and are read once."""
 
-
-def substitute_totals(
-    model: LanguageModel,
-    task: Task,
-    regime: str | Regime,
-    problems: Sequence[Problem],
-    *,
-    rng: np.random.Generator,
-    values_per_step: int | None = 3,
-    run_seed: int = 0,
-    max_new: int | None = None,
-    batch_size: int = 256,
-) -> EditResult:
-    """Replaces each written total of each problem by other ones and lets `model` go on.
-
-    The prompt and the totals before step j stay true; total j is replaced by another one of the same written length
-    that occurs at that step, and the text is cut directly after it. Arguments and errors are those of `trace_edits`,
-    whose first kind of edit this is.
-    """
-    bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
-    return bench.result({SubstituteTotal(values_per_step): rng}, problems, run_seed)
+TRACE_SYMBOLS = frozenset("{};=")
 
 
 def trace_edits(
@@ -307,177 +279,139 @@ def trace_edits(
     edits: Sequence[str | EditKind] = ALL_EDITS,
     rng: np.random.Generator,
     run_seed: int = 0,
-    max_new: int | None = None,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> EditResult:
     """Edits the trace of each problem in every way that `edits` names, at every step, and lets `model` go on.
 
+    Beside each kind of edit stand its control (`none`: the true trace, given as far) and its chance
+    (`shuffled_target`: the same answers, judged by those that another problem edited alike would have).
+
     Args:
         problems: Distinct ones are used once. Held-out problems keep memory of the answer out of `ignores`.
-        edits: Kinds of edit or their names; `all_edits` gives them all with another number of wrong totals.
+        edits: Kinds of edit or their names; `SubstituteTotal(values)` and `all_edits(values_per_step=...)` ask for
+            another number of wrong totals.
         rng: Draws what an edit leaves open, and the partners of `shuffled_target`. What one kind draws does not depend
-            on which others are asked for; `substitute_total` draws what `substitute_totals` does.
+            on which others are asked for.
         run_seed: Label of the trained model in the tables.
-        max_new: Symbols after which a continuation is given up; None as in `decoding.prefixes`.
 
     Raises:
         KeyError: An unknown kind of edit; those that exist are named.
         ValueError: A regime that writes no totals, no problems, no kinds, one kind twice, or no edit that could be
             made.
     """
+    regime = require_totals(regime)
     kinds = [get_edit(edit) for edit in edits]
     if not kinds or len({kind.name for kind in kinds}) < len(kinds):
         raise ValueError(f"name at least one kind of edit and each once, got {[kind.name for kind in kinds]}")
-    known = [kind.name for kind in ALL_EDITS]
-    names = known + [kind.name for kind in kinds if kind.name not in known]
-    streams = dict(zip(names, [rng, *rng.spawn(len(names) - 1)], strict=True))
-    bench = _Bench(model, task, _with_totals(regime), max_new, batch_size)
-    return bench.result({kind: streams[kind.name] for kind in kinds}, problems, run_seed)
-
-
-def _with_totals(regime: str | Regime) -> Regime:
-    regime = get_regime(regime)
-    if not regime.writes_totals:
-        able = [name for name in regime_names() if get_regime(name).writes_totals]
-        raise ValueError(f"regime {regime.name!r} writes no totals that could be edited; those that do: {able}")
-    return regime
-
-
-@dataclass(frozen=True, eq=False)
-class _Bench:
-    """A model and how it is asked."""
-
-    model: LanguageModel
-    task: Task
-    regime: Regime
-    max_new: int | None
-    batch_size: int
-
-    def result(
-        self, kinds: dict[EditKind, np.random.Generator], problems: Sequence[Problem], run_seed: int
-    ) -> EditResult:
-        """Every kind of edit at every step of every problem, its chance and its control."""
-        if not problems:
-            raise ValueError("trace edits need at least one problem, got none")
-        groups: dict[int, list[Problem]] = {}
-        for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.k):
-            groups.setdefault(problem.k, []).append(problem)
-        cells = [(kind, rng, k, step) for kind, rng in kinds.items() for k in groups for step in kind.steps(k)]
-        desk = _Desk(self)
-        judges: list[_Judge | None] = []
-        controlled: set[tuple[int, int]] = set()
-        for kind, rng, k, step in cells:
-            plan, left_out = kind.plan(self.task, self.regime, groups[k], step, rng=rng)
-            shown = desk.hand_in(plan)
-            place = WHOLE if kind.closed else step
-            true = [] if (k, place) in controlled else self._controls(groups[k], place, rng)
-            controls = desk.hand_in(true)
+    if not problems:
+        raise ValueError("trace edits need at least one problem, got none")
+    generators = _generator_of_each(kinds, rng)
+    waiting: list[EditedTrace] = []
+    answers: list[EditAnswer] = []
+    others: list[tuple[int | None, int] | None] = []
+    excluded: list[Exclusion] = []
+    controlled: set[tuple[int, int]] = set()
+    groups = by_length(problems)
+    cells = [(kind, k, step) for kind in kinds for k in groups for step in kind.steps(k)]
+    for kind, k, step in cells:
+        planned, left_out = kind.plan(task, regime, groups[k], step, rng=generators[kind.name])
+        edited, too_long = _within_context(model, planned)
+        true_traces: Iterable[EditedTrace] = ()
+        place = WHOLE if kind.closed else step
+        if (k, place) not in controlled:
             controlled.add((k, place))
-            judges += [*_by_chance(shown, rng), *(None for _ in controls)]
-            desk.excluded.extend(left_out)
-        edits = desk.answers()
-        if all(edit.edit == NONE for edit in edits):
-            raise ValueError(_nothing_done(self.task, [kind.name for kind in kinds], len(problems), desk.excluded))
-        chance = [
-            None if other is None else judge(edit.answer, other.followed, other.original)
-            for edit, other in zip(edits, judges, strict=True)
-        ]
-        return EditResult(
-            tuple(edits), tuple(chance), tuple(desk.excluded), labels_of(self.task, self.regime, run_seed)
+            true_traces = _true_traces(task, regime, groups[k], place, generators[kind.name])
+        controls, controls_too_long = _within_context(model, true_traces)
+        waiting += [*edited, *controls]
+        others += [*_targets_of_others(edited, generators[kind.name]), *(None for _ in controls)]
+        excluded += [*too_long, *controls_too_long, *left_out]
+        while len(waiting) >= READ_AT_ONCE:
+            answers += _continued(model, task, waiting[:READ_AT_ONCE], decoding)
+            del waiting[:READ_AT_ONCE]
+    answers += _continued(model, task, waiting, decoding)
+    if all(one.edit == NONE for one in answers):
+        raise ValueError(_nothing_edited(task, kinds, len(problems), excluded))
+    chance = [
+        None if other is None else outcome_of(one.answer, *other) for one, other in zip(answers, others, strict=True)
+    ]
+    return EditResult(tuple(answers), tuple(chance), tuple(excluded), labels_of(task, regime, run_seed))
+
+
+def _generator_of_each(kinds: Sequence[EditKind], rng: np.random.Generator) -> dict[str, np.random.Generator]:
+    """A generator for each kind of edit, whichever others are asked for: `rng` itself for the first of `ALL_EDITS`."""
+    names = list(dict.fromkeys(kind.name for kind in (*ALL_EDITS, *kinds)))
+    return dict(zip(names, [rng, *rng.spawn(len(names) - 1)], strict=True))
+
+
+def _true_traces(
+    task: Task, regime: Regime, problems: Sequence[Problem], step: int, rng: np.random.Generator
+) -> Iterator[EditedTrace]:
+    """The true trace of each problem, cut after the total of `step`, or closed where that is `WHOLE`."""
+    for problem in problems:
+        true = Original(NONE, task, regime, problem, step, rng)
+        if step == WHOLE:
+            yield true.closed(true.steps(), total=problem.answer, followed=problem.answer)
+        else:
+            yield true.cut(problem, followed=problem.answer)
+
+
+def _within_context(model: LanguageModel, edits: Iterable[EditedTrace]) -> tuple[list[EditedTrace], list[Exclusion]]:
+    """The edits that fit into the model's context, and the counts of the others."""
+    n_ctx = context_length(model)
+    fitting, too_long = [], Counter[tuple[int, int, str]]()
+    for edit in edits:
+        if n_ctx is not None and len(edit.transcript) > n_ctx:
+            too_long[edit.problem.k, edit.step, edit.edit] += 1
+        else:
+            fitting.append(edit)
+    return fitting, [Exclusion(k, step, Reason.TOO_LONG, n, name) for (k, step, name), n in too_long.items()]
+
+
+def _targets_of_others(edits: Sequence[EditedTrace], rng: np.random.Generator) -> list[tuple[int | None, int] | None]:
+    """For each edit the targets of a random one of another problem; None where there is no other problem."""
+    targets: dict[Problem, list[tuple[int | None, int]]] = {}
+    for edit in edits:
+        targets.setdefault(edit.problem, []).append(edit.targets)
+    ring = [list(targets)[index] for index in rng.permutation(len(targets))]
+    if len(ring) < 2:
+        return [None] * len(edits)
+    partner = dict(zip(ring, ring[1:] + ring[:1], strict=True))
+    choices = (targets[partner[edit.problem]] for edit in edits)
+    return [some[int(rng.integers(len(some)))] for some in choices]
+
+
+def _continued(
+    model: LanguageModel, task: Task, edits: Sequence[EditedTrace], decoding: Decoding
+) -> Iterator[EditAnswer]:
+    """What the model writes after each edited trace, and answers."""
+    if not edits:
+        return
+    vocabulary = Vocabulary.of(task)
+    batch = collate([edit.transcript for edit in edits], vocabulary)
+    start = prefixes(model, batch, given=torch.tensor([edit.given for edit in edits]), max_new=decoding.max_new)
+    written = verified(model, start, stop=vocabulary.end, batch_size=decoding.batch_size)
+    for edit, tokens in zip(edits, written, strict=True):
+        own = text_of(vocabulary, tokens)
+        text = edit.transcript.text[edit.transcript.n_prompt : edit.given] + own
+        yield EditAnswer(
+            problem=edit.problem,
+            step=edit.step,
+            total=edit.total,
+            followed=edit.followed,
+            text=text,
+            answer=final_answer(task, text),
+            edit=edit.edit,
+            resumed=not TRACE_SYMBOLS.isdisjoint(own) if edit.closed else None,
         )
 
-    def _controls(self, group: Sequence[Problem], step: int, rng: np.random.Generator) -> Iterator[EditedTrace]:
-        """The true trace of each problem, cut after the total of `step`, or closed where that is `WHOLE`."""
-        for problem in group:
-            true = Original(NONE, self.task, self.regime, problem, step, rng)
-            if step == WHOLE:
-                yield true.closed(true.steps(), total=problem.answer, followed=problem.answer)
-            else:
-                yield true.cut(problem, followed=problem.answer)
 
-    def continued(self, edits: Sequence[EditedTrace]) -> Iterator[TraceEdit]:
-        """What the model makes of each edit."""
-        vocabulary = Vocabulary.of(self.task)
-        batch = collate([edit.transcript for edit in edits], vocabulary)
-        start = prefixes(self.model, batch, given=torch.tensor([edit.given for edit in edits]), max_new=self.max_new)
-        written = verified(self.model, start, stop=vocabulary.end, batch_size=self.batch_size)
-        for edit, tokens in zip(edits, written, strict=True):
-            own = text_of(vocabulary, tokens)
-            text = edit.transcript.text[edit.transcript.n_prompt : edit.given] + own
-            yield TraceEdit(
-                edit.problem,
-                edit.step,
-                edit.total,
-                edit.followed,
-                text,
-                final_answer(self.task, text),
-                kind=edit.edit,
-                resumed=not OF_A_TRACE.isdisjoint(own) if edit.closed else None,
-            )
-
-
-class _Judge(NamedTuple):
-    """The two answers that an edit is judged by."""
-
-    problem: Problem
-    followed: int | None
-
-    @property
-    def original(self) -> int:
-        """The answer to the prompt that is shown."""
-        return self.problem.answer
-
-
-@dataclass(frozen=True, eq=False)
-class _Desk:
-    """Takes edits of any kind, and has the model answer many together: most begin like others of the same problem."""
-
-    bench: _Bench
-    excluded: list[Exclusion] = field(default_factory=list)
-    waiting: list[EditedTrace] = field(default_factory=list)
-    answered: list[TraceEdit] = field(default_factory=list)
-
-    def hand_in(self, plan: Iterable[EditedTrace]) -> list[_Judge]:
-        """Takes the edits that the model's context can hold, says what they are judged by, and counts the others."""
-        n_ctx = context_length(self.bench.model)
-        taken, too_long = [], Counter[tuple[int, int, str]]()
-        for edit in plan:
-            if n_ctx is not None and len(edit.transcript) > n_ctx:
-                too_long[edit.problem.k, edit.step, edit.edit] += 1
-                continue
-            self.waiting.append(edit)
-            taken.append(_Judge(edit.problem, edit.followed))
-            if len(self.waiting) == READ_AT_ONCE:
-                self.answers()
-        for (k, step, name), n in too_long.items():
-            self.excluded.append(Exclusion(k, step, Reason.TOO_LONG.value, n, name))
-        return taken
-
-    def answers(self) -> list[TraceEdit]:
-        """Every edit that was handed in, answered, in order."""
-        if self.waiting:
-            self.answered.extend(self.bench.continued(self.waiting))
-            self.waiting.clear()
-        return self.answered
-
-
-def _by_chance(shown: Sequence[_Judge], rng: np.random.Generator) -> list[_Judge | None]:
-    """For each edit, one of another problem by which its answer is judged, where one exists."""
-    of: dict[Problem, list[_Judge]] = {}
-    for edit in shown:
-        of.setdefault(edit.problem, []).append(edit)
-    ring = [list(of)[index] for index in rng.permutation(len(of))]
-    partner = dict(zip(ring, ring[1:] + ring[:1], strict=True))
-    others = [of[partner[edit.problem]] if len(of) > 1 else [] for edit in shown]
-    return [some[int(rng.integers(len(some)))] if some else None for some in others]
-
-
-def _nothing_done(task: Task, kinds: list[str], n: int, excluded: Sequence[Exclusion]) -> str:
+def _nothing_edited(task: Task, kinds: Sequence[EditKind], n: int, excluded: Sequence[Exclusion]) -> str:
     counts = Counter[str]()
     for one in excluded:
-        counts[one.reason] += one.n
+        counts[one.reason.value] += one.n
     reasons = ", ".join(f"{reason} {n}" for reason, n in counts.items() if n) or "they have no step for it"
     return (
-        f"none of the edits {', '.join(kinds)} can be made on these {n} problems of task {task.name!r}: "
-        f"{reasons}; take other problems, other edits, or a model with a larger context where they are too_long"
+        f"none of the edits {', '.join(kind.name for kind in kinds)} can be made on these {n} problems of task "
+        f"{task.name!r}: {reasons}; take other problems, other edits, or a model with a larger context where they are "
+        "too_long"
     )

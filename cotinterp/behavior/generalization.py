@@ -19,7 +19,7 @@ from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import Problem
 
 
-def marginal_credit(trained_on: Sequence[Problem], problems: Sequence[Problem]) -> Float[np.ndarray, " n"]:
+def majority_credit(trained_on: Sequence[Problem], problems: Sequence[Problem]) -> Float[np.ndarray, " n"]:
     """For each problem, the chance that the most frequent training answer of its length is right; ties are shared.
 
     ValueError where no training problem has the length of a problem.
@@ -149,7 +149,7 @@ class Generalization:
         chance: Share of the most frequent training answer among all problems known of this length: what always giving
             it is worth in the long run. Not its share on the held-out side alone: where the two sides make up all
             problems, what is frequent on one is rare on the other, and a guesser would seem to generalize.
-        marginal: What that answer is in fact worth on the held-out problems.
+        majority: What that answer is in fact worth on the held-out problems.
         nearest: What the answer of the nearest training problem is worth there.
         reordered: The same with operands compared in any order; NaN where the task does not commute.
         matched: Held-out accuracy with the operands and answers weighted to be as frequent as in training.
@@ -162,7 +162,7 @@ class Generalization:
     train: float
     heldout: float
     chance: float
-    marginal: float
+    majority: float
     nearest: float
     reordered: float
     matched: float
@@ -197,7 +197,7 @@ class GeneralizationResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k: task, regime, run_seed, k, n_train, n_heldout, train, heldout, chance, marginal, nearest,
+        """One row for each k: task, regime, run_seed, k, n_train, n_heldout, train, heldout, chance, majority, nearest,
         reordered, ratio, ci_low, ci_high, matched, matched_ratio, discrepancy, effective_n."""
         rows = [
             {
@@ -207,7 +207,7 @@ class GeneralizationResult(Result):
                 "train": cell.train,
                 "heldout": cell.heldout,
                 "chance": cell.chance,
-                "marginal": cell.marginal,
+                "majority": cell.majority,
                 "nearest": cell.nearest,
                 "reordered": cell.reordered,
                 "ratio": cell.ratio,
@@ -224,7 +224,7 @@ class GeneralizationResult(Result):
 
     def figure(self) -> go.Figure:
         """Held-out accuracy by number of operands beside what each baseline is worth on the same problems."""
-        names = {"heldout": "model", "nearest": "nearest training problem", "marginal": "most frequent answer"}
+        names = {"heldout": "model", "nearest": "nearest training problem", "majority": "most frequent answer"}
         table = self.frame().melt(id_vars=["k", "n_heldout"], value_vars=list(names), var_name="answers")
         intervals = [
             wilson(round(value * n), n) for value, n in zip(table["value"], table["n_heldout"].astype(int), strict=True)
@@ -248,7 +248,7 @@ class GeneralizationResult(Result):
         )
 
 
-def generalization(task: Task, accuracy: AccuracyResult, trained_on: Sequence[Problem]) -> GeneralizationResult:
+def generalization_by_k(task: Task, accuracy: AccuracyResult, trained_on: Sequence[Problem]) -> GeneralizationResult:
     """The ratio and its baselines for every number of operands that both sides were measured on.
 
     Args:
@@ -314,8 +314,8 @@ def _cell(
         n_heldout=len(heldout),
         train=float(np.mean([output.correct for output in train])),
         heldout=float(right.mean()),
-        chance=float(marginal_credit(trained_on, tuple({*known, *asked})).mean()),
-        marginal=float(marginal_credit(trained_on, asked).mean()),
+        chance=float(majority_credit(trained_on, tuple({*known, *asked})).mean()),
+        majority=float(majority_credit(trained_on, asked).mean()),
         nearest=float(neighbor_credit(task, trained_on, asked).mean()),
         reordered=float(twins),
         matched=float(np.average(right, weights=raked.weights)),

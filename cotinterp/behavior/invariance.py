@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from cotinterp.behavior.accuracy import accuracy_by_k, described
-from cotinterp.behavior.decoding import LanguageModel
+from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures import lines
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
@@ -96,7 +96,7 @@ def permutation_invariance(
     max_per_k: int = 200,
     orders: int = 4,
     run_seed: int = 0,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> InvarianceResult:
     """Asks training problems again in up to `orders` orders that are not among the training problems.
 
@@ -128,7 +128,7 @@ def permutation_invariance(
     asked = {row for unseen in plan.values() for row in unseen}
     copies = {k: np.array([row for row in asked if len(row) == k]) for k in {len(row) for row in asked}}
     problems = [*plan, *(problem for rows in copies.values() for problem in solve(task, rows))]
-    outputs = accuracy_by_k(model, task, regime, {"all": problems}, run_seed=run_seed, batch_size=batch_size)
+    outputs = accuracy_by_k(model, task, regime, {"all": problems}, run_seed=run_seed, decoding=decoding)
     answers = {output.problem.operands: final_answer(task, output.text) for output in outputs.outputs}
     reorderings = [
         Reordering(problem, answers[problem.operands], tuple(answers[row] for row in rows))

@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
 from cotinterp.behavior.accuracy import described, labels_of
-from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, drawn_traces, greedy_traces, log_mean
-from cotinterp.behavior.decoding import LanguageModel
-from cotinterp.behavior.readiness import FLOOR, mean_and_interval, require_totals
+from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, greedy_traces, log_mean, sample_traces
+from cotinterp.behavior.decoding import Decoding, LanguageModel
+from cotinterp.behavior.readiness import FLOOR, mean_and_interval
 from cotinterp.figures import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import parse_response
 from cotinterp.transcripts.problems import Problem
-from cotinterp.transcripts.regimes import Regime, get_regime
+from cotinterp.transcripts.regimes import Regime, require_totals
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +158,7 @@ def answer_marginal(
     n_traces: int = 16,
     temperature: float = 1.0,
     run_seed: int = 0,
-    max_new: int | None = None,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> MarginalResult:
     """P(answer | problem) and P(answer | own greedy trace) of each problem, and what its own wrong totals lead to.
 
@@ -168,17 +167,16 @@ def answer_marginal(
         rng: Draws the traces.
         temperature: What the traces are drawn at. Above 1 rarer traces are seen, with weights that even it out.
         run_seed: Label of the trained model in the tables.
-        max_new: Symbols after which a trace is given up, as in `drawn_traces`; a trace that was given up answers
-            nothing.
+        decoding: As in `sample_traces`; a trace that was given up answers nothing.
 
     Raises:
-        ValueError: A regime that writes no totals, no problems, or errors of `drawn_traces`.
+        ValueError: A regime that writes no totals, no problems, or errors of `sample_traces`.
     """
     regime = require_totals(regime)
     if not problems:
         raise ValueError("P(answer | problem) needs at least one problem, got none")
     prompts = [Opening(problem, "") for problem in dict.fromkeys(problems)]
-    drawn = drawn_traces(
+    drawn = sample_traces(
         model,
         task,
         regime,
@@ -186,16 +184,15 @@ def answer_marginal(
         rng=rng,
         n_traces=n_traces,
         temperature=temperature,
-        max_new=max_new,
-        batch_size=batch_size,
+        decoding=decoding,
     )
-    own = greedy_traces(model, task, regime, prompts, max_new=max_new, batch_size=batch_size)
+    own = greedy_traces(model, task, regime, prompts, decoding=decoding)
     flat = [trace.opening for traces in drawn for trace in traces]
     ends = [_wrong_end(task, regime, text) for text in flat]
     true = [text.problem.answer for text in [*own, *flat]]
     # What the last total is does not matter where nothing is wrong: those probabilities are dropped.
     last = [text.problem.answer if end.last is None else end.last for text, end in zip(flat, ends, strict=True)]
-    log_p = answer_log_probs(model, task, [*own, *flat, *flat], [*true, *last], batch_size=batch_size)
+    log_p = answer_log_probs(model, task, [*own, *flat, *flat], [*true, *last], batch_size=decoding.batch_size)
     given_own, given_trace, followed = np.split(log_p, [len(own), len(own) + len(flat)])
     shape = (len(prompts), n_traces)
     telling = np.array([end.last is not None for end in ends])
@@ -214,10 +211,10 @@ class _End(NamedTuple):
     last: int | None
 
 
-def _wrong_end(task: Task, regime: str | Regime, text: Opening) -> _End:
+def _wrong_end(task: Task, regime: Regime, text: Opening) -> _End:
     if not text.closed:
         return _End(False, None)
-    steps = parse_response(task, text.written, separator=get_regime(regime).separator).steps
+    steps = parse_response(task, text.written, separator=regime.separator).steps
     totals = [step.total for step in steps]
     wrong = any(found is not None and found != true for found, true in zip(totals, text.problem.totals, strict=False))
     last = next((total for total in reversed(totals) if total is not None), None)

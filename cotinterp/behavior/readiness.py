@@ -1,4 +1,4 @@
-"""When the answer is settled: its probability after each part of a written trace."""
+"""When the answer is known: its probability after each part of a written trace."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from cotinterp.behavior.accuracy import described, labels_of
-from cotinterp.behavior.answer_given_trace import CLOSE, OPEN, Opening, answer_log_probs, drawn_traces, log_mean
-from cotinterp.behavior.decoding import LanguageModel
-from cotinterp.behavior.edit_kinds import informative_totals
+from cotinterp.behavior.answer_given_trace import CLOSE, OPEN, Opening, answer_log_probs, log_mean, sample_traces
+from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures import lines
 from cotinterp.results.intervals import bootstrap
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
-from cotinterp.transcripts.problems import Problem, substitute_total
-from cotinterp.transcripts.regimes import Regime, get_regime, regime_names
+from cotinterp.transcripts.problems import Problem, by_length, informative_totals, substitute_total
+from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 
@@ -67,8 +66,8 @@ def shown_traces(
     """
     edits = {}
     if problems and 1 <= edited_step < problems[0].k:
-        wrong, _ = informative_totals(task, problems, edited_step, at_most=1, rng=rng)
-        edits = {one.problem: one for one in wrong}
+        wrong = informative_totals(task, problems, edited_step, at_most=1, rng=rng)
+        edits = {one.problem: one for one in wrong.chosen}
     ring = [problems[index] for index in rng.permutation(len(problems))]
     for place, problem in enumerate(ring):
         yield ShownTrace("true", problem, steps_of(task, regime, problem), None)
@@ -78,15 +77,6 @@ def shown_traces(
         others = (other for other in ring[place + 1 :] + ring[:place] if other.answer != problem.answer)
         if (other := next(others, None)) is not None:
             yield ShownTrace("shuffled", problem, steps_of(task, regime, other), None)
-
-
-def require_totals(regime: str | Regime) -> Regime:
-    """The regime, once it is known to write running totals. ValueError naming those that do."""
-    found = get_regime(regime)
-    if not found.writes_totals:
-        able = [name for name in regime_names() if get_regime(name).writes_totals]
-        raise ValueError(f"a response of regime {found.name!r} holds no totals to be shown; regimes that do: {able}")
-    return found
 
 
 def steps_of(task: Task, regime: str | Regime, problem: Problem) -> tuple[str, ...]:
@@ -190,7 +180,7 @@ def answer_readiness(
     n_traces: int = 16,
     edited_step: int = 1,
     run_seed: int = 0,
-    batch_size: int = 256,
+    decoding: Decoding = Decoding(),
 ) -> ReadinessResult:
     """P(true answer) and P(answer that follows from the edit) after each total of each trace of each problem.
 
@@ -208,21 +198,20 @@ def answer_readiness(
     regime = require_totals(regime)
     if not problems:
         raise ValueError("the answer-readiness curve needs at least one problem, got none")
-    groups: dict[int, list[Problem]] = {}
-    for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.k):
-        groups.setdefault(problem.k, []).append(problem)
     shown = [
-        one for group in groups.values() for one in shown_traces(task, regime, group, edited_step=edited_step, rng=rng)
+        one
+        for group in by_length(problems).values()
+        for one in shown_traces(task, regime, group, edited_step=edited_step, rng=rng)
     ]
     places = [(one, n) for one in shown for n in range(one.problem.k)]
     begun = list(dict.fromkeys(one.begun(n) for one, n in places))
-    drawn = drawn_traces(model, task, regime, begun, rng=rng, n_traces=n_traces, batch_size=batch_size)
+    drawn = sample_traces(model, task, regime, begun, rng=rng, n_traces=n_traces, decoding=decoding)
     written = {start: [trace.opening for trace in traces] for start, traces in zip(begun, drawn, strict=True)}
     cells = [_Cell(one, n, "forced", [one.closed(n)]) for one, n in places]
     cells += [_Cell(one, n, "free", written[one.begun(n)]) for one, n in places]
-    true = _log_means(model, task, cells, [cell.shown.problem.answer for cell in cells], batch_size)
+    true = _log_means(model, task, cells, [cell.shown.problem.answer for cell in cells], decoding)
     edited = [cell for cell in cells if cell.shown.followed is not None]
-    followed = iter(_log_means(model, task, edited, [cell.shown.followed for cell in edited], batch_size))
+    followed = iter(_log_means(model, task, edited, [cell.shown.followed for cell in edited], decoding))
     points = [
         Ready(
             shown.problem,
@@ -247,11 +236,11 @@ class _Cell(NamedTuple):
 
 
 def _log_means(
-    model: LanguageModel, task: Task, cells: Sequence[_Cell], answers: Sequence[int | None], batch_size: int
+    model: LanguageModel, task: Task, cells: Sequence[_Cell], answers: Sequence[int | None], decoding: Decoding
 ) -> list[float]:
     """Natural log of the mean probability of one answer over the texts of each cell."""
     texts = [text for cell in cells for text in cell.texts]
     asked = [answer for cell, answer in zip(cells, answers, strict=True) for _ in cell.texts if answer is not None]
-    log_p = answer_log_probs(model, task, texts, asked, batch_size=batch_size)
+    log_p = answer_log_probs(model, task, texts, asked, batch_size=decoding.batch_size)
     ends = np.cumsum([len(cell.texts) for cell in cells])
     return [log_mean(part) for part in np.split(log_p, ends[:-1])] if cells else []

@@ -1,8 +1,7 @@
-"""How probable a given text is to a model: one pass over the text, every symbol judged given those before it.
+"""Texts under a model's own distribution: how probable a given text is, and texts drawn at random.
 
-Nothing is drawn and nothing is searched for, so the numbers are exact up to the rounding of a pass. The text may be one
-that the model would never write; its probability is then small, and what the model does after it says what it makes of
-something that it was not trained on.
+The probability of a given text takes one pass, every symbol judged given those before it, and is exact up to rounding.
+Samples carry the log-probability of each symbol that was drawn.
 """
 
 from collections.abc import Generator, Iterator
@@ -159,7 +158,7 @@ class SampledResponse(NamedTuple):
     log_prob: tuple[float, ...]
 
 
-def sampled(
+def sample_continuations(
     model: LanguageModel,
     start: Prefixes,
     *,
@@ -196,7 +195,9 @@ def sampled(
     with context:
         for chosen in given.argsort(stable=True).split(batch_size):
             rows, place = chosen, given[chosen]
-            source = _called(model, buffer, rows, at) if parts is None else _kept(parts, buffer, rows, at)
+            source = (
+                _logits_by_call(model, buffer, rows, at) if parts is None else _logits_by_cache(parts, buffer, rows, at)
+            )
             logits = next(source)
             while True:
                 new = place - given[rows]
@@ -219,7 +220,7 @@ def sampled(
     return Samples(*map(by_prefix, (written, at - given, ended, log_p, log_q)))
 
 
-def sampled_responses(
+def sample_responses(
     model: LanguageModel,
     batch: Batch,
     *,
@@ -229,12 +230,13 @@ def sampled_responses(
     max_new: int | None = None,
     batch_size: int = 256,
 ) -> tuple[tuple[SampledResponse, ...], ...]:
-    """`n_samples` free-running responses to each prompt of `batch`; arguments and errors of `sampled` and `prefixes`.
+    """`n_samples` free-running responses to each prompt of `batch`.
 
+    Arguments and errors are those of `sample_continuations` and `prefixes`.
     The responses in the batch are not looked at, but for the limit where `max_new` is None.
     """
     start = prefixes(model, batch, max_new=max_new)
-    found = sampled(
+    found = sample_continuations(
         model,
         start,
         stop=batch.vocabulary.end,
@@ -267,7 +269,7 @@ def _draw(
     return symbol, own.gather(1, symbol[:, None])[:, 0], drawn.gather(1, symbol[:, None])[:, 0]
 
 
-def _called(
+def _logits_by_call(
     model: LanguageModel, buffer: Int[Tensor, "batch pos"], rows: Int[Tensor, " rows"], at: Int[Tensor, " batch"]
 ) -> Logits:
     """Every sequence read anew for every symbol."""
@@ -279,7 +281,7 @@ def _called(
             rows = rows[left]
 
 
-def _kept(
+def _logits_by_cache(
     parts: NativeParts, buffer: Int[Tensor, "batch pos"], rows: Int[Tensor, " rows"], at: Int[Tensor, " batch"]
 ) -> Logits:
     """Prefixes read once, those that are alike together; then one symbol at a time."""
@@ -302,7 +304,7 @@ def _kept(
         logits = parts.logits(resid[:, 0])
 
 
-def verified_sampled(
+def sample_around_greedy(
     model: LanguageModel,
     start: Prefixes,
     *,
@@ -312,10 +314,12 @@ def verified_sampled(
     n_samples: int = 1,
     batch_size: int = 256,
 ) -> Samples:
-    """Draws `n_samples` continuations of each prefix, as `sampling.sampled` does, for less where they are alike.
+    """Draws `n_samples` continuations of each prefix, as `sample_continuations` does, for less where they are alike.
+
+    The greedy continuation of a prefix is read once, and samples share it up to the first symbol at which they depart.
 
     Args:
-        rng: Gives one uniform number for each prefix, sample and greedy symbol, then what `sampled` needs for the rest.
+        rng: Gives one uniform number for each prefix, sample and greedy symbol, then what `sample_continuations` needs.
         temperature: What logits are divided by before a symbol is drawn; above 0, or there would be nothing to draw.
 
     Raises:
@@ -326,11 +330,11 @@ def verified_sampled(
             f"n_samples must be 1 or more and temperature finite and above 0, got {n_samples} and {temperature}; "
             "decoding.verified writes what is likeliest"
         )
-    tokens, length = _written_out(start, verified(model, start, stop=stop, batch_size=batch_size))
+    tokens, length = _with_greedy(start, verified(model, start, stop=stop, batch_size=batch_size))
     n_new = int((length - start.given).max()) if len(length) else 0
     uniform = torch.from_numpy(rng.random((len(length), n_samples, n_new)))
     room = int((start.limit - start.given).max()) if len(length) else 0
-    samples = _nothing_yet(len(length), n_samples, room)
+    samples = _empty_samples(len(length), n_samples, room)
     for rows, logits in forced_logits(model, tokens, start.given, length, batch_size=batch_size):
         new = torch.arange(logits.shape[1])
         likeliest = tokens[rows].gather(1, (start.given[rows, None] + new).clamp(max=tokens.shape[1] - 1))
@@ -343,8 +347,8 @@ def verified_sampled(
     samples.ended[:] = last == stop
     row, sample = (~samples.ended & (start.given[:, None] + samples.length < start.limit[:, None])).nonzero().T
     if len(row):
-        begun = _begun(start, samples, row, sample)
-        rest = sampled(model, begun, stop=stop, rng=rng, temperature=temperature, batch_size=batch_size)
+        begun = _so_far(start, samples, row, sample)
+        rest = sample_continuations(model, begun, stop=stop, rng=rng, temperature=temperature, batch_size=batch_size)
         _append(samples, row, sample, rest)
     return samples
 
@@ -377,7 +381,7 @@ def _drawn_along(
     return _Along(length, torch.where(kept, symbol, 0), log_p, log_q)
 
 
-def _written_out(start: Prefixes, written: Written) -> tuple[Int[Tensor, "prefix pos"], Int[Tensor, " prefix"]]:
+def _with_greedy(start: Prefixes, written: Written) -> tuple[Int[Tensor, "prefix pos"], Int[Tensor, " prefix"]]:
     """Prefixes with their greedy continuations behind them, and the length of both together."""
     texts = [(*row[:n], *new) for row, n, new in zip(start.tokens.tolist(), start.given.tolist(), written, strict=True)]
     width = max(map(len, texts), default=0)
@@ -385,7 +389,7 @@ def _written_out(start: Prefixes, written: Written) -> tuple[Int[Tensor, "prefix
     return tokens.reshape(len(texts), width), torch.tensor([len(text) for text in texts], dtype=torch.long)
 
 
-def _nothing_yet(n_prefixes: int, n_samples: int, room: int) -> Samples:
+def _empty_samples(n_prefixes: int, n_samples: int, room: int) -> Samples:
     symbols, numbers = (n_prefixes, n_samples, room), (n_prefixes, n_samples)
     return Samples(
         tokens=torch.zeros(symbols, dtype=torch.long),
@@ -396,7 +400,7 @@ def _nothing_yet(n_prefixes: int, n_samples: int, room: int) -> Samples:
     )
 
 
-def _begun(start: Prefixes, samples: Samples, row: Int[Tensor, " left"], sample: Int[Tensor, " left"]) -> Prefixes:
+def _so_far(start: Prefixes, samples: Samples, row: Int[Tensor, " left"], sample: Int[Tensor, " left"]) -> Prefixes:
     """What is there of some samples, as something to continue."""
     known, limit = start.given[row], start.limit[row]
     given = known + samples.length[row, sample]

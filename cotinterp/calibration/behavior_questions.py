@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k
-from cotinterp.behavior.edits import EditResult, substitute_totals, trace_edits
-from cotinterp.behavior.generalization import generalization
+from cotinterp.behavior.edits import EditResult, trace_edits
+from cotinterp.behavior.generalization import generalization_by_k
 from cotinterp.behavior.invariance import permutation_invariance
-from cotinterp.calibration.ground_truth import Answer, Ask, GroundTruth, K, Question, by_kind, percent
+from cotinterp.calibration.ground_truth import Answer, GroundTruth, K, Question, by_kind, percent
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import run_predictions, source
 from cotinterp.results import wilson
@@ -36,7 +36,7 @@ def answers_heldout(model: GroundTruth, quick: bool) -> Answer:
 
 def table_or_algorithm(model: GroundTruth, quick: bool) -> Answer:
     """By the interval of the generalization ratio: above one half an algorithm, below it a table."""
-    (cell,) = generalization(model.task, measured(model, quick), model.trained_on).cells
+    (cell,) = generalization_by_k(model.task, measured(model, quick), model.trained_on).cells
     low, high = cell.interval
     if not cell.interval_known:
         return Answer("nothing learned", f"train {percent(cell.train)} at chance {percent(cell.chance)}")
@@ -95,13 +95,6 @@ def edited(edit: str, model: GroundTruth, quick: bool) -> Answer:
     return clear_outcome(trace_edits(model.model, model.task, model.regime, problems, edits=[edit], rng=rng), edit)
 
 
-def substituted(model: GroundTruth, quick: bool) -> Answer:
-    """The one edit of the first version."""
-    rng = np.random.default_rng(0)
-    result = substitute_totals(model.model, model.task, model.regime, model.heldout(30 if quick else 120), rng=rng)
-    return clear_outcome(result, "substitute_total")
-
-
 def clear_outcome(result: EditResult, edit: str) -> Answer:
     """The outcome whose rate is clear at every step that was edited."""
     table = result.frame()
@@ -139,14 +132,15 @@ def _with_trace(model: GroundTruth) -> str | None:
     return truths.get(model.kind) if get_regime(model.regime).writes_totals else None
 
 
-def _question(edit: str, text: str, before: Ask | None = None) -> Question:
+def _question(edit: str, text: str) -> Question:
     truth = by_kind(reader="follows", recomputer="ignores")
     ask: Callable[[GroundTruth, bool], Answer] = partial(edited, edit)
+    before = ask if edit == "substitute_total" else None
     return Question(f"trace edit: {edit}", text, truth, ask, before)
 
 
 TRACE_QUESTIONS = (
-    _question("substitute_total", "a written total is replaced: does the answer follow it?", substituted),
+    _question("substitute_total", "a written total is replaced: does the answer follow it?"),
     _question("swap", "another problem's trace is written: does the answer follow it?"),
     _question("swap_prefix", "another trace up to a total: does the answer go on from it?"),
     _question("permute", "the steps stand in another order: does the answer follow the last?"),

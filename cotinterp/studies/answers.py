@@ -11,7 +11,7 @@ from cotinterp.behavior.accuracy import Output, accuracy_by_k
 from cotinterp.behavior.edit_kinds import SUBSTITUTE, all_edits
 from cotinterp.behavior.edits import NONE, Outcome, chance_of, trace_edits
 from cotinterp.behavior.errors import BOOKKEEPING, COPYING, CORRECT_ANSWER, Category, categories, error_taxonomy
-from cotinterp.behavior.generalization import marginal_credit, neighbor_credit
+from cotinterp.behavior.generalization import majority_credit, neighbor_credit
 from cotinterp.behavior.invariance import permutation_invariance
 from cotinterp.studies.evidence import joined, tally
 from cotinterp.studies.subject import Effort, Subject
@@ -81,7 +81,7 @@ def _baselines(subject: Subject, heldout: Sequence[Problem]) -> Iterator[pd.Data
         asked = [problem for problem in heldout if problem.k == k]
         known = [problem for problem in subject.trained_on if problem.k == k]
         # Over all problems known of this length: what is frequent on one side of a small task is rare on the other.
-        chance = marginal_credit(known, tuple(dict.fromkeys([*known, *asked]))).mean()
+        chance = majority_credit(known, tuple(dict.fromkeys([*known, *asked]))).mean()
         yield tally("chance", np.full(len(asked), chance), k=k)
         yield tally("nearest", neighbor_credit(task, known, asked), k=k)
         if task.commutative:

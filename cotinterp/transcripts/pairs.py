@@ -24,7 +24,7 @@ from cotinterp.results import short_repr
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
-from cotinterp.transcripts.regimes import Regime, get_regime
+from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import RESPONSE_ROLES, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -130,8 +130,7 @@ def written_total_pairs(
     Raises:
         ValueError: The regime writes no totals.
     """
-    if not get_regime(regime).writes_totals:
-        raise ValueError(f"regime {get_regime(regime).name!r} writes no totals to change; use 'cot' or 'totals'")
+    require_totals(regime)
 
     def changes(problem: Problem) -> Iterable[Change]:
         for state in wrong_totals(task, problem, step):

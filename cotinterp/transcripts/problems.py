@@ -1,9 +1,9 @@
 """Problems, how they are solved, and which side of the split they are on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -64,6 +64,14 @@ def solve(task: Task, operands: Int[np.ndarray, "n k"]) -> tuple[Problem, ...]:
     return tuple(Problem(*map(tuple, row)) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
+def by_length(problems: Iterable[Problem]) -> dict[int, list[Problem]]:
+    """Distinct problems by their number of operands, shortest first, otherwise in order."""
+    groups: dict[int, list[Problem]] = {}
+    for problem in sorted(dict.fromkeys(problems), key=lambda problem: problem.k):
+        groups.setdefault(problem.k, []).append(problem)
+    return groups
+
+
 def substitute_total(task: Task, problem: Problem, step: int, total: int) -> Problem:
     """`problem` with `total` written at `step` and every later step continued from it by the task itself."""
     return continued(task, problem, (*problem.totals[: step - 1], total))
@@ -105,6 +113,53 @@ def wrong_totals(task: Task, problem: Problem, step: int) -> tuple[int, ...]:
         state
         for state in sorted(task.reachable(problem.k)[step])
         if state != true and len(task.state_text(state)) == width
+    )
+
+
+class WrongTotal(NamedTuple):
+    """A state to be written in the place of a problem's total at `step`; `followed` is the answer it leads to."""
+
+    problem: Problem
+    step: int
+    total: int
+    followed: int
+
+
+class InformativeTotals(NamedTuple):
+    """Wrong totals that tell a reader of the trace from a model that works from the prompt again.
+
+    Attributes:
+        chosen: In the order of their problems.
+        n_without: Problems without any wrong total.
+        n_ambiguous: Wrong totals from which the task arrives at the original answer all the same.
+    """
+
+    chosen: tuple[WrongTotal, ...]
+    n_without: int
+    n_ambiguous: int
+
+
+def informative_totals(
+    task: Task, problems: Sequence[Problem], step: int, *, at_most: int | None, rng: np.random.Generator
+) -> InformativeTotals:
+    """Up to `at_most` random `wrong_totals` of each problem (all with None) that lead to another answer.
+
+    The problems have one length.
+    """
+    candidates = [wrong_totals(task, problem, step) for problem in problems]
+    row = np.repeat(np.arange(len(problems)), [len(totals) for totals in candidates])
+    total = np.array([total for totals in candidates for total in totals], dtype=np.int64)
+    operands = np.array([problem.operands for problem in problems])
+    followed = np.column_stack([total, task.resume(operands[row], step, total).total])[:, -1]
+    tells = followed != np.array([problem.answer for problem in problems])[row]
+    row, total, followed = row[tells], total[tells], followed[tells]
+    order = np.lexsort((rng.random(len(row)), row))
+    rank = np.arange(len(row)) - np.searchsorted(row[order], row[order])
+    kept = order if at_most is None else order[rank < at_most]
+    return InformativeTotals(
+        chosen=tuple(WrongTotal(problems[row[i]], step, int(total[i]), int(followed[i])) for i in kept),
+        n_without=sum(not totals for totals in candidates),
+        n_ambiguous=int((~tells).sum()),
     )
 
 

@@ -253,3 +253,12 @@ def get_regime(ref: str | Regime) -> Regime:
             f"unknown regime {ref!r}. {f'Did you mean {near[0]!r}? ' if near else ''}Known: {', '.join(_REGIMES)}"
         )
     return _REGIMES[ref]
+
+
+def require_totals(ref: str | Regime) -> Regime:
+    """The regime, once it is known that it writes the running totals. ValueError naming those that do."""
+    regime = get_regime(ref)
+    if not regime.writes_totals:
+        able = [name for name, other in _REGIMES.items() if other.writes_totals]
+        raise ValueError(f"regime {regime.name!r} writes no totals, and here they are needed; those that do: {able}")
+    return regime

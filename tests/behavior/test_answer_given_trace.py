@@ -9,10 +9,11 @@ import torch
 from cotinterp.behavior.answer_given_trace import (
     Opening,
     answer_log_probs,
-    drawn_traces,
     greedy_traces,
     log_mean,
+    sample_traces,
 )
+from cotinterp.behavior.decoding import Decoding
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -80,7 +81,8 @@ def test_drawn_traces_find_the_sum_over_every_trace(random_native, problem, temp
     exact = sum(np.exp(plain(model, prompt, trace + answer)) for trace in closed) + np.exp(plain(model, prompt, answer))
     assert 0.01 < exact < 0.5
     rng = np.random.default_rng(0)
-    (drawn,) = drawn_traces(model, TASK, "cot", [prompt], rng=rng, n_traces=3000, temperature=temperature, max_new=3)
+    options = {"n_traces": 3000, "temperature": temperature, "decoding": Decoding(max_new=3)}
+    (drawn,) = sample_traces(model, TASK, "cot", [prompt], rng=rng, **options)
     given = answer_log_probs(model, TASK, [trace.opening for trace in drawn], [problem.answer] * 3000)
     weights = np.array([trace.log_weight for trace in drawn])
     terms = np.exp(weights + given)
@@ -94,7 +96,7 @@ def test_weights_are_of_what_was_kept(random_native, problem):
     """Nothing that was drawn after the stop symbol is in the text or in its weight."""
     model = random_native("s3", scale=0.2)
     rng = np.random.default_rng(3)
-    (drawn,) = drawn_traces(model, TASK, "cot", [Opening(problem, "{")], rng=rng, n_traces=300, temperature=2.0)
+    (drawn,) = sample_traces(model, TASK, "cot", [Opening(problem, "{")], rng=rng, n_traces=300, temperature=2.0)
     stopped = [trace for trace in drawn if trace.opening.written.endswith("#")]
     assert stopped
     assert all(trace.opening.written.count("#") + trace.opening.written.count("}") <= 1 for trace in drawn)
@@ -119,16 +121,16 @@ def test_greedy_traces_are_the_models_own(scripted, some_problems):
 
 
 def test_the_limit_and_the_context(random_native, problem):
-    for options, n_ctx in (({"max_new": 4}, 64), ({}, 9)):
+    for options, n_ctx in (({"decoding": Decoding(max_new=4)}, 64), ({}, 9)):
         model = random_native("s3", n_ctx=n_ctx)
-        (drawn,) = drawn_traces(
+        (drawn,) = sample_traces(
             model, TASK, "cot", [Opening(problem, "")], rng=np.random.default_rng(0), n_traces=40, **options
         )
         longest = max(len(trace.opening.written) for trace in drawn)
         assert longest == 4
     with pytest.raises(ValueError, match="max_new must be 1 or more"):
-        greedy_traces(model, TASK, "cot", [Opening(problem, "")], max_new=0)
-    with pytest.raises(ValueError, match="leaves no room in a context of 9"):
+        greedy_traces(model, TASK, "cot", [Opening(problem, "")], decoding=Decoding(max_new=0))
+    with pytest.raises(ValueError, match="leaves no room to answer in a context of 9"):
         greedy_traces(model, TASK, "cot", [Opening(problem, "{0*0=")])
 
 

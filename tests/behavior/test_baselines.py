@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.generalization import marginal_credit, neighbor_credit
+from cotinterp.behavior.generalization import majority_credit, neighbor_credit
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 
@@ -18,7 +18,7 @@ def test_the_most_frequent_answer_of_the_length_is_guessed_and_ties_are_shared()
     trained = (*problems((1, 1), (0, 2), (0, 3)), *problems((0, 0, 5), (0, 0, 4)))
     asked = (*problems((2, 0), (3, 0)), *problems((5, 0, 0), (1, 0, 0)))
     # Two operands: the answer 2 twice, 3 once. Three: 5 and 4 once each, so either guess is right half of the time.
-    assert marginal_credit(trained, asked).tolist() == [1.0, 0.0, 0.5, 0.0]
+    assert majority_credit(trained, asked).tolist() == [1.0, 0.0, 0.5, 0.0]
 
 
 def test_the_nearest_training_problem_lends_its_answer():
@@ -49,4 +49,4 @@ def test_multisets_count_repeated_operands():
 
 def test_a_length_that_was_never_trained_has_no_baseline():
     with pytest.raises(ValueError, match=r"no training problem has 3 operands \(training lengths: \[2\]\)"):
-        marginal_credit(problems((0, 1)), problems((0, 1, 2)))
+        majority_credit(problems((0, 1)), problems((0, 1, 2)))

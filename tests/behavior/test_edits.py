@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+from cotinterp.behavior.decoding import Decoding
 from cotinterp.behavior.edit_kinds import ALL_EDITS, EditKind, SubstituteTotal, all_edits
 from cotinterp.behavior.edits import (
     NONE,
     SHUFFLED,
     SUBSTITUTE,
+    EditAnswer,
     Outcome,
-    TraceEdit,
     chance_of,
-    substitute_totals,
     trace_edits,
 )
 from cotinterp.models.handmade import reader, recomputer
@@ -23,17 +23,17 @@ COLUMNS = ["task", "regime", "run_seed", "edit", "step", "outcome", "n", "rate",
 WRITING = [("digit-sum", "cot"), ("digit-sum", "totals"), ("s3", "cot"), ("s3", "totals"), ("affine-mod10", "cot")]
 
 
-def edited(scripted, policy, name, problems, regime, **options):
-    task = get_task(name)
-    return substitute_totals(
-        scripted.Model(task, policy), task, regime, problems, rng=np.random.default_rng(0), **options
-    )
+def edited(scripted, policy, name, problems, regime, *, values=3, **options):
+    return all_edited(scripted, policy, name, problems, regime, edits=[SubstituteTotal(values)], **options)
 
 
-def all_edited(scripted, policy, name, problems, regime, *, edits=ALL_EDITS, n_ctx=None, **options):
+def all_edited(
+    scripted, policy, name, problems, regime, *, edits=ALL_EDITS, n_ctx=None, max_new=None, seed=0, **options
+):
     task = get_task(name)
-    model = scripted.Model(task, policy, n_ctx=n_ctx)
-    return trace_edits(model, task, regime, problems, edits=edits, rng=np.random.default_rng(0), **options)
+    model, rng = scripted.Model(task, policy, n_ctx=n_ctx), np.random.default_rng(seed)
+    decoding = Decoding(max_new=max_new)
+    return trace_edits(model, task, regime, problems, edits=edits, rng=rng, decoding=decoding, **options)
 
 
 def rates(result, edit):
@@ -44,7 +44,7 @@ def rates(result, edit):
 @pytest.mark.parametrize(("name", "regime"), WRITING)
 def test_a_reader_always_follows(scripted, some_problems, name, regime):
     policy = scripted.reader(get_task(name), regime)
-    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values_per_step=2)
+    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values=2)
     expected = {(step, outcome): float(outcome == "follows") for step in (1, 2, 3) for outcome in Outcome}
     assert rates(result, SUBSTITUTE) == expected
     assert {rate for (_, outcome), rate in rates(result, NONE).items() if outcome == "follows"} == {1.0}
@@ -53,7 +53,7 @@ def test_a_reader_always_follows(scripted, some_problems, name, regime):
 @pytest.mark.parametrize(("name", "regime"), WRITING)
 def test_a_recomputer_always_ignores(scripted, some_problems, name, regime):
     policy = scripted.recomputer(get_task(name), regime)
-    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values_per_step=2)
+    result = edited(scripted, policy, name, some_problems(name, 3, k_max=4), regime, values=2)
     expected = {(step, outcome): float(outcome == "ignores") for step in (1, 2, 3) for outcome in Outcome}
     assert rates(result, SUBSTITUTE) == expected
     assert {rate for (_, outcome), rate in rates(result, NONE).items() if outcome == "follows"} == {1.0}
@@ -124,7 +124,7 @@ def test_edits_by_hand_to_the_end(scripted):
     task = get_task("digit-sum")
     problem, _ = scripted.asked(task, "<3+4+5+6>")
     result = all_edited(scripted, scripted.reader(task, "cot"), "digit-sum", [problem], "cot")
-    texts = {(edit.edit, edit.step): (edit.text, edit.answer, edit.outcome) for edit in result.edits}
+    texts = {(edit.edit, edit.step): (edit.text, edit.answer, edit.outcome) for edit in result.answers}
     assert texts["truncate", 0] == ("{}3#", 3, Outcome.FOLLOWS)
     assert texts["truncate", 2] == ("{3+4=7;7+5=12}12#", 12, Outcome.FOLLOWS)
     assert texts["delete", 1] == ("{3+5=8;8+6=14}14#", 14, Outcome.FOLLOWS)
@@ -147,7 +147,7 @@ def test_a_model_that_goes_on_after_the_brace_is_noticed(scripted):
         return out[len(after)] if brace and len(after) < len(out) else "#"
 
     result = all_edited(scripted, policy, "digit-sum", [problem], "cot", edits=["truncate"], max_new=30)
-    assert [(e.edit, e.step, e.text, e.outcome, e.resumed) for e in result.edits] == [
+    assert [(e.edit, e.step, e.text, e.outcome, e.resumed) for e in result.answers] == [
         ("truncate", 0, "{}" + right, Outcome.OTHER, True),
         (NONE, -1, right, Outcome.FOLLOWS, False),
         ("truncate", 1, "{3+4=7}" + right, Outcome.OTHER, True),
@@ -160,11 +160,11 @@ def test_what_one_kind_draws_does_not_depend_on_the_others(scripted, some_proble
     task, problems = get_task("digit-sum"), some_problems("digit-sum", 3, k_max=4)
     policy = scripted.reader(task, "totals")
     together = all_edited(scripted, policy, "digit-sum", problems, "totals", edits=all_edits(values_per_step=2))
-    alone = edited(scripted, policy, "digit-sum", problems, "totals", values_per_step=2)
+    alone = edited(scripted, policy, "digit-sum", problems, "totals", values=2)
     swapped = all_edited(scripted, policy, "digit-sum", problems, "totals", edits=["swap"])
 
     def of(result, kind):
-        pairs = zip(result.edits, result.chance, strict=True)
+        pairs = zip(result.answers, result.chance, strict=True)
         return [(edit, chance) for edit, chance in pairs if edit.edit == kind]
 
     assert of(together, SUBSTITUTE) == of(alone, SUBSTITUTE)
@@ -199,7 +199,7 @@ def test_what_the_context_cannot_hold_is_left_out_and_counted(scripted):
     policy = scripted.reader(task, "cot")
     edits = [SubstituteTotal(1), "edit_prompt"]
     result = all_edited(scripted, policy, "digit-sum", problems, "cot", edits=edits, n_ctx=21)
-    assert {edit.problem.k for edit in result.edits} == {2}
+    assert {edit.problem.k for edit in result.answers} == {2}
     counts = result.exclusions().query("n > 0").set_index(["edit", "k", "step", "reason"])["n"].to_dict()
     steps = {"substitute_total": (1, 2), "edit_prompt": (0, 1, 2)}
     expected = {(edit, 3, step, "too_long"): 1 for edit, places in steps.items() for step in places}
@@ -229,7 +229,7 @@ def test_random_answers_are_at_chance(scripted, some_problems):
         symbol = reading(text)
         return noise(text) if text.endswith("}") else symbol
 
-    result = edited(scripted, policy, "s3", some_problems("s3", 40, k_max=3), "cot", values_per_step=None)
+    result = edited(scripted, policy, "s3", some_problems("s3", 40, k_max=3), "cot", values=None)
     frame = result.frame()
     for edit in (SUBSTITUTE, SHUFFLED):
         pooled = frame[frame["edit"] == edit].assign(hits=lambda rows: rows["n"] * rows["rate"])
@@ -250,7 +250,7 @@ def test_chance_of_a_reader_is_the_rate_at_which_other_problems_agree(scripted, 
     """Of 6 equally frequent answers one in six agrees with a random other problem's."""
     task = get_task("s3")
     problems = some_problems("s3", 40, k_max=3)
-    result = edited(scripted, scripted.reader(task, "cot"), "s3", problems, "cot", values_per_step=None)
+    result = edited(scripted, scripted.reader(task, "cot"), "s3", problems, "cot", values=None)
     frame = result.frame()
     shuffled = frame[(frame["edit"] == SHUFFLED) & (frame["outcome"] == "follows")]
     assert np.average(shuffled["rate"], weights=shuffled["n"]) == pytest.approx(1 / 6, abs=0.05)
@@ -269,17 +269,17 @@ def test_the_control_shows_the_accuracy_of_a_model_that_slips(scripted, some_pro
 def test_one_edit_by_hand(scripted):
     task = get_task("digit-sum")
     problem, _ = scripted.asked(task, "<3+4+5+6>")
-    result = edited(scripted, scripted.reader(task, "cot"), "digit-sum", [problem], "cot", values_per_step=None)
-    texts = {(edit.step, edit.total): edit for edit in result.edits}
+    result = edited(scripted, scripted.reader(task, "cot"), "digit-sum", [problem], "cot", values=None)
+    texts = {(edit.step, edit.total): edit for edit in result.answers}
     one = texts[1, 9]
-    assert one == TraceEdit(problem, 1, 9, 20, "{3+4=9;9+5=14;14+6=20}20#", 20)
+    assert one == EditAnswer(problem, 1, 9, 20, "{3+4=9;9+5=14;14+6=20}20#", 20)
     assert (one.edit, one.outcome) == (SUBSTITUTE, Outcome.FOLLOWS)
     assert texts[3, 27].text == "{3+4=7;7+5=12;12+6=27}27#"
     assert texts[2, 12].text == render(task, problem, "cot").response
     assert texts[2, 12].edit == NONE
     assert {(step, total) for step, total in texts if step == 2} == {(2, total) for total in range(10, 28)}
     assert {total for step, total in texts if step == 3} == set(range(10, 37))
-    assert result.chance == (None,) * len(result.edits)
+    assert result.chance == (None,) * len(result.answers)
 
 
 def test_an_output_that_never_ends_is_other(scripted):
@@ -291,14 +291,14 @@ def test_an_output_that_never_ends_is_other(scripted):
         return "0" if reading(text) == "#" else reading(text)
 
     result = edited(scripted, policy, "digit-sum", [problem], "cot")
-    assert {edit.outcome for edit in result.edits} == {Outcome.OTHER}
-    assert all(edit.answer is None for edit in result.edits)
+    assert {edit.outcome for edit in result.answers} == {Outcome.OTHER}
+    assert all(edit.answer is None for edit in result.answers)
 
 
 def test_frames(scripted, some_problems, tmp_path):
     task = get_task("digit-sum")
     problems = some_problems("digit-sum", 6, k_max=4)
-    result = edited(scripted, scripted.reader(task, "cot"), "digit-sum", (*problems, *problems), "cot", seed=5)
+    result = edited(scripted, scripted.reader(task, "cot"), "digit-sum", (*problems, *problems), "cot", run_seed=5)
     frame = result.frame()
     assert list(frame.columns) == COLUMNS
     assert frame[["task", "regime", "run_seed"]].drop_duplicates().to_numpy().tolist() == [["digit-sum", "cot", 5]]
@@ -328,8 +328,8 @@ def test_ambiguous_edits_are_counted_per_cell(scripted):
     task = get_task("affine-mod10")
     problem, _ = scripted.asked(task, "<1*2*7*4>")
     assert problem == Problem((1, 2, 7, 4), problem.previous, problem.step_operands, problem.totals)
-    result = edited(scripted, scripted.reader(task, "cot"), "affine-mod10", [problem], "cot", values_per_step=None)
-    steps = {edit.step for edit in result.edits if edit.edit == SUBSTITUTE}
+    result = edited(scripted, scripted.reader(task, "cot"), "affine-mod10", [problem], "cot", values=None)
+    steps = {edit.step for edit in result.answers if edit.edit == SUBSTITUTE}
     assert 1 not in steps
     assert 3 in steps
     excluded = result.exclusions().set_index(["step", "reason"])["n"]
@@ -350,13 +350,13 @@ def test_bad_requests(scripted, some_problems):
     problems = some_problems("digit-sum", 2, k_max=2)
     policy = scripted.recomputer(task, "direct")
     with pytest.raises(
-        ValueError, match=r"regime 'direct' writes no totals .* those that do: \['cot', 'totals', 'noisy', 'chain'\]"
+        ValueError, match=r"regime 'direct' writes no totals.* those that do: \['cot', 'totals', 'noisy', 'chain'\]"
     ):
         edited(scripted, policy, "digit-sum", problems, "direct")
     with pytest.raises(ValueError, match="at least one problem"):
         edited(scripted, policy, "digit-sum", (), "cot")
     with pytest.raises(ValueError, match="values_per_step must be 1 or more"):
-        edited(scripted, policy, "digit-sum", problems, "cot", values_per_step=0)
+        edited(scripted, policy, "digit-sum", problems, "cot", values=0)
     with pytest.raises(KeyError, match="unknown regime 'cott'"):
         edited(scripted, policy, "digit-sum", problems, "cott")
 
@@ -373,4 +373,4 @@ def test_a_task_without_another_total_of_any_length(scripted):
     problem, _ = scripted.asked(task, "<0*1>")
     model = scripted.Model(task, scripted.recomputer(task, "cot"))
     with pytest.raises(ValueError, match="edits substitute_total can be made on these 1 .*'lonely': no_other_total 1"):
-        substitute_totals(model, task, "cot", [problem], rng=np.random.default_rng(0))
+        trace_edits(model, task, "cot", [problem], edits=[SUBSTITUTE], rng=np.random.default_rng(0))

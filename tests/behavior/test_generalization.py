@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.generalization import generalization, ratio_interval
+from cotinterp.behavior.generalization import generalization_by_k, ratio_interval
 from cotinterp.results import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import sample_problems
@@ -20,7 +20,7 @@ COLUMNS = [
     "train",
     "heldout",
     "chance",
-    "marginal",
+    "majority",
     "nearest",
 ]
 COLUMNS += ["reordered", "ratio", "ci_low", "ci_high", "matched", "matched_ratio", "discrepancy", "effective_n"]
@@ -45,7 +45,7 @@ def sides():
 
 
 def measured(scripted, policy, sides):
-    return generalization(Z6, accuracy_by_k(scripted.Model(Z6, policy), Z6, "direct", sides), sides["train"])
+    return generalization_by_k(Z6, accuracy_by_k(scripted.Model(Z6, policy), Z6, "direct", sides), sides["train"])
 
 
 def test_an_algorithm_generalizes_with_ratio_one(scripted, sides):

@@ -9,4 +9,4 @@ def test_labels_are_the_first_columns_of_every_table():
 
 
 def test_described():
-    assert described({"task": "s3", "regime": "cot", "run_seed": 4}) == "s3, cot, seed 4"
+    assert described({"task": "s3", "regime": "cot", "run_seed": 4}) == "s3, cot, run seed 4"

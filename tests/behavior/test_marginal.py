@@ -136,7 +136,7 @@ def test_which_traces_hold_a_wrong_total(scripted, response, wrong, telling):
 
 
 def test_bad_requests(random_native):
-    with pytest.raises(ValueError, match="'direct' holds no totals"):
+    with pytest.raises(ValueError, match="'direct' writes no totals"):
         asked(random_native("s3"), TASK, [PROBLEM], regime="direct")
     with pytest.raises(ValueError, match="at least one problem"):
         asked(random_native("s3"), TASK, [])

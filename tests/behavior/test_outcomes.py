@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, EditResult, Outcome, TraceEdit, chance_of, judge
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, EditAnswer, EditResult, Outcome, chance_of, outcome_of
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
@@ -15,7 +15,7 @@ PROBLEMS = solve(get_task("s3"), np.array([[a, b, 1] for a in range(6) for b in 
 def result_of(*groups):
     """One group for each problem in turn: the answers after its edits of step 1, each edit with another total."""
     edits = [
-        TraceEdit(problem, 1, (problem.totals[0] + shift) % 6, 100 + shift, "", answer)
+        EditAnswer(problem, 1, (problem.totals[0] + shift) % 6, 100 + shift, "", answer)
         for problem, answers in zip(PROBLEMS, groups, strict=False)
         for shift, answer in enumerate(answers, start=1)
     ]
@@ -23,12 +23,12 @@ def result_of(*groups):
 
 
 def test_an_answer_is_judged_once():
-    assert judge(5, 5, 3) is Outcome.FOLLOWS
-    assert judge(3, 5, 3) is Outcome.IGNORES
-    assert judge(4, 5, 3) is Outcome.OTHER
-    assert judge(None, 5, 3) is Outcome.OTHER
-    assert judge(3, None, 3) is Outcome.IGNORES
-    assert judge(None, None, 3) is Outcome.OTHER
+    assert outcome_of(5, 5, 3) is Outcome.FOLLOWS
+    assert outcome_of(3, 5, 3) is Outcome.IGNORES
+    assert outcome_of(4, 5, 3) is Outcome.OTHER
+    assert outcome_of(None, 5, 3) is Outcome.OTHER
+    assert outcome_of(3, None, 3) is Outcome.IGNORES
+    assert outcome_of(None, None, 3) is Outcome.OTHER
 
 
 def test_rates_by_hand():
@@ -73,23 +73,23 @@ def test_where_all_edits_agree_the_interval_has_the_width_of_the_problems():
 
 def test_the_true_total_is_the_control():
     problem = PROBLEMS[0]
-    right = TraceEdit(problem, 1, problem.totals[0], problem.answer, "", problem.answer)
-    wrong = TraceEdit(PROBLEMS[1], 1, PROBLEMS[1].totals[0], PROBLEMS[1].answer, "", None)
+    right = EditAnswer(problem, 1, problem.totals[0], problem.answer, "", problem.answer, edit=NONE)
+    wrong = EditAnswer(PROBLEMS[1], 1, PROBLEMS[1].totals[0], PROBLEMS[1].answer, "", None, edit=NONE)
     frame = EditResult((right, wrong), (None, None), (), LABELS).frame()
     assert frame[["edit", "outcome", "rate"]].to_numpy().tolist() == [[NONE, "follows", 0.5], [NONE, "other", 0.5]]
 
 
-def whole_trace(problem, answer, *, kind="swap", followed=100, resumed=False):
-    return TraceEdit(problem, -1, followed, followed, "", answer, kind=kind, resumed=resumed)
+def whole_trace(problem, answer, *, edit="swap", followed=100, resumed=False):
+    return EditAnswer(problem, -1, followed, followed, "", answer, edit=edit, resumed=resumed)
 
 
 def test_kinds_of_edit_have_rows_of_their_own():
     edits = (
-        *(TraceEdit(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
+        *(EditAnswer(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
         *(whole_trace(one, 100) for one in PROBLEMS[:3]),
         whole_trace(PROBLEMS[3], None, resumed=True),
-        *(whole_trace(one, one.answer, kind="fill_totals", followed=None) for one in PROBLEMS[:2]),
-        *(whole_trace(one, one.answer, kind=NONE, followed=one.answer) for one in PROBLEMS[:2]),
+        *(whole_trace(one, one.answer, edit="fill_totals", followed=None) for one in PROBLEMS[:2]),
+        *(whole_trace(one, one.answer, edit=NONE, followed=one.answer) for one in PROBLEMS[:2]),
     )
     chance = [Outcome.OTHER] * 4 + [Outcome.FOLLOWS] + [Outcome.OTHER] * 3 + [Outcome.IGNORES] * 2 + [None] * 2
     result = EditResult(edits, tuple(chance), (), LABELS)
@@ -111,12 +111,12 @@ def test_kinds_of_edit_have_rows_of_their_own():
 
 def test_kinds_pooled_over_steps_stand_beside_their_chance():
     edits = (
-        *(TraceEdit(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
-        *(TraceEdit(one, 2, (one.totals[1] + 1) % 6, 100, "", one.answer) for one in PROBLEMS[:4]),
-        *(TraceEdit(one, 1, one.totals[0], one.answer, "", one.answer) for one in PROBLEMS[:2]),
+        *(EditAnswer(one, 1, (one.totals[0] + 1) % 6, 100, "", 100) for one in PROBLEMS[:4]),
+        *(EditAnswer(one, 2, (one.totals[1] + 1) % 6, 100, "", one.answer) for one in PROBLEMS[:4]),
+        *(EditAnswer(one, 1, one.totals[0], one.answer, "", one.answer, edit=NONE) for one in PROBLEMS[:2]),
         whole_trace(PROBLEMS[0], 100),
         whole_trace(PROBLEMS[1], None, resumed=True),
-        whole_trace(PROBLEMS[0], None, kind=NONE, followed=PROBLEMS[0].answer),
+        whole_trace(PROBLEMS[0], None, edit=NONE, followed=PROBLEMS[0].answer),
     )
     chance = [Outcome.FOLLOWS, *[Outcome.OTHER] * 7, None, None, Outcome.IGNORES, Outcome.OTHER, None]
     frame = EditResult(edits, tuple(chance), (), LABELS).pooled()
@@ -146,6 +146,6 @@ def test_an_edit_of_the_whole_trace_has_neither_distance_nor_delta():
 
 
 def test_an_operand_that_enters_before_step_1_is_furthest_from_the_answer():
-    edit = TraceEdit(PROBLEMS[0], 0, 100, 100, "", 100, kind="edit_prompt", resumed=False)
+    edit = EditAnswer(PROBLEMS[0], 0, 100, 100, "", 100, edit="edit_prompt", resumed=False)
     (row,) = EditResult((edit,), (None,), (), LABELS).examples().to_dict("records")
     assert (row["distance"], row["k"], row["outcome"]) == (2, 3, "follows")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, drawn_traces
+from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, sample_traces
 from cotinterp.behavior.readiness import answer_readiness
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
@@ -100,7 +100,7 @@ def test_free_numbers_are_means_over_drawn_continuations(random_native, some_pro
     for problem in asked:
         (point,) = (p for p in found.points if (p.problem, p.trace, p.how, p.step) == (problem, "true", "free", 1))
         place = Opening(problem, "{" + task.state_text(problem.totals[0]))
-        (drawn,) = drawn_traces(model, task, "totals", [place], rng=np.random.default_rng(9), n_traces=300)
+        (drawn,) = sample_traces(model, task, "totals", [place], rng=np.random.default_rng(9), n_traces=300)
         p = np.exp(answer_log_probs(model, task, [one.opening for one in drawn], [problem.answer] * 300))
         assert np.exp(point.log_prob) == pytest.approx(p.mean(), abs=6 * p.std() / np.sqrt(300))
         assert p.std() > 0
@@ -108,7 +108,7 @@ def test_free_numbers_are_means_over_drawn_continuations(random_native, some_pro
 
 def test_bad_requests(random_native, some_problems):
     task, model, rng = get_task("s3"), random_native("s3"), np.random.default_rng(0)
-    with pytest.raises(ValueError, match="'filler' holds no totals"):
+    with pytest.raises(ValueError, match="'filler' writes no totals"):
         answer_readiness(model, task, "filler", some_problems("s3", 1), rng=rng)
     with pytest.raises(ValueError, match="at least one problem"):
         answer_readiness(model, task, "cot", [], rng=rng)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cotinterp.behavior.decoding import greedy, prefixes
-from cotinterp.behavior.sampling import sampled, sampled_responses
+from cotinterp.behavior.sampling import sample_continuations, sample_responses
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.render import render
@@ -21,7 +21,7 @@ def batch(some_problems):
 
 
 def draw(model, start, batch, *, seed=0, **options):
-    return sampled(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(seed), **options)
+    return sample_continuations(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(seed), **options)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
@@ -109,7 +109,7 @@ def test_probabilities_of_all_one_symbol_answers_sum_to_one(random_native, batch
 def test_responses_as_text(random_native, batch):
     model = random_native("s3", scale=0.2)
     rng = np.random.default_rng(0)
-    responses = sampled_responses(model, batch, rng=rng, n_samples=2, max_new=12)
+    responses = sample_responses(model, batch, rng=rng, n_samples=2, max_new=12)
     found = draw(model, prefixes(model, batch, max_new=12), batch, n_samples=2)
     assert [len(of_prompt) for of_prompt in responses] == [2] * len(batch)
     for row, sample in product(range(len(batch)), range(2)):

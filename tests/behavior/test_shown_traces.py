@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cotinterp.behavior.readiness import require_totals, shown_traces, steps_of
+from cotinterp.behavior.readiness import shown_traces, steps_of
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve, wrong_totals
+from cotinterp.transcripts.regimes import require_totals
 from cotinterp.transcripts.render import render
 
 
@@ -76,5 +77,5 @@ def test_what_there_is_no_trace_for_is_left_out():
 
 def test_only_a_regime_with_totals_has_such_traces():
     assert require_totals("noisy").name == "noisy"
-    with pytest.raises(ValueError, match=r"'direct' holds no totals to be shown; regimes that do: \['cot', 'totals'"):
+    with pytest.raises(ValueError, match=r"'direct' writes no totals.* those that do: \['cot', 'totals'"):
         require_totals("direct")

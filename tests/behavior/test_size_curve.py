@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.generalization import SizeCurve, generalization, size_specs
+from cotinterp.behavior.generalization import SizeCurve, generalization_by_k, size_specs
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import sample_problems
@@ -32,7 +32,7 @@ def test_the_table_and_the_figure_say_which_size_each_row_belongs_to(scripted):
     right = scripted.Model(Z6, scripted.recomputer(Z6, "direct"))
     wrong = scripted.Model(Z6, scripted.babbler(Z6))
     runs = {
-        size: generalization(Z6, accuracy_by_k(model, Z6, "direct", sides), sides["train"])
+        size: generalization_by_k(Z6, accuracy_by_k(model, Z6, "direct", sides), sides["train"])
         for size, model in ((1000, right), (100, wrong))
     }
     curve = SizeCurve(runs)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cotinterp.behavior.decoding import Prefixes, greedy, prefixes
-from cotinterp.behavior.sampling import sampled, verified_sampled
+from cotinterp.behavior.sampling import sample_around_greedy, sample_continuations
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.render import render
@@ -22,7 +22,7 @@ def batch(some_problems):
 
 
 def draw(model, start, batch, *, seed=0, **options):
-    return verified_sampled(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(seed), **options)
+    return sample_around_greedy(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(seed), **options)
 
 
 @pytest.mark.parametrize(("scale", "temperature"), [(0.2, 1.0), (0.6, 0.7), (0.6, 2.0)])
@@ -52,7 +52,7 @@ def test_texts_come_as_often_as_they_are_probable(temperature):
     """A Markov chain over three symbols, 2 the stop: the share of each of its texts of up to three symbols."""
     chain = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [1 / 3, 1 / 3, 1 / 3]]).log()
     start = Prefixes(*map(torch.tensor, ([[0]], [1], [1], [4])))
-    found = verified_sampled(
+    found = sample_around_greedy(
         lambda tokens: chain[tokens],
         start,
         stop=2,
@@ -76,7 +76,7 @@ def test_it_has_the_mean_of_the_plain_sampler(random_native, batch):
     model = random_native("s3", scale=0.4)
     start = prefixes(model, batch[:2], max_new=5)
     fast = draw(model, start, batch, n_samples=1500)
-    plain = sampled(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(5), n_samples=1500)
+    plain = sample_continuations(model, start, stop=batch.vocabulary.end, rng=np.random.default_rng(5), n_samples=1500)
     a, b = (of.log_prob.sum(-1) for of in (fast, plain))
     spread = ((a.var(1) + b.var(1)) / 1500).sqrt()
     assert ((a.mean(1) - b.mean(1)).abs() < 4 * spread).all()

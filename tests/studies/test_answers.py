@@ -8,7 +8,7 @@ import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.errors import CORRECT_ANSWER, categories
-from cotinterp.behavior.generalization import generalization
+from cotinterp.behavior.generalization import generalization_by_k
 from cotinterp.calibration.ground_truth import GroundTruth, handmade_models, memorizer, training_side, untrained
 from cotinterp.studies.answers import ERROR_KINDS, answers
 from cotinterp.studies.evidence import CELL, COUNTS
@@ -104,7 +104,7 @@ def test_baselines_are_those_of_the_generalization_ratio(tables, name):
     """On the same problems, computed there as means; and in as many rows as there are held-out problems."""
     subject, table = subject_of(KNOWN[name]), tables[name]
     measured = accuracy_by_k(subject.model, subject.task, subject.regime, subject.evaluation_problems(60))
-    cells = generalization(subject.task, measured, subject.trained_on).cells
+    cells = generalization_by_k(subject.task, measured, subject.trained_on).cells
     measures = ["chance", "nearest", *(["reordered"] if subject.task.commutative else [])]
     for measure in measures:
         assert rates(table, measure) == pytest.approx({cell.k: getattr(cell, measure) for cell in cells}, rel=1e-3)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS
-from cotinterp.behavior.edits import substitute_totals
+from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal
+from cotinterp.behavior.edits import trace_edits
 from cotinterp.calibration.ground_truth import GroundTruth, handmade_models, untrained
 from cotinterp.studies.answers import CLOSED, edits
 from cotinterp.studies.evidence import CELL, COUNTS
@@ -98,8 +98,8 @@ def test_rates_are_those_of_the_instrument(tables):
     made = KNOWN["recomputer (cot)"]
     subject = subject_of(made)
     problems = [problem for k in (3, 4) for problem in subject.heldout(7, k=k)]
-    result = substitute_totals(
-        made.model, made.task, made.regime, problems, rng=np.random.default_rng(0), values_per_step=2
+    result = trace_edits(
+        made.model, made.task, made.regime, problems, edits=[SubstituteTotal(2)], rng=np.random.default_rng(0)
     )
     frame = result.frame().query("edit == 'substitute_total'")
     for row in frame[frame["outcome"] != "other"].to_dict("records"):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS
-from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, substitute_totals
+from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, trace_edits
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.instruments import (
     STUDIES,
@@ -97,8 +97,8 @@ def test_traces_are_edited_in_every_way_and_replaced_totals_are_those_of_before(
     kinds = [kind.name for kind in ALL_EDITS]
     assert {edit for edit in frame["edit"] if not edit.startswith(SHUFFLED)} == {*kinds, NONE}
     problems = [problem for k in (2, 3, 4) for problem in cot.heldout(3, k=k)]
-    alone = substitute_totals(
-        cot.model, cot.task, "cot", problems, rng=np.random.default_rng(0), values_per_step=2
+    alone = trace_edits(
+        cot.model, cot.task, "cot", problems, edits=[SubstituteTotal(2)], rng=np.random.default_rng(0)
     ).frame()
     edits = alone["edit"].unique()
     assert set(edits) == {SUBSTITUTE, NONE, SHUFFLED}

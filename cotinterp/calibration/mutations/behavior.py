@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cotinterp.behavior import edit_kinds, edits, generalization
-from cotinterp.behavior import edits as outcomes
 from cotinterp.behavior.accuracy import AccuracyResult, Output
 from cotinterp.calibration.mutations.trial import TASK, K, Mutation, instead, reading_model, require
 from cotinterp.transcripts.batch import Batch, collate
@@ -32,7 +31,7 @@ def check_guesser() -> None:
     favorite = int(np.bincount([problem.answer for problem in trained_on]).argmax())
     outputs = tuple(output for side, chosen in sides.items() for output in answered(side, chosen, favorite))
     accuracy = AccuracyResult(outputs, {"task": TASK.name, "regime": "direct", "run_seed": 0})
-    (cell,) = generalization.generalization(TASK, accuracy, trained_on).cells
+    (cell,) = generalization.generalization_by_k(TASK, accuracy, trained_on).cells
     require(not cell.interval_known, f"a guesser is given a generalization ratio of {cell.ratio:.2f}")
 
 
@@ -44,16 +43,17 @@ def no_chance(trained_on: Sequence[Problem], problems: Sequence[Problem]) -> Flo
 def check_reader_follows() -> None:
     """A model that reads what it wrote follows every edit of it."""
     problems = sample_problems(TASK, K, 10, split="heldout", rng=np.random.default_rng(0))
-    result = edits.substitute_totals(reading_model(), TASK, "totals", problems, rng=np.random.default_rng(0))
-    followed = np.mean([edit.outcome == "follows" for edit in result.edits if edit.edit == edit_kinds.SUBSTITUTE])
+    kinds, rng = [edit_kinds.SUBSTITUTE], np.random.default_rng(0)
+    result = edits.trace_edits(reading_model(), TASK, "totals", problems, edits=kinds, rng=rng)
+    followed = np.mean([one.outcome == "follows" for one in result.answers if one.edit == edit_kinds.SUBSTITUTE])
     require(bool(followed == 1), f"a reader is said to follow {followed:.0%} of the edits")
 
 
-def judged_the_other_way(answer: int | None, followed: int | None, original: int) -> outcomes.Outcome:
+def judged_the_other_way(answer: int | None, followed: int | None, original: int) -> edits.Outcome:
     """The two answers taken for one another."""
     if answer is not None and answer == original:
-        return outcomes.Outcome.FOLLOWS
-    return outcomes.Outcome.IGNORES if answer is not None and answer == followed else outcomes.Outcome.OTHER
+        return edits.Outcome.FOLLOWS
+    return edits.Outcome.IGNORES if answer is not None and answer == followed else edits.Outcome.OTHER
 
 
 def check_noise_unscored() -> None:
@@ -74,13 +74,13 @@ BEHAVIOR_MUTATIONS = (
     Mutation(
         "chance taken to be 0",
         "a model that always gives one answer has no generalization ratio",
-        instead(generalization, "marginal_credit", no_chance),
+        instead(generalization, "majority_credit", no_chance),
         check_guesser,
     ),
     Mutation(
         "follows and ignores taken for one another",
         "the handmade reader follows every edit",
-        instead(outcomes, "judge", judged_the_other_way),
+        instead(edits, "outcome_of", judged_the_other_way),
         check_reader_follows,
     ),
     Mutation(
