@@ -72,7 +72,7 @@ def short(model, answer):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.5])
-def test_drawn_traces_find_the_sum_over_every_trace(random_native, problem, temperature):
+def test_sampled_traces_find_the_sum_over_every_trace(random_native, problem, temperature):
     """Traces of up to three symbols: `{}`, `{x}`, or the answer at once. All of them, against 3,000 drawn ones."""
     model = short(random_native("s3", scale=0.1), TASK.state_text(problem.answer))
     prompt, answer = Opening(problem, ""), TASK.state_text(problem.answer) + "#"
