@@ -53,14 +53,19 @@ class FrontierResult(Result):
     `least_train_accuracy` the least accuracy on training problems of length `next_k` and more. What lies between
     `frontier` and `next_k` was not measured.
 
-    `convergence`: `complete` (solves all), `fitted` (right on its own training problems of length `next_k`, and either on
-    all longer ones too or with a loss that stands still: more updates can teach it little), `stalled` (neither, and its
-    loss fell by less than STALLED over the second half of training), `improving` (neither, and it fell), `unmeasured`
-    (finished, but no length has enough problems), `unfinished`, `failed`, `absent`. Only `complete` and `fitted` are
-    converged: the frontier of `stalled` and `improving` runs is a lower bound. `stalled` does not mean unsolvable, for
-    a loss may stand still for long before it falls; and to know the few short training problems by heart is not to
-    have converged, for what is still being learned on longer ones may carry over. The last four say nothing about the
-    frontier; theirs is 0 with `k_top` -1.
+    `convergence` is one of:
+
+    - `complete`: solves every measured length.
+    - `fitted`: right on its own training problems of length `next_k`, and either on all longer ones too or with a loss
+      that stands still, so more updates can teach it little.
+    - `stalled`: neither, and its loss fell by less than STALLED over the second half of training.
+    - `improving`: neither, and its loss fell by more.
+    - `unmeasured` (finished, but no length has enough problems), `unfinished`, `failed`, `absent`: nothing is known of
+      the frontier; theirs is 0 with `k_top` -1.
+
+    Only `complete` and `fitted` are converged: the frontier of `stalled` and `improving` runs is a lower bound.
+    `stalled` does not mean unsolvable, for a loss may stand still for long before it falls; and knowing the few short
+    training problems by heart is not convergence, for what is still being learned on longer ones may carry over.
     """
 
     runs: pd.DataFrame

@@ -103,8 +103,8 @@ def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> p
 
     `match` is `equal operations`, `equal tokens` or `equal parameters`; `ratio` is the control's count divided by that
     of the cot run. Operations are those of one answer to the longest problem that the cot run was measured on, with a
-    cache of keys (`answer_cost`). `convergence` stands beside both frontiers: that of an unconverged run is a lower bound,
-    and so is no evidence that the control cannot. Empty where nothing matches.
+    cache of keys (`answer_cost`). `convergence` stands beside both frontiers: that of an unconverged run is a lower
+    bound, and so is no evidence that the control cannot. Empty where nothing matches.
 
     Args:
         task: Its name, or the task itself where its name alone does not find it.
