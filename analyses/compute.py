@@ -20,7 +20,7 @@ from cotinterp.depth.cost import answer_cost, equal_flops
 from cotinterp.depth.frontier import frontier
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.simulator import build_simulator
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.table import read_sweep_table
 
 SHAPE = ModelSpec(n_layers=1, d_model=64, n_heads=4, d_mlp=256, n_ctx=192)
 
@@ -29,7 +29,7 @@ def main(
     quick: bool = False, table: Path = Path("analyses/out/depth_frontier.csv"), out: Path = Path("out/compute")
 ) -> list[str]:
     """Price the sweep, publish, and return the answer in words. `quick` keeps the first task and its shorter half."""
-    swept = read_table(table)
+    swept = read_sweep_table(table)
     if quick:
         swept = swept[(swept["task"] == "digit-sum") & (swept["k"] <= swept["k_max"] // 2)]
     result, runs = accuracy_against_compute(swept), frontier(swept).frame()

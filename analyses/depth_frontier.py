@@ -20,7 +20,7 @@ from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, in_words
 from cotinterp.depth.frontier import CONVERGED
 from cotinterp.depth.grid import controls
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.table import read_sweep_table
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     out: Path = Path("out/depth_frontier"),
 ) -> list[str]:
     """Judge, publish, and return the answer in words. `quick` redraws the seeds a hundred times, not a thousand."""
-    sweep = read_table(table)
+    sweep = read_sweep_table(table)
     found = depth_verdicts(sweep, resamples=100 if quick else 1000)
     tasks = sorted(sweep.loc[sweep["k"] >= 0, "task"].unique())
     pairs = [controls(sweep, task) for task in tasks]

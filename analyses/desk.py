@@ -11,7 +11,7 @@ from cotinterp.report.page import write_figures
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
-from cotinterp.sweeps.table import collect
+from cotinterp.sweeps.table import sweep_table
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, RunSpec, reference_specs
@@ -45,7 +45,7 @@ def tiny_sweep(name: str, root: Path) -> pd.DataFrame:
     grid = Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
     for spec in grid.specs:
         evaluate(train(spec, directory=root / spec.slug, threads=1), grid.problems_per_k)
-    return collect(grid, root)
+    return sweep_table(grid, root)
 
 
 def publish(

@@ -19,7 +19,7 @@ from analyses.desk import publish, tiny_sweep
 from cotinterp.depth.frontier import frontier
 from cotinterp.figures import lines
 from cotinterp.mechanism.heads.read_scores import peakiness
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.table import read_sweep_table
 from cotinterp.training.checkpoints import Run, load_run
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems
@@ -32,7 +32,7 @@ def main(quick: bool = False, table: Path = TABLE, root: Path = Path("checkpoint
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
         root = Path(scratch) if quick else root
-        sweep = tiny_sweep("iteration_head", root) if quick else read_table(table)
+        sweep = tiny_sweep("iteration_head", root) if quick else read_sweep_table(table)
         main_runs = sweep[(sweep["n_train"] == sweep["n_train"].max()) & (sweep["start_from"] == "")]
         chained = main_runs.query("regime == 'chain' and n_layers == 2")["slug"].unique()
         heads = [peaks(load_run(slug, root=root)) for slug in chained if (root / slug).is_dir()]

@@ -20,9 +20,9 @@ from cotinterp.depth.grid import controls as matched
 from cotinterp.report.simulator import build_simulator
 from cotinterp.results import output_folder
 from cotinterp.sweeps.executors import open_executor
-from cotinterp.sweeps.local import rich_standing
+from cotinterp.sweeps.progress import progress_bars
 from cotinterp.sweeps.sweep import run_sweep
-from cotinterp.sweeps.table import collect, write_table
+from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.tasks import get_task
 
 
@@ -49,10 +49,10 @@ def main(
         )
     grid, tasks = depth_grid(task, design), {get_task(task).name: get_task(task)}
     root = output_folder(out / "runs")
-    with open_executor(executor, folder=root / ".jobs") as workers, rich_standing(grid.name) as progress:
+    with open_executor(executor, folder=root / ".jobs") as workers, progress_bars(grid.name) as progress:
         outcomes = run_sweep(grid, root, workers, progress=progress)
-    table = collect(grid, root)
-    write_table(table, out / "tables" / "sweep.csv")
+    table = sweep_table(grid, root)
+    write_sweep_table(table, out / "tables" / "sweep.csv")
     verdicts, compute = depth_verdicts(table), accuracy_against_compute(table, tasks=tasks)
     page = build_simulator(table, out / "simulator.html", tasks=tasks)
     failed = [f"failed: {outcome.spec.slug}: {outcome.error}" for outcome in outcomes if outcome.status == "failed"]

@@ -18,7 +18,7 @@ import tyro
 
 from analyses.desk import publish, tiny_sweep
 from cotinterp.figures import lines
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.table import read_sweep_table
 from cotinterp.tasks import get_task
 
 TABLE, OUT = Path("analyses/out/tagging_groups.csv"), Path("out/tagging_groups")
@@ -29,7 +29,7 @@ PAIRS = (("z6", "s3"), ("z60", "a4xz5"), ("z60", "a5"))
 def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
-        sweep = tiny_sweep("tagging_groups", Path(scratch)) if quick else read_table(table)
+        sweep = tiny_sweep("tagging_groups", Path(scratch)) if quick else read_sweep_table(table)
     depths = least_depths(sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)])
     drawn = depths[depths["reading"] == "tags"].assign(least=depths["any_seed"].replace(np.inf, np.nan))
     figure = lines(drawn, x="k", y="least", color="task", title="Least depth with more than 90% of the states right")

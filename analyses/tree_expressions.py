@@ -17,7 +17,7 @@ import tyro
 
 from analyses.desk import publish, tiny_sweep
 from cotinterp.figures import lines
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.table import read_sweep_table
 
 TABLE, OUT = Path("analyses/out/tree_expressions.csv"), Path("out/tree_expressions")
 LEAST = 30
@@ -35,7 +35,7 @@ PUBLISHED_COT = (1.0, 0.9999, 0.9998)
 def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
-        sweep = tiny_sweep("tree_expressions", Path(scratch)) if quick else read_table(table)
+        sweep = tiny_sweep("tree_expressions", Path(scratch)) if quick else read_sweep_table(table)
     held = sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)]
     found = held.groupby(["regime", "n_layers", "k"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
     found = found.rename(columns={"mean": "accuracy", "size": "seeds"}).assign(operations=found["k"] - 1)

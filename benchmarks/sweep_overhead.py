@@ -22,11 +22,11 @@ import tyro
 from benchmarks.table import put_between
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.sweeps.engine import carry_out
 from cotinterp.sweeps.executors import open_executor
 from cotinterp.sweeps.grid import Grid
+from cotinterp.sweeps.pool import executor_map
 from cotinterp.sweeps.sweep import run_sweep, sweep_status
-from cotinterp.sweeps.table import collect, write_table
+from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import EVALUATION_FILE, MODEL_FILE
 from cotinterp.training.loop import LOG_EVERY
 from cotinterp.training.progress import METRICS_FILE, read_metrics
@@ -109,7 +109,7 @@ def overheads(executor: Executor, options: Options) -> dict[str, float]:
 
 
 def _carried(executor: Executor, work: Callable[[int], None], number: int) -> None:
-    answers = carry_out(work, range(number), executor)
+    answers = executor_map(work, range(number), executor)
     if errors := {answer.error for answer in answers if answer.error}:
         raise RuntimeError(f"work that was to be measured failed: {errors}")
 
@@ -161,7 +161,7 @@ def tables(folder: Path, number: int) -> dict[str, float]:
     with ThreadPoolExecutor(1) as thread:
         found = _spent("status", lambda: sweep_status(grid, root))
         found |= _spent("a sweep in which all are finished", lambda: run_sweep(grid, root, thread))
-        found |= _spent("collect", lambda: write_table(collect(grid, root), path))
+        found |= _spent("collect", lambda: write_sweep_table(sweep_table(grid, root), path))
     return found | {"bytes of metrics.jsonl": float(len(metrics)), "bytes of the table": float(path.stat().st_size)}
 
 
@@ -175,7 +175,7 @@ def speedup(folder: Path, runs: int, steps: int) -> dict[str, float]:
         with open_executor(f"local:{jobs}", folder=root) as executor:
             run_sweep(grid, root, executor)
         seconds[f"sweep under local:{jobs}"] = time.perf_counter() - began
-        contents.add(write_table(collect(grid, root), folder / "table.csv").read_bytes())
+        contents.add(write_sweep_table(sweep_table(grid, root), folder / "table.csv").read_bytes())
     if len(contents) != 1:
         raise RuntimeError("the two sweeps have different tables")
     one, two = seconds.values()

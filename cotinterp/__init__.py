@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.heads.joint import backup_heads as backup_heads
 
     # Many of it
-    from cotinterp.sweeps.local import train_all as train_all
+    from cotinterp.sweeps.sweep import train_all as train_all
     from cotinterp.sweeps.grid import Grid as Grid
     from cotinterp.sweeps.grid import read_grid as read_grid
     from cotinterp.depth.grid import DepthDesign as DepthDesign
@@ -131,9 +131,9 @@ if TYPE_CHECKING:
     from cotinterp.sweeps.executors import open_executor as open_executor
     from cotinterp.sweeps.sweep import run_sweep as run_sweep
     from cotinterp.sweeps.sweep import sweep_status as sweep_status
-    from cotinterp.sweeps.table import collect as collect
-    from cotinterp.sweeps.table import read_table as read_table
-    from cotinterp.sweeps.table import write_table as write_table
+    from cotinterp.sweeps.table import sweep_table as sweep_table
+    from cotinterp.sweeps.table import read_sweep_table as read_sweep_table
+    from cotinterp.sweeps.table import write_sweep_table as write_sweep_table
     from cotinterp.depth.frontier import frontier as frontier
     from cotinterp.depth.cost import answer_cost as answer_cost
     from cotinterp.depth.cost import training_flops as training_flops
@@ -223,12 +223,11 @@ _NAMES = {
     "cotinterp.mechanism.heads.ablation": "compare_ablations",
     "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
     "cotinterp.mechanism.heads.joint": "backup_heads",
-    "cotinterp.sweeps.local": "train_all",
     "cotinterp.sweeps.grid": "Grid read_grid",
     "cotinterp.depth.grid": "DepthDesign depth_grid",
     "cotinterp.sweeps.executors": "open_executor",
-    "cotinterp.sweeps.sweep": "run_sweep sweep_status",
-    "cotinterp.sweeps.table": "collect read_table write_table",
+    "cotinterp.sweeps.sweep": "train_all run_sweep sweep_status",
+    "cotinterp.sweeps.table": "sweep_table read_sweep_table write_sweep_table",
     "cotinterp.depth.frontier": "frontier",
     "cotinterp.depth.cost": "answer_cost training_flops equal_flops equal_parameters",
     "cotinterp.depth.compute": "accuracy_against_compute",

@@ -1,16 +1,13 @@
 """Models that know nothing, scanned and judged: how often something is found in them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
 from jaxtyping import Float
 from scipy.stats import ttest_1samp
 
@@ -30,8 +27,9 @@ from cotinterp.results.multiplicity import max_statistic
 from cotinterp.results.result import Result
 from cotinterp.studies.measuring import Measure
 from cotinterp.studies.subject import Effort, Subject
-from cotinterp.sweeps.processes import deal
+from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.replication import gather_subjects
+from cotinterp.training.loop import torch_threads
 from cotinterp.transcripts.pairs import Pairs, written_total_pairs
 from cotinterp.transcripts.roles import Role
 
@@ -121,10 +119,10 @@ def null_claims(
         raise ValueError(f"{n_worlds} worlds: at least one is needed")
     work = partial(judge_untrained, effort=effort, catalog=catalog, measures=measures)
     found: list[NullVerdict] = []
-    for world, answer in enumerate(deal(work, range(n_worlds), jobs=jobs)):
-        if answer.value is None:
-            raise RuntimeError(f"world {world} of untrained models could not be measured: {answer.error}")
-        found.extend(answer.value)
+    for world, result in enumerate(parallel_map(work, range(n_worlds), jobs=jobs)):
+        if result.value is None:
+            raise RuntimeError(f"world {world} of untrained models could not be measured: {result.error}")
+        found.extend(result.value)
     return NullClaims(tuple(found))
 
 
@@ -244,13 +242,17 @@ def false_positives(
     unknown = [name for name in chosen if name not in SCANS]
     if unknown or n_models < 1:
         raise ValueError(f"{n_models} models, unknown scans {unknown}: name at least one model, scans of {list(SCANS)}")
-    work = partial(scan_model, level=level, scans=chosen)
     if jobs == 1:
-        found = [work(seed) for seed in range(n_models)]
+        found = [scan_model(seed, level=level, scans=chosen) for seed in range(n_models)]
     else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            found = list(pool.map(work, range(n_models)))
+        work = partial(_scan_on_one_thread, level=level, scans=chosen)
+        found = [result.unwrap() for result in parallel_map(work, range(n_models), jobs=jobs)]
     return FalsePositives(tuple(scan for scans_of in found for scan in scans_of), level)
+
+
+def _scan_on_one_thread(seed: int, *, level: float, scans: Sequence[str]) -> tuple[Scanned, ...]:
+    with torch_threads(1):
+        return scan_model(seed, level=level, scans=scans)
 
 
 def scan_model(seed: int, *, level: float = LEVEL, scans: Sequence[str] = ()) -> tuple[Scanned, ...]:
@@ -306,7 +308,3 @@ def _pairs(model: GroundTruth) -> Pairs:
     problems, readout = model.heldout(60), (Role.TOTAL, K - 1)
     rng = np.random.default_rng(0)
     return written_total_pairs(model.task, problems, model.regime, step=K - 2, rng=rng, readout=readout)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

@@ -16,8 +16,8 @@ from cotinterp.claims.verdict import Verdict, Verdicts, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import Evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
-from cotinterp.sweeps.local import rich_standing
 from cotinterp.sweeps.planning import PARTS
+from cotinterp.sweeps.progress import progress_bars
 from cotinterp.sweeps.replication import gather, joint_plan, replicate
 from cotinterp.training.spec import REFERENCE_TASKS, RunSpec
 
@@ -62,7 +62,7 @@ def gathered(sources: Sources, folder: Path, console: Console | None = None) -> 
     tasks = sources.tasks or REFERENCE_TASKS
     planned = joint_plan(tasks, seeds=range(sources.seeds), base=sources.base, parts=sources.parts)
     work = replicate if sources.train else gather
-    with rich_standing("claims", console) as progress:
+    with progress_bars("claims", console) as progress:
         evidence = work(
             planned,
             root=sources.root,

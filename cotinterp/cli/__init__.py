@@ -6,12 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from cotinterp.cli import experiments as reports
-from cotinterp.cli import experiments as sweeps
-from cotinterp.cli import instruments, verdicts
+from cotinterp.cli import experiments, instruments, verdicts
 from cotinterp.cli.instruments import DESCRIPTION, app
 
-COMMANDS = (instruments, verdicts, sweeps, reports)
+COMMANDS = (instruments, experiments, verdicts)
 """Modules whose commands are known once they are imported."""
 
 

@@ -1,23 +1,18 @@
-"""The reference experiment and its report."""
+"""Commands for many runs: sweeps of a grid, the reference experiment, and its report."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from cotinterp.cli.instruments import app
 
+if TYPE_CHECKING:
+    from cotinterp.sweeps.grid import Grid
 
-@app.command(name="report")
-def report_command(out: Path = Path("out")) -> None:
-    """Write report.html anew from the tables that lie in a folder.
-
-    Args:
-        out: Folder of an earlier `cotinterp reproduce`.
-    """
-    from cotinterp.report import rebuild_report
-
-    print(rebuild_report(out))
+MOST_LISTED = 20
+"""Runs of one status that `status` lists."""
 
 
 @app.command(name="reproduce")
@@ -30,7 +25,7 @@ def reproduce_command(
     quick: bool = False,
     precision: Literal["bf16", "fp32"] = "bf16",
 ) -> None:
-    """The reference experiment: load or train the four models, take them apart, write the report.
+    """Load or train the four reference models, apply every instrument to them, and write the report.
 
     Args:
         out: Report, figures, tables and manifest go here.
@@ -53,6 +48,18 @@ def reproduce_command(
     print(written)
 
 
+@app.command(name="report")
+def report_command(out: Path = Path("out")) -> None:
+    """Write report.html again from the tables of an earlier `cotinterp reproduce`.
+
+    Args:
+        out: Folder of an earlier `cotinterp reproduce`.
+    """
+    from cotinterp.report import rebuild_report
+
+    print(rebuild_report(out))
+
+
 @app.command(name="sweep")
 def sweep_command(
     grid: tyro.conf.Positional[Path],
@@ -61,43 +68,81 @@ def sweep_command(
     retries: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Train and evaluate every run of a grid; finished ones are skipped, killed ones go on, failed ones are listed.
+    """Train and evaluate every run of a grid; finished ones are skipped, interrupted ones go on, failures are listed.
 
     Args:
         grid: GRID.toml: fields of a run, a list makes an axis.
         root: The runs' directories are <root>/<slug>; out/sweeps/<name of the grid> by default.
         executor: local:N, dask://HOST:PORT, or slurm:partition=...,time=...
-        retries: How often a failed run is begun again before it is listed.
+        retries: How often a failed run is started again before it is listed.
         device: cpu, auto, cuda, ...
     """
-    from cotinterp.sweeps.sweep import sweep_session
+    from cotinterp.results import output_folder
+    from cotinterp.sweeps.executors import open_executor
+    from cotinterp.sweeps.grid import read_grid
+    from cotinterp.sweeps.progress import progress_bars
+    from cotinterp.sweeps.sweep import run_sweep
 
-    if not sweep_session(grid, root=root, executor=executor, retries=retries, device=device, say=print):
+    planned = read_grid(grid)
+    folder = output_folder(_root_of(planned, root))
+    print(f"{planned.name}: {len(planned.specs)} runs under {folder}, by {executor}")
+    with (
+        open_executor(executor, folder=folder.resolve() / ".jobs") as workers,
+        progress_bars(planned.name) as progress,
+    ):
+        outcomes = run_sweep(planned, folder, workers, retries=retries, device=device, progress=progress)
+    counts = Counter(outcome.status for outcome in outcomes)
+    print(f"{counts['trained']} finished now, {counts['present']} finished before, {counts['failed']} failed")
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            print(f"failed: {outcome.spec.slug}: {outcome.error}")
+    if counts["failed"]:
         raise SystemExit(1)
 
 
 @app.command(name="status")
 def status_command(grid: tyro.conf.Positional[Path], root: Path | None = None) -> None:
-    """How far each run of a grid is, from the files alone.
+    """How far each run of a grid is, from its files: counts, then every run that is started and not finished.
 
     Args:
         grid: GRID.toml.
         root: Where its runs lie; out/sweeps/<name of the grid> by default.
     """
-    from cotinterp.sweeps.sweep import status_session
+    from cotinterp.sweeps.grid import read_grid
+    from cotinterp.sweeps.sweep import sweep_status
 
-    status_session(grid, root=root, say=print)
+    planned = read_grid(grid)
+    status = sweep_status(planned, folder := _root_of(planned, root))
+    print(f"{planned.name} under {folder}: " + ", ".join(f"{n} {name}" for name, n in status.counts.items()))
+    frame = status.frame()
+    for name in ("unfinished", "failed"):
+        part = frame[frame["status"] == name]
+        for row in part.head(MOST_LISTED).to_dict("records"):
+            note = row["error"] if name == "failed" else f"loss {row['loss']:.4f}"
+            print(f"{name}  {row['slug']}  step {row['step']} of {row['steps']}  {note}")
+        if len(part) > MOST_LISTED:
+            print(f"{name}  and {len(part) - MOST_LISTED} more")
 
 
 @app.command(name="collect")
 def collect_command(grid: tyro.conf.Positional[Path], out: Path, root: Path | None = None) -> None:
-    """One tidy table of a grid: a row for each run, side of the split and number of operands.
+    """Write one tidy table of a grid: a row for each run, side of the split and number of operands.
 
     Args:
         grid: GRID.toml.
         out: table.csv or table.parquet.
         root: Where its runs lie; out/sweeps/<name of the grid> by default.
     """
-    from cotinterp.sweeps.sweep import collect_session
+    from cotinterp.sweeps.grid import read_grid
+    from cotinterp.sweeps.table import sweep_table, write_sweep_table
 
-    collect_session(grid, root=root, out=out, say=print)
+    planned = read_grid(grid)
+    frame = sweep_table(planned, _root_of(planned, root))
+    path = write_sweep_table(frame, out)
+    unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
+    missing = "".join(f", {n} {status}" for status, n in unmeasured.items())
+    print(f"{path}: {len(frame)} rows of {len(planned.specs)} runs{missing}")
+
+
+def _root_of(grid: "Grid", root: Path | None) -> Path:
+    return root if root is not None else Path("out/sweeps") / grid.name

@@ -1,19 +1,16 @@
 """The whole reference experiment: models in, every table, figure and the report out.
 
-Work is dealt to a few processes with one CPU thread each, so that what comes out does not depend on how many there are.
+The work is spread over a few processes with one CPU thread each; what comes out does not depend on how many there are.
 """
 
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import judge_all
@@ -37,12 +34,13 @@ from cotinterp.studies.instruments import (
     table_of,
 )
 from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
-from cotinterp.sweeps.local import THREADS, transcript_length
-from cotinterp.sweeps.processes import finished, worker_pool
-from cotinterp.sweeps.table import read_table
+from cotinterp.sweeps.pool import JobFailedError, parallel_map
+from cotinterp.sweeps.progress import poll_in_order, progress_bars
+from cotinterp.sweeps.single_run import THREADS
+from cotinterp.sweeps.sweep import train_all
+from cotinterp.sweeps.table import read_sweep_table
 from cotinterp.training.checkpoints import Run, load_run
-from cotinterp.training.loop import torch_threads, train
-from cotinterp.training.progress import METRICS_FILE, read_metrics
+from cotinterp.training.loop import torch_threads
 from cotinterp.training.spec import RunSpec, reference_directories, reference_specs
 
 Tables = dict[str, pd.DataFrame]
@@ -50,8 +48,6 @@ Tables = dict[str, pd.DataFrame]
 
 SWEEP_FILE = "depth_frontier.csv"
 """The collected table of the sweep over depth and length."""
-
-Submitted = TypeVar("Submitted")
 
 
 def reproduce(
@@ -86,7 +82,8 @@ def reproduce(
         The path of report.html.
 
     Raises:
-        FileNotFoundError: A checkpoint is missing. NotADirectoryError, PermissionError: `out` cannot be written.
+        FileNotFoundError: A checkpoint is missing. JobFailedError: A training or a study failed.
+        NotADirectoryError, PermissionError: `out` cannot be written.
         ValueError: The stored evidence, or the table of the sweep, lacks a column.
     """
     if jobs < 1:
@@ -101,11 +98,13 @@ def reproduce(
         directories = tuple(output_folder(out / "checkpoints") / spec.slug for spec in wanted)
     else:
         directories = reference_directories(root) if specs is None else tuple(root / spec.slug for spec in wanted)
-    with worker_pool(jobs) as pool, _progress(console) as progress:
-        if from_scratch:
-            _train_all(pool, wanted, directories, device, progress)
-        runs = [load_run(place, device=device, task=spec.task) for spec, place in zip(wanted, directories, strict=True)]
-        tables = _measure_all(pool, runs, device, effort, store=from_scratch and not quick, progress=progress)
+    if from_scratch:
+        with progress_bars("train", console) as progress:
+            outcomes = train_all(wanted, root=out / "checkpoints", jobs=jobs, device=device, progress=progress)
+        if failed := [f"{outcome.spec.slug}: {outcome.error}" for outcome in outcomes if outcome.error]:
+            raise JobFailedError(f"training failed: {'; '.join(failed)}")
+    runs = [load_run(place, device=device, task=spec.task) for spec, place in zip(wanted, directories, strict=True)]
+    tables = _measure_all(runs, device, effort, jobs=jobs, store=from_scratch and not quick, console=console)
     views = tuple(attention_example(Subject.of_run(run), effort) for run in runs)
     tables["budget"] = pd.concat([_budget(run) for run in runs], ignore_index=True)
     tables |= swept
@@ -137,7 +136,7 @@ def sweep_tables(folder: Path) -> Tables:
     """
     if not (folder / SWEEP_FILE).is_file():
         return {}
-    table = read_table(folder / SWEEP_FILE)
+    table = read_sweep_table(folder / SWEEP_FILE)
     runs = frontier(table).frame()
     return {
         "frontier": runs,
@@ -146,58 +145,24 @@ def sweep_tables(folder: Path) -> Tables:
     }
 
 
-def _train_all(
-    pool: ProcessPoolExecutor,
-    specs: Sequence[RunSpec],
-    directories: Sequence[Path],
-    device: str,
-    progress: Progress,
-) -> None:
-    """Trains every run that is not finished, the longest transcripts first; progress is read from their metrics."""
-    work: dict[Future[None], tuple[RunSpec, Path, TaskID]] = {}
-    places = dict(zip(specs, directories, strict=True))
-    for spec in sorted(specs, key=transcript_length, reverse=True):
-        row = progress.add_task(f"train {spec.slug}", total=spec.optimizer.steps, state="waiting")
-        work[pool.submit(_train, spec, places[spec], device)] = (spec, places[spec], row)
-    for done in _polled(work):
-        for future, (spec, directory, row) in work.items():
-            if future in done:
-                progress.update(row, completed=spec.optimizer.steps, state="done")
-            elif logged := read_metrics(directory / METRICS_FILE):
-                progress.update(row, completed=logged[-1]["step"], state=f"loss {logged[-1]['loss']:.4f}")
-
-
 def _measure_all(
-    pool: ProcessPoolExecutor,
-    runs: Sequence[Run],
-    device: str,
-    effort: Effort,
-    *,
-    store: bool,
-    progress: Progress,
+    runs: Sequence[Run], device: str, effort: Effort, *, jobs: int, store: bool, console: Console | None
 ) -> Tables:
     """Every applicable study of every run, in parallel; rows come back in the order of the runs."""
-    work: dict[Future[Tables], str] = {}
-    for run in runs:
-        for name in applicable(run.spec.regime):
-            future = pool.submit(_measure, run.directory, run.spec.task, name, device, effort, store)
-            work[future] = f"{name} {run.spec.slug}"
-    row = progress.add_task("measure", total=len(work), state="")
-    for done in _polled(work):
-        running = next((text for future, text in work.items() if future not in done), "")
-        progress.update(row, completed=len(done), state=running)
+    asked = [(run, name) for run in runs for name in applicable(run.spec.regime)]
+    work = [(run.directory, run.spec.task, name, device, effort, store) for run, name in asked]
+    names = [f"{name} {run.spec.slug}" for run, name in asked]
+    with progress_bars("measure", console) as progress:
+        results = parallel_map(_measure, work, jobs=jobs, on_poll=poll_in_order(names, jobs, progress))
     frames: dict[str, list[pd.DataFrame]] = {}
-    for future in work:
-        for table, frame in future.result().items():
+    for result in results:
+        for table, frame in result.unwrap().items():
             frames.setdefault(table, []).append(frame)
     return {table: pd.concat(parts, ignore_index=True) for table, parts in frames.items()}
 
 
-def _train(spec: RunSpec, directory: Path, device: str) -> None:
-    train(spec, directory=directory, device=device, threads=THREADS)
-
-
-def _measure(directory: Path, task: str, name: StudyName, device: str, effort: Effort, store: bool) -> Tables:
+def _measure(work: tuple[Path, str, StudyName, str, Effort, bool]) -> Tables:
+    directory, task, name, device, effort, store = work
     with torch_threads(THREADS):
         run = load_run(directory, device=device, task=task)
         results = study(name, Subject.of_run(run), effort)
@@ -209,17 +174,3 @@ def _measure(directory: Path, task: str, name: StudyName, device: str, effort: E
 def _budget(run: Run) -> pd.DataFrame:
     ks = range(run.spec.k_min, run.spec.k_max + 1)
     return serial_budget(run.task, run.spec.regime, n_layers=run.spec.model.n_layers, ks=ks)
-
-
-def _polled(work: Iterable[Future[Submitted]]) -> Iterator[frozenset[Future[Submitted]]]:
-    """The finished futures, twice a second until all are; the first failure is raised, which ends the pool."""
-    for done in finished(work):
-        for future in done:
-            future.result()
-        yield done
-
-
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    state = TextColumn("{task.fields[state]}")
-    return Progress(*columns, TimeElapsedColumn(), state, console=console or Console(stderr=True))

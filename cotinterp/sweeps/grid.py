@@ -119,8 +119,8 @@ def _specs(fields: Mapping[str, Any], where: str) -> Iterator[RunSpec]:
             # JSON, because a strict spec takes an array for a tuple, and a whole number for a float, from there alone.
             yield RunSpec.model_validate_json(json.dumps(_nested({**fields, **chosen})))
         except ValidationError as error:
-            told = ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) or "its one combination"
-            raise ValueError(f"{where}: {told} is no run: {explained(error)}") from error
+            combination = ", ".join(f"{key} = {value!r}" for key, value in chosen.items()) or "its one combination"
+            raise ValueError(f"{where}: {combination} is no run: {explained(error)}") from error
         except TypeError as error:
             raise ValueError(f"{where}: {error}; dates and times are no fields of a run") from error
 
@@ -158,5 +158,5 @@ def _known(fields: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     for key in fields:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
-            told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
-            raise ValueError(f"{where}: unknown key {key!r}; {told}")
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(keys)}"
+            raise ValueError(f"{where}: unknown key {key!r}; {hint}")

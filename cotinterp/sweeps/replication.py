@@ -17,11 +17,13 @@ from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Evidence
 from cotinterp.studies.measuring import REFUSED, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
-from cotinterp.sweeps.local import THREADS, Outcome, Watch, standings, train_all, transcript_length
 from cotinterp.sweeps.planning import Planned as Planned
 from cotinterp.sweeps.planning import joint_plan as joint_plan
 from cotinterp.sweeps.planning import plan as plan
-from cotinterp.sweeps.processes import deal
+from cotinterp.sweeps.pool import parallel_map
+from cotinterp.sweeps.progress import OnProgress, poll_in_order
+from cotinterp.sweeps.single_run import THREADS
+from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.loop import torch_threads
@@ -113,7 +115,7 @@ def replicate(
     jobs: int = 2,
     effort: Effort = FULL,
     device: str = "cpu",
-    progress: Watch | None = None,
+    progress: OnProgress | None = None,
     store: Path | None = None,
 ) -> Evidence:
     """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`."""
@@ -131,9 +133,9 @@ def gather(
     jobs: int = 2,
     effort: Effort = FULL,
     device: str = "cpu",
-    progress: Watch | None = None,
+    progress: OnProgress | None = None,
     store: Path | None = None,
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[RunOutcome] = (),
     measures: Sequence[Measure] | None = None,
 ) -> Evidence:
     """Every applicable measure of every run, `jobs` runs at a time on one CPU thread each.
@@ -146,7 +148,7 @@ def gather(
         planned: Equal entries count once.
         root: Where the checkpoints lie, as `<slug>`.
         jobs: Processes; 0 measures in this one.
-        progress: Told twice a second how far each run is.
+        progress: Called twice a second with how far each run is.
         store: Folder in which the rows of each run are kept as soon as it is measured, and looked up (`RowStore`): a
             gathering that was killed goes on there. None: nothing is kept.
         outcomes: What became of the trainings: a run that failed there is listed as failed, not asked for.
@@ -165,15 +167,12 @@ def gather(
     work.sort(key=lambda one: transcript_length(one.spec), reverse=True)
     slugs = [one.spec.slug for one in work]
 
-    def watch(done: frozenset[int]) -> None:
-        if progress is not None:
-            progress(standings(slugs, done, jobs))
-
     measured = partial(_rows, root=root, effort=effort, device=device, store=store, measures=measures)
     texts: dict[Planned, str] = {}
     notes = {one: errors.get(one.spec, "") for one in planned}
-    for one, answer in zip(work, deal(measured, work, jobs=jobs, watch=watch), strict=True):
-        texts[one], notes[one] = answer.value or "", answer.error
+    results = parallel_map(measured, work, jobs=jobs, on_poll=poll_in_order(slugs, jobs, progress))
+    for one, result in zip(work, results, strict=True):
+        texts[one], notes[one] = result.value or "", result.error
     tables = {one: read_rows(text) for one, text in texts.items() if text}
     parts = [tables[one] for one in planned if one in tables and len(tables[one])]
     runs = [_listed(one, root, tables.get(one), notes[one]) for one in planned]

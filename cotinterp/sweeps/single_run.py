@@ -1,4 +1,4 @@
-"""What the directory of a run says: how far it is, how it ended, what was measured on it."""
+"""One run of a sweep: what a worker does with it, and what its directory says of how far it is."""
 
 import contextlib
 import json
@@ -17,25 +17,33 @@ from cotinterp.behavior.accuracy import AccuracyResult, evaluate_run, store_eval
 from cotinterp.behavior.tagging import tag_accuracy
 from cotinterp.models.weights import CheckpointError, stored_weight_hash
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.sweeps.engine import error_text
+from cotinterp.sweeps.pool import error_text
 from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation
 from cotinterp.training.loop import sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import SPEC_FILE, RunSpec, check_same_spec, read_json
+
+THREADS = 1
+"""CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
+
+FAILURE_FILE = "failure.json"
+ROOT_FILE = ".sweep-root"
+BUSY_SECONDS = 1.0
+TAG_COLUMNS = ("split", "k", "n", "correct", "accuracy", "ci_low", "ci_high")
 
 Status = Literal["finished", "unfinished", "failed", "absent"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """One run of a grid, as its files tell it.
+class RunStatus:
+    """How far one run of a grid is, by its files.
 
     Attributes:
-        status: `finished`: trained and evaluated. `unfinished`: begun; also one that is trained and not evaluated, or
+        status: `finished`: trained and evaluated. `unfinished`: started; also one that is trained and not evaluated, or
             evaluated on another number of problems. `failed`: given up, or its directory holds something else.
             `absent`: nothing is there.
-        error: Why it failed; paths are told from the root.
+        error: Why it failed; paths are relative to the root.
         step: Updates done, as far as they are logged.
         loss: Of the last logged update, in nats per scored token; NaN where there is none.
         evaluation: What evaluation.json holds, of a finished run.
@@ -49,20 +57,20 @@ class RunRecord:
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
-def read_record_of(spec: RunSpec, root: Path, problems_per_k: int) -> RunRecord:
+def run_status(spec: RunSpec, root: Path, problems_per_k: int) -> RunStatus:
     """How far the run of `spec` under `root` is. Reads its weights, to know that the evaluation is of them.
 
-    Nothing is raised for files that are damaged or of another run: that is a record too, `failed`.
+    Nothing is raised for files that are damaged or of another run: that is a status too, `failed`.
     """
-    if foreign := is_foreign(spec, root):
-        return RunRecord(spec, "failed", foreign)
+    if conflict := directory_conflict(spec, root):
+        return RunStatus(spec, "failed", conflict)
     try:
         return _of_files(spec, root / spec.slug, problems_per_k)
     except (CheckpointError, OSError, ValueError) as error:
-        return RunRecord(spec, "failed", without_root(error_text(error), root))
+        return RunStatus(spec, "failed", without_root(error_text(error), root))
 
 
-def is_foreign(spec: RunSpec, root: Path) -> str:
+def directory_conflict(spec: RunSpec, root: Path) -> str:
     """Why the directory of this run cannot be used, because it holds another run or no readable one; else empty."""
     directory = root / spec.slug
     try:
@@ -75,28 +83,19 @@ def is_foreign(spec: RunSpec, root: Path) -> str:
     return ""
 
 
-def _of_files(spec: RunSpec, directory: Path, problems_per_k: int) -> RunRecord:
+def _of_files(spec: RunSpec, directory: Path, problems_per_k: int) -> RunStatus:
     last = last_metrics(directory / METRICS_FILE)
     step, loss = int(last.get("step", 0)), float(last.get("loss", float("nan")))
     if is_finished(directory):
         step = spec.optimizer.steps
         evaluation = valid_evaluation(directory, problems_per_k)
         if evaluation is not None:
-            return RunRecord(spec, "finished", "", step, loss, evaluation)
+            return RunStatus(spec, "finished", "", step, loss, evaluation)
     if (directory / FAILURE_FILE).exists():
         failure = read_json(directory / FAILURE_FILE)
         error = ": ".join(filter(None, (failure.get("type"), failure.get("text"))))
-        return RunRecord(spec, "failed", error, step, loss)
-    return RunRecord(spec, "unfinished" if (directory / SPEC_FILE).exists() else "absent", "", step, loss)
-
-
-THREADS = 1
-"""CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
-
-FAILURE_FILE = "failure.json"
-ROOT_FILE = ".sweep-root"
-BUSY_SECONDS = 1.0
-TAG_COLUMNS = ("split", "k", "n", "correct", "accuracy", "ci_low", "ci_high")
+        return RunStatus(spec, "failed", error, step, loss)
+    return RunStatus(spec, "unfinished" if (directory / SPEC_FILE).exists() else "absent", "", step, loss)
 
 
 class UnseenRootError(OSError):
@@ -104,8 +103,8 @@ class UnseenRootError(OSError):
 
 
 @dataclass(frozen=True)
-class RunWork:
-    """One run as it is handed to a worker.
+class RunJob:
+    """One run as a worker gets it.
 
     Attributes:
         root: Absolute; the run's directory is `root/<slug>`.
@@ -126,7 +125,7 @@ class RunWork:
         return self.root / self.spec.slug
 
 
-def carry_run(work: RunWork) -> None:
+def train_and_evaluate(job: RunJob) -> None:
     """Trains the run where it is not finished and evaluates it where that is missing.
 
     A run that another process is training is waited for: one that is lost to the network but alive gives its
@@ -137,13 +136,13 @@ def carry_run(work: RunWork) -> None:
         CheckpointError, NonFiniteLossError: As `train`.
     """
     torch.set_num_threads(THREADS)
-    check_root(work)
-    (work.directory / FAILURE_FILE).unlink(missing_ok=True)
-    with contextlib.chdir(work.here) if ":" in work.spec.task else contextlib.nullcontext():
-        wait_for_other_trainers(work.directory)
-        run = train(work.spec, directory=work.directory, device=work.device, threads=THREADS)
-        if not is_evaluated(work.directory, work.problems_per_k):
-            evaluate(run, work.problems_per_k)
+    check_root(job)
+    (job.directory / FAILURE_FILE).unlink(missing_ok=True)
+    with contextlib.chdir(job.here) if ":" in job.spec.task else contextlib.nullcontext():
+        wait_for_other_trainers(job.directory)
+        run = train(job.spec, directory=job.directory, device=job.device, threads=THREADS)
+        if not is_evaluated(job.directory, job.problems_per_k):
+            evaluate(run, job.problems_per_k)
 
 
 def evaluate(run: Run, problems_per_k: int) -> Path:
@@ -188,16 +187,16 @@ def mark_root(root: Path) -> str:
     return path.read_text().strip()
 
 
-def check_root(work: RunWork) -> None:
+def check_root(job: RunJob) -> None:
     """Raises UnseenRootError unless the folder of the sweep is the one that this process sees under its path."""
     try:
-        os.listdir(work.root)  # a network file system looks again at a folder that is listed
-        seen = (work.root / ROOT_FILE).read_text().strip()
+        os.listdir(job.root)  # a network file system looks again at a folder that is listed
+        seen = (job.root / ROOT_FILE).read_text().strip()
     except OSError:
         seen = ""
-    if seen != work.token:
+    if seen != job.token:
         raise UnseenRootError(
-            f"worker on {socket.gethostname()} does not see {work.root} as the sweep does: the folder of the runs must "
+            f"worker on {socket.gethostname()} does not see {job.root} as the sweep does: the folder of the runs must "
             "lie on a file system that all machines share, under the same path"
         )
 
@@ -212,15 +211,15 @@ def wait_for_other_trainers(directory: Path) -> None:
             time.sleep(BUSY_SECONDS)
 
 
-def write_failure(work: RunWork, error: str, attempts: int) -> None:
-    """Leaves failure.json in the run's directory: type and text of the error, and how often the run was begun."""
-    kind, _, text = without_root(error, work.root).partition(": ")
+def write_failure(job: RunJob, error: str, attempts: int) -> None:
+    """Leaves failure.json in the run's directory: type and text of the error, and how often the run was started."""
+    kind, _, text = without_root(error, job.root).partition(": ")
     if not kind.isidentifier():
-        kind, text = "", without_root(error, work.root)
+        kind, text = "", without_root(error, job.root)
     record = {"type": kind, "text": text, "attempts": attempts}
-    write_atomic(output_folder(work.directory) / FAILURE_FILE, json.dumps(record, indent=2) + "\n")
+    write_atomic(output_folder(job.directory) / FAILURE_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def without_root(text: str, root: Path) -> str:
-    """A message in one line, with paths under `root` told from there: it reads the same wherever the root lies."""
+    """A message in one line, with paths under `root` relative to it: it reads the same wherever the root lies."""
     return " ".join(text.replace(f"{root}/", "").replace(str(root), "the root").split())

@@ -1,36 +1,125 @@
 """Many runs trained and evaluated: finished ones are skipped, killed ones go on, failed ones are listed."""
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
-from rich.console import Console
 
 from cotinterp.models.weights import CheckpointError
 from cotinterp.results import output_folder
-from cotinterp.sweeps.engine import Answer, ExecutorLostError, Patience, carry_out
-from cotinterp.sweeps.executors import open_executor
-from cotinterp.sweeps.grid import Grid, read_grid
-from cotinterp.sweeps.local import Follower, Outcome, Watch, outcome_of, rich_standing, transcript_length
+from cotinterp.sweeps.grid import Grid
+from cotinterp.sweeps.pool import ExecutorLostError, JobResult, RetryPolicy, executor_map, parallel_map
+from cotinterp.sweeps.progress import MetricsProgress, OnProgress
 from cotinterp.sweeps.single_run import (
     STATUSES,
-    RunRecord,
-    RunWork,
+    THREADS,
+    RunJob,
+    RunStatus,
     Status,
-    carry_run,
+    directory_conflict,
     is_evaluated,
-    is_foreign,
     mark_root,
-    read_record_of,
+    run_status,
+    train_and_evaluate,
     write_failure,
 )
-from cotinterp.sweeps.table import collect, write_table
+from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import STATE_FILE, is_finished, read_record
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.loop import train
+from cotinterp.training.spec import RunSpec, check_same_spec
+from cotinterp.transcripts.render import longest_transcript
+
+DEATHS = 3
+"""How often in a row a run is started again after its process died without having saved anything."""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of one run of a sweep.
+
+    Attributes:
+        status: `trained` now, `present` (it was finished before and was left alone), or `failed`.
+        error: Type and text of what went wrong; empty otherwise.
+        seconds: Wall time of this sweep's part of the training; 0 for what was present. A run that went on where an
+            earlier process left off took longer in all: its metrics say how long.
+        attempts: How often it was started by this sweep.
+    """
+
+    spec: RunSpec
+    directory: Path
+    status: Literal["trained", "present", "failed"]
+    error: str
+    seconds: float
+    attempts: int = 0
+
+    @classmethod
+    def of_job(cls, spec: RunSpec, root: Path, result: JobResult[None]) -> "RunOutcome":
+        """From the result of a run that was not finished before."""
+        status: Literal["trained", "failed"] = "failed" if result.error else "trained"
+        return cls(spec, root / spec.slug, status, result.error, result.seconds, result.attempts)
+
+
+def train_all(
+    specs: Sequence[RunSpec],
+    *,
+    root: Path,
+    jobs: int = 2,
+    device: str = "cpu",
+    progress: OnProgress | None = None,
+) -> tuple[RunOutcome, ...]:
+    """Trains every spec under `root/<slug>`, `jobs` at a time on one CPU thread each; one outcome for each spec.
+
+    Those with the longest transcripts start first, which keeps all processes busy to the end. A finished run is left as
+    it is; a run that was killed goes on where it was. A run that fails (a loss that is not finite, a
+    directory that holds another run, a process that died) is listed and stops no other. The weights do not depend on
+    `jobs` or on the order of the specs. Nothing is evaluated (`run_sweep` does that too).
+
+    Args:
+        specs: Equal ones are trained once.
+        root: Folder of the checkpoints; made where it is missing.
+        jobs: Processes; 0 trains in this one, one after the other.
+        progress: Called twice a second with how far each run is; `progress_bars` shows it on a terminal.
+
+    Raises:
+        ValueError: Fewer jobs than 0. NotADirectoryError, PermissionError: `root` cannot be written.
+    """
+    root = output_folder(root)
+    ordered = sorted(dict.fromkeys(specs), key=transcript_length, reverse=True)
+    present = [spec for spec in ordered if _is_trained(spec, root / spec.slug)]
+    left = [spec for spec in ordered if spec not in present]
+    measured = MetricsProgress([*present, *left], root)
+
+    def on_poll(done: frozenset[int]) -> None:
+        if progress is not None:
+            progress(measured({spec.slug for spec in (*present, *(left[index] for index in done))}))
+
+    work = [(spec, root / spec.slug, device) for spec in left]
+    results = parallel_map(_train, work, jobs=jobs, on_poll=on_poll)
+    outcomes = {spec: RunOutcome(spec, root / spec.slug, "present", "", 0.0) for spec in present}
+    outcomes |= {spec: RunOutcome.of_job(spec, root, result) for spec, result in zip(left, results, strict=True)}
+    return tuple(outcomes[spec] for spec in specs)
+
+
+def transcript_length(spec: RunSpec) -> int:
+    """Tokens of the longest transcript of a run: the time that its training takes grows with it."""
+    return longest_transcript(get_task(spec.task), spec.k_max, spec.regime)
+
+
+def _is_trained(spec: RunSpec, directory: Path) -> bool:
+    try:
+        check_same_spec(directory, spec)
+    except (OSError, CheckpointError):
+        return False
+    return is_finished(directory)
+
+
+def _train(work: tuple[RunSpec, Path, str]) -> None:
+    spec, directory, device = work
+    train(spec, directory=directory, device=device, threads=THREADS)
 
 
 def run_sweep(
@@ -40,21 +129,21 @@ def run_sweep(
     *,
     retries: int = 1,
     device: str = "cpu",
-    progress: Watch | None = None,
-) -> tuple[Outcome, ...]:
+    progress: OnProgress | None = None,
+) -> tuple[RunOutcome, ...]:
     """Trains and evaluates every run of the grid under `root/<slug>`; one outcome for each, in the grid's order.
 
-    A run that is finished and evaluated is left as it is. One that was begun goes on from its last saved state,
-    wherever it was begun, so the same call is what follows an interruption. Those with the longest transcripts begin
+    A run that is finished and evaluated is left as it is. One that was started goes on from its last saved state,
+    wherever it was started, so the same call is what follows an interruption. Those with the longest transcripts start
     first. Weights and evaluations depend on the spec alone: not on the executor, the number of its workers or the
     order. A run that another sweep is training under the same root is waited for.
 
     Args:
         executor: Open, such as `open_executor` yields it; for workers on other machines `root` must be on a file system
             that they share.
-        retries: How often a run that failed is begun again. A run whose process or machine died is begun again
+        retries: How often a run that failed is started again. A run whose process or machine died is started again
             regardless of this, as long as it saves something between deaths, and three times without.
-        progress: Told how far each run is, twice a second or as often as the files of that many runs can be looked at.
+        progress: Called with how far each run is, twice a second or as often as so many files can be looked at.
 
     Returns:
         Outcomes; of those that failed, `failure.json` in the run's directory says what the outcome says. A directory
@@ -68,42 +157,40 @@ def run_sweep(
     if retries < 0:
         raise ValueError(f"retries must be 0 or more, got {retries}")
     root = output_folder(root).resolve()
-    foreign = {spec: text for spec in grid.specs if (text := is_foreign(spec, root))}
-    ours = [spec for spec in grid.specs if spec not in foreign]
-    present = {spec for spec in ours if _is_present(spec, root, grid.problems_per_k)}
+    conflicts = {spec: text for spec in grid.specs if (text := directory_conflict(spec, root))}
+    ours = [spec for spec in grid.specs if spec not in conflicts]
+    present = {spec for spec in ours if run_status(spec, root, grid.problems_per_k).status == "finished"}
     left = sorted((spec for spec in ours if spec not in present), key=transcript_length, reverse=True)
     after = _starts(left, {spec.slug for spec in present}, root)
     token, here = mark_root(root), Path(os.getcwd())
-    work = [RunWork(spec, root, token, here, grid.problems_per_k, device) for spec in left]
-    follow = Follower(grid.specs, root)
+    work = [RunJob(spec, root, token, here, grid.problems_per_k, device) for spec in left]
+    measured = MetricsProgress(grid.specs, root)
 
-    def settled(place: int, answer: Answer[None]) -> None:
-        if answer.error:
-            write_failure(work[place], answer.error, answer.attempts)
+    def on_done(index: int, result: JobResult[None]) -> None:
+        if result.error:
+            write_failure(work[index], result.error, result.attempts)
 
-    def watch(done: frozenset[int]) -> None:
+    def on_poll(done: frozenset[int]) -> None:
         if progress is not None:
-            over = {left[place].slug for place in done} | {spec.slug for spec in (*present, *foreign)}
-            progress(follow(over))
+            progress(measured({left[index].slug for index in done} | {spec.slug for spec in (*present, *conflicts)}))
 
-    def saved(place: int) -> int:
-        return _saved_step(work[place].directory)
-
-    patience = Patience(retries=retries)
     try:
-        answers = carry_out(
-            carry_run, work, executor, patience=patience, after=after, saved=saved, settled=settled, watch=watch
+        results = executor_map(
+            train_and_evaluate,
+            work,
+            executor,
+            retry=RetryPolicy(retries=retries, deaths=DEATHS),
+            after=after,
+            saved=lambda index: _saved_step(work[index].directory),
+            on_done=on_done,
+            on_poll=on_poll,
         )
     except ExecutorLostError as error:
         raise ExecutorLostError(_what_is_left(error, grid, root)) from error
-    found = {spec: Outcome(spec, root / spec.slug, "failed", text, 0.0) for spec, text in foreign.items()}
-    found |= {spec: Outcome(spec, root / spec.slug, "present", "", 0.0) for spec in present}
-    found |= {spec: outcome_of(spec, root, answer) for spec, answer in zip(left, answers, strict=True)}
-    return tuple(found[spec] for spec in grid.specs)
-
-
-def _is_present(spec: RunSpec, root: Path, problems_per_k: int) -> bool:
-    return read_record_of(spec, root, problems_per_k).status == "finished"
+    outcomes = {spec: RunOutcome(spec, root / spec.slug, "failed", text, 0.0) for spec, text in conflicts.items()}
+    outcomes |= {spec: RunOutcome(spec, root / spec.slug, "present", "", 0.0) for spec in present}
+    outcomes |= {spec: RunOutcome.of_job(spec, root, result) for spec, result in zip(left, results, strict=True)}
+    return tuple(outcomes[spec] for spec in grid.specs)
 
 
 def _starts(left: Sequence[RunSpec], present: set[str], root: Path) -> dict[int, int]:
@@ -144,91 +231,22 @@ def _what_is_left(error: ExecutorLostError, grid: Grid, root: Path) -> str:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The record of every run of a grid, in the grid's order."""
+    """How far every run of a grid is, in the grid's order."""
 
-    records: tuple[RunRecord, ...]
+    runs: tuple[RunStatus, ...]
 
     @property
     def counts(self) -> Mapping[Status, int]:
         """How many runs are finished, unfinished, failed and absent."""
-        return {status: sum(record.status == status for record in self.records) for status in STATUSES}
+        return {status: sum(run.status == status for run in self.runs) for status in STATUSES}
 
     def frame(self) -> pd.DataFrame:
         """One row for each run: slug, status, step (logged updates), steps (of the whole run), loss (last), error."""
-        rows = [(x.spec.slug, x.status, x.step, x.spec.optimizer.steps, x.loss, x.error) for x in self.records]
+        rows = [(x.spec.slug, x.status, x.step, x.spec.optimizer.steps, x.loss, x.error) for x in self.runs]
         return pd.DataFrame(rows, columns=["slug", "status", "step", "steps", "loss", "error"])
 
 
 def sweep_status(grid: Grid, root: Path | str) -> SweepStatus:
     """How far each run of the grid is under `root`; all are absent where there is no such folder yet."""
     root = Path(root).resolve()
-    return SweepStatus(tuple(read_record_of(spec, root, grid.problems_per_k) for spec in grid.specs))
-
-
-Say = Callable[[str], None]
-
-JOBS_FOLDER = ".jobs"
-LISTED = 20
-
-
-def sweep_session(
-    grid: Path | str,
-    *,
-    root: Path | str | None = None,
-    executor: str = "local:2",
-    retries: int = 1,
-    device: str = "cpu",
-    say: Say,
-    console: Console | None = None,
-) -> bool:
-    """Carries out the grid in a file and says what became of it; False where a run failed.
-
-    Args:
-        root: Folder of the runs; out/sweeps/<name of the grid> by default.
-        executor: As `open_executor` takes it.
-        console: Where progress is shown; standard error by default.
-    """
-    planned = read_grid(grid)
-    place = output_folder(root_of(planned, root))
-    say(f"{planned.name}: {len(planned.specs)} runs under {place}, by {executor}")
-    with (
-        open_executor(executor, folder=place.resolve() / JOBS_FOLDER) as workers,
-        rich_standing(planned.name, console) as progress,
-    ):
-        outcomes = run_sweep(planned, place, workers, retries=retries, device=device, progress=progress)
-    counts = Counter(outcome.status for outcome in outcomes)
-    say(f"{counts['trained']} finished now, {counts['present']} finished before, {counts['failed']} failed")
-    for outcome in outcomes:
-        if outcome.status == "failed":
-            say(f"failed: {outcome.spec.slug}: {outcome.error}")
-    return not counts["failed"]
-
-
-def status_session(grid: Path | str, *, root: Path | str | None = None, say: Say) -> None:
-    """Says how far the runs of the grid in a file are: counts, then every run that is begun and not finished."""
-    planned = read_grid(grid)
-    found = sweep_status(planned, place := root_of(planned, root))
-    say(f"{planned.name} under {place}: " + ", ".join(f"{n} {status}" for status, n in found.counts.items()))
-    frame = found.frame()
-    for status in ("unfinished", "failed"):
-        part = frame[frame["status"] == status]
-        for row in part.head(LISTED).to_dict("records"):
-            told = row["error"] if status == "failed" else f"loss {row['loss']:.4f}"
-            say(f"{status}  {row['slug']}  step {row['step']} of {row['steps']}  {told}")
-        if len(part) > LISTED:
-            say(f"{status}  and {len(part) - LISTED} more")
-
-
-def collect_session(grid: Path | str, *, out: Path | str, root: Path | str | None = None, say: Say) -> None:
-    """Writes the table of the grid in a file, and says how many of its runs are in it only by name."""
-    planned = read_grid(grid)
-    frame = collect(planned, root_of(planned, root))
-    path = write_table(frame, out)
-    unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
-    told = "".join(f", {n} {status}" for status, n in unmeasured.items())
-    say(f"{path}: {len(frame)} rows of {len(planned.specs)} runs{told}")
-
-
-def root_of(grid: Grid, root: Path | str | None) -> Path:
-    """The folder of the runs: the one that was given, or out/sweeps/<name of the grid>."""
-    return Path(root) if root is not None else Path("out/sweeps") / grid.name
+    return SweepStatus(tuple(run_status(spec, root, grid.problems_per_k) for spec in grid.specs))

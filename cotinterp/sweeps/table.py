@@ -1,4 +1,4 @@
-"""The one tidy table of a sweep: everything that comes after training and evaluation knows nothing else."""
+"""The tidy table of a sweep, and its file: all that comes after training and evaluation starts from it."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ import pandas as pd
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.executors import optional
 from cotinterp.sweeps.grid import Grid
-from cotinterp.sweeps.single_run import RunRecord, read_record_of
+from cotinterp.sweeps.single_run import RunStatus, run_status
 from cotinterp.tasks import get_task
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec
@@ -62,7 +62,7 @@ UNMEASURED = {
 WINDOW = 0.1
 
 
-def collect(grid: Grid, root: Path | str) -> pd.DataFrame:
+def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
     """The table of a grid: for every run what it is, how far it came, and its accuracy by split, reading and k.
 
     A run that is not finished has one row, with k = -1 and n = 0. Nothing in the table depends on where and when the
@@ -77,12 +77,12 @@ def collect(grid: Grid, root: Path | str) -> pd.DataFrame:
     root = Path(root).resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: `cotinterp sweep` with this grid and --root makes it")
-    rows = [row for spec in grid.specs for row in _rows(read_record_of(spec, root, grid.problems_per_k), root)]
+    rows = [row for spec in grid.specs for row in _rows(run_status(spec, root, grid.problems_per_k), root)]
     frame = pd.DataFrame(rows, columns=list(SWEEP_COLUMNS)).astype(dict(SWEEP_COLUMNS))
     return frame.sort_values(list(ORDER), kind="stable", ignore_index=True)
 
 
-def write_table(frame: pd.DataFrame, path: Path | str) -> Path:
+def write_sweep_table(frame: pd.DataFrame, path: Path | str) -> Path:
     """Writes a table as `.csv` (floats with six digits) or `.parquet` (as they are), by the ending of the path.
 
     Raises:
@@ -100,8 +100,8 @@ def write_table(frame: pd.DataFrame, path: Path | str) -> Path:
     return write_atomic(path, content)
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
-    """A table that `write_table` wrote; empty texts are empty texts, not missing values.
+def read_sweep_table(path: Path | str) -> pd.DataFrame:
+    """A table that `write_sweep_table` wrote; empty texts are empty texts, not missing values.
 
     Raises:
         FileNotFoundError: No such file. ValueError: It lacks a column of a sweep's table, or has another ending.
@@ -122,13 +122,13 @@ def read_table(path: Path | str) -> pd.DataFrame:
     return frame[list(SWEEP_COLUMNS)].astype(dict(SWEEP_COLUMNS))
 
 
-def _rows(record: RunRecord, root: Path) -> Iterator[dict[str, Any]]:
-    named = _named(record.spec) | {"status": record.status, "error": record.error, "step": record.step}
-    named |= _losses(record.spec, root)
+def _rows(run: RunStatus, root: Path) -> Iterator[dict[str, Any]]:
+    named = _named(run.spec) | {"status": run.status, "error": run.error, "step": run.step}
+    named |= _losses(run.spec, root)
     measured = [
         {"reading": reading, **{name: row[name] for name in UNMEASURED if name != "reading"}}
         for reading, key in READINGS.items()
-        for row in record.evaluation.get(key, ())
+        for row in run.evaluation.get(key, ())
     ]
     for row in measured or [UNMEASURED]:
         yield named | row

@@ -17,7 +17,7 @@ from benchmarks.sweep_overhead import (
     table,
     tables,
 )
-from cotinterp.sweeps.processes import LocalExecutor
+from cotinterp.sweeps.pool import LocalExecutor
 
 
 def small(seed, steps):

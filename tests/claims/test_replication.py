@@ -7,9 +7,9 @@ from pandas.testing import assert_frame_equal
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, joined, read_evidence, tally
 from cotinterp.studies.subject import QUICK, Subject
-from cotinterp.sweeps.local import Outcome
 from cotinterp.sweeps.planning import Planned, plan
 from cotinterp.sweeps.replication import final_loss, gather, gather_subjects, replicate
+from cotinterp.sweeps.sweep import RunOutcome
 from cotinterp.training.checkpoints import load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -118,7 +118,7 @@ def test_runs_that_are_not_trained_are_listed_with_the_command(root):
 
 def test_a_training_that_failed_is_listed_not_asked_for(tmp_path):
     spec = PLAN[0].spec
-    outcome = Outcome(spec, tmp_path / spec.slug, "failed", "NonFiniteLossError: the loss became nan", 3.0)
+    outcome = RunOutcome(spec, tmp_path / spec.slug, "failed", "NonFiniteLossError: the loss became nan", 3.0)
     evidence = gather([PLAN[0]], root=tmp_path, outcomes=[outcome])
     (row,) = evidence.runs.to_dict("records")
     assert (row["status"], row["note"], row["slug"]) == ("failed", outcome.error, spec.slug)

@@ -13,7 +13,7 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.report.page import rebuild_report
 from cotinterp.report.reproduce import reproduce
 from cotinterp.report.schema import SCHEMAS
-from cotinterp.sweeps.table import write_table
+from cotinterp.sweeps.table import write_sweep_table
 from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.sweeps.made_up_sweep import made_up_sweep
@@ -81,7 +81,7 @@ def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tm
     ]
     made_up = synthetic("s3", heldout, seeds=range(5), spread=0.02, rng=np.random.default_rng(0))
     made_up.save(tmp_path / "evidence")
-    write_table(made_up_sweep(("parity",), k_max=6), tmp_path / "evidence" / "depth_frontier.csv")
+    write_sweep_table(made_up_sweep(("parity",), k_max=6), tmp_path / "evidence" / "depth_frontier.csv")
     settings = {"root": out / "checkpoints", "device": "cpu", "quick": True, "jobs": 1}
     monkeypatch.setattr(f"{reproduce.__module__}.reference_specs", lambda: tiny_specs()[:1])
     places = [out / "checkpoints" / spec.slug for spec in tiny_specs()[:1]]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cotinterp.sweeps.engine import ExecutorLostError
 from cotinterp.sweeps.executors import open_executor
+from cotinterp.sweeps.pool import ExecutorLostError
 from cotinterp.sweeps.sweep import run_sweep
-from cotinterp.sweeps.table import collect, write_table
+from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from tests.sweeps.tiny import FIVE, grid_of, tiny
 
 PRELOAD = "cotinterp.sweeps.single_run"
@@ -89,7 +89,7 @@ def course(tmp_path_factory):
 
 
 def table(grid, root, path):
-    return write_table(collect(grid, root), path).read_bytes()
+    return write_sweep_table(sweep_table(grid, root), path).read_bytes()
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -1,7 +1,9 @@
 """Whole grids: nothing is done twice, nothing is lost, and the table is the same whoever did the work."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -9,11 +11,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
-from cotinterp.sweeps.engine import NOT_BEGUN, ExecutorLostError
 from cotinterp.sweeps.executors import open_executor
+from cotinterp.sweeps.pool import NOT_STARTED, ExecutorLostError
 from cotinterp.sweeps.single_run import FAILURE_FILE, ROOT_FILE
 from cotinterp.sweeps.sweep import run_sweep, sweep_status
-from cotinterp.sweeps.table import collect, write_table
+from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import CheckpointError
 from cotinterp.training.loop import train
 from tests.sweeps.tiny import DIVERGING, FIVE, grid_of, tiny
@@ -25,7 +27,7 @@ def by_thread(grid, root, **named):
 
 
 def table(grid, root, path):
-    return write_table(collect(grid, root), path).read_bytes()
+    return write_sweep_table(sweep_table(grid, root), path).read_bytes()
 
 
 def times(root):
@@ -33,22 +35,16 @@ def times(root):
     return {path: path.stat().st_mtime_ns for name in names for path in root.glob(f"*/{name}")}
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    root, seen = tmp_path_factory.mktemp("swept"), []
-    return root, by_thread(FIVE, root, progress=seen.append), seen
-
-
-def test_there_is_an_outcome_for_each_run_in_the_order_of_the_grid(swept):
-    root, outcomes, _ = swept
+def test_there_is_an_outcome_for_each_run_in_the_order_of_the_grid(five):
+    root, outcomes, _ = five
     assert [outcome.spec for outcome in outcomes] == list(FIVE.specs)
     assert [outcome.status for outcome in outcomes] == ["trained"] * 3 + ["failed", "trained"]
     assert [outcome.directory for outcome in outcomes] == [root / spec.slug for spec in FIVE.specs]
     assert outcomes[3].error.startswith("NonFiniteLossError: ")
 
 
-def test_a_failure_is_tried_again_and_then_left_in_the_directory(swept):
-    root, outcomes, _ = swept
+def test_a_failure_is_tried_again_and_then_left_in_the_directory(five):
+    root, outcomes, _ = five
     assert [outcome.attempts for outcome in outcomes] == [1, 1, 1, 2, 1]
     failure = json.loads((root / DIVERGING.slug / FAILURE_FILE).read_text())
     assert (failure["type"], failure["attempts"]) == ("NonFiniteLossError", 2)
@@ -56,13 +52,13 @@ def test_a_failure_is_tried_again_and_then_left_in_the_directory(swept):
     assert not list(root.glob(f"s3-*-s0-*/{FAILURE_FILE}"))
 
 
-def test_the_last_standing_is_that_all_are_done(swept):
-    assert [standing.name for standing in swept[2][-1]] == [spec.slug for spec in FIVE.specs]
-    assert {standing.state for standing in swept[2][-1]} == {"done"}
+def test_the_last_progress_is_that_all_are_done(five):
+    assert [run.name for run in five.progress[-1]] == [spec.slug for spec in FIVE.specs]
+    assert {run.state for run in five.progress[-1]} == {"done"}
 
 
-def test_what_is_finished_is_not_touched_and_what_failed_is_tried_again(swept):
-    root = swept[0]
+def test_what_is_finished_is_not_touched_and_what_failed_is_tried_again(five, tmp_path):
+    root = shutil.copytree(five.root, tmp_path / "again")
     before = times(root)
     outcomes = by_thread(FIVE, root, retries=0)
     assert [outcome.status for outcome in outcomes] == ["present"] * 3 + ["failed", "present"]
@@ -72,20 +68,19 @@ def test_what_is_finished_is_not_touched_and_what_failed_is_tried_again(swept):
     )
 
 
-def test_a_run_that_is_trained_again_is_noticed_by_the_test_above(swept):
-    root = swept[0]
+def test_a_run_that_is_trained_again_is_noticed_by_the_test_above(five):
+    root = five[0]
     before = times(root)
     (root / tiny().slug / "model.safetensors").unlink()
     assert by_thread(grid_of(tiny()), root)[0].status == "trained"
     assert times(root) != before
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_the_table_is_the_same_byte_for_byte_for_any_number_of_processes(swept, tmp_path, jobs):
-    with open_executor(f"local:{jobs}", folder=tmp_path) as executor:
+def test_the_table_is_the_same_byte_for_byte_for_any_number_of_processes(five, tmp_path):
+    with open_executor("local:2", folder=tmp_path) as executor:
         run_sweep(FIVE, tmp_path / "local", executor)
     here, there = (
-        table(FIVE, root, tmp_path / name) for root, name in ((swept[0], "a.csv"), (tmp_path / "local", "b.csv"))
+        table(FIVE, root, tmp_path / name) for root, name in ((five.root, "a.csv"), (tmp_path / "local", "b.csv"))
     )
     assert here == there
 
@@ -153,7 +148,7 @@ def test_a_run_that_starts_from_a_failure_fails_too(tmp_path):
     outcomes = by_thread(grid, tmp_path, retries=0)
     assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
     assert sweep_status(grid, tmp_path).counts["failed"] == 2
-    assert outcomes[0].error == NOT_BEGUN
+    assert outcomes[0].error == NOT_STARTED
 
 
 def test_two_sweeps_at_once_under_one_root_both_end_well(tmp_path):
@@ -195,5 +190,28 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path):
         by_thread(FIVE, tmp_path / "file")
 
 
-def test_the_root_is_marked_so_that_workers_know_it(swept):
-    assert len((swept[0] / ROOT_FILE).read_text().strip()) == 16
+def test_the_root_is_marked_so_that_workers_know_it(five):
+    assert len((five.root / ROOT_FILE).read_text().strip()) == 16
+
+
+EACH_STATUS = grid_of(tiny(), tiny(seed=1), DIVERGING, tiny(seed=2))
+
+
+def test_every_status_is_counted_and_every_run_has_a_row(tmp_path):
+    with ThreadPoolExecutor(1) as thread:
+        run_sweep(grid_of(tiny(), DIVERGING), tmp_path, thread, retries=0)
+    train(tiny(seed=1), directory=tmp_path / tiny(seed=1).slug, device="cpu", threads=1)
+    found = sweep_status(EACH_STATUS, tmp_path)
+    assert found.counts == {"finished": 1, "unfinished": 1, "failed": 1, "absent": 1}
+    rows = found.frame()
+    assert list(rows["slug"]) == [spec.slug for spec in EACH_STATUS.specs]
+    assert list(rows["status"]) == ["finished", "unfinished", "failed", "absent"]
+    assert list(rows["step"]) == [20, 20, 0, 0]
+    assert set(rows["steps"]) == {20}
+    assert rows["loss"][0] > 0
+    assert math.isnan(rows["loss"][3])
+    assert rows["error"][2].startswith("NonFiniteLossError")
+
+
+def test_before_anything_is_begun_all_are_absent(tmp_path):
+    assert sweep_status(EACH_STATUS, tmp_path / "nowhere").counts["absent"] == len(EACH_STATUS.specs)

@@ -2,28 +2,23 @@
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 
-from cotinterp.sweeps.sweep import run_sweep
-from cotinterp.sweeps.table import SWEEP_COLUMNS, collect, read_table, write_table
+from cotinterp.sweeps.table import SWEEP_COLUMNS, read_sweep_table, sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import read_evaluation
 from tests.sweeps.tiny import DIVERGING, FIVE, grid_of, tiny
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    place = tmp_path_factory.mktemp("table")
-    with ThreadPoolExecutor(1) as thread:
-        run_sweep(FIVE, place, thread, retries=0)
-    return place
+def root(five):
+    return five.root
 
 
 @pytest.fixture(scope="module")
 def table(root):
-    return collect(FIVE, root)
+    return sweep_table(FIVE, root)
 
 
 def test_columns_and_types_are_those_that_are_declared(table):
@@ -63,10 +58,10 @@ def test_a_run_without_an_evaluation_has_one_row_that_says_why(table):
 
 
 def test_a_run_that_nobody_began_is_absent(root):
-    (row,) = collect(grid_of(tiny(seed=77)), root).to_dict("records")
+    (row,) = sweep_table(grid_of(tiny(seed=77)), root).to_dict("records")
     assert (row["status"], row["step"], row["k"]) == ("absent", 0, -1)
     with pytest.raises(FileNotFoundError, match="`cotinterp sweep` with this grid and --root makes it"):
-        collect(FIVE, root / "nowhere")
+        sweep_table(FIVE, root / "nowhere")
 
 
 def test_losses_are_means_over_the_tenth_before_the_middle_and_the_last_tenth(tmp_path):
@@ -75,40 +70,40 @@ def test_losses_are_means_over_the_tenth_before_the_middle_and_the_last_tenth(tm
     (tmp_path / spec.slug / "spec.json").write_text(json.dumps(spec.model_dump(mode="json")))
     lines = [json.dumps({"step": step, "loss": float(step)}) for step in range(10, 201, 10)]
     (tmp_path / spec.slug / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (row,) = collect(grid_of(spec), tmp_path).to_dict("records")
+    (row,) = sweep_table(grid_of(spec), tmp_path).to_dict("records")
     assert (row["loss_mid"], row["loss_end"]) == (95.0, 195.0), "of 90 and 100; of 190 and 200"
     (tmp_path / spec.slug / "metrics.jsonl").write_text("\n".join(lines[:12]) + "\n")
-    (row,) = collect(grid_of(spec), tmp_path).to_dict("records")
+    (row,) = sweep_table(grid_of(spec), tmp_path).to_dict("records")
     assert (row["step"], row["loss_mid"], math.isnan(row["loss_end"])) == (120, 95.0, True)
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_a_file_reads_back_as_it_was(table, tmp_path, name):
-    path = write_table(table, tmp_path / "new" / name)
-    back = read_table(path)
+    path = write_sweep_table(table, tmp_path / "new" / name)
+    back = read_sweep_table(path)
     pd.testing.assert_frame_equal(back, table, rtol=1e-5 if name.endswith("csv") else 0)
     assert set(back["start_from"]) == {""}
-    assert write_table(back, tmp_path / f"again-{name}").read_bytes() == path.read_bytes()
+    assert write_sweep_table(back, tmp_path / f"again-{name}").read_bytes() == path.read_bytes()
 
 
 def test_floats_have_six_digits_in_a_csv(table, tmp_path):
-    text = write_table(table.assign(accuracy=1 / 3), tmp_path / "table.csv").read_text()
+    text = write_sweep_table(table.assign(accuracy=1 / 3), tmp_path / "table.csv").read_text()
     assert ",0.333333," in text
     assert "0.3333333" not in text
 
 
 def test_files_that_are_no_tables_are_refused(tmp_path, table, monkeypatch):
     with pytest.raises(ValueError, match="a table is written as .csv or .parquet"):
-        write_table(table, tmp_path / "table.xlsx")
+        write_sweep_table(table, tmp_path / "table.xlsx")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is no table of a sweep: it lacks .'slug'"):
-        read_table(tmp_path / "other.csv")
+        read_sweep_table(tmp_path / "other.csv")
     with pytest.raises(FileNotFoundError, match="`cotinterp collect` writes one"):
-        read_table(tmp_path / "absent.csv")
+        read_sweep_table(tmp_path / "absent.csv")
 
     def absent(name):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr("cotinterp.sweeps.executors.import_module", absent)
     with pytest.raises(ModuleNotFoundError, match=r'writing table.parquet needs .* pip install "cotinterp\[parquet\]"'):
-        write_table(table, tmp_path / "table.parquet")
+        write_sweep_table(table, tmp_path / "table.parquet")

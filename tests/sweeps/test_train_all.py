@@ -1,11 +1,11 @@
-"""Many runs, one failing, one killed on the way, one there already: every one ends as it would alone."""
+"""Training many specs: one failing, one killed on the way, one there already; every one ends as it would alone."""
 
 import json
 
 import pytest
 
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.local import train_all, transcript_length
+from cotinterp.sweeps.sweep import train_all, transcript_length
 from cotinterp.training.checkpoints import STATE_FILE, load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -81,8 +81,8 @@ def test_a_killed_run_went_on_where_it_was(swept):
 
 def test_progress_names_every_run_and_ends_with_all_done(swept):
     last = swept[2][-1]
-    assert {standing.name for standing in last} == {spec.slug for spec in SPECS}
-    assert {standing.state for standing in last} == {"done"}
+    assert {run.name for run in last} == {spec.slug for spec in SPECS}
+    assert {run.state for run in last} == {"done"}
     assert swept[2][0][0].name == PRESENT.slug
     assert swept[2][0][1].name == FRESH.slug, "longest transcripts first"
 
