@@ -30,7 +30,8 @@ from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import EVALUATION_FILE, MODEL_FILE
 from cotinterp.training.loop import LOG_EVERY
 from cotinterp.training.progress import METRICS_FILE, read_metrics
-from cotinterp.training.spec import SPEC_FILE, OptimizerSpec, RunSpec, write_spec
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec_file import SPEC_FILE, write_spec
 
 SHAPE = ModelSpec(n_layers=4, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
 """That of the depth frontier's largest runs: what lies on disk is for models of this size."""

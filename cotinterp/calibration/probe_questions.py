@@ -6,13 +6,13 @@ from cotinterp.calibration.ground_truth import Answer, GroundTruth, Question, pe
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult
-from cotinterp.mechanism.probing.totals import Place, probe_totals
+from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.probing.use import probe_use
 from cotinterp.mechanism.sites import Site
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs
 from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.roles import Role, place_words
+from cotinterp.transcripts.roles import Place, Role, place_words
 
 STEP = 2
 """The running total asked about: the sum of three of four operands, written before the last step."""

@@ -18,11 +18,11 @@ from cotinterp.mechanism.probing.totals import beginnings, current_token, runnin
 from cotinterp.mechanism.probing.use import Trial, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import joined, tally
-from cotinterp.studies.protocol import OPERAND, PROMPT_END, Place, before_total, places_of, use_pairs
+from cotinterp.studies.protocol import OPERAND, PROMPT_END, before_total, places_of, use_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.problems import EmptySplitError, sample_problems
-from cotinterp.transcripts.roles import Role, place_words
+from cotinterp.transcripts.roles import Place, Role, place_words
 
 Probed = tuple[str, Place, int]
 """A place by its word, its role and step, and the total that is probed there."""

@@ -10,7 +10,7 @@ from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import Pairs, operand_pairs, written_total_pairs
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import Transcript
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Place, Role
 
 FAMILIES_STEP = 2
 """The total that families ask about: the first one that a written total stands before."""
@@ -91,9 +91,6 @@ def use_pairs(subject: Subject, n: int, *, k: int) -> Pairs:
         first_symbol=True,
     )
 
-
-Place = tuple[Role, int]
-"""A role and a step, -1 where the role belongs to none."""
 
 EQUALS, BEFORE_TOTAL, OPERAND, PROMPT_END = "equals", "before_total", "operand", "prompt_end"
 

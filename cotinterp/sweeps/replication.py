@@ -28,7 +28,8 @@ from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
-from cotinterp.training.spec import check_same_spec, json_hash
+from cotinterp.training.spec import json_hash
+from cotinterp.training.spec_file import check_same_spec
 
 PACKAGE = Path(__file__).parents[1]
 MEASURING = tuple(

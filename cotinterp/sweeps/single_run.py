@@ -21,7 +21,8 @@ from cotinterp.sweeps.pool import error_text
 from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation
 from cotinterp.training.loop import sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
-from cotinterp.training.spec import SPEC_FILE, RunSpec, check_same_spec, read_json
+from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json
 
 THREADS = 1
 """CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""

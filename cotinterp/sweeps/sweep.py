@@ -30,7 +30,8 @@ from cotinterp.sweeps.single_run import (
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import STATE_FILE, is_finished, read_record
 from cotinterp.training.loop import train
-from cotinterp.training.spec import RunSpec, check_same_spec
+from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec_file import check_same_spec
 from cotinterp.transcripts.render import longest_transcript
 
 DEATHS = 3

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-Kind = Literal["operand", "operator", "bracket"]
+SymbolKind = Literal["operand", "operator", "bracket"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PromptSymbol(NamedTuple):
     """
 
     text: str
-    kind: Kind
+    kind: SymbolKind
     number: int
     value: int = -1
     part: int = 0

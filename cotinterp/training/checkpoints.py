@@ -24,16 +24,8 @@ from cotinterp.models.weights import (
 from cotinterp.models.weights import weight_hash as weight_hash
 from cotinterp.results import output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
-from cotinterp.training.spec import (
-    SPEC_FILE,
-    RunSpec,
-    check_same_spec,
-    json_hash,
-    read_json,
-    read_spec,
-    task_fingerprint,
-    write_spec,
-)
+from cotinterp.training.spec import RunSpec, json_hash
+from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json, read_spec, task_fingerprint, write_spec
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 STATE_FILE = "training_state.safetensors"

@@ -1,4 +1,4 @@
-"""The learning rate of each step."""
+"""One update of a run: its learning rate, loss and optimizer; and the weights that it may start from."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows
 from cotinterp.training.packing import PackedBatch, packed_loss
-from cotinterp.training.spec import SPEC_FILE, OptimizerSpec, RunSpec, read_json
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec_file import SPEC_FILE, read_json
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 

@@ -29,7 +29,8 @@ from cotinterp.training.checkpoints import (
 )
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
-from cotinterp.training.spec import RunSpec, task_fingerprint
+from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec_file import task_fingerprint
 
 LOG_EVERY = 20
 
@@ -89,14 +90,14 @@ def train(
         directory = claim_directory(directory, spec)
         if not is_finished(directory):
             state = directory / STATE_FILE
-            earlier = read_record(state) if state.exists() else None
-            with torch_threads(threads or (earlier.threads if earlier else None)):
+            saved = read_record(state) if state.exists() else None
+            with torch_threads(threads or (saved.threads if saved else None)):
                 learner = Learner.begin(spec, task, place)
-                if earlier is not None:
-                    begun_with = earlier.start
+                if saved is not None:
+                    start = _resume(learner, state, saved, _first_record(spec, task, learner, saved.start))
                 else:
-                    begun_with = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
-                start = _resume(state, learner, _record(spec, task, learner, begun_with))
+                    weights = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
+                    start = _first_record(spec, task, learner, weights)
                 _run(learner, start, directory, checkpoint_every, progress)
     return load_run(directory, device=str(place), task=task)
 
@@ -133,7 +134,8 @@ def torch_threads(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _record(spec: RunSpec, task: Task, learner: Learner, begun_with: str) -> Record:
+def _first_record(spec: RunSpec, task: Task, learner: Learner, start: str) -> Record:
+    """What the run is made of, before its first update; `start` is the hash of the weights that it began with."""
     return Record(
         step=0,
         elapsed_s=0.0,
@@ -141,15 +143,12 @@ def _record(spec: RunSpec, task: Task, learner: Learner, begun_with: str) -> Rec
         spec=spec.sha256,
         task=task_fingerprint(task),
         data=learner.data.sha256,
-        start=begun_with,
+        start=start,
     )
 
 
-def _resume(state: Path, learner: Learner, start: Record) -> Record:
-    """Puts the learner where the saved state was, if there is one, and says how far that is."""
-    if not state.exists():
-        return start
-    saved = read_record(state)
+def _resume(learner: Learner, state: Path, saved: Record, start: Record) -> Record:
+    """Puts the learner where the saved state was, and returns how far that is."""
     for what, there, here in (("task", saved.task, start.task), ("training set", saved.data, start.data)):
         if there != here:
             raise CheckpointError(

@@ -17,11 +17,11 @@ import numpy as np
 
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.pairs import Change, Family, Pairs, Place, check_index, other_operands, search_pairs
+from cotinterp.transcripts.pairs import Change, Family, Pairs, check_index, other_operands, search_pairs
 from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
 from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import Transcript, prompt, render
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.roles import Place, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 

@@ -26,11 +26,10 @@ from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
 from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import Transcript, render
-from cotinterp.transcripts.roles import RESPONSE_ROLES, Role
+from cotinterp.transcripts.roles import RESPONSE_ROLES, Place, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 Family = Literal["operand", "written_total", "written_total_alone", "prompt_operand", "both", "unrelated", "exchanged"]
-Place = tuple[Role, int]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class Role(StrEnum):
         raise ValueError(f"unknown role {value!r}. {known}Roles: {', '.join(cls)}")
 
 
+Place = tuple[Role, int]
+"""Role and step, such as `(Role.TOTAL, 2)`; step -1 where the role has none."""
+
 PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.BRACKET, Role.PROMPT_END})
 """Given to the model."""
 

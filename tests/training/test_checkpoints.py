@@ -19,7 +19,8 @@ from cotinterp.training.checkpoints import (
     write_evaluation,
 )
 from cotinterp.training.loop import train
-from cotinterp.training.spec import RunSpec, task_fingerprint
+from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec_file import task_fingerprint
 
 TASK_FILE = """
 from cotinterp.tasks import FoldTask

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cotinterp.tasks import FoldTask, get_task, task_names
-from cotinterp.training.spec import task_fingerprint
+from cotinterp.training.spec_file import task_fingerprint
 
 TREE = type(get_task("expressions-mod11"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from cotinterp.models.weights import CheckpointError
 from cotinterp.tasks import get_task
-from cotinterp.training.spec import check_same_spec, read_json, read_spec, write_spec
+from cotinterp.training.spec_file import check_same_spec, read_json, read_spec, write_spec
 
 
 @pytest.fixture

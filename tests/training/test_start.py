@@ -11,7 +11,7 @@ from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import MODEL_FILE, load_run
 from cotinterp.training.learner import Learner, carry_over
 from cotinterp.training.loop import train
-from cotinterp.training.spec import SPEC_FILE
+from cotinterp.training.spec_file import SPEC_FILE
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

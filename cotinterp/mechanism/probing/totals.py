@@ -19,7 +19,7 @@ from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.roles import Role, place_words
+from cotinterp.transcripts.roles import Place, Role, place_words
 
 
 def is_written(role: Role, step: int, target: int, *, in_order: bool = True) -> bool:
@@ -150,9 +150,6 @@ def _parts(
     if part:
         yield part, list(range(places))
 
-
-Place = tuple[Role, int]
-"""A role and a step, -1 where the role belongs to none."""
 
 SWEEP_BYTES = 2**29
 WITH_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.STEP_OPERAND, Role.EQUALS})
