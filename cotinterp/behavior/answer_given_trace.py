@@ -1,4 +1,9 @@
-"""How probable an answer is once a trace is written, and the traces that a model writes by itself."""
+"""How probable an answer is once a trace is written, and the traces that a model writes by itself.
+
+A trace ends with its closing brace. What comes after it, the answer and the stop symbol, is judged by teacher forcing:
+P(answer | prompt, trace) is exact. Traces are drawn, so that P(answer | what is shown) is a mean over drawn traces of
+exact numbers, which varies less than the share of drawn answers (Rao-Blackwellization: Casella & Robert 1996).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

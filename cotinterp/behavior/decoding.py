@@ -1,4 +1,18 @@
-"""What a model writes when it is left alone: exact greedy decoding, step by step and verified."""
+"""What a model writes when it is left alone: exact greedy decoding, step by step and verified.
+
+`greedy` is the definition: read the sequence, append the likeliest symbol, again until the stop symbol. `verified`
+gives the same output from fewer passes. It guesses the whole continuation, reads it in one pass, accepts it as far as
+each symbol is the argmax given the ones before it, corrects the first symbol that is not, and takes the argmaxes
+after that as its next guess (block verification: Stern et al. 2018, arXiv 1811.03115; Jacobi decoding: Santilli et al.
+2023, arXiv 2305.10427). A guess never decides what is written, only how many passes it takes: one where it was right.
+The two can part only where the two largest logits are closer than the rounding of a pass.
+
+A native model is read from its weights, without hooks: every distinct prefix of the guesses once, and where the model
+departs from its guess, the rest with the keys and values of what is accepted.
+
+Ties go to the first symbol of the vocabulary. Right padding stands after every real position and attention is causal,
+so it changes no logit that is read here.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

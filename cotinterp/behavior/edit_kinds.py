@@ -1,4 +1,18 @@
-"""The edits of a written trace, each with its rule: what the model is given, and what following it would be."""
+"""The edits of a written trace, each with its rule: what the model is given, and what following it would be.
+
+Everywhere `ignores` is the right answer to the prompt that is shown, and `follows` is what the task's own transition
+makes of the trace that is shown (after Lanham et al. 2023, arXiv 2307.13702, who truncate, corrupt, fill and
+paraphrase).
+
+`substitute_total`, `swap`, `swap_prefix`, `fill_totals`, `fill_steps` and `edit_prompt` leave every token where a true
+trace has it. The others move tokens or leave some out: a model that finds its place by position may then go on with the
+trace after its closing brace, which is `other` and is counted by `EditResult.resumed`.
+
+All of them show a model text that it never saw in training on perfect traces: a trace that contradicts itself or its
+prompt, ends early, or holds filler symbols, which stand in no training transcript of a regime that writes totals. What
+a model does then shows what its answer depends on under that text, not what it would have learned from imperfect
+traces; the regime `noisy` trains on replaced totals.
+"""
 
 from abc import ABC, abstractmethod
 from collections import Counter

@@ -1,4 +1,27 @@
-"""Where outputs go wrong: every output in exactly one category, the first fault in writing order."""
+"""Where outputs go wrong: every output in exactly one category, the first fault in writing order.
+
+The order of judgment, in full:
+
+1. The expected response, symbol for symbol: `correct`.
+2. Ended, with the right answer, but not the expected response: `correct_with_faulty_trace`. Accuracy counts both.
+3. No stop symbol: `never_ended`, whatever the trace says. What was written is cut at a limit, so its end is unknown.
+4. A fault in the trace, the first in writing order. A trace without `{` is malformed. Then step by step: a segment
+   that is not a step of the regime is malformed (also one where an operand or state is none of the task's); a step
+   beyond the last one is a wrong number of steps; a previous total that is not the one just written (x_0's state at
+   step 1) is a wrong copy, then the operand likewise, or its operator; a total that is wrong after both copies are
+   right is an arithmetic slip. Then a missing `}` is malformed, and too few steps are a wrong number.
+5. A faultless trace: a parsable answer `answer_differs_from_last_total`, no parsable answer `right_total_no_answer`.
+
+Because the first fault wins, every step before it is right, and later consequences are not counted again: a slip whose
+total is then carried on faithfully is one slip; a skipped operand is a wrong copy of the operand at the step where it
+is missed. `totals` writes no copies, so a wrong total there is an `arithmetic_slip` although a wrong copy inside the
+model would look the same. `direct` writes no trace: what ended and is not right is a `wrong_answer`.
+
+`filler` writes a trace without totals, and what ended and is not right is a `wrong_answer` there as well: dots cannot
+be computed wrongly. Its trace is held to the expected one symbol by symbol, and the first departure is the fault: any
+other symbol is malformed, too few dots or too many are a wrong number of steps. The fault stands at the step of the
+token that belonged there, at k where all had been written.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +101,7 @@ class Diagnosis:
 
 
 def classify(task: Task, problem: Problem, regime: str | Regime, text: str) -> Category:
-    """The one category of a response: see the module for the order of judgment. Any text has one."""
+    """The one category of a response: the docstring of the module has the order of judgment. Any text has one."""
     return diagnose(task, problem, regime, text).category
 
 

@@ -1,4 +1,18 @@
-"""How much of what a model can do on its training problems it can do on problems that it never saw."""
+"""How much of what a model can do on its training problems it can do on problems that it never saw.
+
+The generalization ratio is (held-out - chance) / (train - chance): 1 where held-out problems are answered as well as
+training problems, 0 where nothing but the training problems themselves was learned. It separates a lookup table from
+an algorithm where training accuracy does not: both may be perfect there. A ratio near 1 says nothing about which
+algorithm; one near 0 nothing about why (too little data is memory as well).
+
+Beside it stand two baselines that see the training problems with their answers and nothing of the task (the most
+frequent answer, that of the nearest training problem), and the ratio at fixed marginals: by chance some operand or
+answer is rarer among held-out problems, and `rake` finds weights that take this away.
+
+Against the number of training problems (`SizeCurve`) an algorithm needs few and a table needs them all. Where held-out
+accuracy rises with their number at the same number of updates, something that generalizes was learned from enough of
+them. A curve of one seed for each size describes those models, not the training method.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,17 @@
-"""How much of the answer does the trace carry? P(answer | problem) against P(answer | own trace, problem)."""
+"""How much of the answer does the trace carry? P(answer | problem) against P(answer | the model's own trace, problem).
+
+A model that writes a trace first gives an answer with probability P(answer | problem), the sum over all traces of
+P(trace | problem) P(answer | trace, problem). The sum is estimated from drawn traces by importance sampling: the mean
+of w P(answer | trace, problem), where w is the trace's probability under the model over that under what it was drawn
+from (1 at temperature 1). P(answer | own greedy trace) is what is left once the likeliest trace stands there. How many
+nats it is above the marginal is what having written that trace adds to the true answer: negative where its own trace
+leads the model astray, close to 0 where it is as sure before the trace is written as after, because it is sure of the
+trace or because it does not read it. A competent model is near 0 either way: what an answer hangs on is a question for
+edits and readiness, this number alone does not say it.
+
+The same traces say what the model makes of its own mistakes: how often a drawn trace holds a wrong total, and whether
+the answer is then the total that was written last.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,19 @@
-"""When the answer is known: its probability after each part of a written trace."""
+"""When is the answer known? P(true answer) along the trace, one total at a time.
+
+After Lanham et al. 2023 (arXiv 2307.13702, early answering), with probabilities in the place of drawn answers. The
+first j totals of a trace are shown, j = 0 to k-1, in two ways:
+
+- `forced`: the trace is closed after total j, `{}` for none, and the answer is judged at once. Exact, but off the
+  distribution that the model was trained on for every j below k-1: a model that was never shown a short trace may
+  answer anything, and a low value does not say that it has no answer yet.
+- `free`: the text is cut after total j, at the prompt for none, and the model writes the rest of the trace itself,
+  several times; P(answer) is the mean over what it wrote. This is its own P(answer | prompt, first j totals).
+
+Three traces are shown: the true one; an edited one, with a wrong total at one step from which the later ones follow;
+and another problem's (`shown_traces`). A model whose answer hangs on what is written gives the true answer up as soon
+as the wrong total stands there and follows it; one that computes from the prompt keeps it whatever is written. At
+j = 0 nothing is shown, and all three begin at one point.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

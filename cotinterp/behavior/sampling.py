@@ -1,7 +1,13 @@
 """Texts under a model's own distribution: how probable a given text is, and texts drawn at random.
 
-The probability of a given text takes one pass, every symbol judged given those before it, and is exact up to rounding.
-Samples carry the log-probability of each symbol that was drawn.
+The probability of a given text takes one pass, every symbol judged given those before it, and is exact up to the
+rounding of that pass. The text may be one that the model would never write; its probability is then small.
+
+Every symbol is drawn by inverting the cumulative distribution at a uniform number that was drawn beforehand for its
+sequence and place. What is written therefore depends on the model and the generator alone: not on the batch size, on
+what else was asked, or on whether keys and values were kept (native models) or everything read again (any other). Two
+ways of computing the same logits can part only where a uniform number falls within rounding of the edge between two
+symbols.
 """
 
 from collections.abc import Generator, Iterator
@@ -314,9 +320,13 @@ def sample_around_greedy(
     n_samples: int = 1,
     batch_size: int = 256,
 ) -> Samples:
-    """Draws `n_samples` continuations of each prefix, as `sample_continuations` does, for less where they are alike.
+    """Draws `n_samples` continuations of each prefix, sooner than `sample_continuations` where they are much alike.
 
-    The greedy continuation of a prefix is read once, and samples share it up to the first symbol at which they depart.
+    A trained model draws the same trace again and again. Here the greedy continuation of each prefix is read in one
+    pass, and every sample is drawn along it: as long as it draws the same symbols, its next distribution is known. Only
+    what departs is written on symbol by symbol. Each symbol is still drawn from the model's distribution given the
+    symbols before it (as in speculative decoding, Leviathan et al. 2023, arXiv 2211.17192; nothing is ever rejected),
+    so the samples are distributed as those of `sample_continuations`. They are not the same draws.
 
     Args:
         rng: Gives one uniform number for each prefix, sample and greedy symbol, then what `sample_continuations` needs.

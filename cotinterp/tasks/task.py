@@ -1,4 +1,8 @@
-"""What a task is: an exact, vectorized computation over operands, with no model in sight."""
+"""What a task is: an exact, vectorized computation over operands, with no model in sight.
+
+A task is its own oracle. The arrays that it returns are the training data, the labels of the probes, the expected
+continuation of an edited trace and the expectations of the tests, so there is nothing to keep in step.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,8 @@
-"""Trained models on disk: the state that training resumes from, and finished runs, checked when they are read."""
+"""Trained models on disk, `<root>/<slug>/{model.safetensors, spec.json, metrics.jsonl, evaluation.json}`.
+
+A run that is not finished has its training state instead of its weights: both moments of AdamW and the step, in one
+file that is whole or absent. A finished run is checked at every step before it is believed.
+"""
 
 import difflib
 import json

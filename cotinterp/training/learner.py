@@ -1,4 +1,4 @@
-"""One update of a run: its learning rate, loss and optimizer; and the weights that it may start from."""
+"""A model, its optimizer and its training set: what one update does to them, and the weights that they start from."""
 
 import math
 from dataclasses import dataclass

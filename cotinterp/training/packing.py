@@ -1,7 +1,7 @@
-"""A batch without its padding: every token once, in one long row, and how to lay them out again for attention.
+"""A batch without its padding, and the loss over it: the value and gradient of the padded pass.
 
-Norms, MLPs and projections treat each token alone, so they need no rectangle. Attention does: sequences are sorted by
-length and cut into a few buckets, each as wide as its longest.
+Every token stands once, in one long row. Norms, MLPs and projections treat each token alone, so they need no rectangle.
+Attention does: sequences are sorted by length and cut into a few buckets, each as wide as its longest.
 """
 
 import math
