@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.sheet import PALETTE, checked, named, order, panels, tooltip
-
-_PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
+from cotinterp.figures.sheet import PALETTE, PATTERNS, checked, named, order, panels, pattern, tooltip
 
 
 def stacked_bars(
@@ -25,7 +23,7 @@ def stacked_bars(
 ) -> go.Figure:
     """A bar per `x`, cut into the categories of `color` in the order given, from the bottom up.
 
-    Beyond eight categories the colors repeat with a hatching. `hover` names further columns to show, such as the count
+    Every color comes with its own hatching. `hover` names further columns to show, such as the count
     behind a share. `ValueError` for negative parts, which do not stack into a whole.
     """
     table = checked(frame, place=[x, color, facet], numbers=[y], hover=hover)
@@ -55,7 +53,7 @@ def stacked_bars(
                 showlegend=(row, column) == (1, 1),
                 marker={
                     "color": PALETTE[number % len(PALETTE)],
-                    "pattern": {"shape": _PATTERNS[number // len(PALETTE) % len(_PATTERNS)]},
+                    "pattern": pattern(PATTERNS[number % len(PATTERNS)]),
                     "line": {"width": 0.5, "color": "white"},
                 },
                 customdata=chosen[list(hover)].to_numpy() if hover else None,

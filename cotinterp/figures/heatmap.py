@@ -1,14 +1,30 @@
 """Sites against places, layers against heads: one colored cell per row of a table."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.sheet import INNER_WIDTH, Panels, checked, order, panels, text, tooltip
+from cotinterp.figures.labels import NO_SYMBOLS, Place, Symbols, axis_labels
+from cotinterp.figures.sheet import (
+    ABSENT,
+    CHARACTER,
+    DIVERGING,
+    INK,
+    INNER_WIDTH,
+    SEQUENTIAL,
+    Panels,
+    checked,
+    grid,
+    order,
+    panels,
+    text,
+    tooltip,
+)
 
-_MISSING = "#c4c4c4"
 _HOVERED = ("ci_low", "ci_high", "n")
 
 
@@ -50,14 +66,9 @@ def heatmap(
     printed = INNER_WIDTH / sheet.columns / len(columns) >= 40
     for place in sheet:
         _draw(sheet, place, x=x, y=y, value=value, shown=shown, printed=printed)
-    color = {"text": text(value_title or value), "side": "right"}
+    colors = SEQUENTIAL if midpoint is None else DIVERGING
     sheet.figure.update_layout(
-        coloraxis={
-            "colorscale": "Viridis" if midpoint is None else "RdBu",
-            "cmin": low,
-            "cmax": high,
-            "colorbar": {"title": color, "thickness": 16, "lenmode": "pixels", "len": 220, "y": 1, "yanchor": "top"},
-        },
+        coloraxis=_color_axis((low, high), colors, value_title or value, length=220),
         legend={"orientation": "h", "x": 0, "xref": "container", "xanchor": "left", "y": 0, "yref": "container"},
     )
     sheet.figure.update_xaxes(type="category", showgrid=False, dtick=1)
@@ -78,14 +89,14 @@ def _draw(
     """The cells of one facet, with only the rows and columns that the facet has."""
     row, column, part = place
     across, down = order(part[x]), order(part[y])
-    grid = {name: part.pivot(index=y, columns=x, values=name) for name in [value, *shown]}
-    numbers = grid[value].to_numpy(dtype=float)
+    cells = {name: part.pivot(index=y, columns=x, values=name) for name in [value, *shown]}
+    numbers = cells[value].to_numpy(dtype=float)
     absent = np.isnan(numbers)
     sheet.figure.add_heatmap(
         x=across,
         y=down,
         z=numbers,
-        customdata=np.stack([grid[name].to_numpy() for name in shown], axis=-1) if shown else None,
+        customdata=np.stack([cells[name].to_numpy() for name in shown], axis=-1) if shown else None,
         hovertemplate=tooltip(part, x=x, y=y, value=value, shown=shown),
         hoverongaps=False,
         texttemplate="%{z:.2f}" if printed else None,
@@ -101,11 +112,11 @@ def _draw(
             x=across,
             y=down,
             z=np.where(absent, 0.0, np.nan),
-            colorscale=[[0, _MISSING], [1, _MISSING]],
+            colorscale=[[0, ABSENT], [1, ABSENT]],
             showscale=False,
             text=np.where(absent, "×", ""),
             texttemplate="%{text}",
-            textfont={"color": "#555"},
+            textfont={"color": INK},
             hovertemplate="%{x}, %{y}: no value<extra></extra>",
             hoverongaps=False,
             name="no value",
@@ -126,3 +137,151 @@ def _ends(values: pd.Series, midpoint: float | None) -> tuple[float, float]:
         return (low, high) if low < high else (low - 0.5, high + 0.5)
     reach = float(np.abs(finite - midpoint).max(initial=0.0)) or 1.0
     return midpoint - reach, midpoint + reach
+
+
+def _color_axis(ends: tuple[float, float], colors: str, title: str, *, length: int) -> dict[str, object]:
+    return {
+        "colorscale": colors,
+        "cmin": ends[0],
+        "cmax": ends[1],
+        "colorbar": {
+            "title": {"text": text(title), "side": "right", "font": {"size": 12}},
+            "thickness": 14,
+            "lenmode": "pixels",
+            "len": length,
+            "y": 1,
+            "yanchor": "top",
+        },
+    }
+
+
+WIDE = 16
+"""More places than this, and a number no longer fits into a cell of two panels side by side."""
+_GAP = 34
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a number becomes a color: the ends of the scale, the colors, and what the number is.
+
+    Numbers of at least `written` (in absolute value) are printed in their cells, so that nobody has to read a color.
+    """
+
+    low: float
+    high: float
+    colors: str
+    title: str
+    written: float = 0.1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One heatmap: a title, the labels of its rows from top to bottom, and the rows of the table that fill it.
+
+    `divide` draws a dashed line before the place of that number.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    frame: pd.DataFrame
+    divide: int | None = None
+
+
+def place_heatmaps(
+    panels: Sequence[Sequence[Panel]],
+    *,
+    places: tuple[Place, ...],
+    value: str,
+    scale: Scale,
+    title: str,
+    row_axis: str = "",
+    symbols: Symbols = NO_SYMBOLS,
+    cell: int = 20,
+    hover: Sequence[str] = ("ci_low", "ci_high", "n"),
+) -> go.Figure:
+    """Small multiples that share the places of a transcript on x and one color scale.
+
+    A panel's frame has the columns `row` (one of the panel's rows), role, step, `value` and those of `hover`. Cells
+    that the table does not have, or that are NaN, stay gray. Where a transcript is too long for two panels side by
+    side, all panels stand in one column.
+    """
+    if len(places) > WIDE:
+        panels = [[panel] for row in panels for panel in row]
+    heights = [cell * max(len(panel.rows) for panel in row) for row in panels]
+    labels = axis_labels(places, symbols)
+    below = round(20 + CHARACTER * max(len(re.sub(r"<.*?>|&", "", label)) for label in labels))
+    columns = max(len(row) for row in panels)
+    figure = grid(
+        [row[index].title if index < len(row) else "" for row in panels for index in range(columns)],
+        title=title,
+        columns=columns,
+        heights=heights,
+        gap=_GAP,
+        below=below,
+        left=90,
+        right=90,
+        between=0.03,
+        shared_xaxes=True,
+        shared_yaxes=True,
+    )
+    for row_index, row in enumerate(panels, start=1):
+        for column_index, panel in enumerate(row, start=1):
+            figure.add_trace(_cells(panel, places, labels, value, scale.written, hover), row_index, column_index)
+            if panel.divide is not None and 0 < panel.divide < len(places):
+                line = {"color": INK, "width": 1.5, "dash": "dash"}
+                figure.add_vline(x=panel.divide - 0.5, line=line, row=row_index, col=column_index)
+    figure.update_xaxes(type="category", tickangle=-90, tickfont={"size": 11}, ticks="", dtick=1)
+    figure.update_yaxes(type="category", autorange="reversed", ticks="", tickfont={"size": 11}, showgrid=False)
+    figure.update_yaxes(title=row_axis, col=1)
+    length = max(130, min(260, sum(heights)))
+    return figure.update_layout(
+        plot_bgcolor=ABSENT,
+        coloraxis=_color_axis((scale.low, scale.high), scale.colors, scale.title, length=length),
+    )
+
+
+def _cells(
+    panel: Panel, places: tuple[Place, ...], labels: list[str], value: str, written: float, hover: Sequence[str]
+) -> go.Heatmap:
+    """Cells by (row, place)."""
+    cells = panel.frame.set_index(["row", "role", "step"])[[value, *hover]]
+    if cells.index.has_duplicates:
+        twice = cells.index[cells.index.duplicated()][0]
+        raise ValueError(
+            f"panel {panel.title!r} has more than one value for {twice}; select one metric, pair and site first"
+        )
+    index = pd.MultiIndex.from_tuples([(row, place.role, place.step) for row in panel.rows for place in places])
+    table = cells.reindex(index).to_numpy(dtype=float, na_value=np.nan)
+    table = table.reshape(len(panel.rows), len(places), 1 + len(hover))
+    return go.Heatmap(
+        z=table[:, :, 0].astype(np.float32),
+        x=labels,
+        y=list(panel.rows),
+        customdata=table[:, :, 1:].round(4).tolist(),
+        coloraxis="coloraxis",
+        text=[[_printed(number, written) for number in row] for row in table[:, :, 0]],
+        texttemplate="%{text}",
+        textfont={"size": 9},
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate=f"{panel.title}<br>%{{y}} at %{{x}}<br>%{{z:.3f}}{_beside(table, hover)}<extra></extra>",
+    )
+
+
+def _printed(number: float, written: float) -> str:
+    """A number as it stands in its cell, `.56`; nothing for one that is missing or too small to be printed."""
+    if np.isnan(number) or abs(number) < written:
+        return ""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{number:.2f}").replace("-", "\N{MINUS SIGN}")
+
+
+def _beside(table: np.ndarray, hover: Sequence[str]) -> str:
+    """The hover text behind a value: interval and n as such, other columns by name, none that is missing throughout."""
+    known = [i for i in range(len(hover)) if not np.isnan(table[:, :, 1 + i]).all()]
+    data = {hover[i]: f"%{{customdata[{i}]:{'.0f' if hover[i] == 'n' else '.3f'}}}" for i in known}
+    parts = []
+    if "ci_low" in data and "ci_high" in data:
+        parts.append(f"95% interval {data.pop('ci_low')} to {data.pop('ci_high')}")
+    parts += [f"{name.replace('_', ' ')} = {shown}" for name, shown in data.items()]
+    return "<br>" + ", ".join(parts) if parts else ""

@@ -7,10 +7,9 @@ from itertools import product
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.sheet import PALETTE, checked, named, order, panels, text, tooltip
+from cotinterp.figures.sheet import GRAY, INK, PALETTE, SYMBOLS, checked, named, order, panels, text, tooltip
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 _MANY = 30
 
 
@@ -62,8 +61,8 @@ def lines(
             line.showlegend = bool(one.where) and all(trace.name != one.name for trace in sheet.figure.data)
             sheet.figure.add_traces([line, *fill], rows=row, cols=column)
     for name, level in (references or {}).items():
-        note = {"annotation_text": text(name), "annotation_position": "top right", "annotation_font_color": "#444"}
-        sheet.figure.add_hline(y=level, line={"dash": "dot", "color": "#666", "width": 1.5}, **note)
+        note = {"annotation_text": text(name), "annotation_position": "top right", "annotation_font_color": INK}
+        sheet.figure.add_hline(y=level, line={"dash": "dot", "color": GRAY, "width": 1.5}, **note)
     if bounds is not None:
         pad = 0.03 * (bounds[1] - bounds[0])
         sheet.figure.update_yaxes(range=[bounds[0] - pad, bounds[1] + pad])
@@ -101,7 +100,7 @@ def _series(table: pd.DataFrame, color: str | None, dash: str | None) -> list[_S
             ),
             where={column: value for column, value in ((color, one), (dash, other)) if column and value},
             paint=PALETTE[i % len(PALETTE)],
-            symbol=_SYMBOLS[i % len(_SYMBOLS)],
+            symbol=SYMBOLS[i % len(SYMBOLS)],
             stroke=_DASHES[j % len(_DASHES)],
         )
         for (i, one), (j, other) in product(enumerate(colors), enumerate(dashes))

@@ -1,19 +1,76 @@
-"""The sheet that figures are drawn on: facets in a grid with room for their labels, one style, no global template."""
+"""The sheet that every figure is drawn on: one palette, one style, panels in a grid with room for their labels.
+
+Colors are those of Okabe and Ito (2008), "Color Universal Design", told apart under every common color blindness; a
+marker or a hatching is the second cue, so that figures survive printing in gray. Nothing is set globally.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape, unescape
+from pathlib import Path
 from textwrap import wrap
 
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.offline
 from plotly.subplots import make_subplots
 
-# Okabe and Ito (2008), told apart under every common color blindness; yellow last, for it is faint on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+from cotinterp.results.atomic import output_folder, write_atomic
+from cotinterp.results.result import figure_page
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#F0E442",
+)
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
+"""In the order in which series take them; yellow last, for it is faint on white."""
+GRAY, INK, RULE, ABSENT = "#8A8A8A", "#1A1A1A", "#E3E3E3", "#DCDCDC"
+"""Of what is no series: baselines and axes, text, grid lines, cells without a value."""
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
+DIVERGING, SEQUENTIAL = "RdBu", "Viridis"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INNER_WIDTH = 900
-_CHARACTER = 6.2
+CHARACTER = 6.4
+"""Pixels that a character of a tick label takes."""
+_HEADING, _TITLED, _TITLES = 22, 14, 26
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one regime is drawn: a color and, for whoever cannot tell it, a marker."""
+
+    color: str
+    symbol: str
+
+
+REGIMES = {
+    "direct": Mark(VERMILLION, "circle"),
+    "cot": Mark(BLUE, "square"),
+    "totals": Mark(GREEN, "diamond"),
+    "filler": Mark(PURPLE, "triangle-up"),
+    "noisy": Mark(ORANGE, "triangle-down"),
+    "tagging": Mark(SKY, "hexagon"),
+    "chain": Mark(GRAY, "cross"),
+}
+"""A regime has the same color and marker in every figure."""
+
+
+def regime_mark(regime: str) -> Mark:
+    """The color and marker of a regime; a regime of a user's own is drawn in black."""
+    return REGIMES.get(regime, Mark(BLACK, "star"))
+
+
+def pattern(shape: str) -> dict[str, object]:
+    """A white hatching over a bar's own color, for whoever cannot tell the color; none for the empty shape."""
+    return {"shape": shape, "fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.75, "size": 7, "solidity": 0.25}
 
 
 def text(value: object) -> str:
@@ -66,6 +123,110 @@ def checked(
     return frame[list(wanted)].assign(**{name: shown[name].astype(kinds[name]) for name in places})
 
 
+def grid(
+    titles: Sequence[str] = (),
+    *,
+    title: str,
+    columns: int = 1,
+    heights: Sequence[int] = (320,),
+    gap: int = 0,
+    below: int = 60,
+    left: int = 70,
+    right: int = 30,
+    between: float = 0.08,
+    shared_xaxes: bool = False,
+    shared_yaxes: bool = False,
+) -> go.Figure:
+    """An empty figure of `columns` panels side by side in rows of `heights` pixels, set apart by `gap` pixels.
+
+    `titles` are those of the panels, row by row. `between` is the share of the width between two columns.
+    """
+    inner = sum(heights) + gap * (len(heights) - 1)
+    figure = make_subplots(
+        rows=len(heights),
+        cols=columns,
+        subplot_titles=list(titles) or None,
+        row_heights=list(heights),
+        shared_xaxes=shared_xaxes,
+        shared_yaxes=shared_yaxes,
+        vertical_spacing=gap / inner if len(heights) > 1 else 0,
+        horizontal_spacing=between if columns > 1 else 0,
+    )
+    above = _TITLED + _TITLES * any(titles)
+    margin = {"l": left, "r": right, "t": above, "b": below}
+    return titled(styled(figure, height=above + inner + below, margin=margin), title)
+
+
+def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None) -> go.Figure:
+    """`figure` with the fonts, white ground, margins and axes of all figures; it is changed in place."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        autosize=True,
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        font={"family": FONT, "size": 13, "color": INK},
+        margin={"l": 70, "r": 30, "t": 60, "b": 60} | (margin or {}),
+        hoverlabel={"font": {"family": FONT, "size": 13}},
+        colorway=PALETTE,
+    )
+    axes = {
+        "automargin": True,
+        "linecolor": GRAY,
+        "ticks": "outside",
+        "tickcolor": GRAY,
+        "zeroline": False,
+        "title_font_size": 13,
+    }
+    figure.update_xaxes(showgrid=False, **axes)
+    figure.update_yaxes(gridcolor=RULE, **axes)
+    return figure.update_annotations(font={"size": 13})
+
+
+def titled(figure: go.Figure, title: str) -> go.Figure:
+    """`figure` with `title` above it, in as many lines as it needs; it is changed in place and grows by them."""
+    heading = [text(line) for line in wrap(title, 105)]
+    figure.update_layout(
+        title={"text": "<br>".join(heading), "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}, "font_size": 16},
+        margin_t=figure.layout.margin.t + _HEADING * len(heading),
+        height=figure.layout.height + _HEADING * len(heading),
+    )
+    return figure
+
+
+def untitled(figure: go.Figure) -> go.Figure:
+    """A copy of `figure` without its title and the room for it, for a page that says the title itself."""
+    lines = 0 if not figure.layout.title.text else figure.layout.title.text.count("<br>") + 1
+    return go.Figure(figure).update_layout(
+        title=None,
+        margin_t=figure.layout.margin.t - _HEADING * lines,
+        height=figure.layout.height - _HEADING * lines,
+    )
+
+
+@dataclass(frozen=True)
+class NamedFigure:
+    """A figure with the name of its file."""
+
+    name: str
+    figure: go.Figure
+
+    @property
+    def caption(self) -> str:
+        """The title of the figure as plain text, in one line; its name where it has none."""
+        return unescape(str(self.figure.layout.title.text or self.name).replace("<br>", " "))
+
+
+def write_figures(figures: Sequence[NamedFigure], directory: Path) -> list[Path]:
+    """Write each figure to `directory`/figures/<name>.html; they share one plotly.min.js and open offline."""
+    folder = output_folder(directory / "figures")
+    written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
+    for one in figures:
+        page = figure_page(one.figure, one.name, title=one.caption, plotlyjs="directory")
+        written.append(write_atomic(folder / f"{one.name}.html", page))
+    return written
+
+
 @dataclass(frozen=True)
 class Panels:
     """An empty figure of one or more facets; iterating gives each facet's row, column and rows of the table."""
@@ -97,38 +258,19 @@ def panels(
     """
     groups = [("", frame)] if facet is None else list(frame.groupby(facet, observed=True))
     columns = min(len(groups), max(1, INNER_WIDTH // (slot * len(x_labels) + 60)))
-    rows = -(-len(groups) // columns)
-    widest = max(len(unescape(label)) for label in x_labels) * _CHARACTER
+    widest = max(len(unescape(label)) for label in x_labels) * CHARACTER
     upright = widest > (INNER_WIDTH / columns - 60 * (columns > 1)) / len(x_labels)
     below = int(widest if upright else 20) + 40
-    heading = [text(line) for line in wrap(title, 110)]
-    top = 30 + 24 * len(heading) + 24 * (facet is not None)
-    inner = rows * height + (rows - 1) * (below + 50)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=None if facet is None else [named(facet, str(name)) for name, _ in groups],
-        vertical_spacing=(below + 50) / inner if rows > 1 else 0,
-        horizontal_spacing=0.08 if columns > 1 else 0,
+    figure = grid(
+        () if facet is None else [named(facet, str(name)) for name, _ in groups],
+        title=title,
+        columns=columns,
+        heights=[height] * -(-len(groups) // columns),
+        gap=below + 50,
+        below=below + 30,
     )
-    figure.update_layout(
-        template="plotly_white",
-        title={
-            "text": "<br>".join(heading),
-            "x": 0.01,
-            "y": 1,
-            "yanchor": "top",
-            "pad": {"t": 12},
-            "font": {"size": 17},
-        },
-        font={"size": 13},
-        height=top + inner + below + 30,
-        margin={"l": 70, "r": 30, "t": top, "b": below + 30},
-    )
-    figure.update_xaxes(title_text=text(x_title), tickangle=-90 if upright else 0, automargin=True, showline=True)
-    figure.update_yaxes(title_text=text(y_title), automargin=True, showline=True)
-    figure.for_each_xaxis(lambda axis: axis.update(linecolor="#888", ticks="outside", tickfont_size=12))
-    figure.for_each_yaxis(lambda axis: axis.update(linecolor="#888", ticks="outside", tickfont_size=12))
+    figure.update_xaxes(title_text=text(x_title), tickangle=-90 if upright else 0, showline=True)
+    figure.update_yaxes(title_text=text(y_title), showline=True)
     return Panels(figure, tuple(part for _, part in groups), columns)
 
 

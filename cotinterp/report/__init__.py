@@ -1,21 +1,9 @@
-"""What people see: figures, tables and the HTML report. It takes tables in, never models."""
+"""What people read: the page with its sections, sentences and tables, the simulator page, and how both are reproduced."""
 
-from cotinterp.depth.cost import serial_budget as serial_budget
-from cotinterp.figures.runs import ReportFigure as ReportFigure
-from cotinterp.figures.runs import RunKey as RunKey
-from cotinterp.report.accuracy import accuracy_figure as accuracy_figure
-from cotinterp.report.attention import AttentionView as AttentionView
-from cotinterp.report.attention import attention_view as attention_view
-from cotinterp.report.attention import read_attention_views as read_attention_views
-from cotinterp.report.attention import save_attention_views as save_attention_views
-from cotinterp.report.edit_kinds import EditKinds as EditKinds
-from cotinterp.report.edit_kinds import edit_kinds_figure as edit_kinds_figure
-from cotinterp.report.edits import trace_edits_figure as trace_edits_figure
-from cotinterp.report.errors import errors_figure as errors_figure
+from cotinterp.figures.attention import AttentionView as AttentionView
 from cotinterp.report.findings import Finding as Finding
 from cotinterp.report.findings import findings as findings
-from cotinterp.report.heads import heads_table_html as heads_table_html
-from cotinterp.report.illustrative import illustrative_accuracy as illustrative_accuracy
+from cotinterp.report.html import heads_table_html as heads_table_html
 from cotinterp.report.inputs import Manifest as Manifest
 from cotinterp.report.inputs import ReportInputs as ReportInputs
 from cotinterp.report.inputs import collect_manifest as collect_manifest
@@ -25,8 +13,6 @@ from cotinterp.report.inputs import write_manifest as write_manifest
 from cotinterp.report.page import build_report as build_report
 from cotinterp.report.page import rebuild_report as rebuild_report
 from cotinterp.report.page import write_report as write_report
-from cotinterp.report.patching import patching_figures as patching_figures
-from cotinterp.report.probes import probe_figures as probe_figures
 from cotinterp.report.schema import SCHEMAS as SCHEMAS
 from cotinterp.report.schema import read_tables as read_tables
 from cotinterp.report.simulator import build_simulator as build_simulator

@@ -1,21 +1,26 @@
-"""Sentences about what models write: accuracy, faults, and answers after an edited trace."""
+"""Sentences about what models write: accuracy, faults, and answers after an edited trace or a changed prompt."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.runs import RunKey, runs_of, tasks_of
-from cotinterp.report.edits import CHANCE, CONTROL, PANELS, SUBSTITUTE, substitutions
-from cotinterp.report.errors import CORRECT
-
-
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal; never rounded to 0% or 100% where it is neither."""
-    shown = f"{share:.1%}"
-    if shown == "100.0%" and share < 1:
-        return ">99.9%"
-    return "<0.1%" if shown == "0.0%" and share > 0 else shown
+from cotinterp.figures.behavior import (
+    CHANCE,
+    CLOSED,
+    CONTROL,
+    CORRECT,
+    FILLED,
+    OPEN,
+    RESUMED,
+    SUBSTITUTE,
+    edit_groups,
+    edit_words,
+    of_edit,
+    substitutions,
+)
+from cotinterp.figures.labels import RunKey, percent, runs_of, tasks_of
+from cotinterp.figures.patching import CHANGED
 
 
 def accuracy_findings(frame: pd.DataFrame) -> list[str]:
@@ -131,7 +136,7 @@ def edit_findings(frame: pd.DataFrame) -> list[str]:
         words = [f"{percent(rate['follows'])} {name}" for name, rate in beside.items() if "follows" in rate]
         beside_words = f" ({', '.join(words)})" if words else ""
         sentences.append(
-            f"{key.words}: with {PANELS[SUBSTITUTE]}, {percent(rates.get('follows', 0.0))} of {n} answers, "
+            f"{key.words}: with a wrong total written, {percent(rates.get('follows', 0.0))} of {n} answers, "
             f"pooled over steps, followed it{beside_words}; "
             f"{percent(rates.get('ignores', 0.0))} were the original answer, "
             f"{percent(rates.get('other', 0.0))} neither. {_ends(rows)}"
@@ -156,3 +161,91 @@ def _pooled(rows: pd.DataFrame) -> dict[str, float]:
     """Rate of each outcome over all steps."""
     hits = (rows["rate"] * rows["n"]).groupby(rows["outcome"]).sum()
     return {str(outcome): float(rate) for outcome, rate in (hits / rows.groupby("outcome")["n"].sum()).items()}
+
+
+def mostly_wrong(frame: pd.DataFrame) -> dict[RunKey, str]:
+    """For each run that is wrong on most held-out problems, how often it is right, in words.
+
+    Pooled over K. What is measured inside such a model is what moves its guesses, not how it finds answers.
+    """
+    found = {}
+    for key, rows in runs_of(frame[frame["split"] == "heldout"]):
+        right, n = int(rows["correct"].sum()), int(rows["n"].sum())
+        if 2 * right < n:
+            found[key] = f"right on {right} of {n} held-out problems, {right / n:.1%}"
+    return found
+
+
+WHERE = {
+    OPEN: "and the model writes the rest of the trace, ",
+    CLOSED: "and only the answer is left, ",
+    FILLED: "in no training transcript and with nothing to follow, so off the training distribution, ",
+}
+FOLLOW = {OPEN: "follow", CLOSED: "follow, which asks no more than a copy of the last total that is shown"}
+
+
+def edit_kind_findings(frame: pd.DataFrame) -> list[str]:
+    """For each trained model and kind of edit but the replaced total, which has its own sentence, what became of it.
+
+    All steps are pooled; intervals are over problems. Chance and the control stand beside.
+    """
+    sentences = []
+    for key, run in runs_of(frame):
+        for group, edits in edit_groups(run).items():
+            control = of_edit(run, CONTROL, group).set_index("outcome")["rate"].get("follows")
+            beside = "" if control is None else f"; with the true trace {percent(control)} are right"
+            for edit in edits:
+                if edit not in (SUBSTITUTE, CONTROL):
+                    outcomes = _outcomes(of_edit(run, edit, group), group)
+                    sentences.append(f"{key.words}: where {edit_words(edit)}, {WHERE[group]}{outcomes}{beside}.")
+    return sentences
+
+
+def _outcomes(rows: pd.DataFrame, group: str) -> str:
+    """One kind in words: `70.6% of 1383 (...) follow, 0.2% ignore it, 29.1% other (...)`."""
+    cells: dict[str, Mapping[Any, Any]] = {str(row["outcome"]): row for row in rows.to_dict("records")}
+    parts = []
+    if "follows" in cells:
+        parts.append(f"{_share(cells['follows'])} {FOLLOW[group]}")
+        parts.append(f"{percent(cells['ignores']['rate'])} ignore it")
+    else:
+        parts.append(f"{_share(cells['ignores'])} are the right answer to the prompt all the same")
+    other, resumed = cells["other"], cells.get(RESUMED)
+    return ", ".join([*parts, f"{percent(other['rate'])} other{_went_on(other, resumed)}"])
+
+
+def _share(row: Mapping[Any, Any]) -> str:
+    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
+    chance = "" if pd.isna(row["by_chance"]) else f"; {percent(row['by_chance'])} by chance"
+    return f"{percent(row['rate'])} of {row['n']} ({interval}{chance})"
+
+
+def _went_on(other: Mapping[Any, Any], resumed: Mapping[Any, Any] | None) -> str:
+    """Which part of `other` is no answer at all."""
+    if resumed is None or resumed["rate"] == 0:
+        return ""
+    which = "all" if resumed["rate"] == other["rate"] else percent(resumed["rate"])
+    return f" ({which} by going on with the trace after its closing brace, without an answer)"
+
+
+SOURCES = {
+    "trace": "comes from the trace",
+    "prompt": "comes from the prompt",
+    "either": "follows either change",
+    "undecided": "is undecided",
+}
+
+
+def family_findings(frame: pd.DataFrame) -> list[str]:
+    """For each trained model what the total depends on, by the declared rule, and the four shares behind it."""
+    sentences = []
+    for key, rows in runs_of(frame):
+        foil = rows[rows["prediction"] == "foil"].to_dict("records")
+        shares = "; ".join(f"{CHANGED[row['family']]} {_followed(row)}" for row in foil)
+        source, readout = str(rows["source"].iloc[0]), str(rows["readout"].iloc[0])
+        sentences.append(f"{key.words}: {readout} {SOURCES[source]}. It follows a changed {shares}.")
+    return sentences
+
+
+def _followed(row: Mapping[Any, Any]) -> str:
+    return f"in {percent(row['share'])} of {row['n']} ({percent(row['ci_low'])} to {percent(row['ci_high'])})"

@@ -1,4 +1,4 @@
-"""Sentences about every kind of trace edit: follows, ignores or neither, and what each of them can tell."""
+"""Sentences about what is inside a model: probes, patching, heads; and all sentences that a report begins with."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,67 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.runs import RunKey, runs_of
-from cotinterp.report.accuracy import mostly_wrong
-from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings, percent
-from cotinterp.report.edit_kinds import CLOSED, FILLED, OPEN, RESUMED, edit_groups, edit_words, of_edit
-from cotinterp.report.edits import CONTROL, SUBSTITUTE
-from cotinterp.report.families import family_findings
-from cotinterp.report.patching import HEAD_SITES, is_cell, kind_of, pair_words, primary_metric, told_apart
-from cotinterp.report.places import Place
-from cotinterp.report.probes import is_before, site_label, target_step, target_words
-
-WHERE = {
-    OPEN: "and the model writes the rest of the trace, ",
-    CLOSED: "and only the answer is left, ",
-    FILLED: "in no training transcript and with nothing to follow, so off the training distribution, ",
-}
-FOLLOW = {OPEN: "follow", CLOSED: "follow, which asks no more than a copy of the last total that is shown"}
-
-
-def edit_kind_findings(frame: pd.DataFrame) -> list[str]:
-    """For each trained model and kind of edit but the replaced total, which has its own sentence, what became of it.
-
-    All steps are pooled; intervals are over problems. Chance and the control stand beside.
-    """
-    sentences = []
-    for key, run in runs_of(frame):
-        for group, edits in edit_groups(run).items():
-            control = of_edit(run, CONTROL, group).set_index("outcome")["rate"].get("follows")
-            beside = "" if control is None else f"; with the true trace {percent(control)} are right"
-            for edit in edits:
-                if edit not in (SUBSTITUTE, CONTROL):
-                    outcomes = _outcomes(of_edit(run, edit, group), group)
-                    sentences.append(f"{key.words}: where {edit_words(edit)}, {WHERE[group]}{outcomes}{beside}.")
-    return sentences
-
-
-def _outcomes(rows: pd.DataFrame, group: str) -> str:
-    """One kind in words: `70.6% of 1383 (...) follow, 0.2% ignore it, 29.1% other (...)`."""
-    cells: dict[str, Mapping[Any, Any]] = {str(row["outcome"]): row for row in rows.to_dict("records")}
-    parts = []
-    if "follows" in cells:
-        parts.append(f"{_share(cells['follows'])} {FOLLOW[group]}")
-        parts.append(f"{percent(cells['ignores']['rate'])} ignore it")
-    else:
-        parts.append(f"{_share(cells['ignores'])} are the right answer to the prompt all the same")
-    other, resumed = cells["other"], cells.get(RESUMED)
-    return ", ".join([*parts, f"{percent(other['rate'])} other{_went_on(other, resumed)}"])
-
-
-def _share(row: Mapping[Any, Any]) -> str:
-    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
-    chance = "" if pd.isna(row["by_chance"]) else f"; {percent(row['by_chance'])} by chance"
-    return f"{percent(row['rate'])} of {row['n']} ({interval}{chance})"
-
-
-def _went_on(other: Mapping[Any, Any], resumed: Mapping[Any, Any] | None) -> str:
-    """Which part of `other` is no answer at all."""
-    if resumed is None or resumed["rate"] == 0:
-        return ""
-    which = "all" if resumed["rate"] == other["rate"] else percent(resumed["rate"])
-    return f" ({which} by going on with the trace after its closing brace, without an answer)"
-
+from cotinterp.figures.labels import Place, RunKey, percent, runs_of
+from cotinterp.figures.patching import HEAD_SITES, is_cell, pair_words, primary_metric, told_apart
+from cotinterp.figures.probing import is_before, target_step, target_words
+from cotinterp.report.behavior_findings import (
+    accuracy_findings,
+    edit_findings,
+    edit_kind_findings,
+    error_findings,
+    family_findings,
+    mostly_wrong,
+)
 
 COMPONENTS = ("attn_out", "mlp_out")
 CELL = ("layer", "site", "role", "step", "target")
@@ -113,7 +63,7 @@ def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
     compared = bool(cells["untrained"].notna().any())
     cells["margin"] = cells["accuracy"] - cells["untrained"] if compared else cells["selectivity"]
     best = largest(cells[cells["margin"].notna()], "margin")
-    where = f"{Place(best['role'], int(best['step'])).words}, {site_label(int(best['layer']), best['site'])}"
+    where = f"{Place(best['role'], int(best['step'])).words}, {best['site']}"
     tokens = early[early["site"].eq("input") & early["model"].eq("trained")]
     tokens = tokens[[all(row[name] == best[name] for name in CELL[2:]) for row in tokens.to_dict("records")]]
     beside = [f"untrained model {percent(best['untrained'])}"] if compared else []
@@ -149,7 +99,7 @@ def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str
     named where the top prediction tells clean from corrupted in fewer than half of the pairs, or the run is in `weak`.
     """
     sentences = []
-    for key, run in runs_of(frame.assign(kind=kind_of(frame))):
+    for key, run in runs_of(frame):
         for pair, of_pair in run.groupby("pair", sort=False):
             told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
             if (told and 2 * told[0] < max(told[1], 1)) or (weak and key in weak):

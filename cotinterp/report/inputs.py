@@ -12,9 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.runs import RunKey
-from cotinterp.report.attention import AttentionView, read_attention_views
-from cotinterp.report.places import Symbols
+from cotinterp.figures.attention import AttentionView, read_attention_views
+from cotinterp.figures.labels import RunKey, Symbols
 from cotinterp.report.schema import check_table, read_tables
 from cotinterp.results.atomic import write_atomic
 

@@ -1,7 +1,6 @@
 """The report as one HTML page that opens offline, and the folder of files beside it."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +8,8 @@ import plotly.io
 import plotly.offline
 from markupsafe import Markup
 
-from cotinterp.figures.runs import ReportFigure
-from cotinterp.report.attention import circuitsvis_script, save_attention_views
+from cotinterp.figures.attention import circuitsvis_script, save_attention_views
+from cotinterp.figures.sheet import NamedFigure, untitled, write_figures
 from cotinterp.report.findings import findings
 from cotinterp.report.html import environment, specs_table, table_html
 from cotinterp.report.inputs import VERDICTS_FILE, Manifest, ReportInputs, read_inputs, write_manifest
@@ -21,10 +20,6 @@ from cotinterp.results.atomic import output_folder, write_atomic
 from cotinterp.results.result import OFFLINE
 
 FILE = "report.html"
-CONFIG = OFFLINE | {
-    "responsive": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-}
 
 
 def build_report(inputs: ReportInputs) -> str:
@@ -68,18 +63,6 @@ def write_report(inputs: ReportInputs, directory: Path) -> list[Path]:
     return written
 
 
-def write_figures(figures: Sequence[ReportFigure], directory: Path) -> list[Path]:
-    """Write each figure to `directory`/figures/<name>.html; they share one plotly.min.js and open offline."""
-    folder = output_folder(directory / "figures")
-    written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
-    for figure in figures:
-        page = plotly.io.to_html(figure.figure, include_plotlyjs="directory", div_id=figure.name, config=CONFIG)
-        title = escape(figure.caption)
-        page = page.replace("<head>", f"<head><title>{title}</title>", 1).replace("<body>", f"<body><p>{title}</p>", 1)
-        written.append(write_atomic(folder / f"{figure.name}.html", page))
-    return written
-
-
 def rebuild_report(directory: Path) -> Path:
     """Write `directory`/report.html anew from the tables stored there; nothing else is touched and no model is loaded.
 
@@ -88,14 +71,16 @@ def rebuild_report(directory: Path) -> Path:
     return write_atomic(directory / FILE, build_report(read_inputs(directory)))
 
 
-def _figure_html(figure: ReportFigure, name: str) -> Markup:
+def _figure_html(figure: NamedFigure, name: str) -> Markup:
+    """The figure without its title, which stands above it as a caption that can wrap."""
+    shown = untitled(figure.figure)
     html = plotly.io.to_html(
-        figure.figure,
+        shown,
         include_plotlyjs=False,
         full_html=False,
         div_id=name,
-        config=CONFIG,
-        default_height=f"{figure.figure.layout.height}px",
+        config=OFFLINE,
+        default_height=f"{shown.layout.height}px",
     )
     return Markup(html)
 

@@ -5,27 +5,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from cotinterp.depth.compute import ComputeResult
+from cotinterp.figures.attention import attention_view
+from cotinterp.figures.behavior import (
+    CITATION,
+    ILLUSTRATIVE,
+    SUBSTITUTE,
+    accuracy_figure,
+    edit_kinds_figure,
+    errors_figure,
+    trace_edits_figure,
+)
 from cotinterp.figures.claims import forest
-from cotinterp.figures.runs import ReportFigure, tasks_of
-from cotinterp.report.accuracy import accuracy_figure, mostly_wrong
-from cotinterp.report.attention import attention_view
-from cotinterp.report.edit_kinds import edit_kinds_figure
-from cotinterp.report.edits import SUBSTITUTE, trace_edits_figure
-from cotinterp.report.errors import errors_figure
-from cotinterp.report.families import families_figure
-from cotinterp.report.heads import heads_table_html
-from cotinterp.report.html import table_html
-from cotinterp.report.illustrative import ACCURACY_BY_K, CITATION
+from cotinterp.figures.labels import tasks_of
+from cotinterp.figures.patching import families_figure, is_cell, patching_figures
+from cotinterp.figures.probing import probe_figures
+from cotinterp.figures.sheet import NamedFigure
+from cotinterp.report.behavior_findings import mostly_wrong
+from cotinterp.report.html import heads_table_html, table_html
 from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs
-from cotinterp.report.palette import FONT
-from cotinterp.report.patching import is_cell, patching_figures
-from cotinterp.report.probes import probe_figures
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.report.simulator import amount, count, simulator_html
-from cotinterp.report.texts import FOREST_CAPTION, TEXTS
+from cotinterp.report.texts import TEXTS
 from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, verdicts_html
 
 _SWEPT = (
@@ -94,7 +98,7 @@ class Section:
     reading: str
     limits: str
     before: Markup = Markup()
-    figures: tuple[ReportFigure, ...] = ()
+    figures: tuple[NamedFigure, ...] = ()
     after: Markup = Markup()
     downloads: tuple[str, ...] = ()
     note: Markup = Markup()
@@ -138,10 +142,9 @@ def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs
 
 def _verdicts(inputs: ReportInputs, section: Section) -> Section:
     tables = inputs.tables
-    figures: tuple[ReportFigure, ...] = ()
+    figures: tuple[NamedFigure, ...] = ()
     if CRITERIA in tables and SEEDS in tables and len(tables[CRITERIA]):
-        drawn = forest(tables[CRITERIA], tables[SEEDS]).update_layout(font_family=FONT, legend_font_family=FONT)
-        figures = (ReportFigure("verdicts", FOREST_CAPTION, drawn),)
+        figures = (NamedFigure("verdicts", forest(tables[CRITERIA], tables[SEEDS])),)
     return replace(section, before=verdicts_html(tables), figures=figures, after=details_html(tables))
 
 
@@ -150,17 +153,17 @@ def _missing(path: str, command: str) -> Markup:
 
 
 def _per_task(
-    frame: pd.DataFrame, name: str, caption: str, figure: Callable[[pd.DataFrame], object]
-) -> Sequence[ReportFigure]:
-    return [ReportFigure(f"{name}-{task}", caption.format(task=task), figure(rows)) for task, rows in tasks_of(frame)]
+    frame: pd.DataFrame, name: str, figure: Callable[[pd.DataFrame], go.Figure]
+) -> tuple[NamedFigure, ...]:
+    return tuple(NamedFigure(f"{name}-{task}", figure(rows)) for task, rows in tasks_of(frame))
 
 
 def _accuracy(inputs: ReportInputs, section: Section) -> Section:
     frame = inputs.tables["accuracy"]
-    figures = _per_task(frame, "accuracy", "{task}: accuracy by K", accuracy_figure)
-    cited = set(frame["task"]) & set(ACCURACY_BY_K)
+    figures = _per_task(frame, "accuracy", accuracy_figure)
+    cited = set(frame["task"]) & set(ILLUSTRATIVE)
     after = Markup('<p class="aside">Hollow gray markers: {}</p>').format(CITATION) if cited else Markup()
-    return replace(section, figures=tuple(figures), after=after)
+    return replace(section, figures=figures, after=after)
 
 
 def _budget(inputs: ReportInputs, section: Section) -> Section:
@@ -200,27 +203,22 @@ def _frontier(inputs: ReportInputs, section: Section) -> Section:
 
 def _compute(inputs: ReportInputs, section: Section) -> Section:
     result = ComputeResult(inputs.tables["compute"])
-    drawn = result.figure().update_layout(font_family=FONT, title_text="", margin_t=20)
-    figure = ReportFigure("compute", "Held-out accuracy (mean over all measured K) and its prices", drawn)
-    return replace(section, figures=(figure,), after=cheapest_html(result))
+    return replace(section, figures=(NamedFigure("compute", result.figure()),), after=cheapest_html(result))
 
 
 def _errors(inputs: ReportInputs, section: Section) -> Section:
-    figures = _per_task(inputs.tables["errors"], "errors", "{task}: faulty outputs by category", errors_figure)
-    return replace(section, figures=tuple(figures))
+    return replace(section, figures=_per_task(inputs.tables["errors"], "errors", errors_figure))
 
 
 def _trace_edits(inputs: ReportInputs, section: Section) -> Section:
-    caption = "{task}: after a written total was replaced"
     frame = inputs.tables["trace_edits"]
     edited = frame[frame["task"].isin(frame.loc[frame["edit"] == SUBSTITUTE, "task"])]
-    return replace(section, figures=tuple(_per_task(edited, "trace-edits", caption, trace_edits_figure)))
+    return replace(section, figures=_per_task(edited, "trace-edits", trace_edits_figure))
 
 
 def _trace_edit_kinds(inputs: ReportInputs, section: Section) -> Section:
-    caption = "{task}: every kind of edit, all steps; pale bars below: the same answers judged by another problem's"
-    figures = _per_task(inputs.tables["trace_edit_kinds"], "trace-edit-kinds", caption, edit_kinds_figure)
-    return replace(section, figures=tuple(figures))
+    figures = _per_task(inputs.tables["trace_edit_kinds"], "trace-edit-kinds", edit_kinds_figure)
+    return replace(section, figures=figures)
 
 
 def _probes(inputs: ReportInputs, section: Section) -> Section:
@@ -228,9 +226,7 @@ def _probes(inputs: ReportInputs, section: Section) -> Section:
 
 
 def _pair_families(inputs: ReportInputs, section: Section) -> Section:
-    caption = "{task}: what is written after one change, by what was changed"
-    figures = _per_task(inputs.tables["pair_families"], "pair-families", caption, families_figure)
-    return replace(section, figures=tuple(figures))
+    return replace(section, figures=_per_task(inputs.tables["pair_families"], "pair-families", families_figure))
 
 
 def _patching(inputs: ReportInputs, section: Section) -> Section:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.verdict import Verdicts, shown
-from cotinterp.figures.runs import tasks_of
+from cotinterp.figures.labels import tasks_of
 from cotinterp.report.html import environment
 from cotinterp.report.texts import TEXTS, VERDICT_WORDS
 

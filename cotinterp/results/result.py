@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sized
 from dataclasses import fields, is_dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cotinterp.results.atomic import output_folder, write_atomic
 
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects
 
 
-OFFLINE = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
+OFFLINE = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
 """plotly.js offers to send a chart to its makers' server unless told not to."""
 
 
@@ -23,6 +29,21 @@ ROWS_SHOWN = 10
 
 LONGEST_VALUE = 80
 """Characters of one field in a `repr`; longer values are said by their type and size."""
+
+
+def figure_page(
+    figure: "plotly.graph_objects.Figure",
+    name: str,
+    *,
+    title: str = "",
+    plotlyjs: bool | Literal["directory"] = True,
+) -> str:
+    """`figure` as an HTML page that opens without a network.
+
+    The page carries plotly.js itself, or with `directory` loads the plotly.min.js that lies beside it.
+    """
+    page: str = figure.to_html(include_plotlyjs=plotlyjs, div_id=name, config=OFFLINE)
+    return page.replace("<head>", f"<head><title>{escape(title or name)}</title>", 1)
 
 
 class Result(ABC):
@@ -67,7 +88,7 @@ class Result(ABC):
         if name != Path(name).name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is not a file name: give a name without folders, such as 'accuracy'")
         table = self.frame().to_csv(index=False, lineterminator="\n")
-        page = self.figure().to_html(include_plotlyjs=True, div_id=name, config=OFFLINE)
+        page = figure_page(self.figure(), name)
         tables, figures = (output_folder(Path(directory) / kind) for kind in ("tables", "figures"))
         return [write_atomic(tables / f"{name}.csv", table), write_atomic(figures / f"{name}.html", page)]
 

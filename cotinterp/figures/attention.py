@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
-from cotinterp.figures.runs import RunKey
-from cotinterp.report.places import Symbols, symbols_of
+from cotinterp.figures.labels import RunKey, Symbols, symbols_of
 from cotinterp.results.atomic import write_atomic
 
 FILE = "attention.json"
