@@ -15,7 +15,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior.accuracy import evaluate_run
-from cotinterp.report import accuracy_figure
+from cotinterp.figures import accuracy_figure
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/accuracy_by_k")) -> list[str]:

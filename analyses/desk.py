@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.runs import ReportFigure
-from cotinterp.report.page import write_figures
+from cotinterp.figures import NamedFigure, write_figures
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
@@ -55,7 +54,7 @@ def publish(
     tables_folder = output_folder(out / "tables")
     for name, table in tables.items():
         write_atomic(tables_folder / f"{name}.csv", table.to_csv(index=False))
-    write_figures([ReportFigure(name, name, figure) for name, figure in figures.items()], out)
+    write_figures([NamedFigure(name, figure) for name, figure in figures.items()], out)
     write_atomic(out / "answer.txt", "\n".join(answer) + "\n")
     print(*answer, f"tables and figures: {out}", sep="\n")
     return list(answer)

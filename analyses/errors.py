@@ -14,7 +14,7 @@ import tyro
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior import CORRECT_ANSWER, error_taxonomy, evaluate_run
 from cotinterp.behavior.errors import BOOKKEEPING
-from cotinterp.report import errors_figure
+from cotinterp.figures import errors_figure
 from cotinterp.transcripts.regimes import get_regime
 
 

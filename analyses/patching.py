@@ -15,8 +15,8 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.report import patching_figures
-from cotinterp.report.patching import is_cell, kind_of
+from cotinterp.figures import patching_figures
+from cotinterp.figures.patching import is_cell, with_sites
 from cotinterp.studies.instruments import study, table_of
 from cotinterp.studies.subject import FULL, QUICK, Subject
 from cotinterp.transcripts.roles import place_words
@@ -47,8 +47,8 @@ def answer(table: pd.DataFrame, most: int = 3) -> list[str]:
             f"{site} {effect:.3f}" for site, effect in zip(baselines["site"], baselines["effect"], strict=True)
         )
         lines.append(f"{task} {regime}, {pair}, {direction}: {shown}")
-        cells = sweep[is_cell(sweep) & (sweep["effect"] >= SHOWN)]
-        for kind, of_kind in cells.groupby(kind_of(cells), sort=False):
+        cells = with_sites(sweep[is_cell(sweep) & (sweep["effect"] >= SHOWN)])
+        for kind, of_kind in cells.groupby("kind", sort=False):
             top = ", ".join(named(cell) for cell in of_kind.nlargest(most, "effect").to_dict("records"))
             lines.append(f"    {kind}: {top}")
     return lines

@@ -13,7 +13,7 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
-from cotinterp.report import probe_figures
+from cotinterp.figures import probe_figures
 from cotinterp.studies.instruments import study, table_of
 from cotinterp.studies.subject import FULL, QUICK, Subject
 

@@ -16,7 +16,7 @@ import tyro
 
 from analyses.desk import publish, reference_runs
 from cotinterp.behavior.edits import EditResult
-from cotinterp.report import edit_kinds_figure, trace_edits_figure
+from cotinterp.figures import edit_kinds_figure, trace_edits_figure
 from cotinterp.studies.instruments import study
 from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
 from cotinterp.training.checkpoints import Run

@@ -20,9 +20,8 @@ from benchmarks.reproduction import reproductions
 from benchmarks.subjects import FULL, QUICK, Amounts, Subject, trained_subject
 from benchmarks.table import put_table, table
 from benchmarks.whole_run import whole_run
-from cotinterp.figures.runs import ReportFigure
+from cotinterp.figures import NamedFigure, write_figures
 from cotinterp.models.build import resolve_device
-from cotinterp.report.page import write_figures
 from cotinterp.results import output_folder, write_atomic
 
 
@@ -104,8 +103,7 @@ def _grow(out: Path, rates: Rates, device: torch.device, *, quick: bool) -> list
     sizes = axes(Size(k=3, layers=2, d_model=32, batch=8, rows=200), (1, 2), (3, 4)) if quick else axes(Size())
     points = list(growth(sizes, rates, device))
     write_growth(out / "benchmark_growth.json", points)
-    caption = "Time against size, both logarithmic: cotinterp, the peer, and the matrix products alone"
-    write_figures([ReportFigure("benchmark_growth", caption, growth_figure(points))], out)
+    write_figures([NamedFigure("benchmark_growth", growth_figure(points))], out)
     return points
 
 

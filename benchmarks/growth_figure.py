@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from benchmarks.growth import Point
-from cotinterp.report.palette import BLUE, GRAY, VERMILLION, dressed
+from cotinterp.figures.sheet import BLUE, GRAY, VERMILLION, grid
 
 TITLES = {"training": "training step", "greedy": "greedy decoding", "resid_pre": "resid_pre sweep", "probes": "probes"}
 AXES = {"K": "operands (K)", "layers": "layers", "d_model": "d_model", "batch": "batch (probes: rows)"}
@@ -20,7 +19,15 @@ def growth_figure(points: Sequence[Point]) -> go.Figure:
         raise ValueError("no points of growth to draw")
     kinds, axes = (list(dict.fromkeys(names)) for names in ((x.kind for x in points), (x.axis for x in points)))
     titles = [TITLES.get(kind, kind) for kind in kinds for _ in axes]
-    figure = make_subplots(rows=len(kinds), cols=len(axes), subplot_titles=titles, horizontal_spacing=0.07)
+    figure = grid(
+        titles,
+        title="Time against size, both logarithmic: cotinterp, the peer, and the matrix products alone",
+        columns=len(axes),
+        heights=[180] * len(kinds),
+        gap=70,
+        below=90,
+        between=0.07,
+    )
     for row, kind in enumerate(kinds, start=1):
         for column, axis in enumerate(axes, start=1):
             here = sorted((x for x in points if (x.kind, x.axis) == (kind, axis)), key=lambda x: x.size)
@@ -31,9 +38,8 @@ def growth_figure(points: Sequence[Point]) -> go.Figure:
             figure.update_xaxes(title=AXES.get(axis, axis), title_standoff=4, row=row, col=column)
     figure.update_yaxes(type="log", showgrid=True, dtick=1, exponentformat="power")
     figure.update_yaxes(title="ms", col=1)
-    dressed(figure, height=80 + 250 * len(kinds))
-    figure.update_annotations(font={"size": 13})
-    return figure.update_layout(legend={"orientation": "h", "y": 1.06, "x": 0})
+    legend = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0}
+    return figure.update_layout(legend=legend)
 
 
 def _line(points: Sequence[Point], side: str, color: str, symbol: str, dash: str, legend: bool) -> go.Scatter:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.behavior.decoding import Decoding, LanguageModel, verified_greedy
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import accuracy_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
@@ -99,22 +99,8 @@ class AccuracyResult(Result):
         return chosen
 
     def figure(self) -> go.Figure:
-        """Accuracy by number of operands; held-out problems solid, training problems dashed."""
-        table = self.frame()
-        names = {"heldout": "held-out problems", "train": "training problems"}
-        return lines(
-            table.assign(split=table["split"].map(lambda split: names.get(split, split))),
-            x="k",
-            y="accuracy",
-            low="ci_low",
-            high="ci_high",
-            dash="split",
-            bounds=(0.0, 1.0),
-            title=f"Free-running accuracy: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="share of answers that are right",
-            hover=["n"],
-        )
+        """Accuracy by number of operands; held-out problems solid, training problems dotted."""
+        return accuracy_figure(self.frame())
 
 
 def accuracy_by_k(

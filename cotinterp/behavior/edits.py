@@ -26,7 +26,7 @@ import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Int
 
-from cotinterp.behavior.accuracy import described, labels_of
+from cotinterp.behavior.accuracy import labels_of
 from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, prefixes, text_of, verified
 from cotinterp.behavior.edit_kinds import (
     ALL_EDITS,
@@ -39,7 +39,7 @@ from cotinterp.behavior.edit_kinds import (
     Reason,
     get_edit,
 )
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import edit_kinds_figure, trace_edits_figure
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
@@ -209,28 +209,11 @@ class EditResult(Result):
         return pd.DataFrame(rows).astype({**dict.fromkeys(states, "Int64"), "resumed": "boolean"})
 
     def figure(self) -> go.Figure:
-        """Share of each outcome by edited step, with intervals; one panel an edit, chance in broken lines."""
-        table = self.frame()
-        table["measured"] = np.where(table["edit"].str.startswith(SHUFFLED), "by chance", "after the edit")
-        table["edit"] = table["edit"].str.removeprefix(f"{SHUFFLED}:").replace(SHUFFLED, SUBSTITUTE)
-        table = table[(table["measured"] != "by chance") | (table["outcome"] != Outcome.OTHER)]
-        edits = list(dict.fromkeys(table["edit"]))
-        words = {edit: edit.replace("_", " ") for edit in edits} | {NONE: "control: the true trace"}
-        return lines(
-            table.assign(edit=pd.Categorical(table["edit"].map(words), [words[edit] for edit in edits])),
-            x="step",
-            y="rate",
-            low="ci_low",
-            high="ci_high",
-            color="outcome",
-            dash="measured",
-            facet="edit",
-            bounds=(0.0, 1.0),
-            title=f"After the written trace is edited: {described(self.labels)}",
-            x_title="step that is edited (-1: the whole trace)",
-            y_title="share of edits",
-            hover=["n"],
-        )
+        """Share of each outcome by edited step, with intervals, chance in dotted lines.
+
+        Of replaced totals and their control, where there are any, else of every edit; `EditKinds` draws all of them.
+        """
+        return trace_edits_figure(self.frame())
 
     def _resumed(self, by: list[str]) -> pd.DataFrame:
         examples = self._examples
@@ -259,6 +242,21 @@ class EditResult(Result):
         table = pd.DataFrame(rows, columns=[*by, "outcome", "n", "rate", "ci_low", "ci_high"])
         table = table.sort_values("edit", key=lambda edits: edits.map(order), kind="stable", ignore_index=True)
         return with_labels(table, self.labels)
+
+
+@dataclass(frozen=True)
+class EditKinds(Result):
+    """Outcomes of every kind of edit, pooled over steps: what `EditResult.pooled` says, as a table of its own."""
+
+    edits: EditResult
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each kind of edit and outcome; see `EditResult.pooled`."""
+        return self.edits.pooled()
+
+    def figure(self) -> go.Figure:
+        """Shares of the outcomes of every kind of edit, stacked, with chance beside each."""
+        return edit_kinds_figure(self.frame())
 
 
 def _interval(hits: Bool[np.ndarray, " edits"], problem: Int[np.ndarray, " edits"]) -> Interval:

@@ -30,8 +30,8 @@ from enum import StrEnum
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.accuracy import Output, described, labels_of
-from cotinterp.figures import stacked_bars
+from cotinterp.behavior.accuracy import Output, labels_of
+from cotinterp.figures.behavior import errors_figure
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import ParsedResponse, ParsedStep, Style, parse_response
@@ -253,27 +253,8 @@ class ErrorResult(Result):
         return pd.DataFrame(rows, columns=columns).astype({"step": "Int64"})
 
     def figure(self) -> go.Figure:
-        """Outputs stacked by category over k: all of them, and beside it the faulty ones alone on their own scale."""
-        table = self.frame()
-        table = table[table.groupby("category")["count"].transform("sum") > 0]
-        panels = {"all outputs": table, "all but correct": table[table["category"] != Category.CORRECT.value]}
-        shown = pd.concat([part.assign(shown=name) for name, part in panels.items() if len(part)])
-        present = set(shown["category"])
-        return stacked_bars(
-            shown.assign(
-                category=pd.Categorical(
-                    shown["category"].map(_words), [_words(one.value) for one in Category if one.value in present]
-                ),
-            ),
-            x="k",
-            y="share",
-            color="category",
-            facet="shown",
-            title=f"What became of each output: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="share of outputs",
-            hover=["count"],
-        )
+        """Faulty outputs by category, stacked over the number of operands."""
+        return errors_figure(self.frame())
 
 
 def _words(category: str) -> str:

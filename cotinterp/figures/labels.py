@@ -116,9 +116,7 @@ def reading_order(frame: pd.DataFrame) -> tuple[Place, ...]:
 
 def axis_labels(places: tuple[Place, ...], symbols: Symbols = NO_SYMBOLS) -> list[str]:
     """One distinct label a place for a plotly axis; the symbol that stands there in bold where `symbols` knows it."""
-    return [
-        f"{place.words}  <b>{escape(symbols[place])}</b>" if place in symbols else place.words for place in places
-    ]
+    return [f"{place.words}  <b>{escape(symbols[place])}</b>" if place in symbols else place.words for place in places]
 
 
 def symbols_of(tokens: tuple[str, ...], roles: tuple[str, ...], steps: tuple[int, ...]) -> dict[Place, str]:
@@ -143,6 +141,8 @@ def with_sites(frame: pd.DataFrame) -> pd.DataFrame:
     if "kind" in frame.columns:
         return frame
     if "model" in frame.columns:
-        site = [str(s) if layer < 0 else f"L{layer}.{s}" for s, layer in zip(frame["site"], frame["layer"], strict=True)]
+        site = [
+            str(s) if layer < 0 else f"L{layer}.{s}" for s, layer in zip(frame["site"], frame["layer"], strict=True)
+        ]
         return frame.assign(kind=frame["site"], site=site)
     return frame.assign(kind=frame["site"].str.rsplit(".", n=1).str[-1])

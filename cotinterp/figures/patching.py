@@ -1,4 +1,4 @@
-"""Figures of interventions: what a restored or removed activation does to the answer, and what a change is followed by."""
+"""Figures of interventions: what a restored activation does to the answer, and what a changed run puts first."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,6 +16,7 @@ from cotinterp.figures.labels import (
     only_run,
     reading_order,
     runs_of,
+    with_sites,
 )
 from cotinterp.figures.sheet import DIVERGING, NamedFigure
 
@@ -27,7 +28,7 @@ _DIRECTIONS = {"denoise": "denoise (clean into corrupted)", "noise": "noise (cor
 
 def is_cell(frame: pd.DataFrame) -> pd.Series:
     """True for the rows that are one site at one place; False for baselines (self, full, random donor)."""
-    return frame["kind"].isin([*LAYER_SITES, *HEAD_SITES])
+    return with_sites(frame)["kind"].isin([*LAYER_SITES, *HEAD_SITES])
 
 
 def primary_metric(frame: pd.DataFrame) -> str:
@@ -79,6 +80,7 @@ def patching_figure(
     has no other cells.
     Raises ValueError where the table holds several models or families, no such cells, or not the metric.
     """
+    frame = with_sites(frame)
     key, pair = only_run(frame), only(frame, "pair")
     metric = primary_metric(frame) if metric is None else metric
     rows = frame[is_cell(frame) & (frame["metric"] == metric)]
@@ -104,6 +106,7 @@ def patching_scan_figure(frame: pd.DataFrame, *, symbols: Symbols = NO_SYMBOLS) 
 
     Of one trained model and one pair family, `PatchingResult.scan`.
     """
+    frame = with_sites(frame)
     key, pair = only_run(frame), only(frame, "pair")
     rows = frame.assign(effect=frame["effect"].where(frame["flagged"].astype(bool)), row=frame["site"])
     panels = [
@@ -124,7 +127,7 @@ def patching_scan_figure(frame: pd.DataFrame, *, symbols: Symbols = NO_SYMBOLS) 
 def patching_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | None = None) -> list[NamedFigure]:
     """`patching_figure` of every trained model and pair family in a table, by layer and by head."""
     figures = []
-    for key, run in runs_of(frame):
+    for key, run in runs_of(with_sites(frame)):
         for pair, of_pair in run.groupby("pair", sort=False):
             kinds = set(of_pair["kind"])
             for view, sites in {"layer": LAYER_SITES, "head": HEAD_SITES}.items():
@@ -142,9 +145,7 @@ def _counts(of_pair: pd.DataFrame, rows: pd.DataFrame) -> str:
     return counts if told is None else f"{counts}, the top prediction tells {told[0]} of {told[1]} apart"
 
 
-def _by_place(
-    rows: pd.DataFrame, places: tuple[Place, ...], title: str, *, heads: bool, symbols: Symbols
-) -> go.Figure:
+def _by_place(rows: pd.DataFrame, places: tuple[Place, ...], title: str, *, heads: bool, symbols: Symbols) -> go.Figure:
     layer = "L" + rows["layer"].astype(int).astype(str)
     cells = rows.assign(row=layer + "H" + rows["head"].astype(int).astype(str) if heads else layer)
     order = cells.sort_values(["layer", "head"] if heads else ["layer"], ascending=False)["row"].drop_duplicates()

@@ -6,7 +6,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.figures.heatmap import Panel, Scale, place_heatmaps
-from cotinterp.figures.labels import NO_SYMBOLS, Place, RunKey, Symbols, about, only_run, reading_order, runs_of
+from cotinterp.figures.labels import (
+    NO_SYMBOLS,
+    Place,
+    RunKey,
+    Symbols,
+    about,
+    only_run,
+    reading_order,
+    runs_of,
+    with_sites,
+)
 from cotinterp.figures.sheet import NamedFigure
 
 MEASURES = {
@@ -93,6 +103,7 @@ def _by_place(
     hover: tuple[str, ...] = ("ci_low", "ci_high", "n"),
 ) -> go.Figure:
     """Site by place, a row of panels for each target and a column for each model."""
+    frame = with_sites(frame)
     key, cells = only_run(frame), frame.assign(row=frame["site"])
     rows = cells[["layer", "row"]].drop_duplicates().iloc[::-1]
     rows = rows.sort_values("layer", ascending=False, kind="stable")["row"]

@@ -1,4 +1,4 @@
-"""What people read: the page with its sections, sentences and tables, the simulator page, and how both are reproduced."""
+"""What people read: the page with its sections, sentences and tables, the simulator's page, and `reproduce`."""
 
 from cotinterp.figures.attention import AttentionView as AttentionView
 from cotinterp.report.findings import Finding as Finding

@@ -1,7 +1,7 @@
 """What stands in place of a section of the report whose table takes more than one command to make."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -152,9 +152,7 @@ def _missing(path: str, command: str) -> Markup:
     return Markup("Not here yet: no <code>{}</code>. <code>{} --out DIR</code> writes it.").format(path, command)
 
 
-def _per_task(
-    frame: pd.DataFrame, name: str, figure: Callable[[pd.DataFrame], go.Figure]
-) -> tuple[NamedFigure, ...]:
+def _per_task(frame: pd.DataFrame, name: str, figure: Callable[[pd.DataFrame], go.Figure]) -> tuple[NamedFigure, ...]:
     return tuple(NamedFigure(f"{name}-{task}", figure(rows)) for task, rows in tasks_of(frame))
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k, store_evaluation
 from cotinterp.behavior.edit_kinds import all_edits
-from cotinterp.behavior.edits import trace_edits
+from cotinterp.behavior.edits import EditKinds, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
-from cotinterp.figures.runs import RunKey
+from cotinterp.figures.attention import AttentionView
+from cotinterp.figures.labels import RunKey
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import attention_by_role
@@ -24,8 +25,6 @@ from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.mechanism.patching.sweep import DIRECTIONS, patch_sweep
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import residual_sites
-from cotinterp.report.attention import AttentionView
-from cotinterp.report.edit_kinds import EditKinds
 from cotinterp.results import Result
 from cotinterp.studies.protocol import head_pairs, standard_families, standard_pairs
 from cotinterp.studies.subject import FULL, Effort, Subject

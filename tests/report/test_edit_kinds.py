@@ -3,11 +3,11 @@
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from cotinterp.report.edit_kinds import WORDS, edit_groups, edit_words, of_edit
 
 from cotinterp.behavior.edit_kinds import ALL_EDITS
 from cotinterp.behavior.edits import NONE, RESUMED, SHUFFLED, SUBSTITUTE
 from cotinterp.report import ReportInputs, edit_kinds, edit_kinds_figure, edits
-from cotinterp.report.edit_kinds import WORDS, edit_groups, edit_words, of_edit
 
 
 @pytest.fixture

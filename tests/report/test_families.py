@@ -1,6 +1,7 @@
 """The figure and the sentences of the pair families."""
 
 from cotinterp.report.families import families_figure, family_findings
+
 from cotinterp.report.inputs import ReportInputs
 
 

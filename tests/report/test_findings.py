@@ -2,12 +2,12 @@
 
 import pandas as pd
 import pytest
+from cotinterp.report.accuracy import mostly_wrong
+from cotinterp.report.probes import is_before, target_step
 
 from cotinterp.report import ReportInputs, RunKey, findings
-from cotinterp.report.accuracy import mostly_wrong
 from cotinterp.report.behavior_findings import accuracy_findings, edit_findings, error_findings, percent
 from cotinterp.report.findings import head_findings, patching_findings, probe_findings
-from cotinterp.report.probes import is_before, target_step
 
 RUN = {"task": "s3", "regime": "cot", "run_seed": 0}
 

@@ -1,6 +1,7 @@
 """Every regime has a look of its own."""
 
 from cotinterp.report.palette import REGIMES, regime_mark
+
 from cotinterp.transcripts.regimes import regime_names
 
 

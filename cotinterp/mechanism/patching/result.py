@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from cotinterp.figures import heatmap
+from cotinterp.figures.labels import Place
+from cotinterp.figures.patching import patching_figure, patching_scan_figure
 from cotinterp.mechanism.contrast import Address
 from cotinterp.mechanism.metrics import (
     Effects,
@@ -205,44 +206,22 @@ class PatchingResult(Result):
         return self._labeled(rows, (*COLUMNS, "dropped", "live")).astype({"live": "Int64"})
 
     def figure(self, metric: str | None = None, *, heads: bool | None = None) -> go.Figure:
-        """Layers by places, one facet per kind; with `heads`, head by place. By default heads only where that is all.
+        """Layers by places, one panel per kind; with `heads`, head by place. By default heads only where that is all.
 
         Red is negative, blue positive, white 0; the places carry the symbols of the first example.
         """
-        name, table = self._name(metric), self.drawn(metric, heads=heads)
-        reading = READINGS[self.direction].format(metric=SPOKEN.get(name, name.replace("_", " ")))
-        return heatmap(
-            table,
-            x="place",
-            y="block",
-            value="effect",
-            facet="kind",
-            midpoint=0.0,
-            title=f"{self._subject()}{reading}",
-            x_title="place and its symbol in the first example",
-            y_title="layer and head" if table["head"].notna().any() else "layer",
-            value_title="normalized effect",
-        )
+        return patching_figure(self.frame(), self._name(metric), heads=heads, symbols=self.symbols)
 
-    def drawn(self, metric: str | None = None, *, heads: bool | None = None) -> pd.DataFrame:
-        """The rows of `frame` that a figure draws, with `kind`, `block` (L1, L1H3) and `place` (label and symbol)."""
-        name = self._name(metric)
-        of_heads = not self._has(heads=False) if heads is None else heads
-        if not self._has(heads=of_heads):
-            raise ValueError(f"the sweep has no cells {'of' if of_heads else 'without'} heads to draw.")
-        cells = [i for i, cell in enumerate(self.cells) if (cell.site.head is not None) == of_heads]
-        table = self._labeled([*self._rows(name)], COLUMNS).iloc[-len(self.cells) :].iloc[cells]
-        return table.assign(
-            kind=[self.cells[i].site.kind for i in cells],
-            block=[self.cells[i].site.block for i in cells],
-            place=[self._tick(self.cells[i].place) for i in cells],
-        )
+    @property
+    def symbols(self) -> dict[Place, str]:
+        """What stands at each place of the first example."""
+        return {Place(str(role), step): symbol for role, step, symbol in self.addresses.values() if symbol}
 
     def save(self, directory: Path | str, name: str) -> list[Path]:
         """`Result.save`, and `figures/<name>_heads.html` where the sweep has heads besides other sites."""
         paths = super().save(directory, name)
         if self._has(heads=True) and self._has(heads=False):
-            page = self.figure(heads=True).to_html(include_plotlyjs=True, div_id=f"{name}_heads")
+            page = figure_page(self.figure(heads=True), f"{name}_heads")
             paths.append(write_atomic(output_folder(Path(directory) / "figures") / f"{name}_heads.html", page))
         return paths
 
@@ -290,14 +269,6 @@ class PatchingResult(Result):
     def _has(self, *, heads: bool) -> bool:
         return any((cell.site.head is not None) == heads for cell in self.cells)
 
-    def _tick(self, place: str) -> str:
-        symbol = self.addresses[place].symbol
-        return f"{place}: {symbol}" if symbol else place
-
-    def _subject(self) -> str:
-        named = [str(value) for label, value in self.labels.items() if label in ("task", "regime")]
-        return ", ".join([*named, f"{self.pair} changed"]) + ". "
-
 
 @dataclass(frozen=True, eq=False)
 class PatchingScan(Result):
@@ -315,21 +286,7 @@ class PatchingScan(Result):
 
     def figure(self) -> go.Figure:
         """Effects of the flagged cells; gray where a cell is not told from nothing."""
-        table = self.frame()
-        places = [cell.place for cell in self.patching.cells]
-        flagged = table["flagged"].to_numpy(dtype=bool)
-        return heatmap(
-            table.assign(place=places, shown=np.where(flagged, table["effect"], np.nan)),
-            x="place",
-            y="site",
-            value="shown",
-            midpoint=0.0,
-            title=f"{self.patching.pair} changed, {self.patching.direction}: effects that a scan tells from nothing",
-            x_title="place",
-            y_title="site",
-            value_title="normalized effect",
-            hover=["effect", "p_adjusted"],
-        )
+        return patching_scan_figure(self.frame(), symbols=self.patching.symbols)
 
 
 def _cell(effects: Effects, i: int) -> dict[str, Any]:

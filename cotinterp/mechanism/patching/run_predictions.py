@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.figures import stacked_bars
+from cotinterp.figures.patching import families_figure
 from cotinterp.mechanism.activations import at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
@@ -133,14 +134,6 @@ def source(families: Mapping[str, RunPredictions], *, follows: float = FOLLOWS) 
     return "either" if follow["prompt_operand"] and follow["written_total"] else "undecided"
 
 
-WORDS = {
-    "prompt_operand": "an operand, the trace as it was",
-    "written_total": "the written total, the prompt as it was",
-    "both": "the operand and all that follows",
-    "unrelated": "a later operand",
-}
-
-
 @dataclass(frozen=True, eq=False)
 class FamilyPredictions(Result):
     """What a model puts first at one readout after each of four changes of the same problems.
@@ -174,19 +167,7 @@ class FamilyPredictions(Result):
 
     def figure(self) -> go.Figure:
         """A bar for each family, cut into what the changed run puts first."""
-        table = self.frame()
-        named = ", ".join(str(value) for value in self.labels.values())
-        return stacked_bars(
-            table.assign(change=table["family"].map(WORDS)),
-            x="change",
-            y="share",
-            color="prediction",
-            bounds=(0.0, 1.0),
-            title=f"What is written as {self.readout} after one change ({named or self.source})",
-            x_title="what was changed",
-            y_title="share of problems",
-            hover=("count", "n"),
-        )
+        return families_figure(self.frame())
 
 
 def family_predictions(

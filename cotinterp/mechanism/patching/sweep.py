@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures import heatmap
+from cotinterp.figures.patching import patching_figure
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import MetricName, metric_name
 from cotinterp.mechanism.model import HookedModel, require_eval
@@ -211,21 +211,8 @@ class PatchedBothWays(Result):
         return pd.concat([self.denoise.detail(), self.noise.detail()], ignore_index=True)
 
     def figure(self, metric: str | None = None, *, heads: bool | None = None) -> go.Figure:
-        """The figures of both directions, a facet for each kind and direction, on one color scale."""
-        drawn = [sweep.drawn(metric, heads=heads) for sweep in (self.denoise, self.noise)]
-        table = pd.concat([part.assign(kind=part["kind"] + ", " + part["direction"]) for part in drawn])
-        return heatmap(
-            table.sort_values("kind", kind="stable"),
-            x="place",
-            y="block",
-            value="effect",
-            facet="kind",
-            midpoint=0.0,
-            title=f"{self.denoise.pair} changed. Denoising: what restores the clean run. Noising: what breaks it",
-            x_title="place and its symbol in the first example",
-            y_title="layer and head" if table["head"].notna().any() else "layer",
-            value_title="normalized effect",
-        )
+        """Both directions side by side, on one color scale (`PatchingResult.figure`)."""
+        return patching_figure(self.frame(), metric, heads=heads, symbols=self.denoise.symbols)
 
     def save(self, directory: Path | str, name: str) -> list[Path]:
         """`Result.save`, and the two directions side by side in `tables/<name>_directions.csv`."""

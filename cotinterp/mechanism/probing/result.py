@@ -9,43 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 
-from cotinterp.figures import heatmap
+from cotinterp.figures.probing import probe_figure, probe_scan_figure
 from cotinterp.mechanism.probing.controls import interval_over_groups
 from cotinterp.mechanism.probing.linear_probe import LinearProbe, ProbedAt
 from cotinterp.results import Interval, Result, with_labels
 from cotinterp.results.multiplicity import exchange_test
 
 T = TypeVar("T")
-
-
-def probe_grid(where: Sequence[tuple[ProbedAt, str]], values: pd.DataFrame, value: str, *, title: str) -> go.Figure:
-    """`value` of each cell, given place and target of each row of `values`; its other columns are in the hover text.
-
-    Gray where nothing was probed. The scale is always 0 to 1.
-    """
-    facet = [f"{target}, {at.model}" for at, target in where]
-    rows, columns = [at.row for at, _ in where], [at.column for at, _ in where]
-    targets, models = _unique(target for _, target in where), _unique(at.model for at, _ in where)
-    beside = [name for target in targets for model in models if (name := f"{target}, {model}") in facet]
-    axes = {"row": _unique(rows), "column": _unique(columns), "facet": beside}
-    cells = values.set_axis(pd.MultiIndex.from_arrays([rows, columns, facet], names=list(axes)))
-    places = [(row, column, of) for row, of in _unique(zip(rows, facet, strict=True)) for column in axes["column"]]
-    grid = cells.reindex(pd.MultiIndex.from_tuples(places, names=list(axes))).reset_index()
-    for axis, order in axes.items():
-        grid[axis] = pd.Categorical(grid[axis], categories=order, ordered=True)
-    return heatmap(
-        grid,
-        x="column",
-        y="row",
-        value=value,
-        facet="facet",
-        bounds=(0.0, 1.0),
-        title=title,
-        x_title="place, in reading order",
-        y_title="site",
-        value_title=value.replace("_", " "),
-        hover=[name for name in cells.columns if name != value],
-    )
 
 
 def _unique(values: Iterable[T]) -> list[T]:
@@ -181,10 +151,7 @@ class ProbeScan(Result):
 
     def figure(self) -> go.Figure:
         """Accuracy of the flagged cells alone; the others, and those left out, are gray."""
-        shown = self.table[["accuracy", "null_mean", "null_max", "p_adjusted"]]
-        found = shown.where(self.table["flagged"])
-        title = f"Linear probes above chance at {self.level:g}, scan-wide"
-        return probe_grid(self.where, found, "accuracy", title=title)
+        return probe_scan_figure(self.frame(), level=self.level)
 
 
 def scan_cells(
@@ -312,11 +279,5 @@ class ProbeResult(Result):
         return scan_cells(self.cells, level=level, null=null, labels=self.labels)
 
     def figure(self, measure: Measure = "selectivity") -> go.Figure:
-        """Site by place, a facet per target and model; gray where a cell was left out. The scale is always 0 to 1."""
-        shown = [measure, "accuracy", "control_accuracy", "chance", "ci_low", "ci_high", "n_test"]
-        return probe_grid(
-            [(cell.at, cell.target) for cell in self.cells],
-            self.frame()[list(dict.fromkeys(shown))],
-            measure,
-            title=f"Linear probes: {measure.replace('_', ' ')} by site and place",
-        )
+        """Site by place, a row of panels for each target, a column for each model; gray where a cell was left out."""
+        return probe_figure(self.frame(), measure)

@@ -7,6 +7,7 @@ from pathlib import Path
 import circuitsvis.attention
 import numpy as np
 import pytest
+from cotinterp.report.attention import circuitsvis_script
 
 from cotinterp.report import (
     AttentionView,
@@ -16,7 +17,6 @@ from cotinterp.report import (
     read_attention_views,
     save_attention_views,
 )
-from cotinterp.report.attention import circuitsvis_script
 
 TOKENS = ("<", "</script>", "#")
 PATTERNS = np.tril(np.full((2, 1, 3, 3), 1 / 3))

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-
-from cotinterp.report import ReportInputs, RunKey, patching_figures, probe_figures
 from cotinterp.report.palette import INK
 from cotinterp.report.patching import is_cell, pair_words, primary_metric, told_apart, without_dead_start
 from cotinterp.report.places import Place, axis_labels, reading_order, symbols_of
 from cotinterp.report.probes import written_from
+
+from cotinterp.report import ReportInputs, RunKey, patching_figures, probe_figures
 
 COT = RunKey("s3", "cot", 0)
 
