@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.sheet import PALETTE, PATTERNS, checked, named, order, panels, pattern, tooltip
+from cotinterp.figures.sheet import category_bar, checked, named, order, panels, tooltip
 
 
 def stacked_bars(
@@ -51,11 +51,7 @@ def stacked_bars(
                 name=named(color, name),
                 legendgroup=name,
                 showlegend=(row, column) == (1, 1),
-                marker={
-                    "color": PALETTE[number % len(PALETTE)],
-                    "pattern": pattern(PATTERNS[number % len(PATTERNS)]),
-                    "line": {"width": 0.5, "color": "white"},
-                },
+                marker=category_bar(number),
                 customdata=chosen[list(hover)].to_numpy() if hover else None,
                 hovertemplate=tooltip(chosen, x=x, y=y, shown=hover, name=named(color, name)),
                 row=row,

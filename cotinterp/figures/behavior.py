@@ -11,9 +11,8 @@ from cotinterp.figures.sheet import (
     GRAY,
     INK,
     ORANGE,
-    PALETTE,
-    PATTERNS,
     PURPLE,
+    category_bar,
     grid,
     pattern,
     regime_mark,
@@ -162,11 +161,7 @@ def _faults(rows: pd.DataFrame, category: str, index: int, legend: bool) -> go.B
         name=words,
         legendgroup=category,
         showlegend=legend,
-        marker={
-            "color": PALETTE[index % len(PALETTE)],
-            "pattern": pattern(PATTERNS[index % len(PATTERNS)]),
-            "line": {"color": "white", "width": 0.5},
-        },
+        marker=category_bar(index),
         customdata=rows[["share"]].to_numpy(dtype=float).tolist(),
         hovertemplate=f"{words}<br>K = %{{x}}: %{{y}} outputs (%{{customdata[0]:.1%}} of all)<extra></extra>",
     )

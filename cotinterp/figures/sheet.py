@@ -17,7 +17,7 @@ import plotly.offline
 from plotly.subplots import make_subplots
 
 from cotinterp.results.atomic import output_folder, write_atomic
-from cotinterp.results.result import figure_page
+from cotinterp.results.result import caption, figure_page
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = (
     "#0072B2",
@@ -71,6 +71,13 @@ def regime_mark(regime: str) -> Mark:
 def pattern(shape: str) -> dict[str, object]:
     """A white hatching over a bar's own color, for whoever cannot tell the color; none for the empty shape."""
     return {"shape": shape, "fillmode": "overlay", "fgcolor": "white", "fgopacity": 0.75, "size": 7, "solidity": 0.25}
+
+
+def category_bar(number: int) -> dict[str, object]:
+    """The color and hatching of the bars of the category of that number; none of the first 64 look alike."""
+    shape = PATTERNS[(number + number // len(PALETTE)) % len(PATTERNS)]
+    line = {"width": 0.5, "color": "white"}
+    return {"color": PALETTE[number % len(PALETTE)], "pattern": pattern(shape), "line": line}
 
 
 def text(value: object) -> str:
@@ -214,7 +221,7 @@ class NamedFigure:
     @property
     def caption(self) -> str:
         """The title of the figure as plain text, in one line; its name where it has none."""
-        return unescape(str(self.figure.layout.title.text or self.name).replace("<br>", " "))
+        return caption(self.figure, self.name)
 
 
 def write_figures(figures: Sequence[NamedFigure], directory: Path) -> list[Path]:
@@ -222,7 +229,7 @@ def write_figures(figures: Sequence[NamedFigure], directory: Path) -> list[Path]
     folder = output_folder(directory / "figures")
     written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
     for one in figures:
-        page = figure_page(one.figure, one.name, title=one.caption, plotlyjs="directory")
+        page = figure_page(one.figure, one.name, plotlyjs="directory")
         written.append(write_atomic(folder / f"{one.name}.html", page))
     return written
 

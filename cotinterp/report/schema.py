@@ -147,13 +147,7 @@ def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
     for name, schema in SCHEMAS.items():
         path = directory / schema.path
         if path.is_file():
-            frame = pd.read_csv(
-                path,
-                dtype=dict.fromkeys(TEXT, str),
-                keep_default_na=False,
-                na_values=[""],
-                float_precision="round_trip",
-            )
+            frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
             tables[name] = _with_types(check_table(name, frame, where=str(path)))
     return tables
 

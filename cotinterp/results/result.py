@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sized
 from dataclasses import fields, is_dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,19 +31,20 @@ LONGEST_VALUE = 80
 """Characters of one field in a `repr`; longer values are said by their type and size."""
 
 
+def caption(figure: "plotly.graph_objects.Figure", name: str) -> str:
+    """The title of a figure as plain text, in one line; `name` where it has none."""
+    return unescape(str(figure.layout.title.text or name).replace("<br>", " "))
+
+
 def figure_page(
-    figure: "plotly.graph_objects.Figure",
-    name: str,
-    *,
-    title: str = "",
-    plotlyjs: bool | Literal["directory"] = True,
+    figure: "plotly.graph_objects.Figure", name: str, *, plotlyjs: bool | Literal["directory"] = True
 ) -> str:
-    """`figure` as an HTML page that opens without a network.
+    """`figure` as an HTML page that opens without a network, with the figure's title.
 
     The page carries plotly.js itself, or with `directory` loads the plotly.min.js that lies beside it.
     """
     page: str = figure.to_html(include_plotlyjs=plotlyjs, div_id=name, config=OFFLINE)
-    return page.replace("<head>", f"<head><title>{escape(title or name)}</title>", 1)
+    return page.replace("<head>", f"<head><title>{escape(caption(figure, name))}</title>", 1)
 
 
 class Result(ABC):

@@ -97,16 +97,13 @@ def test_what_stands_in_the_result_is_what_was_written(scripted, problems):
         result.of_split("validation")
 
 
-def test_held_out_problems_are_drawn_solid_and_training_problems_dashed(scripted, problems, tmp_path):
+def test_held_out_problems_are_drawn_solid_and_training_problems_dotted(scripted, problems, tmp_path):
     task = get_task("digit-sum")
     result = accuracy_by_k(scripted.Model(task, scripted.recomputer(task, "cot")), task, "cot", problems)
-    drawn = {trace.name: trace for trace in result.figure().data}
-    assert {name: trace.line.dash for name, trace in drawn.items()} == {
-        "held-out problems": "solid",
-        "training problems": "dash",
-    }
-    assert list(drawn["held-out problems"].x) == [2, 3, 4]
-    assert list(drawn["training problems"].y) == [1.0, 1.0]
+    drawn = {trace.name: trace for trace in result.figure().data if "illustrative" not in trace.name}
+    assert {name: trace.line.dash for name, trace in drawn.items()} == {"cot, held-out": "solid", "cot, train": "dot"}
+    assert [round(k) for k in drawn["cot, held-out"].x] == [2, 3, 4]
+    assert list(drawn["cot, train"].y) == [1.0, 1.0]
     assert [path.name for path in result.save(tmp_path, "accuracy")] == ["accuracy.csv", "accuracy.html"]
 
 

@@ -319,8 +319,8 @@ def test_frames(scripted, some_problems, tmp_path):
     assert list(exclusions.columns) == ["task", "regime", "run_seed", "edit", "k", "step", "reason", "n"]
     assert exclusions["n"].sum() == 0
     traces = result.figure().data
-    measured = {f"{outcome}, after the edit" for outcome in Outcome}
-    assert {trace.name for trace in traces} == measured | {"follows, by chance", "ignores, by chance"}
+    chance = {"chance that it follows", "chance that it ignores"}
+    assert {trace.name for trace in traces} == {str(outcome) for outcome in Outcome} | chance
     assert [path.name for path in result.save(tmp_path, "trace_edits")] == ["trace_edits.csv", "trace_edits.html"]
 
 

@@ -58,19 +58,17 @@ def test_accuracy_is_the_share_of_the_two_categories_with_a_right_answer():
     assert right["share"].sum() == pytest.approx(3 / 5)
 
 
-def test_figure_shows_residual_errors_on_their_own_scale():
+def test_figure_shows_the_faulty_outputs_alone():
     good, slip = "{3+4=7;7+5=12;12+6=18}18#", "{3+4=7;7+5=13;13+6=19}19#"
     easy = outputs_of(["{1+2=3}3#"], problem_of(1, 2))
     result = error_taxonomy(DIGIT_SUM, "cot", easy + outputs_of([good] * 99 + [slip]))
-    drawn = {(trace.name, trace.xaxis): list(trace.y) for trace in result.figure().data}
-    assert drawn["correct", "x"] == [1, 0.99]
-    assert drawn["arithmetic slip", "x"] == drawn["arithmetic slip", "x2"] == [0, 0.01]
-    assert not any(name == "correct" and sum(y) > 0 for (name, axis), y in drawn.items() if axis == "x2")
+    bars = {trace.name: list(trace.y) for trace in result.figure().data if trace.type == "bar"}
+    assert bars == {"arithmetic slip": [0, 1]}
 
 
 def test_figure_of_a_model_without_errors(tmp_path):
     result = error_taxonomy(DIGIT_SUM, "cot", outputs_of(["{3+4=7;7+5=12;12+6=18}18#"]))
-    assert [trace.name for trace in result.figure().data] == ["correct"]
+    assert [trace.type for trace in result.figure().data] == ["scatter"]
     assert result.by_step().empty
     assert [path.name for path in result.save(tmp_path, "errors")] == ["errors.csv", "errors.html"]
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import circuitsvis.attention
 import numpy as np
 import pytest
-from cotinterp.report.attention import circuitsvis_script
 
-from cotinterp.report import (
+from cotinterp.figures.attention import (
     AttentionView,
-    ReportInputs,
-    RunKey,
     attention_view,
+    circuitsvis_script,
     read_attention_views,
     save_attention_views,
 )
+from cotinterp.figures.labels import RunKey
+from cotinterp.report import ReportInputs
 
 TOKENS = ("<", "</script>", "#")
 PATTERNS = np.tril(np.full((2, 1, 3, 3), 1 / 3))

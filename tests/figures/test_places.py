@@ -4,12 +4,20 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from cotinterp.report.palette import INK
-from cotinterp.report.patching import is_cell, pair_words, primary_metric, told_apart, without_dead_start
-from cotinterp.report.places import Place, axis_labels, reading_order, symbols_of
-from cotinterp.report.probes import written_from
 
-from cotinterp.report import ReportInputs, RunKey, patching_figures, probe_figures
+from cotinterp.figures.labels import Place, RunKey, axis_labels, reading_order, symbols_of
+from cotinterp.figures.patching import (
+    families_figure,
+    is_cell,
+    pair_words,
+    patching_figures,
+    primary_metric,
+    told_apart,
+    without_dead_start,
+)
+from cotinterp.figures.probing import probe_figures, written_from
+from cotinterp.figures.sheet import INK
+from cotinterp.report import ReportInputs
 
 COT = RunKey("s3", "cot", 0)
 
@@ -167,3 +175,14 @@ def test_characters_of_one_total_are_joined() -> None:
         Place("total", 2): "12",
         Place("step_end", 2): ";",
     }
+
+
+def test_bars_are_whole_and_stand_in_the_order_of_the_changes(inputs: ReportInputs) -> None:
+    figure = families_figure(inputs.tables["pair_families"].query("task == 's3'"))
+    totals: dict[str, float] = {}
+    for trace in figure.data:
+        for change, share in zip(trace.x, trace.y, strict=True):
+            totals[change] = totals.get(change, 0.0) + share
+    assert list(figure.layout.xaxis.categoryarray) == ["prompt operand", "written total", "both", "unrelated operand"]
+    assert {round(total, 9) for total in totals.values()} == {1.0}
+    assert {trace.name for trace in figure.data} == {"as before", "follows the change", "neither"}

@@ -7,7 +7,8 @@ import pytest
 from cotinterp.depth.compute import accuracy_against_compute
 from cotinterp.depth.frontier import frontier
 from cotinterp.depth.simulator import length_table
-from cotinterp.report import AttentionView, Manifest, ReportInputs, RunKey
+from cotinterp.figures.labels import RunKey
+from cotinterp.report import AttentionView, Manifest, ReportInputs
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results.intervals import wilson
 from tests.report.verdict_frames import made_up_verdicts

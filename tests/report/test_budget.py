@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cotinterp.report import serial_budget
+from cotinterp.depth.cost import serial_budget
 from cotinterp.tasks import get_task
 
 

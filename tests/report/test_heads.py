@@ -4,7 +4,8 @@ import re
 
 import pandas as pd
 
-from cotinterp.report import ReportInputs, RunKey, heads_table_html
+from cotinterp.figures.labels import RunKey
+from cotinterp.report import ReportInputs, heads_table_html
 
 RUN = {
     "task": "s3",

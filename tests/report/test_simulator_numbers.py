@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cotinterp.depth.cost import answer_cost
+from cotinterp.depth.cost import answer_cost, serial_budget
 from cotinterp.depth.laws import LAWS, level
 from cotinterp.depth.simulator import (
     PLAIN,
@@ -17,7 +17,6 @@ from cotinterp.depth.simulator import (
     longest_solved,
 )
 from cotinterp.models.spec import ModelSpec
-from cotinterp.report import serial_budget
 from cotinterp.tasks import get_task
 
 SHAPE = ModelSpec(n_layers=1, d_model=32, n_heads=4, d_mlp=48, n_ctx=512)

@@ -224,18 +224,16 @@ def test_every_metric_can_be_asked_for_together(model, contrast):
 def test_figure_draws_the_table(sweep):
     figure = sweep.figure()
     frame = sweep.frame()
-    assert [note.text for note in figure.layout.annotations][:3] == ["resid_pre", "attn_out", "mlp_out"]
-    drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data if trace.type == "heatmap"])
+    titles = [note.text.split("</b>")[0].removeprefix("<b>") for note in figure.layout.annotations]
+    assert titles == ["resid_pre", "attn_out", "mlp_out"]
+    drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data])
     cells = frame[(frame["metric"] == "logit_diff") & frame["head"].isna() & (frame["role"] != "all")]
-    np.testing.assert_allclose(np.sort(drawn), np.sort(cells["effect"]))
-    ticks = list(next(trace for trace in figure.data if trace.type == "heatmap").x)
-    assert ticks[:2] == ["prompt start: &lt;", "operand 0: 8"]
-    assert "total 1: 13" in ticks
+    shown = cells[cells["effect"] != 0]["effect"]
+    np.testing.assert_allclose(np.sort(drawn[drawn != 0]), np.sort(shown), rtol=1e-6)
+    ticks = list(figure.data[0].x)
+    assert "total 1  <b>13</b>" in ticks
     title = figure.layout.title.text.replace("<br>", " ")
-    assert title.startswith(
-        "digit-sum, cot, written_total 1 -&gt; previous_total 2 changed. Denoising: logit difference restored"
-    )
-    assert "0: as corrupted, 1: as clean" in title
+    assert title.startswith("digit-sum, cot, seed 3: written total 1 differs, read at previous total 2, by layer")
     scale = figure.layout.coloraxis
     assert scale.cmin == -scale.cmax
 
@@ -243,12 +241,7 @@ def test_figure_draws_the_table(sweep):
 def test_figure_of_heads(sweep):
     figure = sweep.figure(heads=True)
     rows = list(next(trace for trace in figure.data if trace.type == "heatmap").y)
-    assert rows == [f"L{layer}H{head}" for layer in range(2) for head in range(4)]
-
-
-def test_the_title_says_what_noising_means():
-    title = by_hand(direction="noise").figure().layout.title.text.replace("<br>", " ")
-    assert "Noising: logit difference lost by writing corrupted activations into the clean run (0: as clean," in title
+    assert rows == [f"L{layer}H{head}" for layer in (1, 0) for head in (3, 2, 1, 0)]
 
 
 def test_figure_without_the_cells_that_are_asked_for(model, contrast):

@@ -70,12 +70,12 @@ def test_picture_has_every_cell_in_its_place_and_gaps_where_nothing_was_probed(
     grids = [np.array(trace.z, dtype=float) for trace in figure.data if trace.type == "heatmap" and trace.coloraxis]
     s_1, s_2 = (grid for grid in grids if grid.shape == (2, 2))
     frame = result.frame().set_index(["target", "step", "layer"])[measure]
-    np.testing.assert_allclose(s_1, [[frame["s_1", 1, layer], np.nan] for layer in (0, 1)])
-    np.testing.assert_allclose(s_2, [[frame["s_2", 1, layer], frame["s_2", 2, layer]] for layer in (0, 1)])
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0.0, 1.0)
+    np.testing.assert_allclose(s_1, [[frame["s_1", 1, layer], np.nan] for layer in (1, 0)], rtol=1e-6)
+    np.testing.assert_allclose(s_2, [[frame["s_2", 1, layer], frame["s_2", 2, layer]] for layer in (1, 0)], rtol=1e-6)
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0.0 if measure == "accuracy" else -1.0, 1.0)
 
 
 def test_saved(result: ProbeResult, tmp_path: Path) -> None:
     table, page = result.save(tmp_path, "probes")
     pd.testing.assert_frame_equal(pd.read_csv(table), result.frame())
-    assert "Linear probes" in page.read_text()
+    assert "selectivity of linear probes" in page.read_text()
