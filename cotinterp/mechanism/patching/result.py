@@ -27,8 +27,8 @@ from cotinterp.mechanism.metrics import (
 from cotinterp.mechanism.patching.blocks import FIRST, Cell, Measured
 from cotinterp.mechanism.patching.run_predictions import RunPredictions
 from cotinterp.results import Result, output_folder, with_labels, write_atomic
-from cotinterp.results.result import figure_page
 from cotinterp.results.multiplicity import sign_flip_p, simultaneous_half_width
+from cotinterp.results.result import figure_page
 
 
 def random_site(
