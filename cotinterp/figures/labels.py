@@ -137,7 +137,7 @@ def percent(share: float) -> str:
 
 
 def with_sites(frame: pd.DataFrame) -> pd.DataFrame:
-    """INTERIM"""
+    """A table of sites with `kind` beside `site`, for tables that were written without it."""
     if "kind" in frame.columns:
         return frame
     if "model" in frame.columns:

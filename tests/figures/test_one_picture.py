@@ -29,7 +29,8 @@ from cotinterp.report.inputs import read_inputs
 from cotinterp.report.sections import sections
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results import Result
-from cotinterp.studies.instruments import QUICK, study
+from cotinterp.studies.instruments import study
+from cotinterp.studies.subject import QUICK, Subject
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.report.verdict_frames import made_up_verdicts
@@ -48,10 +49,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
         optimizer=OptimizerSpec(steps=20, batch_size=8, warmup=5),
     )
     run = train(spec, directory=tmp_path_factory.mktemp("runs") / spec.slug, device="cpu", threads=1)
+    subject = Subject.of_run(run)
     found: dict[str, Result] = {}
     for name in ("evaluate", "edit", "probe"):
-        found |= {table: next(iter(parts.values())) for table, parts in study(name, run, QUICK).items()}
-    patched = study("patch", run, QUICK)
+        found |= {table: next(iter(parts.values())) for table, parts in study(name, subject, QUICK).items()}
+    patched = study("patch", subject, QUICK)
     denoise, noise = list(patched["patching"].values())[:2]
     assert isinstance(denoise, PatchingResult)
     assert isinstance(noise, PatchingResult)
