@@ -15,8 +15,8 @@ import tyro
 
 from analyses.desk import publish
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.judge import decide, judge_all, judged_tasks, moved, weigh
-from cotinterp.claims.verdict import Verdicts, shown
+from cotinterp.claims.judge import decide, estimate_claims, judge_all, judged_tasks, threshold_changes
+from cotinterp.claims.verdict import Verdicts, rivals_text, shown
 from cotinterp.studies.evidence import Evidence, read_evidence
 
 Words = Mapping[tuple[str, str], str]
@@ -27,17 +27,16 @@ def main(quick: bool = False, tables: Path = Path("analyses/out"), out: Path = P
     evidence = read_evidence(tables)
     tasks = judged_tasks(evidence)[:1] if quick else judged_tasks(evidence)
     verdicts = judge_all(CATALOG, evidence, tasks)
-    weighed = weigh(CATALOG, evidence, tasks)
-    rows = [(*row, factor) for factor in (0.9, 1.1) for row in moved(weighed, factor)]
-    thresholds = pd.DataFrame(rows, columns=["claim", "task", "part", "kind", "verdict", "moved_verdict", "factor"])
+    estimates = estimate_claims(CATALOG, evidence, tasks)
+    thresholds = threshold_changes(estimates)
     others = {"seeds renumbered backwards": renumbered(evidence), "rows in another order": shuffled(evidence)}
-    lines = [line for one in verdicts.verdicts for line in told(verdicts, one.claim, one.task)]
+    lines = [line for one in verdicts.verdicts for line in verdict_lines(verdicts, one.claim, one.task)]
     lines += [
         f"{row.task}, {row.claim}: {row.part} x {row.factor}: {row.moved_verdict}" for row in thresholds.itertuples()
     ]
     declared = words(verdicts)
     changes = {name: differing(declared, words(judge_all(CATALOG, other, tasks))) for name, other in others.items()}
-    alone = {(one.claim.name, one.task): decide([one])[0].verdict for one in weighed}
+    alone = {(one.claim.name, one.task): decide([one])[0].verdict for one in estimates}
     changes["each claim alone, no correction"] = differing(declared, alone)
     lines += [f"{name}: {'; '.join(found) or 'the same verdicts'}" for name, found in changes.items()]
     changed = [(name, text) for name, found in changes.items() for text in found]
@@ -55,10 +54,10 @@ def main(quick: bool = False, tables: Path = Path("analyses/out"), out: Path = P
     )
 
 
-def told(verdicts: Verdicts, claim: str, task: str) -> Iterator[str]:
+def verdict_lines(verdicts: Verdicts, claim: str, task: str) -> Iterator[str]:
     """The verdict, and every criterion with its number at each seed."""
     one = verdicts.of(claim, task)
-    yield f"{task}, {claim}: {one.verdict} ({one.rivals})"
+    yield f"{task}, {claim}: {one.verdict} ({rivals_text(one.rivals)})"
     for part in one.criteria:
         seeds = ", ".join(shown(value, part.unit).removesuffix(f" {part.unit}") for value in part.by_seed.values())
         number = f"{part.sentence}, {part.state}; by seed {seeds}" if part.by_seed else f"{part.name} {part.state}"

@@ -9,7 +9,7 @@ from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k
 from cotinterp.behavior.edits import EditResult, trace_edits
 from cotinterp.behavior.generalization import generalization_by_k
 from cotinterp.behavior.invariance import permutation_invariance
-from cotinterp.calibration.ground_truth import Answer, GroundTruth, K, Question, by_kind, percent
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question, by_kind, percent
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import run_predictions, source
 from cotinterp.results import wilson
@@ -26,25 +26,27 @@ def measured(model: GroundTruth, quick: bool) -> AccuracyResult:
     return accuracy_by_k(model.model, model.task, model.regime, problems)
 
 
-def answers_heldout(model: GroundTruth, quick: bool) -> Answer:
+def answers_heldout(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """`yes` where the whole interval of held-out accuracy lies above 90%, `no` where it lies below 50%."""
     right = [output.correct for output in measured(model, quick).of_split("heldout")]
     low, high = wilson(sum(right), len(right))
     said = "yes" if low > 0.9 else "no" if high < 0.5 else "partly"
-    return Answer(said, f"{percent(sum(right) / len(right))} of {len(right)} held-out problems of K={K}")
+    return InstrumentAnswer(said, f"{percent(sum(right) / len(right))} of {len(right)} held-out problems of K={K}")
 
 
-def table_or_algorithm(model: GroundTruth, quick: bool) -> Answer:
+def table_or_algorithm(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """By the interval of the generalization ratio: above one half an algorithm, below it a table."""
     (cell,) = generalization_by_k(model.task, measured(model, quick), model.trained_on).cells
     low, high = cell.interval
     if not cell.interval_known:
-        return Answer("nothing learned", f"train {percent(cell.train)} at chance {percent(cell.chance)}")
+        return InstrumentAnswer("nothing learned", f"train {percent(cell.train)} at chance {percent(cell.chance)}")
     said = "algorithm" if low > 0.5 else "table" if high < 0.5 else "undecided"
-    return Answer(said, f"ratio {cell.ratio:.2f} ({low:.2f} to {high:.2f}), nearest neighbor {percent(cell.nearest)}")
+    return InstrumentAnswer(
+        said, f"ratio {cell.ratio:.2f} ({low:.2f} to {high:.2f}), nearest neighbor {percent(cell.nearest)}"
+    )
 
 
-def same_in_any_order(model: GroundTruth, quick: bool) -> Answer:
+def same_in_any_order(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """`yes` where agreement with unseen orders lies above 90%, `no` where it lies less than 20 points over chance."""
     result = permutation_invariance(
         model.model,
@@ -56,7 +58,7 @@ def same_in_any_order(model: GroundTruth, quick: bool) -> Answer:
     )
     row = result.frame().iloc[0]
     said = "yes" if row["ci_low"] > 0.9 else "no" if row["ci_high"] < row["chance"] + 0.2 else "partly"
-    return Answer(said, f"{percent(row['agreement'])} agree, chance {percent(row['chance'])}")
+    return InstrumentAnswer(said, f"{percent(row['agreement'])} agree, chance {percent(row['chance'])}")
 
 
 ALGORITHM = {"reader": "algorithm", "recomputer": "algorithm", "parallel": "algorithm"}
@@ -88,14 +90,14 @@ CLEAR = 0.8
 """Share of the edits that must end alike for the answer to be more than `mixed`: the lower end of its interval."""
 
 
-def edited(edit: str, model: GroundTruth, quick: bool) -> Answer:
+def edited(edit: str, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The outcome of most edits of one kind: `follows`, `ignores` or `other`; `mixed` where none is clear."""
     rng = np.random.default_rng(0)
     problems = model.heldout(30 if quick else 120)
     return clear_outcome(trace_edits(model.model, model.task, model.regime, problems, edits=[edit], rng=rng), edit)
 
 
-def clear_outcome(result: EditResult, edit: str) -> Answer:
+def clear_outcome(result: EditResult, edit: str) -> InstrumentAnswer:
     """The outcome whose rate is clear at every step that was edited."""
     table = result.frame()
     table = table[table["edit"] == edit]
@@ -103,19 +105,19 @@ def clear_outcome(result: EditResult, edit: str) -> Answer:
     clear = rates[rates["ci_low"] > CLEAR]
     n = int(table.groupby("step")["n"].first().sum())
     shares = ", ".join(f"{outcome} {percent(row['rate'])}" for outcome, row in rates.iterrows())
-    return Answer(str(clear.index[0]) if len(clear) else "mixed", f"{n} edits, lowest at any step: {shares}")
+    return InstrumentAnswer(str(clear.index[0]) if len(clear) else "mixed", f"{n} edits, lowest at any step: {shares}")
 
 
-def comes_from(model: GroundTruth, quick: bool) -> Answer:
+def comes_from(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Where total 2 comes from, by the four families of pairs."""
     problems = model.heldout(40 if quick else 150)
     made = pair_families(model.task, problems, model.regime, step=2, rng=np.random.default_rng(0))
     found = {family: run_predictions(model.model, Contrast.from_pairs(pairs)) for family, pairs in made.items()}
     shares = ", ".join(f"{family} {percent(runs.share('corrupted', 'foil'))}" for family, runs in found.items())
-    return Answer(source(found), f"goes over to the foil: {shares}")
+    return InstrumentAnswer(source(found), f"goes over to the foil: {shares}")
 
 
-def comes_from_before(model: GroundTruth, quick: bool) -> Answer:
+def comes_from_before(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """What pairs of the first version say: only a written total is changed, which a recomputer does not notice."""
     problems = model.heldout(40 if quick else 150)
     pairs = written_total_pairs(
@@ -123,7 +125,7 @@ def comes_from_before(model: GroundTruth, quick: bool) -> Answer:
     )
     runs = run_predictions(model.model, Contrast.from_pairs(pairs))
     followed = runs.share("corrupted", "foil")
-    return Answer("trace" if followed > CLEAR else "undecided", f"written total: {percent(followed)}")
+    return InstrumentAnswer("trace" if followed > CLEAR else "undecided", f"written total: {percent(followed)}")
 
 
 def _with_trace(model: GroundTruth) -> str | None:
@@ -134,7 +136,7 @@ def _with_trace(model: GroundTruth) -> str | None:
 
 def _question(edit: str, text: str) -> Question:
     truth = by_kind(reader="follows", recomputer="ignores")
-    ask: Callable[[GroundTruth, bool], Answer] = partial(edited, edit)
+    ask: Callable[[GroundTruth, bool], InstrumentAnswer] = partial(edited, edit)
     before = ask if edit == "substitute_total" else None
     return Question(f"trace edit: {edit}", text, truth, ask, before)
 

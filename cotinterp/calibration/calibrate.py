@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
-from cotinterp.calibration.ground_truth import Answer, Ask, GroundTruth, Question, ground_truths
+from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
 from cotinterp.figures import heatmap
@@ -20,7 +20,7 @@ COLUMNS = ("instrument", "model", "question", "truth", "answer", "right", "befor
 
 
 @dataclass(frozen=True)
-class Row:
+class CalibrationRow:
     """One answer.
 
     Attributes:
@@ -53,10 +53,10 @@ class CalibrationResult(Result):
     model here has. A wrong row shows that an instrument cannot be trusted with its question.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[CalibrationRow, ...]
 
     @property
-    def wrong(self) -> tuple[Row, ...]:
+    def wrong(self) -> tuple[CalibrationRow, ...]:
         """The rows that are not right."""
         return tuple(row for row in self.rows if not row.right)
 
@@ -94,7 +94,7 @@ def calibrate(
     models: Sequence[GroundTruth] | None = None,
     *,
     quick: bool = False,
-    progress: Callable[[Row], None] | None = None,
+    progress: Callable[[CalibrationRow], None] | None = None,
 ) -> CalibrationResult:
     """Ask every question of every model that has a declared truth for it.
 
@@ -115,7 +115,7 @@ def calibrate(
     return CalibrationResult(tuple(rows))
 
 
-def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[Row]:
+def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[CalibrationRow]:
     for question in questions:
         for model in models:
             truth = question.truth(model)
@@ -123,17 +123,19 @@ def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: b
                 continue
             found = _asked(question.ask, model, quick)
             before = _before(question, model, quick, found)
-            yield Row(question.instrument, model.name, question.text, truth, found.answer, before, found.evidence)
+            yield CalibrationRow(
+                question.instrument, model.name, question.text, truth, found.answer, before, found.evidence
+            )
 
 
-def _before(question: Question, model: GroundTruth, quick: bool, found: Answer) -> str:
+def _before(question: Question, model: GroundTruth, quick: bool, found: InstrumentAnswer) -> str:
     if question.before is None:
         return "not asked"
     return found.answer if question.before is question.ask else _asked(question.before, model, quick).answer
 
 
-def _asked(ask: Ask, model: GroundTruth, quick: bool) -> Answer:
+def _asked(ask: Ask, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     try:
         return ask(model, quick)
     except (ValueError, ArithmeticError, RuntimeError) as error:
-        return Answer("no answer", f"{type(error).__name__}: {error}".splitlines()[0])
+        return InstrumentAnswer("no answer", f"{type(error).__name__}: {error}".splitlines()[0])

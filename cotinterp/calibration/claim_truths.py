@@ -4,15 +4,22 @@ Handmade models are measured as trained ones are, so a wrong verdict on them may
 statistic or of a rule. Made-up worlds have known numbers, so that there it can only be that of a statistic or a rule.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cotinterp.calibration import claim_subjects
-from cotinterp.calibration.calibrate import CalibrationResult, Row
-from cotinterp.calibration.claim_subjects import Draft
-from cotinterp.calibration.claim_worlds import SPREAD, TASK, MadeUp, made_up_worlds
+from cotinterp.calibration.calibrate import CalibrationResult, CalibrationRow
+from cotinterp.calibration.claim_worlds import SPREAD, TASK, MadeUpWorld, made_up_worlds
+from cotinterp.calibration.ground_truth import (
+    Draft,
+    handmade_world,
+    parallel_draft,
+    reader_draft,
+    recomputer_draft,
+    short_table_draft,
+    table_draft,
+)
 from cotinterp.calibration.verdict_level import synthetic
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
@@ -39,7 +46,7 @@ class Handmade:
 
     Attributes:
         drafts: What the model of each regime is.
-        truths: By claim, the verdict and the rivals left standing, as `told` puts them.
+        truths: By claim, the verdict and the rivals that stand, as `verdict_text` has them.
         measures: What is measured of them.
         memory: Models of random labels are measured as well, tables all of them.
     """
@@ -52,16 +59,16 @@ class Handmade:
 
     def evidence(self, quick: bool) -> Evidence:
         """Measured on every model."""
-        subjects = claim_subjects.world(self.drafts, HANDMADE_TASK)
+        subjects = handmade_world(self.drafts, HANDMADE_TASK)
         if self.memory:
-            subjects += claim_subjects.world({"direct": claim_subjects.table}, "random-labels")
+            subjects += handmade_world({"direct": table_draft}, "random-labels")
         return gather_subjects(subjects, LEAST if quick else QUICK_EVIDENCE, self.measures)
 
 
 HANDMADE = (
     Handmade(
         "reader; table",
-        {"cot": claim_subjects.reader, "direct": claim_subjects.table},
+        {"cot": reader_draft, "direct": table_draft},
         {
             "cot-reads-written-totals": "supported; stands: none",
             "direct-is-lookup": "supported; stands: none",
@@ -73,7 +80,7 @@ HANDMADE = (
     ),
     Handmade(
         "recomputer; parallel",
-        {"cot": claim_subjects.recomputer, "direct": claim_subjects.parallel},
+        {"cot": recomputer_draft, "direct": parallel_draft},
         {
             "cot-reads-written-totals": "not supported; stands: ignores the trace, recomputes from the prompt",
             "direct-is-lookup": "not supported; stands: parallel or algebraic algorithm",
@@ -84,32 +91,29 @@ HANDMADE = (
     ),
     Handmade(
         "reader; table, right at two operands",
-        {"cot": claim_subjects.reader, "direct": claim_subjects.short_table},
+        {"cot": reader_draft, "direct": short_table_draft},
         {"gap-widens": "supported; stands: none"},
         measures=(answers,),
     ),
 )
 
 
-def told(verdict: Verdict) -> str:
+def verdict_text(verdict: Verdict) -> str:
     """A verdict as the table of calibration has it: its word and, where it has one, the rivals that stand."""
-    if verdict.verdict == "inconclusive":
-        return verdict.verdict
-    rivals = (rival.rsplit(": ", 1) for rival in verdict.rivals.split("; ") if rival)
-    return _told(verdict.verdict, [name for name, state in rivals if state == "stands"])
+    return _text(verdict.verdict, [rival.name for rival in verdict.rivals if rival.state == "stands"])
 
 
-def truth_of(world: MadeUp) -> str:
-    """What `told` must say of the verdict on a made-up world."""
-    return world.verdict if world.verdict == "inconclusive" else _told(world.verdict, world.standing)
+def expected_text(world: MadeUpWorld) -> str:
+    """What `verdict_text` must say of the verdict on a made-up world."""
+    return _text(world.verdict, world.stands)
 
 
 def calibrate_claims(
     *,
     quick: bool = False,
     handmade: Sequence[Handmade] = HANDMADE,
-    made_up: Sequence[MadeUp] | None = None,
-    progress: Callable[[Row], None] | None = None,
+    made_up: Sequence[MadeUpWorld] | None = None,
+    progress: Callable[[CalibrationRow], None] | None = None,
     catalog: Sequence[Claim] = CATALOG,
 ) -> CalibrationResult:
     """Every claim in every world in which its verdict is known.
@@ -128,15 +132,15 @@ def calibrate_claims(
     return CalibrationResult(tuple(rows))
 
 
-def judge_made_up(world: MadeUp, rng: np.random.Generator, catalog: Sequence[Claim] = CATALOG) -> Verdict:
+def judge_made_up(world: MadeUpWorld, rng: np.random.Generator, catalog: Sequence[Claim] = CATALOG) -> Verdict:
     """The verdict on the claim that a made-up world is about, in one draw from it."""
     (claim,) = (one for one in catalog if one.name == world.claim)
     return judge(claim, synthetic(TASK, world.cells, seeds=range(world.seeds), spread=SPREAD, rng=rng))
 
 
 def _rows(
-    handmade: Sequence[Handmade], made_up: Sequence[MadeUp], quick: bool, catalog: Sequence[Claim]
-) -> Iterator[Row]:
+    handmade: Sequence[Handmade], made_up: Sequence[MadeUpWorld], quick: bool, catalog: Sequence[Claim]
+) -> Iterator[CalibrationRow]:
     for of_models in handmade:
         asked = [claim for claim in catalog if claim.name in of_models.truths]
         verdicts = judge_all(asked, of_models.evidence(quick), tasks=(HANDMADE_TASK,))
@@ -144,12 +148,12 @@ def _rows(
             yield _row("claim of handmade models", of_models.name, truth, verdicts.of(claim, HANDMADE_TASK))
     for world in made_up:
         verdict = judge_made_up(world, np.random.default_rng(0), catalog)
-        yield _row("claim of a made-up world", world.name, truth_of(world), verdict)
+        yield _row("claim of a made-up world", world.name, expected_text(world), verdict)
 
 
-def _row(instrument: str, name: str, truth: str, verdict: Verdict) -> Row:
-    return Row(instrument, name, verdict.claim, truth, told(verdict), "not asked", verdict.reason)
+def _row(instrument: str, name: str, truth: str, verdict: Verdict) -> CalibrationRow:
+    return CalibrationRow(instrument, name, verdict.claim, truth, verdict_text(verdict), "not asked", verdict.reason)
 
 
-def _told(word: str, standing: Sequence[str] | frozenset[str]) -> str:
-    return f"{word}; stands: {', '.join(sorted(standing)) or 'none'}"
+def _text(word: str, stands: Collection[str]) -> str:
+    return word if word == "inconclusive" else f"{word}; stands: {', '.join(sorted(stands)) or 'none'}"

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
-from cotinterp.calibration.verdict_level import LAYERS, Cell
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE
+from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
 from cotinterp.claims.verdict import Word
+from cotinterp.studies.evidence import Condition, EditCondition, ProbeCondition, ReadCondition, TraceCondition
 
 KS = (2, 3, 4, 5, 6)
 K = 4
@@ -25,28 +27,28 @@ SIZES = ("n300", "n1000", "n10000")
 
 
 @dataclass(frozen=True)
-class MadeUp:
+class MadeUpWorld:
     """A world of known rates and what follows from them about one claim.
 
     Attributes:
         name: What is so in it: the name of a rival, or that the claim is true.
         claim: Whose question it is.
         verdict: The word that must come out.
-        standing: Rivals that must be left standing; all others must not be.
+        stands: Rivals that must stand; all others must not.
         seeds: Models of each kind.
     """
 
     name: str
     claim: str
-    cells: tuple[Cell, ...]
+    cells: tuple[SyntheticCell, ...]
     verdict: Word
-    standing: frozenset[str] = frozenset()
+    stands: frozenset[str] = frozenset()
     seeds: int = 5
 
 
-def right(regime: str, rates: Mapping[int, float], variant: str = "", train: float = 0.99) -> list[Cell]:
+def right(regime: str, rates: Mapping[int, float], variant: str = "", train: float = 0.99) -> list[SyntheticCell]:
     """Held-out accuracy by number of operands, the same training accuracy at each, and chance."""
-    held = Cell(
+    held = SyntheticCell(
         measure="accuracy", expected=0.0, k=0, regime=regime, variant=variant, condition="heldout", problems=PROBLEMS
     )
     cells = [replace(held, k=k, expected=rate) for k, rate in rates.items()]
@@ -60,13 +62,13 @@ def flat(rate: float) -> dict[int, float]:
     return dict.fromkeys(KS, rate)
 
 
-def gap_worlds() -> list[MadeUp]:
+def gap_worlds() -> list[MadeUpWorld]:
     """Accuracy of cot and direct over K."""
     falling = {2: 0.95, 3: 0.85, 4: 0.65, 5: 0.45, 6: 0.3}
 
-    def world(name: str, direct: Mapping[int, float], verdict: Word, *standing: str) -> MadeUp:
+    def world(name: str, direct: Mapping[int, float], verdict: Word, *stands: str) -> MadeUpWorld:
         cells = (*right("cot", flat(0.96)), *right("direct", direct))
-        return MadeUp(name, "gap-widens", cells, verdict, frozenset(standing))
+        return MadeUpWorld(name, "gap-widens", cells, verdict, frozenset(stands))
 
     return [
         world("it widens", falling, "supported"),
@@ -75,20 +77,20 @@ def gap_worlds() -> list[MadeUp]:
     ]
 
 
-def lookup_worlds() -> list[MadeUp]:
+def lookup_worlds() -> list[MadeUpWorld]:
     """Direct models that generalize or not, in any order or not, with more data or not, up to a length or not."""
 
     def world(
-        name: str, held: Mapping[int, float], agree: float | None, sizes: Sequence[float], verdict: Word, *standing: str
-    ) -> MadeUp:
+        name: str, held: Mapping[int, float], agree: float | None, sizes: Sequence[float], verdict: Word, *stands: str
+    ) -> MadeUpWorld:
         cells = right("direct", held)
-        cells += [Cell(measure="nearest", expected=0.2, k=k, regime="direct") for k in KS]
+        cells += [SyntheticCell(measure="nearest", expected=0.2, k=k, regime="direct") for k in KS]
         for variant, rate in zip(SIZES, sizes, strict=True):
             cells += right("direct", flat(rate), variant)
         if agree is not None:
-            both = Cell(measure="agreement", expected=agree, k=K, regime="direct")
+            both = SyntheticCell(measure="agreement", expected=agree, k=K, regime="direct")
             cells += [both, replace(both, measure="agreement_chance", kind="constant", expected=CHANCE)]
-        return MadeUp(name, "direct-is-lookup", tuple(cells), verdict, frozenset(standing))
+        return MadeUpWorld(name, "direct-is-lookup", tuple(cells), verdict, frozenset(stands))
 
     parallel, serial = "parallel or algebraic algorithm", "serial simulation"
     # Four layers reach five operands one at a time, and no more.
@@ -100,29 +102,33 @@ def lookup_worlds() -> list[MadeUp]:
     ]
 
 
-def reading_worlds() -> list[MadeUp]:
+def reading_worlds() -> list[MadeUpWorld]:
     """Edits, patches and cut reads of models that read their trace, their prompt, or answer without either."""
     recomputes, ignores = "recomputes from the prompt", "ignores the trace"
 
-    def world(name: str, follows: float, patch: float, read: float, verdict: Word, *standing: str) -> MadeUp:
-        edit = Cell(measure="edit", expected=follows, k=K, condition="substitute_total:follows")
+    def world(name: str, follows: float, patch: float, read: float, verdict: Word, *stands: str) -> MadeUpWorld:
+        edit = SyntheticCell(measure="edit", expected=follows, k=K, condition=EditCondition(SUBSTITUTE, "follows"))
         cells = [
             *right("cot", flat(0.97)),
             edit,
-            replace(edit, condition="substitute_total:ignores", expected=0.95 - follows),
-            replace(edit, condition="none:follows", expected=0.97),
-            replace(edit, condition="shuffled_target:follows", expected=CHANCE),
+            replace(edit, condition=EditCondition(SUBSTITUTE, "ignores"), expected=0.95 - follows),
+            replace(edit, condition=EditCondition(NONE, "follows"), expected=0.97),
+            replace(edit, condition=EditCondition(SHUFFLED, "follows"), expected=CHANCE),
         ]
-        shares = {
+        shares: dict[str, dict[Condition, float]] = {
             "family_effect": {"written_total": patch, "prompt_operand": 1 - patch, "unrelated": 0.0},
-            "read_lost": {"previous_total": read, "earlier_operands": 1 - read, "random:previous_total": 0.02},
+            "read_lost": {
+                "previous_total": read,
+                "earlier_operands": 1 - read,
+                ReadCondition("previous_total", random=True): 0.02,
+            },
         }
         cells += [
-            Cell(measure=measure, expected=share, k=K, condition=condition, kind="mean", within=0.1)
+            SyntheticCell(measure=measure, expected=share, k=K, condition=condition, kind="mean", within=0.1)
             for measure, of in shares.items()
             for condition, share in of.items()
         ]
-        return MadeUp(name, "cot-reads-written-totals", tuple(cells), verdict, frozenset(standing))
+        return MadeUpWorld(name, "cot-reads-written-totals", tuple(cells), verdict, frozenset(stands))
 
     return [
         world("each total from the written one", 0.93, 0.95, 0.9, "supported"),
@@ -131,27 +137,28 @@ def reading_worlds() -> list[MadeUp]:
     ]
 
 
-def linear_worlds() -> list[MadeUp]:
+def linear_worlds() -> list[MadeUpWorld]:
     """Probes before a total is written, and what becomes of the answer when what they read is exchanged."""
     about_to, unused = "only where it is about to be written", "present but not used"
     low, site = 0.2, f"L{LAYERS - 1}.resid_pre"
 
-    def probed(regime: str, place: str, accuracy: float, use: float) -> list[Cell]:
-        probe = Cell(measure="probe", expected=accuracy, k=K, regime=regime, condition=f"trained|{site}|{place}")
-        cells: list[Cell] = []
+    def probed(regime: str, place: str, accuracy: float, use: float) -> list[SyntheticCell]:
+        trained = ProbeCondition(model="trained", site=site, place=place)
+        probe = SyntheticCell(measure="probe", expected=accuracy, k=K, regime=regime, condition=trained)
+        cells: list[SyntheticCell] = []
         for step in range(1, K):
             own = replace(probe, step=step)
-            bare, random = f"input|input|{place}", f"untrained|{site}|{place}"
-            cells += [own, *(replace(own, condition=name, expected=low) for name in (bare, random))]
+            controls = (ProbeCondition(model="input", site="input", place=place), replace(trained, model="untrained"))
+            cells += [own, *(replace(own, condition=control, expected=low) for control in controls)]
             cells.append(replace(own, measure="probe_control", expected=low))
-        used = Cell(measure="probe_use", expected=use, k=K, regime=regime, kind="mean", within=0.1, step=K - 1)
-        return [*cells, replace(used, condition=f"{site}|{place}")]
+        used = SyntheticCell(measure="probe_use", expected=use, k=K, regime=regime, kind="mean", within=0.1, step=K - 1)
+        return [*cells, replace(used, condition=ProbeCondition(site=site, place=place))]
 
     def world(
-        name: str, cot: tuple[float, float], direct: tuple[float, float], verdict: Word, *standing: str
-    ) -> MadeUp:
+        name: str, cot: tuple[float, float], direct: tuple[float, float], verdict: Word, *stands: str
+    ) -> MadeUpWorld:
         cells = (*right("cot", flat(0.97)), *probed("cot", "equals", *cot), *probed("direct", "operand", *direct))
-        return MadeUp(name, "running-totals-are-linear", cells, verdict, frozenset(standing))
+        return MadeUpWorld(name, "running-totals-are-linear", cells, verdict, frozenset(stands))
 
     return [
         world("there and used in both", (0.95, 0.8), (0.8, 0.5), "supported"),
@@ -160,13 +167,13 @@ def linear_worlds() -> list[MadeUp]:
     ]
 
 
-def error_worlds() -> list[MadeUp]:
+def error_worlds() -> list[MadeUpWorld]:
     """Wrong outputs of cot, by kind."""
 
-    def world(name: str, share: float, wrong: int, verdict: Word, *standing: str) -> MadeUp:
-        kind = Cell(measure="error_kind", expected=share, k=6, condition="bookkeeping", problems=wrong)
+    def world(name: str, share: float, wrong: int, verdict: Word, *stands: str) -> MadeUpWorld:
+        kind = SyntheticCell(measure="error_kind", expected=share, k=6, condition="bookkeeping", problems=wrong)
         cells = (*right("cot", flat(0.95)), kind, replace(kind, condition="arithmetic", expected=1 - share))
-        return MadeUp(name, "errors-are-bookkeeping", cells, verdict, frozenset(standing))
+        return MadeUpWorld(name, "errors-are-bookkeeping", cells, verdict, frozenset(stands))
 
     return [
         world("most of a hundred errors a seed", 0.85, 100, "supported"),
@@ -175,14 +182,14 @@ def error_worlds() -> list[MadeUp]:
     ]
 
 
-def token_worlds() -> list[MadeUp]:
+def token_worlds() -> list[MadeUpWorld]:
     """Filler between direct and cot."""
     suffice, nothing = "extra passes suffice", "nothing to gain"
 
-    def world(name: str, filler: float, direct: float, verdict: Word, *standing: str) -> MadeUp:
+    def world(name: str, filler: float, direct: float, verdict: Word, *stands: str) -> MadeUpWorld:
         rates = {"cot": 0.96, "filler": filler, "direct": direct}
         cells = tuple(cell for regime, rate in rates.items() for cell in right(regime, flat(rate)))
-        return MadeUp(name, "tokens-carry-content", cells, verdict, frozenset(standing))
+        return MadeUpWorld(name, "tokens-carry-content", cells, verdict, frozenset(stands))
 
     return [
         world("dots do not help", 0.45, 0.45, "supported"),
@@ -192,17 +199,17 @@ def token_worlds() -> list[MadeUp]:
     ]
 
 
-def depth_worlds() -> list[MadeUp]:
+def depth_worlds() -> list[MadeUpWorld]:
     """Which lengths each depth solves."""
     solved, failed = 0.98, 0.3
 
-    def world(name: str, reach: Mapping[str, int], verdict: Word, *standing: str, best: float = solved) -> MadeUp:
+    def world(name: str, reach: Mapping[str, int], verdict: Word, *stands: str, best: float = solved) -> MadeUpWorld:
         cells = [
             cell
             for variant in DEPTHS
             for cell in right("direct", {k: best if k <= reach[variant] else failed for k in KS}, variant)
         ]
-        return MadeUp(name, "depth-limits-direct", tuple(cells), verdict, frozenset(standing))
+        return MadeUpWorld(name, "depth-limits-direct", tuple(cells), verdict, frozenset(stands))
 
     chain = {variant: layers + 1 for variant, layers in DEPTHS.items()}
     tree = {variant: max(k for k in KS if ceil(log2(k)) <= layers) for variant, layers in DEPTHS.items()}
@@ -215,27 +222,28 @@ def depth_worlds() -> list[MadeUp]:
     ]
 
 
-def anchor_worlds() -> list[MadeUp]:
+def anchor_worlds() -> list[MadeUpWorld]:
     """Probability of answers along the trace."""
     decoration, before = "decoration", "known beforehand"
 
-    def world(name: str, follows: float, start: float, verdict: Word, *standing: str) -> MadeUp:
+    def world(name: str, follows: float, start: float, verdict: Word, *stands: str) -> MadeUpWorld:
+        edited, closed = TraceCondition("edited", "free"), TraceCondition("true", "forced")
         rates = {
-            ("answer_prob", "true:free"): 0.96,
-            ("answer_prob", "edited:free"): 0.95 - follows,
-            ("answer_prob", "true:forced"): 0.95,
-            ("followed_prob", "edited:free"): follows,
+            ("answer_prob", TraceCondition("true", "free")): 0.96,
+            ("answer_prob", edited): 0.95 - follows,
+            ("answer_prob", closed): 0.95,
+            ("followed_prob", edited): follows,
         }
         last = [
-            Cell(measure=measure, expected=rate, k=6, step=5, condition=condition)
+            SyntheticCell(measure=measure, expected=rate, k=6, step=5, condition=condition)
             for (measure, condition), rate in rates.items()
         ]
-        first = Cell(measure="answer_prob", expected=start, k=6, step=0, condition="true:forced")
+        first = SyntheticCell(measure="answer_prob", expected=start, k=6, step=0, condition=closed)
         known = {"own_log_prob": -0.05, "marginal_log_prob": -1.0}
-        logs = [Cell(measure=name, expected=x, k=6, kind="mean", within=0.05) for name, x in known.items()]
-        own = Cell(measure="own_wrong_followed", expected=follows, k=6, problems=40)
+        logs = [SyntheticCell(measure=name, expected=x, k=6, kind="mean", within=0.05) for name, x in known.items()]
+        own = SyntheticCell(measure="own_wrong_followed", expected=follows, k=6, problems=40)
         cells = (*right("cot", flat(0.97)), *last, first, own, *logs)
-        return MadeUp(name, "wrong-steps-anchor-wrong-answers", cells, verdict, frozenset(standing))
+        return MadeUpWorld(name, "wrong-steps-anchor-wrong-answers", cells, verdict, frozenset(stands))
 
     return [
         world("the answer hangs on the trace", 0.92, 0.15, "supported"),
@@ -244,7 +252,7 @@ def anchor_worlds() -> list[MadeUp]:
     ]
 
 
-def made_up_worlds() -> tuple[MadeUp, ...]:
+def made_up_worlds() -> tuple[MadeUpWorld, ...]:
     """All of them, and two once more: one unsolved, one with too few seeds for a verdict."""
     worlds = [
         *(*gap_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),

@@ -2,14 +2,21 @@
 
 Behavior alone cannot tell the two of a pair apart: `reader` and `recomputer` write the same transcripts, `lookup` and
 `parallel` give the same answers on training problems. The instruments must.
+
+Claims want to see every regime of a task at several seeds (`handmade_world`). A handmade model is not trained, so here
+seeds are models of one mechanism: every weight has a little noise of its own, models of odd seeds carry a decoy where
+their kind has one, and every table holds another nine tenths of its problems. Their spread is no measure of that among
+trained models; made-up tables (`cotinterp.calibration.verdict_level`) are there for that.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
     Blueprint,
@@ -23,7 +30,7 @@ from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.subject import Subject, untrained_twin
 from cotinterp.tasks import Task, get_task
-from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
+from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems, solve
 from cotinterp.transcripts.render import longest_transcript
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -121,8 +128,7 @@ def memorizer() -> GroundTruth:
 def untrained(task_name: str, regime: str, seed: int, *, layers: int = 2, width: int = 32) -> GroundTruth:
     """A model at its initialization, which computes nothing on purpose."""
     task = get_task(task_name)
-    n_ctx = longest_transcript(task, K, regime)
-    spec = ModelSpec(n_layers=layers, d_model=width, n_heads=4, d_mlp=2 * width, n_ctx=n_ctx)
+    spec = _shape(task, regime, layers, width)
     model = build_model(spec, len(Vocabulary.of(task)), seed=seed)
     return GroundTruth(
         name=f"untrained ({regime})",
@@ -141,14 +147,121 @@ def ground_truths() -> tuple[GroundTruth, ...]:
     return (*handmade_models(), memorizer(), untrained("z6", "cot", 0), untrained("z6", "direct", 1))
 
 
-class Answer(NamedTuple):
+SEEDS = tuple(range(5))
+SEEDS_OF_A_WORLD = 1000
+LAYERS = 2
+"""Of untrained models, as most handmade ones have."""
+NOISE = 1e-4
+"""Standard deviation of the noise on every handmade weight. Bumps are second differences of many neurons, and ten times
+as much already costs the recomputer some of its answers."""
+IN_TABLE = 0.9
+"""Share of its problems that the table of one seed holds."""
+
+Draft = Callable[[Task, int], tuple[Blueprint, tuple[Problem, ...]]]
+"""Task and seed to what is written into the weights, and the problems that they are made for."""
+
+
+def reader_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+    """Writes its totals, each from the one written before."""
+    return reader_blueprint(task, "cot", K_RANGE, decoy=bool(seed % 2)), training_side(task)
+
+
+def recomputer_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+    """Writes the same totals, each from the operands of the prompt."""
+    return recomputer_blueprint(task, "cot", K_RANGE, decoy=bool(seed % 2)), training_side(task)
+
+
+def parallel_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+    """Answers all problems at once, by an average."""
+    return parallel_blueprint(task, K_RANGE, decoy=bool(seed % 2)), training_side(task)
+
+
+def table_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+    """Knows nine tenths of the training side by heart, and nothing else."""
+    known = training_side(task)
+    kept = np.random.default_rng(seed).random(len(known)) < IN_TABLE
+    problems = tuple(problem for problem, keep in zip(known, kept.tolist(), strict=True) if keep)
+    return lookup_blueprint(task, K_RANGE, problems=problems), problems
+
+
+def short_table_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+    """The same, and in addition every problem of two operands, the held-out ones too: right there, a table beyond."""
+    _, trained_on = table_draft(task, seed)
+    every = solve(task, np.indices((task.n_operands,) * 2).reshape(2, -1).T)
+    known = (*every, *(problem for problem in trained_on if problem.k > 2))
+    return lookup_blueprint(task, K_RANGE, problems=known), trained_on
+
+
+def handmade_subject(draft: Draft, task_name: str, regime: str, seed: int) -> Subject:
+    """The model of a draft, with noise on its weights; the same arguments give the same model."""
+    task = get_task(task_name)
+    blueprint, trained_on = draft(task, seed)
+    model = write(blueprint)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(NOISE * torch.randn(weight.shape, generator=generator))
+    shape = _shape(task, regime, int(model.cfg.n_layers))
+    return _subject(task, regime, seed, model=model, trained_on=trained_on, shape=shape)
+
+
+def untrained_subject(task_name: str, regime: str, seed: int, *, world: int = 0, layers: int = LAYERS) -> Subject:
+    """A model at its initialization, which computes nothing on purpose; its seed is that of a model of this world.
+
+    With fewer layers than LAYERS it is of the variant that says so.
+    """
+    task = get_task(task_name)
+    initialization = world * SEEDS_OF_A_WORLD + seed
+    shape = _shape(task, regime, layers)
+    model = build_model(shape, len(Vocabulary.of(task)), seed=initialization)
+    subject = _subject(
+        task, regime, seed, model=model, trained_on=training_side(task), shape=shape, initialization=initialization
+    )
+    return subject if layers == LAYERS else replace(subject, variant=f"L{layers}")
+
+
+def handmade_world(
+    drafts: Mapping[str, Draft], task_name: str = "z6", seeds: Sequence[int] = SEEDS
+) -> tuple[Subject, ...]:
+    """One handmade model of each regime for every seed."""
+    return tuple(handmade_subject(draft, task_name, regime, seed) for regime, draft in drafts.items() for seed in seeds)
+
+
+def _shape(task: Task, regime: str, layers: int, width: int = 32) -> ModelSpec:
+    """Of untrained models."""
+    n_ctx = longest_transcript(task, K_RANGE[1], regime)
+    return ModelSpec(n_layers=layers, d_model=width, n_heads=4, d_mlp=2 * width, n_ctx=n_ctx)
+
+
+def _subject(
+    task: Task,
+    regime: str,
+    seed: int,
+    *,
+    model: HookedModel,
+    trained_on: tuple[Problem, ...],
+    shape: ModelSpec,
+    initialization: int | None = None,
+) -> Subject:
+    return Subject(
+        model=model,
+        task=task,
+        regime=regime,
+        run_seed=seed,
+        k_range=K_RANGE,
+        trained_on=trained_on,
+        build_untrained=untrained_twin(shape, task, seed if initialization is None else initialization),
+    )
+
+
+class InstrumentAnswer(NamedTuple):
     """What an instrument says, and the numbers that it says so on."""
 
     answer: str
     evidence: str
 
 
-Ask = Callable[[GroundTruth, bool], Answer]
+Ask = Callable[[GroundTruth, bool], InstrumentAnswer]
 """A model and whether to be quick; the answer."""
 
 

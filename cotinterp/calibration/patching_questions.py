@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cotinterp.calibration.ground_truth import Answer, GroundTruth, Question
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question
 from cotinterp.mechanism.activations import at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import compare_ablations
@@ -43,7 +43,7 @@ def any_contrast(model: GroundTruth, quick: bool) -> Contrast:
     return Contrast.from_pairs(pairs)
 
 
-def identities(model: GroundTruth, quick: bool) -> Answer:
+def identities(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether a self-patch is exactly 0, a full patch exactly 1, and attributions sum to the logit difference."""
     contrast = any_contrast(model, quick)
     baselines = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False).baselines()
@@ -51,24 +51,24 @@ def identities(model: GroundTruth, quick: bool) -> Answer:
     parts = logit_attribution(model.model, contrast)
     missed = float((parts.values.sum(0) - parts.logit_difference).abs().max())
     holds = zero == 0 and one == 1 and missed < 1e-3
-    return Answer("yes" if holds else "no", f"self {zero:g}, full {one:g}, attributions miss by {missed:.1g}")
+    return InstrumentAnswer("yes" if holds else "no", f"self {zero:g}, full {one:g}, attributions miss by {missed:.1g}")
 
 
-def heads_that_carry(family: str, model: GroundTruth, quick: bool) -> Answer:
+def heads_that_carry(family: str, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads whose z, patched at some place, closes half of the gap, among cells that the scan flags."""
     try:
         result = patch_sweep(model.model, contrast_of(family, model, quick), kinds=(), heads=True, require_gap=False)
     except ValueError as error:
-        return Answer("nothing changes", str(error).split(":")[0])
+        return InstrumentAnswer("nothing changes", str(error).split(":")[0])
     return _carriers(result)
 
 
-def written_total_heads(model: GroundTruth, quick: bool) -> Answer:
+def written_total_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Which heads carry a changed written total to the next one."""
     return heads_that_carry("written_total", model, quick)
 
 
-def largest_cell(model: GroundTruth, quick: bool) -> Answer:
+def largest_cell(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """What sweeps of the first version say: the head of the largest effect, on pairs normalized by their own gap."""
     rng, readout = np.random.default_rng(0), (Role.TOTAL, 2)
     problems = model.heldout(24 if quick else 60)
@@ -77,25 +77,25 @@ def largest_cell(model: GroundTruth, quick: bool) -> Answer:
     effects = result.effects().effect
     best = int(np.abs(effects).argmax())
     named = result.cells[best].site.block if abs(effects[best]) >= NOTABLE else "none"
-    return Answer(named, f"largest effect {effects[best]:.2f}")
+    return InstrumentAnswer(named, f"largest effect {effects[best]:.2f}")
 
 
-def prompt_operand_heads(model: GroundTruth, quick: bool) -> Answer:
+def prompt_operand_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Which heads carry a changed operand of the prompt to a total, under a fixed trace."""
     return heads_that_carry("prompt_operand", model, quick)
 
 
-def places_read(model: GroundTruth, quick: bool) -> Answer:
+def places_read(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """From which place the total is fetched: places before the readout where the first residual stream carries it."""
     contrast = any_contrast(model, quick)
     result = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False)
     scan = result.scan()
     first = scan[(scan["layer"] == 0) & scan["flagged"] & (scan["effect"] >= NOTABLE)]
     names = [f"{role} {step}" if step >= 0 else role for role, step in zip(first["role"], first["step"], strict=True)]
-    return Answer(", ".join(names) or "none", _largest(scan[scan["layer"] == 0]))
+    return InstrumentAnswer(", ".join(names) or "none", _largest(scan[scan["layer"] == 0]))
 
 
-def path_of_the_total(model: GroundTruth, quick: bool) -> Answer:
+def path_of_the_total(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """How what the total head writes reaches the logits: straight, or through the MLP of its layer."""
     contrast = contrast_of("written_total", model, quick)
     site = Site.parse(f"{model.heads['total']}.z")
@@ -103,7 +103,7 @@ def path_of_the_total(model: GroundTruth, quick: bool) -> Answer:
     result = path_sweep(model.model, contrast, (direct, through, Path(site, "any")), through_mlps=False)
     straight, by_mlp = result.of(direct), result.of(through)
     said = "MLP" if by_mlp >= NOTABLE > straight else "straight" if straight >= NOTABLE > by_mlp else "both or neither"
-    return Answer(said, f"logits {straight:.2f}, MLP {by_mlp:.2f}")
+    return InstrumentAnswer(said, f"logits {straight:.2f}, MLP {by_mlp:.2f}")
 
 
 def other_prompt_end(model: GroundTruth) -> Contrast:
@@ -121,25 +121,27 @@ def other_prompt_end(model: GroundTruth) -> Contrast:
     return Contrast.by_position(*runs, at, answer, foil)
 
 
-def input_acted_on(model: GroundTruth, _: bool) -> Answer:
+def input_acted_on(model: GroundTruth, _: bool) -> InstrumentAnswer:
     """Through which of its inputs the prompt-end head turns the total head: q, k or v."""
     sender, receiver = (Site.parse(f"{model.heads[name]}.z") for name in ("prompt end", "total"))
     paths = {kind: Path(sender, Site(kind, receiver.layer, receiver.head)) for kind in ("q", "k", "v")}
     result = path_sweep(model.model, other_prompt_end(model), tuple(paths.values()))
     found = {kind: result.of(path) for kind, path in paths.items()}
     said = ", ".join(kind for kind, effect in found.items() if effect >= NOTABLE)
-    return Answer(said or "none", ", ".join(f"{kind} {effect:.2f}" for kind, effect in found.items()))
+    return InstrumentAnswer(said or "none", ", ".join(f"{kind} {effect:.2f}" for kind, effect in found.items()))
 
 
-def gradient_at_saturation(model: GroundTruth, _: bool) -> Answer:
+def gradient_at_saturation(model: GroundTruth, _: bool) -> InstrumentAnswer:
     """Whether the agreement beside the scores shows that they miss what turns a head of saturated attention."""
     contrast = other_prompt_end(model)
     true = patch_sweep(model.model, contrast, kinds=("q",))
     compared = attribution_patch(model.model, contrast, kinds=("q",)).agreement(true).frame().iloc[0]
-    return Answer("yes" if compared["max_difference"] >= NOTABLE else "no", f"off by {compared['max_difference']:.2f}")
+    return InstrumentAnswer(
+        "yes" if compared["max_difference"] >= NOTABLE else "no", f"off by {compared['max_difference']:.2f}"
+    )
 
 
-def gradient_finds_the_head(model: GroundTruth, quick: bool) -> Answer:
+def gradient_finds_the_head(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether the cell that attribution patching ranks first is the one that true patching ranks first."""
     contrast = contrast_of("written_total", model, quick)
     true = patch_sweep(model.model, contrast, kinds=(), heads=True)
@@ -150,14 +152,14 @@ def gradient_finds_the_head(model: GroundTruth, quick: bool) -> Answer:
     by_gradient = estimate.cells[int(np.abs(estimate.effects().effect).argmax())]
     first, said = by_patch.site.block, by_gradient.site.block
     said = said if by_gradient == by_patch else f"{said}, not {first}"
-    return Answer(said, f"Spearman {overall['spearman']:.2f}")
+    return InstrumentAnswer(said, f"Spearman {overall['spearman']:.2f}")
 
 
-def _carriers(result: PatchingResult) -> Answer:
+def _carriers(result: PatchingResult) -> InstrumentAnswer:
     scan = result.scan()
     found = scan[scan["flagged"] & (scan["effect"] >= NOTABLE)]
     heads = sorted({Site.parse(label).block for label in found["site"]})
-    return Answer(", ".join(heads) or "none", _largest(scan))
+    return InstrumentAnswer(", ".join(heads) or "none", _largest(scan))
 
 
 def _largest(scan: pd.DataFrame) -> str:
@@ -244,47 +246,51 @@ def next_total(model: GroundTruth, quick: bool) -> Pairs:
     )
 
 
-def total_readers(model: GroundTruth, quick: bool) -> Answer:
+def total_readers(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads that the table calls total readers or iteration heads."""
     table = head_table(model.model, next_total(model, quick)).frame()
     readers = table[table["label"].isin(["total reader", "iteration head"])]
     looking = table.iloc[int(table["attention_to_previous_total"].argmax())]
-    return Answer(
+    return InstrumentAnswer(
         ", ".join(f"L{row['layer']}H{row['head']}" for _, row in readers.iterrows()) or "none",
         f"most attention to the previous total: L{looking['layer']}H{looking['head']} "
         f"({looking['attention_to_previous_total']:.2f}, labeled {looking['label']})",
     )
 
 
-def flagged_heads(model: GroundTruth, quick: bool) -> Answer:
+def flagged_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads whose knowledge of the problem total 3 needs, by the scan over all heads."""
     found = head_table(model.model, next_total(model, quick)).flagged()
-    return Answer(", ".join(site.block for site in found) or "none", "resampled, family error 5% over all heads")
+    return InstrumentAnswer(
+        ", ".join(site.block for site in found) or "none", "resampled, family error 5% over all heads"
+    )
 
 
-def constant_heads(model: GroundTruth, quick: bool) -> Answer:
+def constant_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads that total 3 needs for what they write in every problem: zero ablation finds them, resampling not."""
     table = compare_ablations(model.model, next_total(model, quick), methods=("resample", "zero")).frame()
     needed = table.pivot(index="heads", columns="method", values="needed")
     found = sorted(needed.index[needed["zero"] & ~needed["resample"]])
-    return Answer(", ".join(found) or "none", f"needed by zero ablation: {', '.join(needed.index[needed['zero']])}")
+    return InstrumentAnswer(
+        ", ".join(found) or "none", f"needed by zero ablation: {', '.join(needed.index[needed['zero']])}"
+    )
 
 
-def needed_read(read: str, model: GroundTruth, quick: bool) -> Answer:
+def needed_read(read: str, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether cutting a read, everywhere and in all heads, costs the answer; both ways of cutting must agree."""
     result = knock_out_reads(model.model, next_total(model, quick), scopes=("all",), dests=("readout",))
     lost = [result.effect(read, dest="readout", method=method) for method in ("pattern", "resample")]
     random = result.effect(read, dest="readout", method="pattern", control="random sources")
     said = "needed" if min(lost) > NEEDED else "not needed" if max(map(abs, lost)) < UNNEEDED else "undecided"
-    return Answer(said, f"lost {lost[0]:.2f} (pattern), {lost[1]:.2f} (values); random sources {random:.2f}")
+    return InstrumentAnswer(said, f"lost {lost[0]:.2f} (pattern), {lost[1]:.2f} (values); random sources {random:.2f}")
 
 
-def previous_total_needed(model: GroundTruth, quick: bool) -> Answer:
+def previous_total_needed(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Attention from where total 3 is computed to total 2 as written."""
     return needed_read("previous_total", model, quick)
 
 
-def prompt_operands_needed(model: GroundTruth, quick: bool) -> Answer:
+def prompt_operands_needed(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Attention from where total 3 is computed to operands 0 to 2 of the prompt."""
     return needed_read("prompt_operands", model, quick)
 

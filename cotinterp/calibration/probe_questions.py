@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cotinterp.calibration.ground_truth import Answer, GroundTruth, Question, percent
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question, percent
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult
@@ -43,33 +43,35 @@ def probed(model: GroundTruth, quick: bool, *places: Place, sites: tuple[Site, .
     )
 
 
-def decodable(result: ProbeResult) -> Answer:
+def decodable(result: ProbeResult) -> InstrumentAnswer:
     """`yes` where the scan flags the total at any of the places and sites."""
     found = result.scan().frame()
     top = found.iloc[int(found["accuracy"].argmax())]
     said = "yes" if bool(found["flagged"].any()) else "no"
-    return Answer(said, f"accuracy {percent(top['accuracy'])}, other labelings up to {percent(top['null_max'])}")
+    return InstrumentAnswer(
+        said, f"accuracy {percent(top['accuracy'])}, other labelings up to {percent(top['null_max'])}"
+    )
 
 
-def selective(result: ProbeResult) -> Answer:
+def selective(result: ProbeResult) -> InstrumentAnswer:
     """What the first version says: `yes` where the interval of the selectivity at one of the places lies above 0."""
     found = result.detail()
     found = found[found["site"] != "input"]
     said = "yes" if bool((found["selectivity_low"] > 0).any()) else "no"
-    return Answer(said, f"selectivity {found['selectivity'].max():.2f}")
+    return InstrumentAnswer(said, f"selectivity {found['selectivity'].max():.2f}")
 
 
-def before_it_is_written(model: GroundTruth, quick: bool) -> Answer:
+def before_it_is_written(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether total 2 stands where it is about to be written."""
     return decodable(probed(model, quick, before_total(model)))
 
 
-def in_the_prompt(model: GroundTruth, quick: bool) -> Answer:
+def in_the_prompt(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether total 2 stands at its operand or at the end of the prompt."""
     return decodable(probed(model, quick, (Role.OPERAND, STEP), (Role.PROMPT_END, -1)))
 
 
-def in_the_prompt_before(model: GroundTruth, quick: bool) -> Answer:
+def in_the_prompt_before(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The same by selectivity."""
     return selective(probed(model, quick, (Role.OPERAND, STEP), (Role.PROMPT_END, -1)))
 
@@ -83,7 +85,7 @@ def probe_at(model: GroundTruth, place: Place, target: int, site: Site, quick: b
     return cell.probe
 
 
-def uses_previous_total(model: GroundTruth, quick: bool) -> Answer:
+def uses_previous_total(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether total 2 is computed from total 1 as a probe reads it in what attention brings to where it is predicted.
 
     The pairs change operand 0 and everything after it, so that whoever is right tells them apart.
@@ -93,7 +95,7 @@ def uses_previous_total(model: GroundTruth, quick: bool) -> Answer:
     return _used(model, Contrast.from_pairs(both), before_total(model), quick, target=STEP - 1, kind="attn_out")
 
 
-def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> Answer:
+def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether the answer is computed from the running total that a probe reads at its operand."""
     rng = np.random.default_rng(0)
     problems = model.heldout(30 if quick else 60)
@@ -101,12 +103,14 @@ def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> Answer:
     return _used(model, Contrast.from_pairs(pairs), (Role.OPERAND, STEP), quick, target=STEP, kind="resid_post")
 
 
-def _used(model: GroundTruth, contrast: Contrast, place: Place, quick: bool, *, target: int, kind: str) -> Answer:
+def _used(
+    model: GroundTruth, contrast: Contrast, place: Place, quick: bool, *, target: int, kind: str
+) -> InstrumentAnswer:
     site = Site.parse(f"L{int(model.model.cfg.n_layers) - 1}.{kind}")
     probe = probe_at(model, place, target, site, quick)
     result = probe_use(model.model, contrast, probe, site, place_words(*place), n_random=20 if quick else 40)
     ((answer, reason),) = result.answers
-    return Answer(answer, reason)
+    return InstrumentAnswer(answer, reason)
 
 
 def _written(model: GroundTruth) -> str | None:

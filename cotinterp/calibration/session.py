@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cotinterp.calibration.calibrate import CalibrationResult, Row, calibrate
+from cotinterp.calibration.calibrate import CalibrationResult, CalibrationRow, calibrate
 from cotinterp.calibration.claim_truths import calibrate_claims
 from cotinterp.calibration.law_worlds import law_calibration
 from cotinterp.calibration.mutations import MUTATIONS, trials_table, try_mutation
@@ -48,14 +48,14 @@ def calibration_session(
     return all(good)
 
 
-def _told(say: Say, row: Row) -> None:
+def _say_row(say: Say, row: CalibrationRow) -> None:
     mark = "right" if row.right else "WRONG"
     said = row.answer if row.right else f"{row.answer} (truth: {row.truth})"
     say(f"{mark}  {row.instrument:28}  {row.model:24}  {row.question} {said}  [{row.evidence}]")
 
 
 def _claims(out: Path, quick: bool, say: Say) -> bool:
-    result = calibrate_claims(quick=quick, progress=partial(_told, say))
+    result = calibrate_claims(quick=quick, progress=partial(_say_row, say))
     result.save(out, "claim_calibration")
     say(f"{len(result.rows) - len(result.wrong)} of {len(result.rows)} verdicts are right")
     return not result.wrong
@@ -83,7 +83,7 @@ def _laws(out: Path, n: int, say: Say) -> bool:
 
 
 def _questions(out: Path, quick: bool, say: Say) -> bool:
-    result = calibrate(quick=quick, progress=partial(_told, say))
+    result = calibrate(quick=quick, progress=partial(_say_row, say))
     result.save(out, "calibration")
     say(f"{len(result.rows) - len(result.wrong)} of {len(result.rows)} answers are right")
     say(_before(result))

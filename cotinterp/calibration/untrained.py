@@ -11,9 +11,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from scipy.stats import ttest_1samp
 
-from cotinterp.calibration.claim_subjects import SEEDS, untrained_subject
 from cotinterp.calibration.claim_truths import LEAST
-from cotinterp.calibration.ground_truth import GroundTruth, K, untrained
+from cotinterp.calibration.ground_truth import SEEDS, GroundTruth, K, untrained, untrained_subject
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.judge import judge_all

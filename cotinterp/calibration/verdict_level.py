@@ -1,4 +1,4 @@
-"""Evidence with known rates: what a bench would have measured in a world that is made up.
+"""Evidence with known rates: what measuring would have given in a world that is made up.
 
 A world is a set of cells, each with the number that is true of it; drawing from it gives tables as measuring trained
 models does, with a spread among models and among problems that are both known. What a verdict on such a table ought to
@@ -20,14 +20,14 @@ from cotinterp.claims.judge import judge, judge_all
 from cotinterp.figures import lines
 from cotinterp.results import wilson
 from cotinterp.results.result import Result
-from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Evidence
+from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Condition, Evidence
 
 Kind = Literal["rate", "mean", "constant"]
 LAYERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class SyntheticCell:
     """One cell of a made-up world: what identifies it in the table, and what is true of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Cell:
     k: int
     regime: str = "cot"
     variant: str = ""
-    condition: str = ""
+    condition: Condition = ""
     step: int = -1
     kind: Kind = "rate"
     within: float = 0.5
@@ -57,7 +57,7 @@ class Cell:
     @property
     def key(self) -> tuple[str, int, int, str]:
         """Measure, k, step and condition."""
-        return self.measure, self.k, self.step, self.condition
+        return self.measure, self.k, self.step, str(self.condition)
 
     @property
     def n_layers(self) -> int:
@@ -67,7 +67,7 @@ class Cell:
 
 def synthetic(
     task: str,
-    cells: Sequence[Cell],
+    cells: Sequence[SyntheticCell],
     *,
     seeds: Sequence[int] = range(5),
     spread: float = 0.03,
@@ -103,7 +103,7 @@ def synthetic(
     return Evidence(pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(runs, columns=list(RUN_COLUMNS)))
 
 
-def _drawn(cell: Cell, place: float, spread: float, rng: np.random.Generator) -> tuple[tuple[float, int], ...]:
+def _drawn(cell: SyntheticCell, place: float, spread: float, rng: np.random.Generator) -> tuple[tuple[float, int], ...]:
     """Each value of a cell of the model that stands at `place` (0..1) of all, and how many problems have it."""
     if cell.kind == "constant":
         return ((cell.expected, cell.problems),)
@@ -143,14 +143,14 @@ def _run(task: str, regime: str, variant: str, seed: int) -> tuple[str | int | f
 TASK = "null"
 FAMILY = 16
 """Claims by tasks in one table, as many as eight claims on two tasks."""
-ON_IT = Cell(measure="accuracy", expected=0.5, k=4, condition="heldout")
+ON_IT = SyntheticCell(measure="accuracy", expected=0.5, k=4, condition="heldout")
 
 
-class Null(NamedTuple):
+class NullWorld(NamedTuple):
     """Cells whose statistic has the true value `at`, which is the threshold too."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[SyntheticCell, ...]
     at: float
 
 
@@ -167,16 +167,16 @@ def difference(cells: Cells) -> Values:
 
 
 NULLS = (
-    Null("rate", (ON_IT,), 0.5),
-    Null("high rate", (replace(ON_IT, expected=0.9),), 0.9),
-    Null("difference", (replace(ON_IT, expected=0.8), replace(ON_IT, expected=0.7, regime="direct")), 0.1),
-    Null("mean", (replace(ON_IT, kind="mean", within=0.5),), 0.5),
+    NullWorld("rate", (ON_IT,), 0.5),
+    NullWorld("high rate", (replace(ON_IT, expected=0.9),), 0.9),
+    NullWorld("difference", (replace(ON_IT, expected=0.8), replace(ON_IT, expected=0.7, regime="direct")), 0.1),
+    NullWorld("mean", (replace(ON_IT, kind="mean", within=0.5),), 0.5),
 )
 SPREADS = (0.0, 0.03, 0.1)
 PROBLEMS = (40, 1000)
 
 
-def claim_at(null: Null) -> Claim:
+def claim_at(null: NullWorld) -> Claim:
     """The claim that the statistic lies above its own true value, which it does not."""
     statistic: Callable[[Cells], Values] = rate if len(null.cells) == 1 else difference
     threshold = Threshold(null.at, "its true value")
@@ -244,7 +244,7 @@ class VerdictLevel(Result):
 def verdict_level(
     n_worlds: int = 200,
     *,
-    nulls: Sequence[Null] = NULLS,
+    nulls: Sequence[NullWorld] = NULLS,
     spreads: Sequence[float] = SPREADS,
     problems: Sequence[int] = PROBLEMS,
     seeds: int = LEAST_SEEDS,
@@ -266,7 +266,7 @@ def verdict_level(
     return VerdictLevel(tuple(found))
 
 
-def simulated(null: Null, n_worlds: int, *, spread: float, problems: int, seeds: int = LEAST_SEEDS) -> Simulated:
+def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, seeds: int = LEAST_SEEDS) -> Simulated:
     """Worlds of one kind, judged one by one. The truth of a rate with a spread is the mean over models."""
     cells, claim = _of_size(null, problems), claim_at(null)
     supported = covered = 0
@@ -279,7 +279,13 @@ def simulated(null: Null, n_worlds: int, *, spread: float, problems: int, seeds:
 
 
 def simulated_tables(
-    null: Null, n_tables: int, *, spread: float, family: int = FAMILY, problems: int = 200, seeds: int = LEAST_SEEDS
+    null: NullWorld,
+    n_tables: int,
+    *,
+    spread: float,
+    family: int = FAMILY,
+    problems: int = 200,
+    seeds: int = LEAST_SEEDS,
 ) -> Simulated:
     """Tables of one claim on many tasks, all with the truth on the threshold; supported where any of them is."""
     cells, claim = _of_size(null, problems), claim_at(null)
@@ -294,5 +300,5 @@ def simulated_tables(
     return Simulated(f"any of {family}", spread, problems, seeds, n_tables, supported, -1)
 
 
-def _of_size(null: Null, problems: int) -> tuple[Cell, ...]:
+def _of_size(null: NullWorld, problems: int) -> tuple[SyntheticCell, ...]:
     return tuple(replace(cell, problems=problems) for cell in null.cells)

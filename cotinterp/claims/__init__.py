@@ -12,7 +12,7 @@ from cotinterp.claims.claim import Rival as Rival
 from cotinterp.claims.claim import Threshold as Threshold
 from cotinterp.claims.judge import judge as judge
 from cotinterp.claims.judge import judge_all as judge_all
-from cotinterp.claims.verdict import Measured as Measured
+from cotinterp.claims.verdict import MeasuredCriterion as MeasuredCriterion
 from cotinterp.claims.verdict import Verdict as Verdict
 from cotinterp.claims.verdict import Verdicts as Verdicts
 from cotinterp.studies.evidence import Evidence as Evidence

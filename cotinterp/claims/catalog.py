@@ -1,12 +1,10 @@
-"""The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `thresholds.py`."""
+"""The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `claims.claim.THRESHOLDS`."""
 
 import importlib.util
 from pathlib import Path
 from typing import Any
 
-from cotinterp.claims import statistics as answers
-from cotinterp.claims import statistics as mechanism
-from cotinterp.claims import statistics as trace
+from cotinterp.claims import statistics
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.claim import THRESHOLDS as AT
@@ -26,16 +24,20 @@ def _control(name: str, words: str, statistic: Statistic, passes: Side, unit: st
     return Control(name, words, statistic, AT[name], passes, unit, **more)
 
 
-_COT_WORKS = Control("cot-solves-it", "held-out accuracy of cot, mean over K", answers.cot_accuracy, SOLVED, "above")
-_LEARNED = _control("learned", "accuracy of direct on its training problems, above guessing", answers.learned, "above")
+_COT_WORKS = Control("cot-solves-it", "held-out accuracy of cot, mean over K", statistics.cot_accuracy, SOLVED, "above")
+_LEARNED = _control(
+    "learned", "accuracy of direct on its training problems, above guessing", statistics.learned, "above"
+)
 
 GAP_WIDENS = Claim(
     name="gap-widens",
     statement="The advantage of writing the running totals grows with the number of operands.",
     source=GPT_MINI,
     criteria=(
-        _criterion("slope", "what an operand more adds to the advantage of cot over direct", answers.advantage_slope),
-        _criterion("advantage", "held-out accuracy of cot minus that of direct at the largest K", answers.advantage),
+        _criterion(
+            "slope", "what an operand more adds to the advantage of cot over direct", statistics.advantage_slope
+        ),
+        _criterion("advantage", "held-out accuracy of cot minus that of direct at the largest K", statistics.advantage),
     ),
     predicts={"slope": "above", "advantage": "above"},
     rivals=(
@@ -51,19 +53,24 @@ DIRECT_IS_LOOKUP = Claim(
     statement="Without a written trace the model stores its training problems instead of computing.",
     source=GPT_MINI,
     criteria=(
-        _criterion("ratio", "generalization ratio of direct", answers.generalization_ratio, ""),
+        _criterion("ratio", "generalization ratio of direct", statistics.generalization_ratio, ""),
         _criterion(
-            "beyond-memory", "accuracy of direct beyond the best guess of memory", answers.beyond_memory, optional=True
+            "beyond-memory",
+            "accuracy of direct beyond the best guess of memory",
+            statistics.beyond_memory,
+            optional=True,
         ),
         _criterion(
             "agreement",
             "same answer in an untrained order, beyond chance",
-            answers.net_agreement,
+            statistics.net_agreement,
             "",
             optional=True,
         ),
-        _criterion("size-gain", "accuracy gained by ten times the training problems", answers.size_gain, optional=True),
-        _criterion("cliff", "accuracy at K = L + 1 minus that at K = L + 2", answers.cliff, optional=True),
+        _criterion(
+            "size-gain", "accuracy gained by ten times the training problems", statistics.size_gain, optional=True
+        ),
+        _criterion("cliff", "accuracy at K = L + 1 minus that at K = L + 2", statistics.cliff, optional=True),
     ),
     predicts={"ratio": "below", "beyond-memory": "below", "agreement": "below", "size-gain": "below"},
     rivals=(
@@ -80,7 +87,9 @@ DIRECT_IS_LOOKUP = Claim(
     ),
     controls=(
         _LEARNED,
-        _control("memory", "generalization ratio of random labels", answers.memory_ratio, "below", "", optional=True),
+        _control(
+            "memory", "generalization ratio of random labels", statistics.memory_ratio, "below", "", optional=True
+        ),
     ),
     decisive=frozenset({"ratio"}),
     evidence=("accuracy",),
@@ -92,14 +101,19 @@ COT_READS = Claim(
     statement="Each step of the trace is computed from the running total that was written, not from the prompt again.",
     source=f"{GPT_MINI}; {READER_POST}",
     criteria=(
-        _criterion("margin", "edited totals that the answer follows minus those that it ignores", trace.follow_margin),
         _criterion(
-            "patch-margin", "patching effect of the written total minus that of its operand", mechanism.patch_margin, ""
+            "margin", "edited totals that the answer follows minus those that it ignores", statistics.follow_margin
+        ),
+        _criterion(
+            "patch-margin",
+            "patching effect of the written total minus that of its operand",
+            statistics.patch_margin,
+            "",
         ),
         _criterion(
             "read-margin",
             "loss without reads of the total minus that of earlier operands",
-            mechanism.read_margin,
+            statistics.read_margin,
             "",
         ),
     ),
@@ -114,10 +128,12 @@ COT_READS = Claim(
     ),
     controls=(
         _COT_WORKS,
-        _control("clean-trace", "right answers after the true total was written back", trace.clean_trace, "above"),
-        _control("by-chance", "answers that would follow another problem's edit", trace.follows_by_chance, "below"),
-        _control("unrelated", "effect of an operand that cannot matter", mechanism.unrelated_effect, "below", ""),
-        _control("random-cut", "loss without reads of as many random tokens", mechanism.random_cut, "below", ""),
+        _control("clean-trace", "right answers after the true total was written back", statistics.clean_trace, "above"),
+        _control(
+            "by-chance", "answers that would follow another problem's edit", statistics.follows_by_chance, "below"
+        ),
+        _control("unrelated", "effect of an operand that cannot matter", statistics.unrelated_effect, "below", ""),
+        _control("random-cut", "loss without reads of as many random tokens", statistics.random_cut, "below", ""),
     ),
     evidence=("trace_edits", "pair_families", "patching", "heads"),
     limits="Edited traces are off the training distribution; four operands for patching and knock-outs.",
@@ -131,15 +147,17 @@ TOTALS_ARE_LINEAR = Claim(
         _criterion(
             "cot-decodable",
             "probe for s_j at the equals sign, beyond its controls",
-            mechanism.decodable_in_cot,
+            statistics.decodable_in_cot,
         ),
-        _criterion("cot-used", "share of the gap that exchanging it closes in cot", mechanism.used_in_cot, ""),
+        _criterion("cot-used", "share of the gap that exchanging it closes in cot", statistics.used_in_cot, ""),
         _criterion(
             "direct-decodable",
             "probe for s_j at operand j, beyond its controls",
-            mechanism.decodable_in_direct,
+            statistics.decodable_in_direct,
         ),
-        _criterion("direct-used", "share of the gap that exchanging it closes in direct", mechanism.used_in_direct, ""),
+        _criterion(
+            "direct-used", "share of the gap that exchanging it closes in direct", statistics.used_in_direct, ""
+        ),
     ),
     predicts={"cot-decodable": "above", "cot-used": "above", "direct-decodable": "above", "direct-used": "above"},
     rivals=(
@@ -165,7 +183,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
         _criterion(
             "bookkeeping",
             "share of bookkeeping among wrong held-out outputs of cot",
-            trace.bookkeeping_share,
+            statistics.bookkeeping_share,
             bounds=SHARE,
             pool=True,
             least=LEAST_ERRORS,
@@ -183,8 +201,8 @@ TOKENS_CARRY_CONTENT = Claim(
     statement="What helps is what the written tokens say, not the extra passes that writing them takes.",
     source=f"{GPT_MINI}; the rival after Pfau, Merrill & Bowman 2024 (arXiv 2404.15758)",
     criteria=(
-        _criterion("content", "held-out accuracy of cot minus that of as many filler dots", answers.content),
-        _criterion("passes", "held-out accuracy of filler dots minus that of direct", answers.passes),
+        _criterion("content", "held-out accuracy of cot minus that of as many filler dots", statistics.content),
+        _criterion("passes", "held-out accuracy of filler dots minus that of direct", statistics.passes),
     ),
     predicts={"content": "above"},
     rivals=(
@@ -201,17 +219,17 @@ DEPTH_LIMITS_DIRECT = Claim(
     statement="L layers solve a fold directly as long as its K - 1 steps fit, K - 1 <= L, and no further.",
     source=GPT_MINI,
     criteria=(
-        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", answers.beyond_budget, bounds=SHARE),
-        _criterion("within-budget", "accuracy of direct where K - 1 <= L", answers.within_budget, bounds=SHARE),
+        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", statistics.beyond_budget, bounds=SHARE),
+        _criterion("within-budget", "accuracy of direct where K - 1 <= L", statistics.within_budget, bounds=SHARE),
         _criterion(
             "depth-gain",
             "accuracy of the deepest direct minus the shallowest, where its chain ends",
-            answers.depth_gain,
+            statistics.depth_gain,
         ),
         _criterion(
             "log-budget",
             "accuracy where a tree fits and a chain does not",
-            answers.tree_budget,
+            statistics.tree_budget,
             optional=True,
             bounds=SHARE,
         ),
@@ -237,21 +255,28 @@ WRONG_STEPS_ANCHOR = Claim(
     statement="A wrong written step takes the answer with it, and the answer becomes likely only as totals appear.",
     source=READER_POST,
     criteria=(
-        _criterion("lost", "P(true answer) after the true trace minus after an edited one", trace.lost_to_the_edit),
         _criterion(
-            "anchored", "P(the answer that follows from the edit) after an edited trace", trace.anchored, bounds=SHARE
+            "lost", "P(true answer) after the true trace minus after an edited one", statistics.lost_to_the_edit
         ),
-        _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", trace.readiness),
+        _criterion(
+            "anchored",
+            "P(the answer that follows from the edit) after an edited trace",
+            statistics.anchored,
+            bounds=SHARE,
+        ),
+        _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", statistics.readiness),
         _criterion(
             "own-wrong",
             "the model's own wrong totals that its answer follows",
-            trace.own_wrong_followed,
+            statistics.own_wrong_followed,
             bounds=SHARE,
             pool=True,
             optional=True,
             least=LEAST_ERRORS,
         ),
-        _criterion("carried", "log P(true answer) given its own trace minus given the problem", trace.carried, "nats"),
+        _criterion(
+            "carried", "log P(true answer) given its own trace minus given the problem", statistics.carried, "nats"
+        ),
     ),
     predicts={"lost": "above", "anchored": "above", "ready": "above", "own-wrong": "above"},
     rivals=(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.studies.evidence import COUNTS, Evidence
+from cotinterp.studies.evidence import COUNTS, Condition, Evidence
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
@@ -27,7 +27,7 @@ class MissingEvidence(LookupError):
     """A statistic asked for a cell that was not measured. It says what was asked for and what there is."""
 
 
-class Key(NamedTuple):
+class CellKey(NamedTuple):
     """What names a cell of one seed."""
 
     task: str
@@ -40,7 +40,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class CellOutcomes:
     """The problems of one cell of one seed: `problems[i]` of them had `value[i]` out of `trials[i]`."""
 
     value: Float[np.ndarray, " rows"]
@@ -74,20 +74,20 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Book:
+class EvidenceIndex:
     """Evidence, looked up by cell and seed; draws are a function of the cell's name and seed, not of any order."""
 
     evidence: Evidence
 
     @cached_property
-    def cells(self) -> Mapping[Key, Mapping[int, Cell]]:
+    def cells(self) -> Mapping[CellKey, Mapping[int, CellOutcomes]]:
         """Every cell by name and seed."""
         names = ["task", "regime", "variant", "measure", "condition", "k", "step", "run_seed"]
         table = self.evidence.table.sort_values([*names, "value", "trials"], kind="stable")
-        found: dict[Key, dict[int, list[tuple[float, float, int]]]] = {}
+        found: dict[CellKey, dict[int, list[tuple[float, float, int]]]] = {}
         columns = [table[name].tolist() for name in [*names, *COUNTS]]
         for task, regime, variant, measure, condition, k, step, seed, *row in zip(*columns, strict=True):
-            key = Key(task, regime, variant, measure, condition, k, step)
+            key = CellKey(task, regime, variant, measure, condition, k, step)
             value, trials, problems = row
             found.setdefault(key, {}).setdefault(seed, []).append((value, trials, problems))
         return {key: {seed: _cell(rows) for seed, rows in seeds.items()} for key, seeds in found.items()}
@@ -105,11 +105,11 @@ class Book:
         return tuple(sorted(int(seed) for seed in table.loc[table["task"] == task, "run_seed"].unique()))
 
     @cached_property
-    def _drawn(self) -> dict[tuple[Key, int], Float[np.ndarray, "2 draws"]]:
+    def _drawn(self) -> dict[tuple[CellKey, int], Float[np.ndarray, "2 draws"]]:
         return {}
 
-    def redrawn(self, key: Key, seed: int) -> Float[np.ndarray, "2 draws"]:
-        """`Cell.redrawn`, made once."""
+    def redrawn(self, key: CellKey, seed: int) -> Float[np.ndarray, "2 draws"]:
+        """`CellOutcomes.redrawn`, made once."""
         if (key, seed) not in self._drawn:
             digest = hashlib.blake2b(repr((*key, seed)).encode(), digest_size=8).digest()
             rng = np.random.default_rng(int.from_bytes(digest, "big"))
@@ -117,7 +117,7 @@ class Book:
         return self._drawn[key, seed]
 
 
-Sums = Callable[[Key], Float[np.ndarray, "2 draws"] | None]
+Sums = Callable[[CellKey], Float[np.ndarray, "2 draws"] | None]
 """Sums of values and trials of a cell; None where this seed has no such cell."""
 
 
@@ -130,10 +130,10 @@ class Cells:
         read: The names of the cells that were looked at, in order.
     """
 
-    book: Book
+    index: EvidenceIndex
     task: str
     sums: Sums
-    read: list[Key] = field(default_factory=list)
+    read: list[CellKey] = field(default_factory=list)
 
     def mean(
         self,
@@ -142,7 +142,7 @@ class Cells:
         regime: str,
         k: int | None = None,
         step: int | None = None,
-        condition: str = "",
+        condition: Condition = "",
         variant: str = "",
         task: str | None = None,
     ) -> Values:
@@ -151,126 +151,128 @@ class Cells:
         Raises:
             MissingEvidence: No such cell was measured at this seed.
         """
-        wanted = self._keys(measure, regime, condition, variant, task or self.task, k, step)
-        found = [(key, sums) for key in wanted if (sums := self.sums(key)) is not None]
-        if not found:
-            raise MissingEvidence(self._missing(measure, regime, condition, variant, task or self.task, k, step))
-        self.read.extend(key for key, _ in found)
-        value, trials = np.sum([sums for _, sums in found], axis=0)
+        found = self._measured(measure, regime, variant, condition, task, k, step)
+        self.read.extend(found)
+        value, trials = np.sum(list(found.values()), axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio: Values = np.where(trials != 0, value / trials, np.nan)
         return ratio
 
     def ks(
-        self, measure: str, *, regime: str, condition: str = "", variant: str = "", task: str | None = None
+        self, measure: str, *, regime: str, condition: Condition = "", variant: str = "", task: str | None = None
     ) -> tuple[int, ...]:
         """Every number of operands of which a cell was measured, ascending. MissingEvidence where there is none."""
-        of = task or self.task
-        keys = self._keys(measure, regime, condition, variant, of, None, None)
-        found = sorted({key.k for key in keys if self.sums(key) is not None})
-        if not found:
-            raise MissingEvidence(self._missing(measure, regime, condition, variant, of, None, None))
-        return tuple(found)
+        return tuple(sorted({key.k for key in self._measured(measure, regime, variant, condition, task)}))
 
     def steps(
-        self, measure: str, *, regime: str, condition: str = "", variant: str = "", task: str | None = None
+        self, measure: str, *, regime: str, condition: Condition = "", variant: str = "", task: str | None = None
     ) -> tuple[int, ...]:
         """Every step of which a cell was measured, ascending. MissingEvidence where there is none."""
-        of = task or self.task
-        keys = self._keys(measure, regime, condition, variant, of, None, None)
-        found = sorted({key.step for key in keys if self.sums(key) is not None})
-        if not found:
-            raise MissingEvidence(self._missing(measure, regime, condition, variant, of, None, None))
-        return tuple(found)
+        return tuple(sorted({key.step for key in self._measured(measure, regime, variant, condition, task)}))
 
     def variants(self, regime: str) -> tuple[str, ...]:
         """The variants of a regime that were measured on this task; the standard one is the empty text."""
-        return tuple(sorted({key.variant for key in self.book.cells if (key.task, key.regime) == (self.task, regime)}))
+        return tuple(sorted({key.variant for key in self.index.cells if (key.task, key.regime) == (self.task, regime)}))
 
     def n_layers(self, regime: str, variant: str = "") -> int:
         """Layers of those models. MissingEvidence where there are none."""
-        if (self.task, regime, variant) not in self.book.layers:
+        if (self.task, regime, variant) not in self.index.layers:
             raise MissingEvidence(
                 f"no model of task {self.task!r}, regime {regime!r}, variant {variant!r} was measured"
             )
-        return self.book.layers[self.task, regime, variant]
+        return self.index.layers[self.task, regime, variant]
 
-    def _keys(
-        self, measure: str, regime: str, condition: str, variant: str, task: str, k: int | None, step: int | None
-    ) -> list[Key]:
-        wanted = (task, regime, variant, measure, condition)
-        return [key for key in self.book.cells if key[:5] == wanted and k in (None, key.k) and step in (None, key.step)]
-
-    def _missing(
-        self, measure: str, regime: str, condition: str, variant: str, task: str, k: int | None, step: int | None
-    ) -> str:
-        of_task = [key for key in self.book.cells if key.task == task]
-        alike = [key for key in of_task if key.measure == measure and key.regime == regime]
-        known = sorted({(key.variant, key.condition, key.k, key.step) for key in alike})
+    def _measured(
+        self,
+        measure: str,
+        regime: str,
+        variant: str,
+        condition: Condition,
+        task: str | None,
+        k: int | None = None,
+        step: int | None = None,
+    ) -> dict[CellKey, Float[np.ndarray, "2 draws"]]:
+        """The sums of every cell of that name; of all k or all steps where it is None."""
+        task, text = task or self.task, str(condition)
+        wanted = (task, regime, variant, measure, text)
+        keys = [
+            key for key in self.index.cells if key[:5] == wanted and k in (None, key.k) and step in (None, key.step)
+        ]
+        found = {key: sums for key in keys if (sums := self.sums(key)) is not None}
+        if found:
+            return found
+        of_task = [key for key in self.index.cells if key.task == task]
+        known = sorted(
+            {
+                (key.variant, key.condition, key.k, key.step)
+                for key in of_task
+                if key.measure == measure and key.regime == regime
+            }
+        )
         there = (
             f"variant, condition, k and step measured of it: {known[:12]}"
             if known
             else f"measured of {task!r}: {sorted({f'{key.regime}: {key.measure}' for key in of_task})}"
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
-        return f"no {asked} (condition {condition!r}, k {k}, step {step}); {there}"
+        raise MissingEvidence(f"no {asked} (condition {text!r}, k {k}, step {step}); {there}")
 
 
-def _cell(rows: list[tuple[float, float, int]]) -> Cell:
+def _cell(rows: list[tuple[float, float, int]]) -> CellOutcomes:
     value, trials, problems = np.array(rows, dtype=float).T
-    return Cell(value, trials, problems.astype(np.int64))
+    return CellOutcomes(value, trials, problems.astype(np.int64))
 
 
-def as_measured(book: Book, task: str, seed: int) -> Cells:
+def measured_cells(index: EvidenceIndex, task: str, seed: int) -> Cells:
     """The cells of one seed as they were measured: every mean has one entry."""
 
-    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
-        cell = book.cells[key].get(seed)
+    def sums(key: CellKey) -> Float[np.ndarray, "2 draws"] | None:
+        cell = index.cells[key].get(seed)
         return None if cell is None else cell.measured[:, None]
 
-    return Cells(book, task, sums)
+    return Cells(index, task, sums)
 
 
-def as_redrawn(book: Book, task: str, seed: int) -> Cells:
+def redrawn_cells(index: EvidenceIndex, task: str, seed: int) -> Cells:
     """The cells of one seed with their problems redrawn, INNER_DRAWS times."""
 
-    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
-        return book.redrawn(key, seed) if seed in book.cells[key] else None
+    def sums(key: CellKey) -> Float[np.ndarray, "2 draws"] | None:
+        return index.redrawn(key, seed) if seed in index.cells[key] else None
 
-    return Cells(book, task, sums)
+    return Cells(index, task, sums)
 
 
-def pooled(
-    book: Book, task: str, slots: Int[np.ndarray, "draws slots"], inner: Int[np.ndarray, "draws slots"]
+def redrawn_pooled_cells(
+    index: EvidenceIndex, task: str, slots: Int[np.ndarray, "draws slots"], inner: Int[np.ndarray, "draws slots"]
 ) -> Cells:
     """The cells of several seeds as one: in draw b the seeds `slots[b]`, each with its redrawn sample `inner[b]`.
 
     A seed without a cell adds nothing to it.
     """
 
-    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
+    def sums(key: CellKey) -> Float[np.ndarray, "2 draws"] | None:
         total = np.zeros((2, len(slots)))
-        for seed in book.cells[key]:
+        for seed in index.cells[key]:
             rows, places = np.nonzero(slots == seed)
-            drawn = book.redrawn(key, seed)[:, inner[rows, places]]
+            drawn = index.redrawn(key, seed)[:, inner[rows, places]]
             for part in range(2):
                 total[part] += np.bincount(rows, weights=drawn[part], minlength=len(slots))
-        return total if book.cells[key] else None
+        return total if index.cells[key] else None
 
-    return Cells(book, task, sums)
+    return Cells(index, task, sums)
 
 
-def as_pooled(book: Book, task: str, seeds: tuple[int, ...]) -> Cells:
+def pooled_cells(index: EvidenceIndex, task: str, seeds: tuple[int, ...]) -> Cells:
     """The cells of several seeds added up, as they were measured."""
 
-    def sums(key: Key) -> Float[np.ndarray, "2 draws"] | None:
-        found = [cell.measured for seed, cell in book.cells[key].items() if seed in seeds]
+    def sums(key: CellKey) -> Float[np.ndarray, "2 draws"] | None:
+        found = [cell.measured for seed, cell in index.cells[key].items() if seed in seeds]
         return np.sum(found, axis=0)[:, None] if found else None
 
-    return Cells(book, task, sums)
+    return Cells(index, task, sums)
 
 
 def problems_read(cells: Cells, seeds: tuple[int, ...]) -> int:
     """How many problems the cells that were looked at hold, over these seeds."""
-    by_seed = [cells.book.cells[key].get(seed) for key in dict.fromkeys(cells.read) for seed in seeds]
+    by_seed = [cells.index.cells[key].get(seed) for key in dict.fromkeys(cells.read) for seed in seeds]
     return int(sum(cell.problems.sum() for cell in by_seed if cell is not None))

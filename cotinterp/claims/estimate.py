@@ -17,15 +17,15 @@ from scipy import stats
 
 from cotinterp.claims.cells import (
     INNER_DRAWS,
-    Book,
     Cells,
+    EvidenceIndex,
     MissingEvidence,
     Statistic,
-    as_measured,
-    as_pooled,
-    as_redrawn,
-    pooled,
+    measured_cells,
+    pooled_cells,
     problems_read,
+    redrawn_cells,
+    redrawn_pooled_cells,
 )
 
 OUTER_DRAWS = 4000
@@ -85,7 +85,7 @@ class Estimate:
         return float(stats.t.sf(distance / self.error, self.freedom))
 
 
-def estimate(statistic: Statistic, book: Book, task: str, *, pool: bool = False) -> Estimate:
+def estimate(statistic: Statistic, index: EvidenceIndex, task: str, *, pool: bool = False) -> Estimate:
     """The statistic of one task over all seeds that have what it asks for.
 
     Args:
@@ -96,15 +96,15 @@ def estimate(statistic: Statistic, book: Book, task: str, *, pool: bool = False)
     Raises:
         MissingEvidence: No seed has the cells that it asks for.
     """
-    return _pooled(statistic, book, task) if pool else _averaged(statistic, book, task)
+    return _pooled(statistic, index, task) if pool else _averaged(statistic, index, task)
 
 
-def _averaged(statistic: Statistic, book: Book, task: str) -> Estimate:
+def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     values: dict[int, float] = {}
     drawn: list[np.ndarray] = []
     n, why = 0, f"no seed of task {task!r} was measured"
-    for seed in book.seeds(task):
-        cells = as_measured(book, task, seed)
+    for seed in index.seeds(task):
+        cells = measured_cells(index, task, seed)
         try:
             value = _one(statistic(cells))
         except MissingEvidence as missing:
@@ -114,7 +114,7 @@ def _averaged(statistic: Statistic, book: Book, task: str) -> Estimate:
             why = f"it is undefined at seed {seed}"
             continue
         values[seed] = value
-        drawn.append(np.broadcast_to(statistic(as_redrawn(book, task, seed)), (INNER_DRAWS,)))
+        drawn.append(np.broadcast_to(statistic(redrawn_cells(index, task, seed)), (INNER_DRAWS,)))
         n += problems_read(cells, (seed,))
     if not values:
         raise MissingEvidence(why)
@@ -124,21 +124,21 @@ def _averaged(statistic: Statistic, book: Book, task: str) -> Estimate:
     return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n)
 
 
-def _pooled(statistic: Statistic, book: Book, task: str) -> Estimate:
-    seeds = book.seeds(task)
+def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
+    seeds = index.seeds(task)
     if not seeds:
         raise MissingEvidence(f"no seed of task {task!r} was measured")
-    together = as_pooled(book, task, seeds)
+    together = pooled_cells(index, task, seeds)
     value = _one(statistic(together))
     if not np.isfinite(value):
         raise MissingEvidence("it is undefined on all seeds together")
     used = {key.regime for key in together.read}
     seeds = tuple(
-        s for s in seeds if any(s in book.cells[k] for k in book.cells if k.task == task and k.regime in used)
+        s for s in seeds if any(s in index.cells[k] for k in index.cells if k.task == task and k.regime in used)
     )
     slots, inner = _draws(seeds, INNER_DRAWS, task)
-    redrawn = statistic(pooled(book, task, np.array(seeds)[slots], inner))
-    by_seed = {seed: _alone(statistic, as_measured(book, task, seed)) for seed in seeds}
+    redrawn = statistic(redrawn_pooled_cells(index, task, np.array(seeds)[slots], inner))
+    by_seed = {seed: _alone(statistic, measured_cells(index, task, seed)) for seed in seeds}
     return Estimate(value, _error(redrawn, len(seeds)), by_seed, problems_read(together, seeds))
 
 

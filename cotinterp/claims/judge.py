@@ -20,19 +20,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from cotinterp.claims.cells import Book, MissingEvidence
+from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
 from cotinterp.claims.claim import ALPHA, Claim, Control, Criterion, Side
 from cotinterp.claims.estimate import Estimate, estimate
-from cotinterp.claims.verdict import Measured, State, Verdict, Verdicts, Word, controls_in_words, standing, word_for
+from cotinterp.claims.verdict import (
+    JudgedRival,
+    MeasuredCriterion,
+    State,
+    Verdict,
+    Verdicts,
+    Word,
+    controls_in_words,
+    rival_state,
+    word_for,
+)
 from cotinterp.results.multiplicity import holm
-from cotinterp.studies.evidence import Evidence
-
-MEMORY_TASK = "random-labels"
-"""Not judged by itself: a task without a rule, measured as the ceiling of memory for the others."""
+from cotinterp.studies.evidence import MEMORY_TASK, Evidence
 
 
 @dataclass(frozen=True)
-class Weighed:
+class ClaimEstimates:
     """One claim on one task with its numbers, before the correction that needs all claims.
 
     Attributes:
@@ -46,7 +53,7 @@ class Weighed:
     controls: Mapping[str, Estimate | str]
 
     @property
-    def there(self) -> tuple[Criterion, ...]:
+    def measured(self) -> tuple[Criterion, ...]:
         """The criteria that were measured."""
         return tuple(one for one in self.claim.criteria if isinstance(self.numbers[one.name], Estimate))
 
@@ -61,14 +68,14 @@ class Weighed:
     def support(self) -> float:
         """Largest p-value of the claim's own predictions; NaN where one that it needs was not measured."""
         own = [one for one in self.claim.criteria if one.name in self.claim.predicts]
-        known = [one for one in own if one in self.there]
+        known = [one for one in own if one in self.measured]
         if not known or any(not one.optional for one in own if one not in known):
             return float("nan")
         return max(self.p(one, self.claim.predicts[one.name]) for one in known)
 
     def shares(self, criterion: Criterion) -> float:
         """p-value that the criterion lies on either side, corrected for sides and for the criteria of the claim."""
-        return min(1.0, 2 * len(self.there) * min(self.p(criterion, "above"), self.p(criterion, "below")))
+        return min(1.0, 2 * len(self.measured) * min(self.p(criterion, "above"), self.p(criterion, "below")))
 
 
 def judge(claim: Claim, evidence: Evidence, *, task: str | None = None) -> Verdict:
@@ -100,7 +107,7 @@ def judge_all(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] 
     unknown = sorted(set(wanted) - set(evidence.tasks))
     if unknown or not wanted:
         raise ValueError(f"no evidence on tasks {unknown}; there is some on {list(evidence.tasks)}")
-    return Verdicts(decide(weigh(claims, evidence, wanted)), unfinished(evidence))
+    return Verdicts(decide(estimate_claims(claims, evidence, wanted)), unfinished(evidence))
 
 
 def unfinished(evidence: Evidence) -> pd.DataFrame:
@@ -108,29 +115,29 @@ def unfinished(evidence: Evidence) -> pd.DataFrame:
     return evidence.runs[evidence.runs["status"] != "finished"]
 
 
-def weigh(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str]) -> tuple[Weighed, ...]:
+def estimate_claims(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str]) -> tuple[ClaimEstimates, ...]:
     """Every number of every claim and task. Thresholds play no part in it."""
-    book = Book(evidence)
+    index = EvidenceIndex(evidence)
     return tuple(
-        Weighed(
+        ClaimEstimates(
             claim,
             task,
-            {one.name: _number(one, book, task) for one in claim.criteria},
-            {one.name: _number(one, book, task) for one in claim.controls},
+            {one.name: _number(one, index, task) for one in claim.criteria},
+            {one.name: _number(one, index, task) for one in claim.controls},
         )
         for task in tasks
         for claim in claims
     )
 
 
-def decide(weighed: Sequence[Weighed]) -> tuple[Verdict, ...]:
+def decide(estimates: Sequence[ClaimEstimates]) -> tuple[Verdict, ...]:
     """The verdicts on all of them together."""
-    support = holm(np.array([one.support for one in weighed]))
-    strongest = [min((one.shares(part) for part in one.there), default=float("nan")) for one in weighed]
+    support = holm(np.array([one.support for one in estimates]))
+    strongest = [min((one.shares(part) for part in one.measured), default=float("nan")) for one in estimates]
     found = []
-    for place, one in enumerate(weighed):
+    for place, one in enumerate(estimates):
         states: dict[str, Side | None] = {}
-        for part in one.there:
+        for part in one.measured:
             family = np.array([one.shares(part) if other == place else p for other, p in enumerate(strongest)])
             clear = holm(family)[place] <= ALPHA
             side: Side = "above" if one.p(part, "above") < one.p(part, "below") else "below"
@@ -138,32 +145,37 @@ def decide(weighed: Sequence[Weighed]) -> tuple[Verdict, ...]:
         if support[place] <= ALPHA:
             states |= {name: one.claim.predicts[name] for name in states if name in one.claim.predicts}
         found.append(
-            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(weighed))
+            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(estimates))
         )
     return tuple(found)
 
 
-def moved(weighed: Sequence[Weighed], factor: float) -> tuple[tuple[str, str, str, str, Word, Word], ...]:
-    """Which verdicts change when one threshold of one claim is multiplied by `factor`, the others as they are.
+THRESHOLD_COLUMNS = ("claim", "task", "part", "kind", "verdict", "moved_verdict", "factor")
 
-    Rows: claim, task, criterion or control, `criterion` or `control`, verdict as declared, verdict with the threshold
-    moved.
+
+def threshold_changes(estimates: Sequence[ClaimEstimates], factors: Sequence[float] = (0.9, 1.1)) -> pd.DataFrame:
+    """Which verdicts change when one threshold of one claim is multiplied by a factor, the others as they are.
+
+    Columns THRESHOLD_COLUMNS: `part` is the criterion or control that was moved, `kind` which of the two it is,
+    `verdict` the one with the threshold as declared, `moved_verdict` the one with the threshold moved.
     """
-    before = decide(weighed)
-    rows: list[tuple[str, str, str, str, Word, Word]] = []
-    for place, one in enumerate(weighed):
-        for kind, parts in (("criterion", one.claim.criteria), ("control", one.claim.controls)):
-            for part in parts:
-                changed = replace(one, claim=one.claim.with_threshold(part.name, factor))
-                after = decide([changed if other == place else same for other, same in enumerate(weighed)])[place]
-                if after.verdict != before[place].verdict:
-                    rows.append((one.claim.name, one.task, part.name, kind, before[place].verdict, after.verdict))
-    return tuple(rows)
+    before = decide(estimates)
+    rows: list[tuple[str, str, str, str, Word, Word, float]] = []
+    for factor in factors:
+        for place, one in enumerate(estimates):
+            for kind, parts in (("criterion", one.claim.criteria), ("control", one.claim.controls)):
+                for part in parts:
+                    changed = replace(one, claim=one.claim.with_threshold(part.name, factor))
+                    after = decide([changed if other == place else same for other, same in enumerate(estimates)])[place]
+                    if after.verdict != before[place].verdict:
+                        words = (before[place].verdict, after.verdict)
+                        rows.append((one.claim.name, one.task, part.name, kind, *words, factor))
+    return pd.DataFrame(rows, columns=list(THRESHOLD_COLUMNS))
 
 
-def _number(part: Criterion | Control, book: Book, task: str) -> Estimate | str:
+def _number(part: Criterion | Control, index: EvidenceIndex, task: str) -> Estimate | str:
     try:
-        found = estimate(part.statistic, book, task, pool=part.pool)
+        found = estimate(part.statistic, index, task, pool=part.pool)
     except MissingEvidence as missing:
         return str(missing.args[0])
     if found.n < part.least:
@@ -171,8 +183,10 @@ def _number(part: Criterion | Control, book: Book, task: str) -> Estimate | str:
     return found
 
 
-def _verdict(one: Weighed, states: Mapping[str, Side | None], support: float, objection: float, family: int) -> Verdict:
-    measured = tuple(_measured(one, part, states, family) for part in one.claim.criteria)
+def _verdict(
+    one: ClaimEstimates, states: Mapping[str, Side | None], support: float, objection: float, family: int
+) -> Verdict:
+    measured = tuple(_criterion(one, part, states, family) for part in one.claim.criteria)
     controls, broken = controls_in_words(one.claim, one.controls)
     word, reason = word_for(one.claim, measured, broken, supported=support <= ALPHA)
     first = next((part for part in measured if part.state != "not measured"), measured[0])
@@ -190,18 +204,22 @@ def _verdict(one: Weighed, states: Mapping[str, Side | None], support: float, ob
         threshold=first.threshold,
         p=support if word == "supported" else objection,
         controls=controls,
-        rivals="; ".join(f"{rival.name}: {standing(rival, {} if broken else states)}" for rival in one.claim.rivals),
+        rivals=tuple(
+            JudgedRival(rival.name, rival_state(rival, {} if broken else states)) for rival in one.claim.rivals
+        ),
         reason=reason,
         evidence=one.claim.evidence,
         criteria=measured,
     )
 
 
-def _measured(one: Weighed, part: Criterion, states: Mapping[str, Side | None], family: int) -> Measured:
+def _criterion(
+    one: ClaimEstimates, part: Criterion, states: Mapping[str, Side | None], family: int
+) -> MeasuredCriterion:
     number, predicted = one.numbers[part.name], one.claim.predicts.get(part.name)
     nan = float("nan")
     if isinstance(number, str):
-        return Measured(
+        return MeasuredCriterion(
             part.name, part.words, part.unit, part.threshold.value, predicted or "", nan, nan, nan, nan, nan,
             "not measured", 0, {}, nan, number,
         )  # fmt: skip
@@ -209,7 +227,7 @@ def _measured(one: Weighed, part: Criterion, states: Mapping[str, Side | None], 
     state: State = "open" if side is None else side
     if side is not None and predicted is not None:
         state = "holds" if side == predicted else "fails"
-    return Measured(
+    return MeasuredCriterion(
         name=part.name,
         words=part.words,
         unit=part.unit,
@@ -223,7 +241,7 @@ def _measured(one: Weighed, part: Criterion, states: Mapping[str, Side | None], 
         state=state,
         n=number.n,
         by_seed=number.by_seed,
-        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.there) * family))),
+        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family))),
     )
 
 

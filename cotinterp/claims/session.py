@@ -11,8 +11,8 @@ from rich.table import Table
 
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import LEAST_SEEDS, Claim
-from cotinterp.claims.judge import decide, judged_tasks, moved, unfinished, weigh
-from cotinterp.claims.verdict import Verdict, Verdicts, shown
+from cotinterp.claims.judge import decide, estimate_claims, judged_tasks, threshold_changes, unfinished
+from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import Evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
@@ -30,7 +30,7 @@ class Sources:
         tasks: References; by default the reference tasks.
         seeds: The lowest so many.
         root: Folder of the checkpoints.
-        tables: Folder in which the evidence is stored beside `gathered`'s own; None for none.
+        tables: Folder in which the evidence is stored beside `gather_evidence`'s own; None for none.
         train: Train runs that are missing under `root`.
         jobs: Processes, one CPU thread each.
         quick: Small samples: a look, not a measurement.
@@ -50,7 +50,7 @@ class Sources:
     parts: tuple[str, ...] = PARTS
 
 
-def gathered(sources: Sources, folder: Path, console: Console | None = None) -> Evidence:
+def gather_evidence(sources: Sources, folder: Path, console: Console | None = None) -> Evidence:
     """The evidence of trained models, measured now.
 
     It is kept in `folder`/evidence, and the rows of each run in `folder`/rows as soon as there are any, so that a
@@ -80,8 +80,8 @@ def gathered(sources: Sources, folder: Path, console: Console | None = None) -> 
 
 Say = Callable[[str], None]
 
-MOVED = 0.1
-"""By how much each threshold is moved, alone and either way, to see which verdicts hang on it."""
+THRESHOLD_STEP = 0.1
+"""By how much each threshold is moved, alone and either way, to see which verdicts depend on it."""
 
 
 def claims_session(
@@ -102,18 +102,17 @@ def claims_session(
             f"no evidence on {missing}; there is some on {list(evidence.tasks)}. `cotinterp claims --from checkpoints "
             "--train --task ...` trains and measures a task"
         )
-    weighed = weigh(claims, evidence, chosen)
-    verdicts = Verdicts(decide(weighed), unfinished(evidence))
-    rows = [(*row, factor) for factor in (1 - MOVED, 1 + MOVED) for row in moved(weighed, factor)]
-    changes = pd.DataFrame(rows, columns=["claim", "task", "part", "kind", "verdict", "moved_verdict", "factor"])
-    for line in told(verdicts, changes, evidence):
+    estimates = estimate_claims(claims, evidence, chosen)
+    verdicts = Verdicts(decide(estimates), unfinished(evidence))
+    changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
+    for line in verdict_lines(verdicts, changes, evidence):
         say(line)
-    for path in written(verdicts, changes, folder):
+    for path in save_verdicts(verdicts, changes, folder):
         say(str(path))
     return verdicts
 
 
-def written(verdicts: Verdicts, changes: pd.DataFrame, folder: Path) -> list[Path]:
+def save_verdicts(verdicts: Verdicts, changes: pd.DataFrame, folder: Path) -> list[Path]:
     """verdicts.json, its tables, and the figure of all criteria, each whole or absent."""
     tables = output_folder(folder / "tables")
     frames = {
@@ -126,18 +125,18 @@ def written(verdicts: Verdicts, changes: pd.DataFrame, folder: Path) -> list[Pat
     return paths + [write_atomic(tables / f"{name}.csv", frame.to_csv(index=False)) for name, frame in frames.items()]
 
 
-def told(verdicts: Verdicts, changes: pd.DataFrame, evidence: Evidence) -> list[str]:
+def verdict_lines(verdicts: Verdicts, changes: pd.DataFrame, evidence: Evidence) -> list[str]:
     """The verdicts in words: a table, the reasons, the runs that failed, the thresholds that matter."""
     lines = [_table(verdicts.verdicts)]
     for one in verdicts.verdicts:
-        lines += [f"{one.task}, {one.claim}: {one.verdict}. {one.reason}", f"    rivals: {one.rivals}"]
+        lines += [f"{one.task}, {one.claim}: {one.verdict}. {one.reason}", f"    rivals: {rivals_text(one.rivals)}"]
         if one.controls:
             lines.append(f"    controls: {one.controls}")
     counts = evidence.runs["status"].value_counts()
     lines.append("runs: " + (", ".join(f"{n} {status}" for status, n in counts.items()) or "not listed"))
     for row in verdicts.runs_frame().to_dict("records"):
         lines.append(f"    {row['status']}: {row['slug'] or row['task']}: {row['note']}")
-    lines.append(f"thresholds moved by {MOVED:.0%}, one at a time: {len(changes)} changed verdicts")
+    lines.append(f"thresholds moved by {THRESHOLD_STEP:.0%}, one at a time: {len(changes)} changed verdicts")
     for row in changes.to_dict("records"):
         lines.append(
             f"    {row['task']}, {row['claim']}: {row['part']} times {row['factor']:g}: {row['verdict']} becomes "

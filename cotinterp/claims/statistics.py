@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import ceil, log2
 
 import numpy as np
 
+from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
+from cotinterp.studies.evidence import MEMORY_TASK, EditCondition, ProbeCondition, ReadCondition, TraceCondition
 
 HEADROOM = 0.2
 """Least that memory must leave open: where its best guess is worth nearly everything, nothing can go beyond it."""
@@ -79,7 +82,7 @@ def generalization_ratio(cells: Cells) -> Values:
 
 def memory_ratio(cells: Cells) -> Values:
     """The generalization ratio of the model that was trained on random labels."""
-    return ratio_of(cells, task="random-labels")
+    return ratio_of(cells, task=MEMORY_TASK)
 
 
 def learned(cells: Cells) -> Values:
@@ -232,7 +235,12 @@ def read_margin(cells: Cells) -> Values:
 
 def random_cut(cells: Cells) -> Values:
     """Logit difference lost without the reads of as many random tokens as the written total has."""
-    return cells.mean("read_lost", regime="cot", condition="random:previous_total")
+    return cells.mean("read_lost", regime="cot", condition=ReadCondition("previous_total", random=True))
+
+
+def _last_input(cells: Cells, regime: str) -> str:
+    """The site that enters the last layer."""
+    return f"L{cells.n_layers(regime) - 1}.resid_pre"
 
 
 def net_decodable(cells: Cells, regime: str, place: str) -> Values:
@@ -241,13 +249,14 @@ def net_decodable(cells: Cells, regime: str, place: str) -> Values:
     At the input of the last layer: what leaves the last layer is what is about to be written, and the unembedding is
     linear. Controls: the same probe on random labels, on the untrained model, and on the bare token and position.
     """
-    site = f"L{cells.n_layers(regime) - 1}.resid_pre"
-    trained = f"trained|{site}|{place}"
-    rivals = (("probe_control", trained), ("probe", f"untrained|{site}|{place}"), ("probe", f"input|input|{place}"))
+    trained = ProbeCondition(model="trained", site=_last_input(cells, regime), place=place)
+    untrained = replace(trained, model="untrained")
+    token = ProbeCondition(model="input", site="input", place=place)
+    controls = (("probe_control", trained), ("probe", untrained), ("probe", token))
     found = []
     for step in cells.steps("probe", regime=regime, condition=trained):
         accuracy = cells.mean("probe", regime=regime, condition=trained, step=step)
-        worth = [cells.mean(name, regime=regime, condition=where, step=step) for name, where in rivals]
+        worth = [cells.mean(name, regime=regime, condition=where, step=step) for name, where in controls]
         found.append(accuracy - np.max(np.broadcast_arrays(*worth), axis=0))
     return average(found)
 
@@ -264,7 +273,7 @@ def decodable_in_direct(cells: Cells) -> Values:
 
 def used_in(cells: Cells, regime: str, place: str) -> Values:
     """Share of the gap that exchanging the probed directions closes, beyond random directions; largest step's total."""
-    condition = f"L{cells.n_layers(regime) - 1}.resid_pre|{place}"
+    condition = ProbeCondition(site=_last_input(cells, regime), place=place)
     step = cells.steps("probe_use", regime=regime, condition=condition)[-1]
     return cells.mean("probe_use", regime=regime, condition=condition, step=step)
 
@@ -279,23 +288,20 @@ def used_in_direct(cells: Cells) -> Values:
     return used_in(cells, "direct", "operand")
 
 
-SUBSTITUTE = "substitute_total"
-
-
 def follow_margin(cells: Cells) -> Values:
     """Share of edited totals that the answer follows, minus the share that it ignores."""
-    follows = cells.mean("edit", regime="cot", condition=f"{SUBSTITUTE}:follows")
-    return difference(follows, cells.mean("edit", regime="cot", condition=f"{SUBSTITUTE}:ignores"))
+    follows = cells.mean("edit", regime="cot", condition=EditCondition(SUBSTITUTE, "follows"))
+    return difference(follows, cells.mean("edit", regime="cot", condition=EditCondition(SUBSTITUTE, "ignores")))
 
 
 def clean_trace(cells: Cells) -> Values:
     """Share of right answers after the true total was written in the place of an edit."""
-    return cells.mean("edit", regime="cot", condition="none:follows")
+    return cells.mean("edit", regime="cot", condition=EditCondition(NONE, "follows"))
 
 
 def follows_by_chance(cells: Cells) -> Values:
     """Share of answers that would follow another problem's edit."""
-    return cells.mean("edit", regime="cot", condition="shuffled_target:follows")
+    return cells.mean("edit", regime="cot", condition=EditCondition(SHUFFLED, "follows"))
 
 
 def bookkeeping_share(cells: Cells) -> Values:
@@ -306,26 +312,27 @@ def bookkeeping_share(cells: Cells) -> Values:
         raise MissingEvidence("no wrong output of cot was measured") from missing
 
 
-def _at_last_total(cells: Cells, measure: str, condition: str) -> Values:
+def _at_last_total(cells: Cells, measure: str, condition: TraceCondition) -> Values:
     step = cells.steps(measure, regime="cot", condition=condition)[-1]
     return cells.mean(measure, regime="cot", condition=condition, step=step)
 
 
 def lost_to_the_edit(cells: Cells) -> Values:
     """P(true answer) after all totals of the true trace, minus that after all totals of the edited one."""
-    after = [_at_last_total(cells, "answer_prob", f"{trace}:free") for trace in ("true", "edited")]
+    after = [_at_last_total(cells, "answer_prob", TraceCondition(trace, "free")) for trace in ("true", "edited")]
     return difference(*after)
 
 
 def anchored(cells: Cells) -> Values:
     """P(the answer that follows from the edited total) after all totals of the edited trace."""
-    return _at_last_total(cells, "followed_prob", "edited:free")
+    return _at_last_total(cells, "followed_prob", TraceCondition("edited", "free"))
 
 
 def readiness(cells: Cells) -> Values:
     """P(true answer) when the trace is closed after its last total, minus that when it is closed before its first."""
-    before = cells.mean("answer_prob", regime="cot", condition="true:forced", step=0)
-    return difference(_at_last_total(cells, "answer_prob", "true:forced"), before)
+    closed = TraceCondition("true", "forced")
+    before = cells.mean("answer_prob", regime="cot", condition=closed, step=0)
+    return difference(_at_last_total(cells, "answer_prob", closed), before)
 
 
 def own_wrong_followed(cells: Cells) -> Values:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from cotinterp.studies.evidence import RUN_COLUMNS
 
 Word = Literal["supported", "partly supported", "not supported", "inconclusive"]
 State = Literal["holds", "fails", "above", "below", "open", "not measured"]
+RivalState = Literal["stands", "contradicted", "open"]
 
 JSON_FIELDS = (
     *("claim", "task", "verdict", "effect", "ci_low", "ci_high", "n", "seeds", "threshold"),
@@ -40,7 +41,7 @@ def shown(value: float, unit: str) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCriterion:
     """One criterion, measured.
 
     Attributes:
@@ -85,6 +86,29 @@ class Measured:
         return f"{self.name} {shown(self.estimate, self.unit)} [{low}, {high}]"
 
 
+class JudgedRival(NamedTuple):
+    """A rival of a claim: it stands, is contradicted, or is open."""
+
+    name: str
+    state: RivalState
+
+
+def rivals_text(rivals: Sequence[JudgedRival]) -> str:
+    """As tables and verdicts.json have them: `no gap: stands; constant gap: open`."""
+    return "; ".join(f"{rival.name}: {rival.state}" for rival in rivals)
+
+
+def parse_rivals(text: str) -> tuple[JudgedRival, ...]:
+    """The rivals of a stored text of `rivals_text`. ValueError where one has no state."""
+    found = []
+    for part in filter(None, text.split("; ")):
+        name, _, state = part.rpartition(": ")
+        if state not in get_args(RivalState):
+            raise ValueError(f"{part!r} is no rival: name: state is expected, a state of {get_args(RivalState)}")
+        found.append(JudgedRival(name, state))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One claim on one task.
@@ -94,7 +118,7 @@ class Verdict:
         p: Adjusted over claims and tasks (Holm): of support where it is supported, else of the criterion that is shown
             most clearly, on whichever side.
         controls: Every control with its number, and whether it passes.
-        rivals: Every rival, and whether it stands, is contradicted, or is open.
+        rivals: Every rival, and whether it stands.
         reason: Why, in one sentence.
         evidence: Sections of the report that show what the numbers are made of.
     """
@@ -112,10 +136,10 @@ class Verdict:
     threshold: float
     p: float
     controls: str
-    rivals: str
+    rivals: tuple[JudgedRival, ...]
     reason: str
     evidence: tuple[str, ...]
-    criteria: tuple[Measured, ...]
+    criteria: tuple[MeasuredCriterion, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +162,7 @@ class Verdicts(Result):
 
     def frame(self) -> pd.DataFrame:
         """One row for each claim and task: VERDICT_COLUMNS."""
-        rows = [[_cell(getattr(one, name)) for name in VERDICT_COLUMNS] for one in self.verdicts]
+        rows = [[_stored(one, name) for name in VERDICT_COLUMNS] for one in self.verdicts]
         return pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
 
     def criteria_frame(self) -> pd.DataFrame:
@@ -184,28 +208,34 @@ class Verdicts(Result):
 
     def json(self) -> str:
         """The text of verdicts.json: a list of objects; numbers that are undefined are null."""
-        plain = [{name: _plain(getattr(one, name)) for name in JSON_FIELDS} for one in self.verdicts]
+        plain = [{name: _or_null(_stored(one, name)) for name in JSON_FIELDS} for one in self.verdicts]
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def figure(self) -> go.Figure:
-        """Every criterion as it stands to its threshold, seeds as points (`claims.figure.forest`)."""
+        """Every criterion as it stands to its threshold, seeds as points (`figures.claims.forest`)."""
         from cotinterp.figures.claims import forest
 
         return forest(self.criteria_frame(), self.by_seed_frame())
 
 
-def _cell(value: object) -> object:
+def _stored(verdict: Verdict, name: str) -> object:
+    """A field as tables and verdicts.json have it."""
+    value = getattr(verdict, name)
+    if name == "rivals":
+        return rivals_text(value)
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def _plain(value: object) -> object:
+def _or_null(value: object) -> object:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 OPPOSITE: Mapping[Side, Side] = {"above": "below", "below": "above"}
 
 
-def word_for(claim: Claim, measured: Sequence[Measured], broken: Sequence[str], *, supported: bool) -> tuple[Word, str]:
+def word_for(
+    claim: Claim, measured: Sequence[MeasuredCriterion], broken: Sequence[str], *, supported: bool
+) -> tuple[Word, str]:
     """The verdict's word, and the sentence that says why.
 
     Args:
@@ -240,7 +270,7 @@ def word_for(claim: Claim, measured: Sequence[Measured], broken: Sequence[str], 
     return "inconclusive", f"Open: {power}." + (f" Holds: {said['holds']}." if said["holds"] else "")
 
 
-def _seen(part: Measured) -> str:
+def _seen(part: MeasuredCriterion) -> str:
     if part.detectable == float("inf"):
         return "nothing that it can be would have been seen"
     distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)
@@ -248,11 +278,11 @@ def _seen(part: Measured) -> str:
     return f"a truth {distance}{side} the threshold of {at} would have been seen"
 
 
-def _against(part: Measured) -> str:
+def _against(part: MeasuredCriterion) -> str:
     return f"{part.sentence}, not {part.predicted} {shown(part.threshold, part.unit)}"
 
 
-def _optional(claim: Claim, part: Measured) -> bool:
+def _optional(claim: Claim, part: MeasuredCriterion) -> bool:
     return next(criterion.optional for criterion in claim.criteria if criterion.name == part.name)
 
 
@@ -275,7 +305,7 @@ def controls_in_words(claim: Claim, numbers: Mapping[str, Estimate | str]) -> tu
     return "; ".join(words), broken
 
 
-def standing(rival: Rival, states: Mapping[str, Side | None]) -> str:
+def rival_state(rival: Rival, states: Mapping[str, Side | None]) -> RivalState:
     """`stands`, `contradicted` or `open`: whether the criteria lie where the rival has them."""
     known = {name: states[name] for name in rival.predicts if name in states}
     if any(side == OPPOSITE[rival.predicts[name]] for name, side in known.items()):

@@ -94,7 +94,7 @@ def claims_command(
     if origin == "tables":
         evidence = read_evidence(tables) if seeds is None else read_evidence(tables).of_seeds(seeds)
     else:
-        from cotinterp.claims.session import Sources, gathered
+        from cotinterp.claims.session import Sources, gather_evidence
         from cotinterp.sweeps.planning import PARTS, base_spec
 
         sources = Sources(
@@ -109,5 +109,5 @@ def claims_command(
             base=base_spec(task[0] if task else "s3", k_max=k_max, n_layers=n_layers, steps=steps),
             parts=part or PARTS,
         )
-        evidence = gathered(sources, out)
+        evidence = gather_evidence(sources, out)
     claims_session(evidence, out=out, tasks=names, claims=claims, say=print)

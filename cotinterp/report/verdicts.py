@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from cotinterp.claims.claim import Claim
-from cotinterp.claims.verdict import Verdicts, shown
+from cotinterp.claims.verdict import Verdicts, parse_rivals, shown
 from cotinterp.figures.labels import tasks_of
 from cotinterp.report.html import environment
 from cotinterp.report.texts import TEXTS, VERDICT_WORDS
@@ -150,13 +150,12 @@ def _row(row: Mapping[Any, Any]) -> Row:
 
 
 def _left(rivals: str) -> str:
-    """Of `name: standing; name: standing` those that stand, and those about which the numbers say nothing."""
-    by_standing: dict[str, list[str]] = {}
-    for part in filter(None, rivals.split("; ")):
-        name, _, standing = part.rpartition(": ")
-        by_standing.setdefault(standing, []).append(name)
-    told = {"stands": "stands", "open": "neither shown nor contradicted"}
-    return "; ".join(f"{', '.join(by_standing[word])}: {words}" for word, words in told.items() if word in by_standing)
+    """Of the rivals those that stand, and those about which the numbers say nothing."""
+    by_state: dict[str, list[str]] = {}
+    for rival in parse_rivals(rivals):
+        by_state.setdefault(rival.state, []).append(rival.name)
+    words = {"stands": "stands", "open": "neither shown nor contradicted"}
+    return "; ".join(f"{', '.join(by_state[state])}: {text}" for state, text in words.items() if state in by_state)
 
 
 def _criteria(frame: pd.DataFrame) -> list[list[dict[str, object]]]:

@@ -13,7 +13,7 @@ from cotinterp.behavior.edits import NONE, Outcome, chance_of, trace_edits
 from cotinterp.behavior.errors import BOOKKEEPING, COPYING, CORRECT_ANSWER, Category, categories, error_taxonomy
 from cotinterp.behavior.generalization import majority_credit, neighbor_credit
 from cotinterp.behavior.invariance import permutation_invariance
-from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.evidence import EditCondition, joined, tally
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.problems import Problem
 
@@ -179,5 +179,5 @@ def _rates(measure: str, edited: pd.DataFrame, kind: str, k: int, step: int = -1
     parts = []
     for outcome in (one for one in Outcome if one not in undefined):
         hits = np.bincount(problem, weights=edited["outcome"] == outcome.value)
-        parts.append(tally(measure, hits, k=k, step=step, condition=f"{kind}:{outcome.value}", trials=trials))
+        parts.append(tally(measure, hits, k=k, step=step, condition=EditCondition(kind, outcome.value), trials=trials))
     return joined(parts)

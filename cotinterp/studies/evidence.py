@@ -38,8 +38,66 @@ RUN_COLUMNS = (
 )
 RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float}
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
+MEMORY_TASK = "random-labels"
+"""The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
 DIGITS = 4
 """Significant digits of values and trials that are kept: tables read back equal those that were written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeCondition:
+    """Which probe: at which site and place, of which model (`trained`, `untrained`, `input`; none where it is used).
+
+    The text is `trained|L2.resid_pre|equals`, or `L2.resid_pre|equals` without a model.
+    """
+
+    site: str
+    place: str
+    model: str = ""
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return "|".join(filter(None, (self.model, self.site, self.place)))
+
+
+@dataclass(frozen=True)
+class EditCondition:
+    """How a trace was edited, and what its answer does. The text is `swap:follows`."""
+
+    edit: str
+    outcome: str
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return f"{self.edit}:{self.outcome}"
+
+
+@dataclass(frozen=True)
+class TraceCondition:
+    """Which trace an answer is read after, and how it is asked for. The text is `edited:free`."""
+
+    trace: str
+    answered: str
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return f"{self.trace}:{self.answered}"
+
+
+@dataclass(frozen=True)
+class ReadCondition:
+    """Which read was cut, or as many random tokens instead. The text is `previous_total`, `random:previous_total`."""
+
+    read: str
+    random: bool = False
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return f"random:{self.read}" if self.random else self.read
+
+
+Condition = str | ProbeCondition | EditCondition | TraceCondition | ReadCondition
+"""What else sets a cell apart: facts in memory, their text in the table. Nothing else writes that text."""
 
 
 def tally(
@@ -48,7 +106,7 @@ def tally(
     *,
     k: int,
     step: int = -1,
-    condition: str = "",
+    condition: Condition = "",
     trials: Num[np.ndarray, " problems"] | None = None,
 ) -> pd.DataFrame:
     """The rows of one cell: `measure`, k, step, condition, value, trials, problems. No rows without problems.
@@ -67,7 +125,7 @@ def tally(
         raise ValueError(f"{measure} ({condition}, k {k}, step {step}) has values or trials that are not finite")
     rows = pd.DataFrame({"value": _rounded(np.asarray(values, dtype=float)), "trials": _rounded(over)})
     counts = rows.groupby(["value", "trials"]).size().rename("problems").reset_index()
-    return counts.assign(measure=measure, k=k, step=step, condition=condition)[[*CELL, *COUNTS]]
+    return counts.assign(measure=measure, k=k, step=step, condition=str(condition))[[*CELL, *COUNTS]]
 
 
 @dataclass(frozen=True, eq=False)

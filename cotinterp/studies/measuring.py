@@ -7,14 +7,12 @@ import pandas as pd
 
 from cotinterp.results import with_labels
 from cotinterp.studies.answers import answers, edits
-from cotinterp.studies.evidence import COLUMNS, joined, tally
+from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, joined, tally
 from cotinterp.studies.probes import probes
 from cotinterp.studies.readiness import readiness
 from cotinterp.studies.reads import families, knock_outs
 from cotinterp.studies.subject import Effort, Subject
 
-MEMORY_TASK = "random-labels"
-"""The task without a rule: what a model of this design gets right there is memory, on any task's scale."""
 Measure = Callable[[Subject, Effort], pd.DataFrame]
 """Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `studies.evidence`)."""
 

@@ -17,7 +17,7 @@ from cotinterp.mechanism.probing.linear_probe import ProbedAt, as_place, fit_pro
 from cotinterp.mechanism.probing.totals import beginnings, current_token, running_total
 from cotinterp.mechanism.probing.use import Trial, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.evidence import ProbeCondition, joined, tally
 from cotinterp.studies.protocol import OPERAND, PROMPT_END, before_total, places_of, use_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
@@ -93,7 +93,9 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 n_random=effort.random_subspaces,
                 batch_size=PASS,
             )
-            rows += _rows(result.cells[0].trials, k=k, step=target, condition=f"{site.label}|{word}")
+            rows += _rows(
+                result.cells[0].trials, k=k, step=target, condition=ProbeCondition(site=site.label, place=word)
+            )
     return joined(rows)
 
 
@@ -105,7 +107,7 @@ def _probed(subject: Subject, fitted: Batch, k: int) -> list[Probed]:
     return [(OPERAND, (Role.OPERAND, k // 2), k // 2), (PROMPT_END, (Role.PROMPT_END, -1), k - 1)]
 
 
-def _rows(trials: tuple[Trial, ...], *, k: int, step: int, condition: str) -> list[pd.DataFrame]:
+def _rows(trials: tuple[Trial, ...], *, k: int, step: int, condition: ProbeCondition) -> list[pd.DataFrame]:
     """The cells of one site and place: both directions net of the random subspaces, and the whole activation."""
     by_direction = {trial.direction: trial for trial in trials}
     denoised, noised = by_direction["denoise"], by_direction["noise"]
@@ -177,7 +179,7 @@ def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
             at = batch.where(*place, part=-1)
             read = _read(subject, batch, place, at)
             for key, (right, control) in _across_inputs(read, truth, shown, beginnings(batch, at, target)).items():
-                condition = f"{key.model}|{key.row}|{word}"
+                condition = ProbeCondition(model=key.model, site=key.row, place=word)
                 found.append(tally("probe", right, k=k, step=target, condition=condition))
                 found.append(tally("probe_control", control, k=k, step=target, condition=condition))
     return joined([*found, probe_uses(subject, effort, fitted)])

@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from cotinterp.behavior.marginal import MarginalResult, answer_marginal
 from cotinterp.behavior.readiness import FLOOR, ReadinessResult, answer_readiness
-from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.evidence import TraceCondition, joined, tally
 from cotinterp.studies.subject import Effort, Subject
 
 SEED = 8
@@ -64,7 +64,7 @@ def _curve(result: ReadinessResult) -> list[pd.DataFrame]:
             "followed_prob": np.exp(np.array(followed)).round(PROBABILITY_DIGITS),
         }
         for measure, values in of.items():
-            parts.append(tally(measure, values, k=k, step=step, condition=f"{trace}:{how}"))
+            parts.append(tally(measure, values, k=k, step=step, condition=TraceCondition(trace, how)))
     return parts
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, KnockOut, knock_out_reads
+from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, knock_out_reads
 from cotinterp.mechanism.heads.reads import (
     EARLIER_OPERANDS_READ,
     NEXT_OPERAND_READ,
@@ -16,7 +16,7 @@ from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.metrics import has_gap, logit_diff
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.patching.run_predictions import PREDICTIONS, predictions
-from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.evidence import ReadCondition, joined, tally
 from cotinterp.studies.protocol import head_pairs, standard_families
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
@@ -127,10 +127,13 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
     for cell, lost in zip(found.cells, found.lost, strict=True):
         known = lost.isfinite().cpu().numpy()
         values = lost.double().cpu().numpy()[known]
-        rows.append(tally("read_lost", values, trials=clean[known], k=k, condition=_named(cell)))
+        rows.append(
+            tally(
+                "read_lost",
+                values,
+                trials=clean[known],
+                k=k,
+                condition=ReadCondition(cell.read, cell.control == RANDOM_SOURCES),
+            )
+        )
     return joined(rows)
-
-
-def _named(cell: KnockOut) -> str:
-    """`random:previous_total` for random sources, else the read's own name."""
-    return f"random:{cell.read}" if cell.control == RANDOM_SOURCES else cell.read

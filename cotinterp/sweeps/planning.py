@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from cotinterp.studies.measuring import MEMORY_TASK
+from cotinterp.studies.evidence import MEMORY_TASK
 from cotinterp.training.spec import RunSpec
 
 PARTS = ("regimes", "depths", "sizes", "memory")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cotinterp.calibration.calibrate import COLUMNS, QUESTIONS, calibrate
-from cotinterp.calibration.ground_truth import Answer, Question, by_kind
+from cotinterp.calibration.ground_truth import InstrumentAnswer, Question, by_kind
 
 LABELS = [f"{question.instrument}: {question.text}" for question in QUESTIONS]
 
@@ -46,7 +46,7 @@ def test_an_instrument_that_refuses_has_not_answered(models):
 
 
 def test_the_table_says_what_was_asked_and_what_came_out(models):
-    question = Question("x", "is it so?", by_kind(lookup="yes"), lambda *_: Answer("yes", "1 of 1"))
+    question = Question("x", "is it so?", by_kind(lookup="yes"), lambda *_: InstrumentAnswer("yes", "1 of 1"))
     result = calibrate([question], models)
     assert tuple(result.frame().columns) == COLUMNS
     (row,) = result.frame().to_dict("records")

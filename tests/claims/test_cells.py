@@ -1,23 +1,30 @@
 import numpy as np
 import pytest
 
-from cotinterp.claims.cells import Book, Cell, MissingEvidence, as_measured, as_pooled, as_redrawn
+from cotinterp.claims.cells import (
+    CellOutcomes,
+    EvidenceIndex,
+    MissingEvidence,
+    measured_cells,
+    pooled_cells,
+    redrawn_cells,
+)
 from tests.claims.worlds import accuracies, evidence, rows
 
 
 def book(*parts):
-    return Book(evidence(parts))
+    return EvidenceIndex(evidence(parts))
 
 
 def test_a_mean_is_the_sum_of_values_over_the_sum_of_trials():
-    cells = as_measured(book(rows("accuracy", 30, 40, k=2), rows("accuracy", 10, 60, k=3)), "toy", 0)
+    cells = measured_cells(book(rows("accuracy", 30, 40, k=2), rows("accuracy", 10, 60, k=3)), "toy", 0)
     assert cells.mean("accuracy", regime="cot", k=2, condition="heldout").tolist() == [0.75]
     assert cells.mean("accuracy", regime="cot", condition="heldout").tolist() == [0.4]
     assert cells.ks("accuracy", regime="cot", condition="heldout") == (2, 3)
 
 
 def test_a_cell_that_was_not_measured_is_named_with_what_was():
-    cells = as_measured(book(rows("accuracy", 30, 40, k=2)), "toy", 0)
+    cells = measured_cells(book(rows("accuracy", 30, 40, k=2)), "toy", 0)
     with pytest.raises(MissingEvidence, match=r"no 'accuracy' of 'toy', 'cot' .*k 9.*\('', 'heldout', 2, -1\)"):
         cells.mean("accuracy", regime="cot", k=9, condition="heldout")
     with pytest.raises(MissingEvidence, match="no 'edit' of 'toy', 'cot'.*cot: accuracy"):
@@ -25,25 +32,27 @@ def test_a_cell_that_was_not_measured_is_named_with_what_was():
 
 
 def test_redrawn_problems_scatter_as_a_binomial_does():
-    cells = as_redrawn(book(rows("accuracy", 300, 400)), "toy", 0)
+    cells = redrawn_cells(book(rows("accuracy", 300, 400)), "toy", 0)
     drawn = cells.mean("accuracy", regime="cot", condition="heldout")
     assert drawn.mean() == pytest.approx(0.75, abs=0.003)
     assert drawn.std() == pytest.approx(np.sqrt(0.75 * 0.25 / 400), rel=0.1)
 
 
 def test_a_cell_in_which_all_are_right_is_not_known_exactly():
-    drawn = as_redrawn(book(rows("accuracy", 400, 400)), "toy", 0).mean("accuracy", regime="cot", condition="heldout")
+    drawn = redrawn_cells(book(rows("accuracy", 400, 400)), "toy", 0).mean(
+        "accuracy", regime="cot", condition="heldout"
+    )
     assert 0 < drawn.std() < 0.01
 
 
 def test_values_that_are_no_hits_are_redrawn_as_they_are():
-    cell = Cell(np.array([0.5, 0.5]), np.array([1.0, 1.0]), np.array([3, 4]))
+    cell = CellOutcomes(np.array([0.5, 0.5]), np.array([1.0, 1.0]), np.array([3, 4]))
     value, trials = cell.redrawn(np.random.default_rng(0))
     assert set(value / trials) == {0.5}
 
 
 def test_problems_are_redrawn_with_all_their_trials():
-    cell = Cell(np.array([0.0, 10.0]), np.array([10.0, 10.0]), np.array([50, 50]))
+    cell = CellOutcomes(np.array([0.0, 10.0]), np.array([10.0, 10.0]), np.array([50, 50]))
     value, trials = cell.redrawn(np.random.default_rng(0))
     # Were the 1000 trials independent, the spread would be a third of this.
     assert (value / trials).std() == pytest.approx(0.05, rel=0.1)
@@ -54,7 +63,7 @@ def test_draws_depend_on_neither_the_order_of_rows_nor_of_seeds():
     forth, back = book(*parts), book(*parts[::-1])
     for seed in range(3):
         one, other = (
-            as_redrawn(which, "toy", seed).mean("accuracy", regime="direct", condition="heldout")
+            redrawn_cells(which, "toy", seed).mean("accuracy", regime="direct", condition="heldout")
             for which in (forth, back)
         )
         np.testing.assert_array_equal(one, other)
@@ -62,12 +71,12 @@ def test_draws_depend_on_neither_the_order_of_rows_nor_of_seeds():
 
 def test_pooled_cells_add_up_and_forgive_a_seed_without_them():
     parts = [rows("error_kind", 1, 4, seed=0, condition="x"), rows("error_kind", 5, 6, seed=1, condition="x")]
-    pooled = as_pooled(book(*parts, rows("accuracy", 1, 1, seed=2)), "toy", (0, 1, 2))
+    pooled = pooled_cells(book(*parts, rows("accuracy", 1, 1, seed=2)), "toy", (0, 1, 2))
     assert pooled.mean("error_kind", regime="cot", condition="x").tolist() == [0.6]
 
 
 def test_layers_and_variants_are_those_of_the_models():
-    cells = as_measured(book(rows("accuracy", 1, 2), rows("accuracy", 1, 2, variant="L1", n_layers=1)), "toy", 0)
+    cells = measured_cells(book(rows("accuracy", 1, 2), rows("accuracy", 1, 2, variant="L1", n_layers=1)), "toy", 0)
     assert cells.variants("cot") == ("", "L1")
     assert (cells.n_layers("cot"), cells.n_layers("cot", "L1")) == (4, 1)
     with pytest.raises(MissingEvidence, match="variant 'L9'"):

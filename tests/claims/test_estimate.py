@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cotinterp.claims.cells import Book, MissingEvidence
+from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
 from cotinterp.claims.estimate import Estimate, estimate
 from tests.claims.worlds import accuracies, evidence, rows
 
@@ -12,7 +12,7 @@ def accuracy(cells):
 
 
 def of(shares, n=1000):
-    return estimate(accuracy, Book(evidence(accuracies("cot", shares, n=n))), "toy")
+    return estimate(accuracy, EvidenceIndex(evidence(accuracies("cot", shares, n=n))), "toy")
 
 
 def test_the_value_is_the_mean_over_seeds():
@@ -64,9 +64,9 @@ def test_what_cannot_vary_has_no_error():
 
 def test_a_seed_without_the_cell_is_left_out_and_all_of_them_raise():
     made = evidence([*accuracies("cot", [0.5, 0.6]), rows("accuracy", 5, 10, regime="direct", seed=2)])
-    assert set(estimate(accuracy, Book(made), "toy").by_seed) == {0, 1}
+    assert set(estimate(accuracy, EvidenceIndex(made), "toy").by_seed) == {0, 1}
     with pytest.raises(MissingEvidence, match="'edit'"):
-        estimate(lambda cells: cells.mean("edit", regime="cot"), Book(made), "toy")
+        estimate(lambda cells: cells.mean("edit", regime="cot"), EvidenceIndex(made), "toy")
 
 
 def test_a_pooled_share_weighs_cases_not_seeds():
@@ -75,7 +75,7 @@ def test_a_pooled_share_weighs_cases_not_seeds():
     def share(cells):
         return cells.mean("error_kind", regime="cot", condition="x")
 
-    made = Book(evidence(parts))
+    made = EvidenceIndex(evidence(parts))
     assert estimate(share, made, "toy", pool=True).value == pytest.approx(0.09)
     assert estimate(share, made, "toy").value == pytest.approx(0.45)
     assert estimate(share, made, "toy", pool=True).n == 100

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cotinterp.claims.judge import decide, judge, judge_all, judged_tasks, moved, weigh
+from cotinterp.claims.judge import decide, estimate_claims, judge, judge_all, judged_tasks, threshold_changes
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED, criterion
 from tests.claims.worlds import accuracies, evidence, rows
 
@@ -18,7 +18,7 @@ def test_what_holds_in_all_criteria_is_supported():
     verdict = judge(BOTH, world())
     assert verdict.verdict == "supported"
     assert [part.state for part in verdict.criteria] == ["holds", "holds"]
-    assert verdict.rivals == "cot alone: contradicted; neither: contradicted"
+    assert verdict.rivals == (("cot alone", "contradicted"), ("neither", "contradicted"))
     assert verdict.effect == pytest.approx(np.mean(HIGH))
     assert (verdict.seeds, verdict.n) == (5, 5000)
 
@@ -26,7 +26,7 @@ def test_what_holds_in_all_criteria_is_supported():
 def test_one_that_holds_and_one_that_fails_is_partly_supported():
     verdict = judge(BOTH, world(direct=LOW))
     assert verdict.verdict == "partly supported"
-    assert verdict.rivals == "cot alone: stands; neither: contradicted"
+    assert verdict.rivals == (("cot alone", "stands"), ("neither", "contradicted"))
     assert "direct 10.4 points" in verdict.reason
 
 
@@ -37,7 +37,7 @@ def test_what_fails_in_a_decisive_criterion_is_not_supported():
 def test_what_fails_everywhere_is_not_supported():
     verdict = judge(BOTH, world(cot=LOW, direct=LOW))
     assert verdict.verdict == "not supported"
-    assert verdict.rivals == "cot alone: contradicted; neither: stands"
+    assert verdict.rivals == (("cot alone", "contradicted"), ("neither", "stands"))
 
 
 def test_seeds_that_disagree_are_inconclusive_and_the_power_is_told():
@@ -47,7 +47,7 @@ def test_seeds_that_disagree_are_inconclusive_and_the_power_is_told():
     assert part.state == "open"
     assert 0.2 < part.detectable < 0.6
     assert "would have been seen" in verdict.reason
-    assert verdict.rivals == "guesses: open"
+    assert verdict.rivals == (("guesses", "open"),)
 
 
 def test_one_criterion_that_holds_beside_an_open_one_is_not_support():
@@ -112,14 +112,14 @@ def test_more_claims_make_each_harder_to_support():
 
 
 def test_a_moved_threshold_changes_the_verdicts_that_hang_on_it():
-    weighed = weigh((ACCURATE, BOTH), world(cot=[0.53, 0.54, 0.53, 0.54, 0.53]), ("toy",))
-    assert decide(weighed)[0].verdict == "supported"
-    rows_ = moved(weighed, 1.1)
-    assert ("cot-is-accurate", "toy", "accuracy", "criterion", "supported", "inconclusive") in [
-        (*row[:5], "inconclusive") for row in rows_
+    estimates = estimate_claims((ACCURATE, BOTH), world(cot=[0.53, 0.54, 0.53, 0.54, 0.53]), ("toy",))
+    assert [one.verdict for one in decide(estimates)] == ["supported", "supported"]
+    changes = threshold_changes(estimates, [1.1])
+    assert changes.to_numpy().tolist() == [
+        ["cot-is-accurate", "toy", "accuracy", "criterion", "supported", "inconclusive", 1.1],
+        ["both-are-accurate", "toy", "cot", "criterion", "supported", "inconclusive", 1.1],
     ]
-    assert all(row[2] in ("accuracy", "cot") for row in rows_)
-    assert moved(weighed, 1.0) == ()
+    assert threshold_changes(estimates, [1.0]).empty
 
 
 def test_several_tasks_must_be_told_apart():

@@ -1,10 +1,12 @@
+"""Verdicts as values, tables and words."""
+
 import json
 
 import pytest
 
 from cotinterp.claims.judge import judge, judge_all
-from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, shown
-from tests.claims.claims import ACCURATE, BOTH
+from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, rival_state, shown
+from tests.claims.claims import ACCURATE, BOTH, CONTROLLED
 from tests.claims.worlds import accuracies, evidence
 
 MADE = evidence(accuracies("cot", [0.9, 0.92, 0.91, 0.9, 0.93]))
@@ -44,3 +46,19 @@ def test_a_criterion_in_words():
     (part,) = judge(ACCURATE, MADE).criteria
     assert part.sentence.startswith("accuracy 91.2 points [")
     assert part.sentence.count("points") == 1
+
+
+def test_a_rival_stands_only_where_all_that_it_says_is_shown():
+    alone, neither = BOTH.rivals
+    assert rival_state(alone, {"cot": "above", "direct": "below"}) == "stands"
+    assert rival_state(alone, {"cot": "above", "direct": None}) == "open"
+    assert rival_state(alone, {"cot": None, "direct": "above"}) == "contradicted"
+    assert rival_state(neither, {"direct": "above"}) == "open"
+
+
+def test_a_broken_control_is_named_in_the_reason():
+    made = evidence([*accuracies("cot", [0.9] * 5), *accuracies("direct", [0.2] * 5)])
+    reason = judge(CONTROLLED, made).reason
+    assert reason == (
+        "A control does not pass, so nothing follows: direct 20.0 points does not pass (above 90.0 points)."
+    )

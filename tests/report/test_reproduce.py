@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.calibration.verdict_level import Cell, synthetic
+from cotinterp.calibration.verdict_level import SyntheticCell, synthetic
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import judge_all
 from cotinterp.models.spec import ModelSpec
@@ -77,7 +77,8 @@ def verdict_table(page):
 
 def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tmp_path, monkeypatch):
     heldout = [
-        Cell(measure="accuracy", expected=rate, k=4, regime=of, condition="heldout") for of, rate in RATES.items()
+        SyntheticCell(measure="accuracy", expected=rate, k=4, regime=of, condition="heldout")
+        for of, rate in RATES.items()
     ]
     made_up = synthetic("s3", heldout, seeds=range(5), spread=0.02, rng=np.random.default_rng(0))
     made_up.save(tmp_path / "evidence")
@@ -100,7 +101,11 @@ def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tm
 
 def test_evidence_that_lacks_a_column_is_refused_before_any_work(tmp_path):
     made_up = synthetic(
-        "s3", [Cell(measure="accuracy", expected=0.5, k=4)], seeds=[0], spread=0.0, rng=np.random.default_rng(0)
+        "s3",
+        [SyntheticCell(measure="accuracy", expected=0.5, k=4)],
+        seeds=[0],
+        spread=0.0,
+        rng=np.random.default_rng(0),
     )
     made_up.save(tmp_path)
     table = pd.read_csv(tmp_path / "evidence.csv").drop(columns="condition")

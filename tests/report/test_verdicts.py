@@ -153,6 +153,7 @@ def test_texts_of_a_claim_cannot_become_markup(tables: dict[str, pd.DataFrame]) 
         name: frame.assign(**{column: evil for column in texts if column in frame.columns})
         for name, frame in tables.items()
     }
+    frames["verdicts"]["rivals"] = f"{evil}: stands"
     page = verdicts_html(frames) + details_html(frames)
     assert evil not in page
     assert "&lt;img" in page

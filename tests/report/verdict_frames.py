@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cotinterp.claims.verdict import Measured, State, Verdict, Verdicts, Word
+from cotinterp.claims.verdict import JudgedRival, MeasuredCriterion, State, Verdict, Verdicts, Word
 
 SHIFTS = (-0.04, -0.01, 0.0, 0.02, 0.03)
 NAN = float("nan")
@@ -13,10 +13,10 @@ STATEMENTS = {
 RIVAL = {"supported": "contradicted", "partly supported": "open", "not supported": "stands", "inconclusive": "open"}
 
 
-def measured(name: str, rule: str, estimate: float, half: float, state: State) -> Measured:
+def measured(name: str, rule: str, estimate: float, half: float, state: State) -> MeasuredCriterion:
     """A criterion of five seeds around `estimate`; `rule` is its side and threshold, as in `above 0.1`."""
     predicted, threshold = rule.split()
-    return Measured(
+    return MeasuredCriterion(
         name=name,
         words=f"what {name} is",
         unit="" if name == "ratio" else "points",
@@ -35,7 +35,7 @@ def measured(name: str, rule: str, estimate: float, half: float, state: State) -
     )
 
 
-def verdict(claim: str, task: str, word: Word, *criteria: Measured) -> Verdict:
+def verdict(claim: str, task: str, word: Word, *criteria: MeasuredCriterion) -> Verdict:
     """A verdict with the numbers of its first criterion."""
     first = criteria[0]
     return Verdict(
@@ -52,7 +52,7 @@ def verdict(claim: str, task: str, word: Word, *criteria: Measured) -> Verdict:
         threshold=first.threshold,
         p=0.004,
         controls="learned 88.0 points passes (above 20.0 points)",
-        rivals=f"parallel algorithm: {RIVAL[word]}; luck: open",
+        rivals=(JudgedRival("parallel algorithm", RIVAL[word]), JudgedRival("luck", "open")),
         reason=f"{first.name} is {first.state}.",
         evidence=("accuracy", "trace_edits"),
         criteria=criteria,

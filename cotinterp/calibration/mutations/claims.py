@@ -8,14 +8,14 @@ from importlib import import_module
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.calibration.claim_truths import judge_made_up, told, truth_of
+from cotinterp.calibration.claim_truths import expected_text, judge_made_up, verdict_text
 from cotinterp.calibration.claim_worlds import made_up_worlds
 from cotinterp.calibration.mutations.trial import Mutation, instead, require
-from cotinterp.calibration.verdict_level import NULLS, TASK, Null, claim_at, simulated
-from cotinterp.claims.cells import Cell
+from cotinterp.calibration.verdict_level import NULLS, TASK, NullWorld, claim_at, simulated
+from cotinterp.claims.cells import CellOutcomes
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.estimate import OUTER_DRAWS, Estimate
-from cotinterp.claims.judge import Weighed, decide
+from cotinterp.claims.judge import ClaimEstimates, decide
 
 # By name: the package has a function of the same name in front of two of these modules.
 ESTIMATE, JUDGE, WORDING = (import_module(f"cotinterp.claims.{name}") for name in ("estimate", "judge", "verdict"))
@@ -26,11 +26,11 @@ BARELY = Estimate(value=0.62, error=0.045, by_seed=dict.fromkeys(range(5), 0.62)
 
 def words_of(claim: Claim, n: int = 1) -> list[str]:
     """What is said where `n` tasks give the same estimate, which alone is barely significant."""
-    weighed = [Weighed(claim, f"{TASK}-{task}", {"it": BARELY}, {}) for task in range(n)]
-    return [verdict.verdict for verdict in decide(weighed)]
+    estimates = [ClaimEstimates(claim, f"{TASK}-{task}", {"it": BARELY}, {}) for task in range(n)]
+    return [verdict.verdict for verdict in decide(estimates)]
 
 
-def check_coverage(null: Null, spread: float, problems: int) -> None:
+def check_coverage(null: NullWorld, spread: float, problems: int) -> None:
     """The 95% interval holds the truth in most worlds."""
     found = simulated(null, 16, spread=spread, problems=problems)
     require(found.covered >= 12, f"the 95% interval holds the truth in {found.covered} of {found.worlds} worlds")
@@ -47,8 +47,8 @@ def models_kept(
 def check_world(name: str) -> None:
     """The verdict on a made-up world is the one that follows from its numbers."""
     world = next(one for one in made_up_worlds() if one.name == name)
-    found = told(judge_made_up(world, np.random.default_rng(0)))
-    require(found == truth_of(world), f"in the world {name!r}: {found}, in truth {truth_of(world)}")
+    found = verdict_text(judge_made_up(world, np.random.default_rng(0)))
+    require(found == expected_text(world), f"in the world {name!r}: {found}, in truth {expected_text(world)}")
 
 
 def check_table() -> None:
@@ -79,12 +79,12 @@ def no_controls(claim: Claim, numbers: Mapping[str, Estimate | str]) -> tuple[st
     return "; ".join(control.name for control in claim.controls), []
 
 
-def best(self: Weighed) -> float:
+def best(self: ClaimEstimates) -> float:
     """The clearest of the predictions speaks for all of them."""
-    return min(self.p(one, self.claim.predicts[one.name]) for one in self.there if one.name in self.claim.predicts)
+    return min(self.p(one, self.claim.predicts[one.name]) for one in self.measured if one.name in self.claim.predicts)
 
 
-NEARLY_ALL = Null("near the ceiling", tuple(replace(cell, expected=0.98) for cell in RATE.cells), 0.98)
+NEARLY_ALL = NullWorld("near the ceiling", tuple(replace(cell, expected=0.98) for cell in RATE.cells), 0.98)
 
 CLAIM_MUTATIONS = (
     Mutation(
@@ -96,7 +96,7 @@ CLAIM_MUTATIONS = (
     Mutation(
         "a cell without an error taken to be known exactly",
         "coverage where few problems are asked",
-        instead(Cell, "_counts_hits", False),
+        instead(CellOutcomes, "_counts_hits", False),
         partial(check_coverage, NEARLY_ALL, 0.0, 5),
     ),
     Mutation(
@@ -126,7 +126,7 @@ CLAIM_MUTATIONS = (
     Mutation(
         "one prediction suffices for support",
         "made-up world in which a rival shares one of them",
-        instead(Weighed, "support", property(best)),
+        instead(ClaimEstimates, "support", property(best)),
         partial(check_world, "constant gap"),
     ),
     Mutation(

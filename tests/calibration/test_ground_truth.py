@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.calibration import claim_subjects
+from cotinterp.calibration.ground_truth import (
+    handmade_subject,
+    handmade_world,
+    parallel_draft,
+    reader_draft,
+    recomputer_draft,
+    short_table_draft,
+    table_draft,
+    untrained_subject,
+)
 
 FEW = 20
 
@@ -19,22 +28,22 @@ def rates(subject):
 
 @pytest.mark.parametrize(
     ("draft", "regime"),
-    [(claim_subjects.reader, "cot"), (claim_subjects.recomputer, "cot"), (claim_subjects.parallel, "direct")],
+    [(reader_draft, "cot"), (recomputer_draft, "cot"), (parallel_draft, "direct")],
 )
 @pytest.mark.parametrize("seed", [0, 3])
 def test_with_noise_the_algorithms_are_right_as_before(draft, regime, seed):
-    assert min(rates(claim_subjects.handmade(draft, "z6", regime, seed)).values()) >= 0.95
+    assert min(rates(handmade_subject(draft, "z6", regime, seed)).values()) >= 0.95
 
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_table_knows_its_problems_and_no_other(seed):
-    found = rates(claim_subjects.handmade(claim_subjects.table, "z6", "direct", seed))
+    found = rates(handmade_subject(table_draft, "z6", "direct", seed))
     assert [found["train", k] for k in (2, 3, 4)] == [1.0, 1.0, 1.0]
     assert max(found["heldout", k] for k in (2, 3, 4)) < 0.6
 
 
 def test_the_short_table_knows_all_problems_of_two_operands_and_was_not_taught_the_held_out_ones():
-    subject = claim_subjects.handmade(claim_subjects.short_table, "z6", "direct", 0)
+    subject = handmade_subject(short_table_draft, "z6", "direct", 0)
     found = rates(subject)
     assert found["heldout", 2] == 1.0
     assert max(found["heldout", k] for k in (3, 4)) < 0.6
@@ -43,21 +52,21 @@ def test_the_short_table_knows_all_problems_of_two_operands_and_was_not_taught_t
 
 
 def test_seeds_are_different_models_and_the_same_seed_the_same():
-    one, same, other = (claim_subjects.handmade(claim_subjects.table, "z6", "direct", seed) for seed in (0, 0, 1))
+    one, same, other = (handmade_subject(table_draft, "z6", "direct", seed) for seed in (0, 0, 1))
     weights = [torch.cat([p.flatten() for p in x.model.parameters()]) for x in (one, same)]
     assert torch.equal(*weights)
     assert set(one.trained_on) == set(same.trained_on) != set(other.trained_on)
-    plain, decoy = (claim_subjects.handmade(claim_subjects.reader, "z6", "cot", seed) for seed in (0, 1))
+    plain, decoy = (handmade_subject(reader_draft, "z6", "cot", seed) for seed in (0, 1))
     assert decoy.model.cfg.d_model > plain.model.cfg.d_model
 
 
 def test_untrained_models_know_nothing_and_have_another_one_as_their_control():
-    subject = claim_subjects.untrained_subject("z6", "direct", 0)
+    subject = untrained_subject("z6", "direct", 0)
     assert max(rates(subject).values()) < 0.6
     first, control = (next(model.parameters()) for model in (subject.model, subject.untrained))
     assert not np.allclose(first.detach().numpy(), control.detach().numpy())
 
 
 def test_a_world_has_every_regime_at_every_seed():
-    subjects = claim_subjects.world({"cot": claim_subjects.reader, "direct": claim_subjects.table}, seeds=(0, 1))
+    subjects = handmade_world({"cot": reader_draft, "direct": table_draft}, seeds=(0, 1))
     assert [(s.regime, s.run_seed) for s in subjects] == [("cot", 0), ("cot", 1), ("direct", 0), ("direct", 1)]
