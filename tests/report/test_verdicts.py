@@ -143,7 +143,6 @@ def test_texts_of_a_claim_cannot_become_markup(tables: dict[str, pd.DataFrame]) 
         "reason",
         "statement",
         "controls",
-        "rivals",
         "criterion",
         "words",
         "note",
