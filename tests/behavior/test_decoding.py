@@ -1,21 +1,84 @@
-"""Verified decoding is step-by-step decoding, whatever the model and whatever the guess."""
+"""Verified decoding against decoding symbol by symbol, on models with known outputs and on real ones."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cotinterp.behavior.decoding import greedy, prefixes, text_of, verified, verified_greedy
+from cotinterp.behavior import decoding as native_decoding
+from cotinterp.behavior.decoding import Guesses, greedy, not_nan, prefixes, text_of, verified, verified_greedy
+from cotinterp.models.build import as_bridge
 from cotinterp.tasks import get_task
+from cotinterp.training.checkpoints import load_run
 from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
+
+STOP = 9
+
+
+def guesses(row, *, accepted, guessed, limit):
+    buffer = torch.tensor([[*row, *[0] * (limit - len(row))]])
+    one = [torch.tensor([n]) for n in (accepted, guessed, limit)]
+    return Guesses(buffer, *one, torch.tensor([True]), STOP)
+
+
+def accept(of, argmax, first=None):
+    of.accept(torch.tensor([0]), torch.tensor([argmax]), None if first is None else torch.tensor([first]))
+    state = (of.accepted[0], of.guessed[0], of.running[0])
+    return of.buffer[0, : int(of.accepted[0])].tolist(), *(number.item() for number in state)
+
+
+def test_a_right_guess_is_kept_to_its_stop_symbol_and_that_is_not_read():
+    of = guesses([1, 2, 3, 9], accepted=1, guessed=4, limit=8)
+    assert of.to_read(torch.tensor([0])).tolist() == [3]
+    assert accept(of, [2, 3, 9]) == ([1, 2, 3, 9], 4, 4, False)
+
+
+def test_the_first_departure_is_corrected_and_what_follows_is_the_next_guess():
+    of = guesses([1, 2, 3, 4], accepted=1, guessed=4, limit=8)
+    assert accept(of, [2, 5, 6, 7]) == ([1, 2, 5], 3, 5, True)
+    assert of.buffer[0, :5].tolist() == [1, 2, 5, 6, 7]
+
+
+def test_a_guess_without_an_end_is_written_on():
+    assert accept(guesses([1, 2, 3], accepted=1, guessed=3, limit=8), [2, 3, 4]) == ([1, 2, 3, 4], 4, 4, True)
+
+
+def test_a_correction_may_be_the_stop_symbol():
+    assert accept(guesses([1, 2, 3], accepted=1, guessed=3, limit=8), [2, 9, 4]) == ([1, 2, 9], 3, 4, False)
+
+
+def test_nothing_is_written_beyond_the_limit():
+    assert accept(guesses([1, 2, 3], accepted=1, guessed=3, limit=3), [2, 3, 4]) == ([1, 2, 3], 3, 3, False)
+    assert accept(guesses([1, 2, 3], accepted=1, guessed=3, limit=3), [2, 7, 9]) == ([1, 2, 7], 3, 3, False)
+
+
+def test_a_window_accepts_what_it_shows():
+    of = guesses([1, 2, 3, 4, 5, 6], accepted=3, guessed=6, limit=8)
+    assert accept(of, [4, 5], first=2) == ([1, 2, 3, 4, 5], 5, 6, True)
+    assert accept(of, [7, 8], first=4) == ([1, 2, 3, 4, 5, 7], 6, 7, True)
+
+
+def test_what_is_given_is_not_judged():
+    """The argmaxes within the given symbols are nothing of the model's writing, a stop symbol among them."""
+    assert accept(guesses([1, 9, 3], accepted=3, guessed=3, limit=5), [9, 8, 4]) == ([1, 9, 3, 4], 4, 4, True)
+    assert accept(guesses([1, 9], accepted=2, guessed=2, limit=5), [9, 4]) == ([1, 9, 4], 3, 3, True)
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="NaN logits"):
+        not_nan(torch.tensor([0.0, float("nan")]))
+
 
 REGIMES = ("direct", "cot", "totals", "filler")
 
 
-def batch_of(name, problems, regime):
+def batch_of(name, problems, regime="cot"):
     task = get_task(name)
     return collate([render(task, problem, regime) for problem in problems], Vocabulary.of(task))
 
@@ -217,3 +280,103 @@ def test_bad_requests(some_problems):
         verified_greedy(broken, batch)
     with pytest.raises(ValueError, match="max_new must be 1 or more, got 0"):
         verified_greedy(broken, batch, max_new=0)
+
+
+(CHECKPOINT,) = (Path(__file__).parents[2] / "checkpoints").glob("digit-sum-cot-L4-s0-*")
+
+
+def generated(bridge, start, row, stop):
+    """What TransformerLens writes after one prefix."""
+    n = int(start.given[row])
+    prefix = start.tokens[row : row + 1, :n]
+    with torch.no_grad():
+        out = bridge.generate(
+            prefix,
+            max_new_tokens=int(start.limit[row]) - n,
+            do_sample=False,
+            eos_token_id=stop,
+            return_type="tokens",
+            verbose=False,
+        )
+    return tuple(out[0, n:].tolist())
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(0, 0.5), (1, 0.1), (3, 0.3)])
+def test_models_that_depart_write_what_transformer_lens_and_a_foreign_call_write(
+    random_native, some_problems, seed, scale
+):
+    batch = batch_of("digit-sum", some_problems("digit-sum", 4, k_max=4))
+    bridge = random_native("digit-sum", seed=seed, scale=scale, hooked=True)
+    start, stop = prefixes(bridge, batch, max_new=20), batch.vocabulary.end
+    expected = greedy(bridge, start, stop=stop)
+    assert verified(bridge, start, stop=stop, batch_size=5) == expected
+    assert verified(lambda tokens: bridge(tokens), start, stop=stop) == expected
+    for row in range(0, len(batch), 3):
+        assert generated(bridge, start, row, stop) == expected[row]
+
+
+@pytest.mark.parametrize("window", [1, 2, 50])
+@pytest.mark.parametrize("nodes", [1, 40])
+def test_how_much_is_read_at_once_changes_nothing(random_native, some_problems, monkeypatch, window, nodes):
+    batch = batch_of("s3", some_problems("s3", 2, k_max=4))
+    model = random_native("s3", seed=5, scale=0.4)
+    start, stop = prefixes(model, batch), batch.vocabulary.end
+    expected = greedy(model, start, stop=stop)
+    monkeypatch.setattr(native_decoding, "WINDOW", window)
+    monkeypatch.setattr(native_decoding, "NODES_ON_CPU", nodes)
+    for batch_size in (1, 3, 100):
+        assert verified(model, start, stop=stop, batch_size=batch_size) == expected
+
+
+def test_a_trained_model_writes_what_transformer_lens_writes():
+    run = load_run(CHECKPOINT)
+    rng = np.random.default_rng(0)
+    problems = [x for k in (2, 4, 6) for x in sample_problems(run.task, k, 8, split="heldout", rng=rng)]
+    batch = collate([render(run.task, problem, "cot") for problem in problems], run.vocabulary)
+    start, stop = prefixes(run.model, batch), run.vocabulary.end
+    written = verified(run.model, start, stop=stop)
+    assert written == greedy(run.model, start, stop=stop)
+    texts = [text_of(run.vocabulary, tokens) for tokens in written]
+    assert texts == [transcript.response for transcript in batch.transcripts]
+    for row in (0, 9, 23):
+        assert generated(run.model, start, row, stop) == written[row]
+
+
+def test_edited_guesses_of_a_trained_model_are_written_on_as_step_by_step():
+    """Other guesses and other prefixes than the model's own responses: it departs and goes on after a cache."""
+    run = load_run(CHECKPOINT)
+    problems = sample_problems(run.task, 4, 12, split="heldout", rng=np.random.default_rng(0))
+    batch = collate([render(run.task, problem, "cot") for problem in problems], run.vocabulary)
+    tokens = batch.tokens.clone()
+    tokens[::2, 14] = run.vocabulary.token("7")
+    tokens[1::2, 20] = run.vocabulary.token("}")
+    for given in (batch.n_prompt, torch.full_like(batch.n_prompt, 18)):
+        start = prefixes(run.model, batch, given=given)
+        start = type(start)(tokens, start.given, start.guessed, start.limit)
+        stop = run.vocabulary.end
+        assert verified(run.model, start, stop=stop) == greedy(run.model, start, stop=stop)
+
+
+def test_a_model_with_hooks_attached_is_called(random_native, some_problems):
+    """Reading the weights would pass its hooks by."""
+    batch = batch_of("digit-sum", some_problems("digit-sum", 2, k_max=3))
+    bridge = as_bridge(random_native("digit-sum"))
+    plain = verified_greedy(bridge, batch, max_new=6)
+    fired = []
+
+    def silence(value, hook):
+        fired.append(hook.name)
+        return torch.zeros_like(value)
+
+    with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_post", silence)]):
+        changed = verified_greedy(bridge, batch, max_new=6)
+    assert fired
+    assert changed != plain == verified_greedy(bridge, batch, max_new=6)
+
+
+def test_nan_of_a_native_model_is_refused(random_native, some_problems):
+    model = random_native("digit-sum")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="NaN logits"):
+        verified_greedy(model, batch_of("digit-sum", some_problems("digit-sum", 2, k_max=3)))

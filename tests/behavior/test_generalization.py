@@ -1,15 +1,104 @@
-"""A table, an algorithm and a guesser, told apart by what they do off their training problems."""
+"""The generalization ratio beside its baselines, at fixed marginals, and by number of training problems."""
+
+from itertools import product
 
 import numpy as np
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.generalization import generalization_by_k, ratio_interval
+from cotinterp.behavior.generalization import (
+    SizeCurve,
+    generalization_by_k,
+    majority_credit,
+    neighbor_credit,
+    rake,
+    ratio_interval,
+    size_specs,
+)
 from cotinterp.results import wilson
 from cotinterp.tasks import get_task
-from cotinterp.transcripts.problems import sample_problems
+from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.problems import sample_problems, solve
 
 Z6 = get_task("z6")
+
+
+def problems(*rows):
+    return solve(Z6, np.array(rows))
+
+
+def test_the_most_frequent_answer_of_the_length_is_guessed_and_ties_are_shared():
+    trained = (*problems((1, 1), (0, 2), (0, 3)), *problems((0, 0, 5), (0, 0, 4)))
+    asked = (*problems((2, 0), (3, 0)), *problems((5, 0, 0), (1, 0, 0)))
+    # Two operands: the answer 2 twice, 3 once. Three: 5 and 4 once each, so either guess is right half of the time.
+    assert majority_credit(trained, asked).tolist() == [1.0, 0.0, 0.5, 0.0]
+
+
+def test_the_nearest_training_problem_lends_its_answer():
+    trained = problems((0, 0, 1), (0, 0, 2), (3, 3, 3))
+    # (0, 0, 3): one operand from answers 1 and 2, its own answer is 3. (0, 3, 4) has answer 1: two operands from all.
+    assert neighbor_credit(Z6, trained, problems((0, 0, 3), (0, 3, 4))).tolist() == [0.0, 1 / 3]
+
+
+def test_a_training_problem_is_its_own_neighbor():
+    trained = problems((0, 1), (2, 3), (5, 5))
+    assert neighbor_credit(Z6, trained, trained).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_without_regard_to_order_a_reordered_twin_is_at_distance_zero():
+    trained = problems((1, 2, 3), (0, 0, 0))
+    twin = problems((3, 1, 2))
+    assert neighbor_credit(Z6, trained, twin, reordered=True).tolist() == [1.0]
+    # In order every operand differs from both training problems: the answers 0 and 0 tie, and 0 is right.
+    assert neighbor_credit(Z6, trained, twin).tolist() == [1.0]
+    assert neighbor_credit(Z6, problems((1, 2, 3), (0, 1, 0)), problems((3, 1, 2))).tolist() == [0.0]
+
+
+def test_multisets_count_repeated_operands():
+    trained = problems((1, 1, 2), (1, 2, 2))
+    # (2, 1, 1) is the first reordered; counting an operand once only would tie it with the second (answer 5).
+    assert neighbor_credit(Z6, trained, problems((2, 1, 1)), reordered=True).tolist() == [1.0]
+
+
+def test_a_length_that_was_never_trained_has_no_baseline():
+    with pytest.raises(ValueError, match=r"no training problem has 3 operands \(training lengths: \[2\]\)"):
+        majority_credit(problems((0, 1)), problems((0, 1, 2)))
+
+
+PARITY = get_task("parity")
+
+
+def parities(*rows):
+    return solve(PARITY, np.array(rows))
+
+
+def test_problems_with_the_reference_marginals_keep_weight_one():
+    everything = parities(*product((0, 1), repeat=3))
+    raked = rake(everything, everything)
+    assert raked.weights == pytest.approx(np.ones(8))
+    assert raked.discrepancy == pytest.approx(0, abs=1e-12)
+    assert raked.effective_n == pytest.approx(8)
+
+
+def test_an_operand_that_is_too_frequent_is_weighted_down():
+    """(0,0) three times, (1,0), (0,1), (1,1) once: with uniform marginals the three copies share the weight of one."""
+    uneven = parities((0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1))
+    raked = rake(uneven, parities(*product((0, 1), repeat=2)))
+    assert raked.weights == pytest.approx(np.array([0.5, 0.5, 0.5, 1.5, 1.5, 1.5]))
+    assert raked.effective_n == pytest.approx(36 / (3 * 0.25 + 3 * 2.25))
+    assert raked.discrepancy < 1e-9
+
+
+def test_an_operand_that_never_occurs_is_reported_as_the_discrepancy():
+    raked = rake(parities((0, 0), (0, 1)), parities(*product((0, 1), repeat=2)))
+    assert raked.discrepancy == pytest.approx(0.5)
+
+
+def test_lengths_are_not_mixed():
+    with pytest.raises(ValueError, match=r"problems of one length; got 1 and 1 problems of lengths \[2, 3\]"):
+        rake(parities((0, 1)), parities((0, 1, 1)))
+
+
 COLUMNS = [
     "task",
     "regime",
@@ -90,3 +179,34 @@ def test_the_ratio_interval_covers_at_about_its_level():
     ]
     covered = np.mean([low <= truth <= high for low, high in intervals])
     assert 0.93 <= covered <= 0.97
+
+
+def test_the_runs_of_a_curve_differ_in_the_number_of_problems_alone():
+    spec = RunSpec(task="z6", regime="direct", seed=4)
+    specs = size_specs(spec, [300, 100, 300])
+    assert list(specs) == [100, 300]
+    assert [one.n_train for one in specs.values()] == [100, 300]
+    assert {one.model_copy(update={"n_train": spec.n_train}) for one in specs.values()} == {spec}
+    assert len({one.slug for one in specs.values()}) == 2
+
+
+def test_no_sizes_are_refused():
+    with pytest.raises(ValueError, match="at least one number of training problems"):
+        size_specs(RunSpec(task="z6", regime="direct"), [])
+
+
+def test_the_table_and_the_figure_say_which_size_each_row_belongs_to(scripted):
+    rng = np.random.default_rng(0)
+    sides = {side: sample_problems(Z6, 3, 30, split=side, rng=rng) for side in ("train", "heldout")}
+    right = scripted.Model(Z6, scripted.recomputer(Z6, "direct"))
+    wrong = scripted.Model(Z6, scripted.babbler(Z6))
+    runs = {
+        size: generalization_by_k(Z6, accuracy_by_k(model, Z6, "direct", sides), sides["train"])
+        for size, model in ((1000, right), (100, wrong))
+    }
+    curve = SizeCurve(runs)
+    frame = curve.frame()
+    assert list(frame.columns[:5]) == ["task", "regime", "run_seed", "training_size", "k"]
+    assert frame[["training_size", "heldout"]].to_numpy().tolist() == [[100, 0.0], [1000, 1.0]]
+    drawn = {trace.name: list(trace.y) for trace in curve.figure().data}
+    assert drawn["held-out problems"] == [0.0, 1.0]

@@ -1,4 +1,4 @@
-"""The fold and its contract."""
+"""Steps, resumption, reachable states and prompts of a task."""
 
 from itertools import product
 
@@ -6,6 +6,18 @@ import numpy as np
 import pytest
 
 from cotinterp.tasks import FoldTask, get_task, task_names
+from cotinterp.tasks.task import PromptSymbol, bracket_symbol, operand_symbol, operator_symbol
+
+
+def test_symbols_by_hand():
+    assert operand_symbol("7", 2, 7) == PromptSymbol("7", "operand", 2, 7, 0)
+    assert operator_symbol("+", 2) == PromptSymbol("+", "operator", 2, -1, 0)
+    assert bracket_symbol(")", 3, 1) == PromptSymbol(")", "bracket", 3, -1, 1)
+
+
+def test_equal_symbols_are_one_object():
+    assert operand_symbol("7", 2, 7) is operand_symbol("7", 2, 7)
+    assert operator_symbol("+", 2) is not operator_symbol("+", 3)
 
 
 @pytest.mark.parametrize(

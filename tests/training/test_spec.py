@@ -1,4 +1,4 @@
-"""Specs of runs are values, and impossible ones are refused."""
+"""Specs as values: what is refused, hashes and slugs, and the reference pairs."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
-from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash
+from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash, reference_directories, reference_specs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 
@@ -138,3 +138,17 @@ def test_a_broken_task_in_a_file_is_refused(tmp_path):
     file.write_text(COUNTDOWN.format(flag=True))
     with pytest.raises(ValidationError, match="says commutative = True, but the order of"):
         RunSpec(task=f"{file}:Countdown", regime="cot", k_max=4)
+
+
+def test_missing_reference_checkpoints_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="digit-sum-direct.*--from-scratch"):
+        reference_directories(tmp_path)
+
+
+def test_reference_pairs_differ_in_the_regime_alone():
+    by_task = {}
+    for spec in reference_specs():
+        by_task.setdefault(spec.task, []).append(spec)
+    for direct, cot in by_task.values():
+        assert (direct.regime, cot.regime) == ("direct", "cot")
+        assert direct.model_copy(update={"regime": "cot"}) == cot

@@ -1,4 +1,6 @@
-"""Iterated maps by hand, and which operands permute the states."""
+"""Folds over bits and residues by hand."""
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -6,6 +8,19 @@ import pytest
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
+
+TASK = get_task("binary-copy")
+
+
+def test_binary_copy_by_hand():
+    (problem,) = solve(TASK, np.array([[1, 0, 1, 1]]))
+    assert render(TASK, problem, "cot").text == "<1*0*1*1>{1*0=0;0*1=1;1*1=1}1#"
+
+
+def test_every_state_is_its_operand_and_an_edited_one_is_forgotten():
+    operands = np.array(list(product((0, 1), repeat=4)))
+    assert np.array_equal(TASK.steps(operands).total, operands[:, 1:])
+    assert np.array_equal(TASK.resume(operands, 1, 1 - operands[:, 1]).total, operands[:, 2:])
 
 
 @pytest.mark.parametrize(
@@ -16,7 +31,7 @@ from cotinterp.transcripts.render import render
         ("polynomial-mod11", (10, 10, 0, 7), "<A*A*0*7>{A*A=2;2*0=1;1*7=8}8#"),
     ],
 )
-def test_by_hand(name, operands, text):
+def test_iterated_maps_by_hand(name, operands, text):
     task = get_task(name)
     (problem,) = solve(task, np.array([operands]))
     assert render(task, problem, "cot").text == text
