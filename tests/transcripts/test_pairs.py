@@ -1,5 +1,7 @@
 """Minimal pairs differ in what they say and in nothing else."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,12 @@ def rng():
     return np.random.default_rng(1)
 
 
+@cache
 def all_pairs(task):
+    return tuple(every_pair(task))
+
+
+def every_pair(task):
     for regime in ("direct", "cot", "totals"):
         for index in range(4):
             yield operand_pairs(task, problems(task), regime, index=index, rng=rng())
