@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from cotinterp.depth.law_fit import LawFit, LawFits
 from cotinterp.depth.laws import LAWS, TREATMENTS, Law, Treatment
+from cotinterp.figures.depth import frontier_figure
 from cotinterp.results.result import Result
 
 DepthWord = Literal["linear", "logarithmic", "constant", "none", "cannot tell"]
@@ -188,12 +189,10 @@ class DepthVerdicts(Result):
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def figure(self, task: str = "") -> go.Figure:
-        """Frontiers with the laws over them, of one task or of all, a row each (`frontier_figure.frontier_figure`).
+        """Frontiers with the laws over them, of one task or of all, a row each (`cotinterp.figures.depth`).
 
         KeyError for a task without a verdict.
         """
-        from cotinterp.figures.depth import frontier_figure
-
         if task and task not in {one.task for one in self.verdicts}:
             raise KeyError(f"no verdict on task {task!r}; there are {sorted({one.task for one in self.verdicts})}")
         words = {(one.task, one.regime, one.reading): one.law for one in self.verdicts}

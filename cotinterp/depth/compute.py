@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.depth.cost import AnswerLengths, answer_lengths, flops_of_training, priced
+from cotinterp.figures.depth import compute_figure
 from cotinterp.models.flops import Cost
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.result import Result
@@ -91,10 +92,11 @@ class ComputeResult(Result):
         return pd.DataFrame(found).sort_values(["task", "k", "regime"], ignore_index=True)
 
     def figure(self, k: int | None = None) -> go.Figure:
-        """Accuracy against FLOPs per answer, tokens per answer and training FLOPs (`compute_figure.compute_figure`)."""
-        from cotinterp.figures.depth import compute_figure
+        """Accuracy against FLOPs per answer, tokens per answer and training FLOPs (`cotinterp.figures.depth`).
 
-        return compute_figure(self, k)
+        KeyError where nothing was measured at `k`.
+        """
+        return compute_figure(self.by_run(k), self.by_configuration(k), k)
 
 
 def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] | None = None) -> ComputeResult:

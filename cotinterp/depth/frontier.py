@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures.depth import frontier_figure
 from cotinterp.results.result import Result
 
 SOLVED = 0.9
@@ -85,9 +86,7 @@ class FrontierResult(Result):
         return counted.assign(not_monotone=odd).reset_index().rename_axis(columns=None)
 
     def figure(self) -> go.Figure:
-        """Frontier against depth, a panel for each task, regime and budget (`frontier_figure.frontier_figure`)."""
-        from cotinterp.figures.depth import frontier_figure
-
+        """Frontier against depth, a panel for each task, regime and budget (`cotinterp.figures.depth`)."""
         return frontier_figure(self.runs)
 
 

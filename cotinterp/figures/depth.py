@@ -3,38 +3,36 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from cotinterp.depth.frontier import MEASURED, UNCONVERGED
-from cotinterp.depth.laws import LAWS
 from cotinterp.figures.sheet import PALETTE, text
 
-if TYPE_CHECKING:
-    from cotinterp.depth.compute import ComputeResult
+REGIMES = ("cot", "direct", "totals", "filler", "noisy", "tagging", "chain")
+"""In the order of the palette and of the markers; other regimes are black stars."""
+SYMBOLS = ("square", "circle", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
 
 
-COLORS = {
-    "direct": PALETTE[1],
-    "cot": PALETTE[0],
-    "totals": PALETTE[2],
-    "filler": PALETTE[3],
-    "noisy": PALETTE[4],
-    "tagging": PALETTE[5],
+class _Mark(NamedTuple):
+    """How runs are drawn, and what the legend says of them."""
+
+    symbol: str
+    meaning: str
+    is_bound: bool = False
+
+
+CONVERGENCE_MARKS = {
+    "complete": _Mark("circle", "solves all"),
+    "fitted": _Mark("diamond", "converged"),
+    "stalled": _Mark("square-open", "lower bound, loss stands still", is_bound=True),
+    "improving": _Mark("circle-open", "lower bound, still improving", is_bound=True),
 }
-"""Those of the report; other regimes are black."""
-CONVERGENCE_SYMBOLS = {"complete": "circle", "fitted": "diamond", "stalled": "square-open", "improving": "circle-open"}
-MEANINGS = {
-    "complete": "solves all",
-    "fitted": "converged",
-    "stalled": "lower bound, loss stands still",
-    "improving": "lower bound, still improving",
-}
-LAW_DASHES: Mapping[object, str] = dict(zip(LAWS, ("solid", "dash", "longdashdot", "dot"), strict=True))
+"""By the column `convergence` of the frontier's table; a run with any other value was not measured."""
+LAW_DASHES = {"linear": "solid", "logarithmic": "dash", "constant": "longdashdot", "none": "dot"}
 GRAY, INK = "#8A8A8A", "#1A1A1A"
 ROW, TOP, SPREAD, LIKELY = 300, 100, 0.1, 0.05
 KEYS = ["task", "reading", "regime", "steps"]
@@ -59,7 +57,7 @@ def frontier_figure(
     Raises:
         ValueError: No run was measured.
     """
-    runs = runs[runs["convergence"].isin(MEASURED)]
+    runs = runs[runs["convergence"].isin(CONVERGENCE_MARKS)]
     if runs.empty:
         raise ValueError("nothing to draw: no run of the table was measured")
     rows = list(dict.fromkeys(zip(runs["task"], runs["reading"], strict=True)))
@@ -84,8 +82,16 @@ def frontier_figure(
             figure.add_traces([_source(points, top), *_laws(curves, (task, reading, regime, steps), top)], **here)
             figure.add_traces(_points(points, str(regime), top), **here)
             _axes(figure, points, top, place + 1, number + 1)
-    _dress(figure, len(rows), drawn=set(runs["convergence"]), laws=curves is not None)
+    _style_frontier(figure, len(rows), drawn=set(runs["convergence"]), laws=curves is not None)
     return figure
+
+
+def _place(regime: str) -> int:
+    return REGIMES.index(regime) if regime in REGIMES else len(REGIMES)
+
+
+def _color(regime: str) -> str:
+    return PALETTE[min(_place(regime), 6)]
 
 
 def _title(
@@ -108,14 +114,14 @@ def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
     seeds = {seed: place for place, seed in enumerate(sorted(points["run_seed"].unique()))}
     shift = points["run_seed"].map(seeds).to_numpy(dtype=float) - (len(seeds) - 1) / 2
     x, y = points["n_layers"].to_numpy() + SPREAD * shift, points["frontier"].to_numpy(dtype=float)
-    color = COLORS.get(regime, INK)
+    color = _color(regime)
     runs = go.Scatter(
         x=x,
         y=y,
         mode="markers",
         showlegend=False,
         marker={
-            "symbol": points["convergence"].map(CONVERGENCE_SYMBOLS),
+            "symbol": points["convergence"].map(lambda name: CONVERGENCE_MARKS[name].symbol),
             "size": 10,
             "color": color,
             "line": {"width": 1.8},
@@ -127,7 +133,7 @@ def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
         ),
     )
     runs.marker.line.color = color
-    bound = points["convergence"].isin(UNCONVERGED).to_numpy()
+    bound = points["convergence"].map(lambda name: CONVERGENCE_MARKS[name].is_bound).to_numpy(dtype=bool)
     rise = 0.1 * top
     arrows = go.Scatter(
         x=x[bound],
@@ -162,7 +168,7 @@ def _laws(curves: pd.DataFrame | None, where: tuple[object, ...], top: int) -> l
                 mode="lines",
                 showlegend=False,
                 opacity=1.0 if likely else 0.35,
-                line={"color": GRAY, "dash": LAW_DASHES[law], "width": 2.4 if likely else 1.2},
+                line={"color": GRAY, "dash": LAW_DASHES[str(law)], "width": 2.4 if likely else 1.2},
                 hovertemplate=f"{law}, weight {line['weight'].iloc[0]:.2f}<extra></extra>",
             )
         )
@@ -180,18 +186,13 @@ def _axes(figure: go.Figure, points: pd.DataFrame, top: int, row: int, column: i
         figure.update_yaxes(title="longest K solved", row=row, col=column)
 
 
-def _dress(figure: go.Figure, rows: int, *, drawn: set[str], laws: bool) -> None:
+def _style_frontier(figure: go.Figure, rows: int, *, drawn: set[str], laws: bool) -> None:
     """A legend on top, thin axes, room for titles of two lines; the figure is changed in place."""
-    for convergence in (one for one in MEANINGS if one in drawn):
-        mark = {
-            "symbol": CONVERGENCE_SYMBOLS[convergence],
-            "size": 10,
-            "color": INK,
-            "line": {"width": 1.8, "color": INK},
-        }
-        figure.add_scatter(x=[None], y=[None], mode="markers", name=MEANINGS[convergence], marker=mark)
-    for law in LAWS if laws else ():
-        line = {"color": GRAY, "dash": LAW_DASHES[law], "width": 2.4}
+    for mark in (mark for name, mark in CONVERGENCE_MARKS.items() if name in drawn):
+        marker = {"symbol": mark.symbol, "size": 10, "color": INK, "line": {"width": 1.8, "color": INK}}
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=mark.meaning, marker=marker)
+    for law, dash in LAW_DASHES.items() if laws else ():
+        line = {"color": GRAY, "dash": dash, "width": 2.4}
         figure.add_scatter(x=[None], y=[None], mode="lines", name=law, line=line)
     line = {"color": INK, "width": 1}
     figure.add_scatter(x=[None], y=[None], mode="lines", name="source: K = L + 1", line=line)
@@ -215,12 +216,9 @@ AXES = {
     "response_tokens": "tokens per answer (END included)",
     "training_flops": "training FLOPs",
 }
-COMPUTE_SYMBOLS = ("square", "circle", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
 COMPUTE_DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 BETWEEN = 36
 """Pixels between two rows of panels."""
-LOOKS = {"direct": 1, "cot": 0, "totals": 2, "filler": 3, "noisy": 4, "tagging": 5, "chain": 6}
-"""Places in the palette and among the markers; the two regimes that everything is about look as in the report."""
 
 
 @dataclass(frozen=True)
@@ -231,26 +229,23 @@ class _Line:
     steps: int
     dash: str
 
-    @property
-    def look(self) -> int:
-        return LOOKS.get(self.regime, 7)
-
     def labeled(self, price: str) -> bool:
         """Whether depths are written: not where all have one place, and once where budgets lie above one another."""
         return price == "training_flops" or (price == "flops" and self.dash == COMPUTE_DASHES[0])
 
 
-def compute_figure(result: "ComputeResult", k: int | None = None, *, height: int = 230) -> go.Figure:
+def compute_figure(runs: pd.DataFrame, means: pd.DataFrame, k: int | None = None, *, height: int = 230) -> go.Figure:
     """Held-out accuracy against FLOPs per answer, tokens per answer and training FLOPs, a row of panels for each task.
 
     A color and a marker are one regime, a stroke one number of updates. A large marker is a configuration, mean over
-    its seeds, and says its depth; the small ones are the seeds. Accuracy at `k` operands, or the mean over all measured
-    lengths, each counted once. Logarithmic axes start at the data, so a distance is a factor.
+    its seeds, and says its depth; the small ones are the seeds. Logarithmic axes start at the data, so a distance is a
+    factor.
 
-    Raises:
-        KeyError: Nothing was measured at `k`.
+    Args:
+        runs: `ComputeResult.by_run(k)`.
+        means: `ComputeResult.by_configuration(k)`.
+        k: For the title: the number of operands at which accuracy was taken; None where it is the mean over all.
     """
-    runs, means = result.by_run(k), result.by_configuration(k)
     tasks = list(dict.fromkeys(means["task"]))
     inner = height * len(tasks) + BETWEEN * (len(tasks) - 1)
     figure = make_subplots(
@@ -272,12 +267,12 @@ def compute_figure(result: "ComputeResult", k: int | None = None, *, height: int
     for column, title in enumerate(AXES.values(), start=1):
         figure.update_xaxes(title_text=title, row=len(tasks), col=column)
     at = "mean over all measured K" if k is None else f"K = {k}"
-    return _dressed(figure, f"Accuracy against compute ({at})", inner)
+    return _styled_compute(figure, f"Accuracy against compute ({at})", inner)
 
 
 def _lines(means: pd.DataFrame) -> Iterator[_Line]:
     budgets = sorted(means["steps"].unique().tolist(), reverse=True)
-    for regime in sorted(means["regime"].unique(), key=lambda name: (LOOKS.get(name, 7), name)):
+    for regime in sorted(means["regime"].unique(), key=lambda name: (_place(name), name)):
         for number, steps in enumerate(budgets):
             yield _Line(str(regime), int(steps), COMPUTE_DASHES[number % len(COMPUTE_DASHES)])
 
@@ -291,10 +286,10 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
     )
     if mean.empty:
         return
-    color, symbol = PALETTE[line.look % len(PALETTE)], COMPUTE_SYMBOLS[line.look % len(COMPUTE_SYMBOLS)]
+    color, symbol = _color(line.regime), SYMBOLS[_place(line.regime)]
     name = f"{text(line.regime)}, {line.steps} updates"
     shown = ["n_layers", "d_model", "n_parameters", "steps"]
-    told = (
+    hover = (
         "L = %{customdata[0]}, d_model = %{customdata[1]}, %{customdata[2]:,} parameters, %{customdata[3]} updates<br>"
         "%{x:.3s}: accuracy %{y:.1%}"
     )
@@ -304,7 +299,7 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
         customdata=seeds[[*shown, "run_seed"]].to_numpy(),
         mode="markers",
         marker={"color": color, "symbol": symbol, "size": 6, "opacity": 0.4},
-        hovertemplate=f"{told}, seed %{{customdata[4]}}<extra>{name}</extra>",
+        hovertemplate=f"{hover}, seed %{{customdata[4]}}<extra>{name}</extra>",
         name=name,
         legendgroup=name,
         showlegend=False,
@@ -319,14 +314,14 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
         mode="lines+markers+text",
         line={"color": color, "dash": line.dash, "width": 1.5},
         marker={"color": color, "symbol": symbol, "size": 10, "line": {"color": "white", "width": 1}},
-        hovertemplate=f"{told}, mean over seeds<extra>{name}</extra>",
+        hovertemplate=f"{hover}, mean over seeds<extra>{name}</extra>",
         name=name,
         legendgroup=name,
         showlegend=True,
     )
 
 
-def _dressed(figure: go.Figure, title: str, inner: int) -> go.Figure:
+def _styled_compute(figure: go.Figure, title: str, inner: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         title={"text": title, "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}, "font": {"size": 17}},
