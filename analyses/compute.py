@@ -17,7 +17,7 @@ import tyro
 from analyses.desk import publish
 from cotinterp.depth.compute import PRICES, ComputeResult, accuracy_against_compute
 from cotinterp.depth.cost import answer_cost, equal_flops
-from cotinterp.depth.frontier import frontier
+from cotinterp.depth.frontier import depth_frontier
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.simulator import build_simulator
 from cotinterp.sweeps.table import read_sweep_table
@@ -32,7 +32,7 @@ def main(
     swept = read_sweep_table(table)
     if quick:
         swept = swept[(swept["task"] == "digit-sum") & (swept["k"] <= swept["k_max"] // 2)]
-    result, runs = accuracy_against_compute(swept), frontier(swept).frame()
+    result, runs = accuracy_against_compute(swept), depth_frontier(swept).frame()
     shapes = matched(swept)
     lines = publish(
         out,

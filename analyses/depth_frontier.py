@@ -16,9 +16,9 @@ import tyro
 
 from analyses.desk import publish
 from cotinterp.claims.depth_law import depth_verdicts
-from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, in_words
+from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, parameters_in_words
 from cotinterp.depth.frontier import CONVERGED
-from cotinterp.depth.grid import controls
+from cotinterp.depth.grid import matched_controls
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.table import read_sweep_table
 
@@ -32,7 +32,7 @@ def main(
     sweep = read_sweep_table(table)
     found = depth_verdicts(sweep, resamples=100 if quick else 1000)
     tasks = sorted(sweep.loc[sweep["k"] >= 0, "task"].unique())
-    pairs = [controls(sweep, task) for task in tasks]
+    pairs = [matched_controls(sweep, task) for task in tasks]
     matched = pd.concat([some for some in pairs if len(some)] or pairs[:1], ignore_index=True)
     write_atomic(output_folder(out) / "depth_verdicts.json", found.json())
     return publish(
@@ -79,7 +79,9 @@ def laws(one: DepthVerdict) -> Iterator[str]:
     """Weight of every law, share of resamples, and its parameters, for both treatments of unconverged runs."""
     for treatment, fits in one.fits.items():
         shares = one.shares[treatment]
-        cells = [f"{law} {fit.weight:.2f}/{shares[law]:.0%} ({in_words(fit)})" for law, fit in fits.fits.items()]
+        cells = [
+            f"{law} {fit.weight:.2f}/{shares[law]:.0%} ({parameters_in_words(fit)})" for law, fit in fits.fits.items()
+        ]
         yield f"{treatment}, weight/resamples: {', '.join(cells)}"
     if one.regime == "direct":
         yield f"runs beyond K = L + 1: {len(one.beyond_source)} ({'; '.join(one.beyond_source[:3]) or 'none'})"

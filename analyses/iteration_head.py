@@ -16,7 +16,7 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, tiny_sweep
-from cotinterp.depth.frontier import frontier
+from cotinterp.depth.frontier import depth_frontier
 from cotinterp.figures import lines
 from cotinterp.mechanism.heads.read_scores import peakiness
 from cotinterp.sweeps.table import read_sweep_table
@@ -36,7 +36,7 @@ def main(quick: bool = False, table: Path = TABLE, root: Path = Path("checkpoint
         main_runs = sweep[(sweep["n_train"] == sweep["n_train"].max()) & (sweep["start_from"] == "")]
         chained = main_runs.query("regime == 'chain' and n_layers == 2")["slug"].unique()
         heads = [peaks(load_run(slug, root=root)) for slug in chained if (root / slug).is_dir()]
-    solved, moved = frontier(main_runs).frame(), transfer(sweep)
+    solved, moved = depth_frontier(main_runs).frame(), transfer(sweep)
     held = main_runs.query("split == 'heldout' and n >= 30")
     held = held.assign(model=held["regime"] + " L" + held["n_layers"].map(str))
     means = held.groupby(["task", "model", "k"], as_index=False)["accuracy"].mean()

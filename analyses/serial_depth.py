@@ -15,8 +15,7 @@ import tyro
 from analyses.desk import publish
 from cotinterp.claims.depth_law import depth_verdicts
 from cotinterp.depth.compute import accuracy_against_compute
-from cotinterp.depth.grid import DepthDesign, depth_grid
-from cotinterp.depth.grid import controls as matched
+from cotinterp.depth.grid import DepthDesign, depth_grid, matched_controls
 from cotinterp.report.simulator import build_simulator
 from cotinterp.results import output_folder
 from cotinterp.sweeps.executors import open_executor
@@ -66,7 +65,7 @@ def main(
             "depth_budgets": verdicts.budgets_frame(),
             "compute": compute.frame(),
             "cheapest": compute.cheapest(),
-            "controls": matched(table, get_task(task)),
+            "controls": matched_controls(table, get_task(task)),
         },
         figures={"frontier": verdicts.figure(), "compute": compute.figure()},
         answer=[*told, *failed, f"sliders and measured points: {page}"],

@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from cotinterp.sweeps.table import sweep_table as sweep_table
     from cotinterp.sweeps.table import read_sweep_table as read_sweep_table
     from cotinterp.sweeps.table import write_sweep_table as write_sweep_table
-    from cotinterp.depth.frontier import frontier as frontier
+    from cotinterp.depth.frontier import depth_frontier as depth_frontier
     from cotinterp.depth.cost import answer_cost as answer_cost
     from cotinterp.depth.cost import training_flops as training_flops
     from cotinterp.depth.cost import equal_flops as equal_flops
@@ -228,7 +228,7 @@ _NAMES = {
     "cotinterp.sweeps.executors": "open_executor",
     "cotinterp.sweeps.sweep": "train_all run_sweep sweep_status",
     "cotinterp.sweeps.table": "sweep_table read_sweep_table write_sweep_table",
-    "cotinterp.depth.frontier": "frontier",
+    "cotinterp.depth.frontier": "depth_frontier",
     "cotinterp.depth.cost": "answer_cost training_flops equal_flops equal_parameters",
     "cotinterp.depth.compute": "accuracy_against_compute",
     "cotinterp.claims.claim": "Claim Control Criterion Rival Threshold",

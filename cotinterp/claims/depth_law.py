@@ -1,4 +1,4 @@
-"""Conditions without which no law of depth is named: of the design, of the law, of the training budget."""
+"""Which law of depth the runs of a sweep prefer, and the controls without which none is named."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,18 +7,87 @@ import pandas as pd
 
 from cotinterp.claims.claim import LAW_THRESHOLDS, LEAST_DEPTH_SEEDS, LEAST_DEPTHS
 from cotinterp.claims.depth_verdict import (
-    Budget,
     DepthControl,
     DepthVerdict,
     DepthVerdicts,
     DepthWord,
-    in_words,
-    preferences,
-    remaining,
+    TrainingBudget,
+    parameters_in_words,
+    plausible_laws,
+    preferred_laws,
 )
-from cotinterp.depth.frontier import CONVERGED, MEASURED, frontier, one_recipe
+from cotinterp.depth.frontier import CONVERGED, MEASURED, depth_frontier, one_recipe
 from cotinterp.depth.law_fit import RESAMPLES, LawFits, Trend, bootstrap_laws, fit_laws, leftover_trend
-from cotinterp.depth.laws import TREATMENTS, Law, Treatment, observed
+from cotinterp.depth.laws import TREATMENTS, Law, Treatment, frontier_intervals
+
+MOST_NAMED = 4
+"""Runs that a reason names one by one."""
+
+
+def judge_depth(
+    table: pd.DataFrame, task: str, regime: str, reading: str = "answer", *, resamples: int = RESAMPLES
+) -> DepthVerdict:
+    """The verdict on one task and regime of a sweep's tidy table.
+
+    Raises:
+        KeyError: The table has no such task, regime and reading; those it has are named. Otherwise as `depth_frontier`.
+    """
+    runs = depth_frontier(table).frame()
+    chosen = runs[(runs["task"] == task) & (runs["regime"] == regime) & (runs["reading"] == reading)]
+    if chosen.empty:
+        there = sorted(set(runs[["task", "regime", "reading"]].itertuples(index=False, name=None)))
+        raise KeyError(f"the table has no runs of {(task, regime, reading)}; it has {there}")
+    return judge_runs(chosen, resamples=resamples)
+
+
+def depth_verdicts(table: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdicts:
+    """The verdict on every task, regime and reading in the table, in alphabetical order."""
+    runs = depth_frontier(table).frame()
+    groups = runs.groupby(["task", "regime", "reading"], sort=True)
+    return DepthVerdicts(tuple(judge_runs(group, resamples=resamples) for _, group in groups), runs)
+
+
+def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdict:
+    """The verdict on runs of one task, regime and reading: rows of `FrontierResult.frame()`.
+
+    The runs of the most common recipe at the longest budget that has enough depths are judged. Equal runs give equal
+    verdicts, in any order.
+    """
+    runs = runs.sort_values(["n_layers", "steps", "run_seed", "slug"], ignore_index=True)
+    recipe, others = one_recipe(runs)
+    measured = recipe[recipe["convergence"].isin(MEASURED)]
+    steps = _judged_budget(measured if len(measured) else recipe)
+    judged = measured[measured["steps"] == steps]
+    fits, shares = _fitted(judged, resamples)
+    budgets = _budgets(measured, steps, fits)
+    candidate = _agreed(fits, shares)
+    law = candidate or (fits["as trained"].preferred.law if fits else None)
+    controls = [*design_controls(judged), *law_controls(judged, fits, law), budget_control(budgets, law)]
+    named = candidate is not None and all(control.passes for control in controls)
+    word: DepthWord = candidate if named and candidate else "cannot tell"
+    first = runs.iloc[0]
+    return DepthVerdict(
+        task=str(first["task"]),
+        regime=str(first["regime"]),
+        reading=str(first["reading"]),
+        law=word,
+        reason=_reason_named(word, fits, shares, judged)
+        if word != "cannot tell"
+        else _reason_open(judged, fits, shares, controls),
+        steps=steps,
+        depths=tuple(int(depth) for depth in sorted(judged["n_layers"].unique())),
+        k_low=int(judged["k_low"].min()) if len(judged) else -1,
+        k_top=int(judged["k_top"].max()) if len(judged) else -1,
+        n_runs=len(judged),
+        n_converged=_converged(judged),
+        n_missing=int(((recipe["steps"] == steps) & ~recipe["convergence"].isin(MEASURED)).sum()),
+        n_other=int(others["convergence"].isin(MEASURED).sum()),
+        fits=fits,
+        shares=shares,
+        sensitivity=budgets,
+        controls=tuple(controls),
+        beyond_source=_beyond_source(runs),
+    )
 
 
 def design_controls(runs: pd.DataFrame) -> tuple[DepthControl, ...]:
@@ -46,21 +115,21 @@ def law_controls(runs: pd.DataFrame, fits: Mapping[Treatment, LawFits], law: Law
     if law is None or not fits:
         return ()
     p = min(found.misfit[law] for found in fits.values())
-    held = DepthControl(
+    describes = DepthControl(
         "fit", p >= LAW_THRESHOLDS["misfit"].value, f"{law} against a K* of its own at every depth, p = {p:.2g}"
     )
     differing = {fits[one]: one for one in reversed(TREATMENTS)}
-    trends = [leftover_trend(observed(runs, one), found.fits[law]) for found, one in differing.items()]
+    trends = [leftover_trend(frontier_intervals(runs, one), found.fits[law]) for found, one in differing.items()]
     left = DepthControl("trend", *_trend(law, trends, runs))
     if law == "constant":
-        return held, left
+        return describes, left
     binding = min(_binding(runs, treatment) for treatment in TREATMENTS)
     wanted = LAW_THRESHOLDS["binding"].value
     says = f"{binding} depths have a frontier inside the measured lengths, {wanted:.0f} needed for a bounded law"
-    return held, left, DepthControl("binding", binding >= wanted, says)
+    return describes, left, DepthControl("binding", binding >= wanted, says)
 
 
-def budget_control(budgets: Sequence[Budget], law: Law | None) -> DepthControl:
+def budget_control(budgets: Sequence[TrainingBudget], law: Law | None) -> DepthControl:
     """That no other budget clearly prefers another law. One budget alone passes, and says so."""
     weight = LAW_THRESHOLDS["weight"].value
     clear = {
@@ -91,77 +160,9 @@ def _trend(law: Law, trends: Sequence[Trend], runs: pd.DataFrame) -> tuple[bool,
 
 def _binding(runs: pd.DataFrame, treatment: Treatment) -> int:
     """Depths at which at least half of the runs have K* between two measured lengths."""
-    data = observed(runs, treatment)
+    data = frontier_intervals(runs, treatment)
     inside = np.isfinite(data.low) & np.isfinite(data.high)
     return sum(bool(inside[data.depth == depth].mean() >= 0.5) for depth in data.depths)
-
-
-FEW = 4
-"""Runs that a reason names one by one."""
-
-
-def judge_depth(
-    table: pd.DataFrame, task: str, regime: str, reading: str = "answer", *, resamples: int = RESAMPLES
-) -> DepthVerdict:
-    """The verdict on one task and regime of a sweep's tidy table.
-
-    Raises:
-        KeyError: The table has no such task, regime and reading; those it has are named. Otherwise as `frontier`.
-    """
-    runs = frontier(table).frame()
-    chosen = runs[(runs["task"] == task) & (runs["regime"] == regime) & (runs["reading"] == reading)]
-    if chosen.empty:
-        there = sorted(set(runs[["task", "regime", "reading"]].itertuples(index=False, name=None)))
-        raise KeyError(f"the table has no runs of {(task, regime, reading)}; it has {there}")
-    return judge_runs(chosen, resamples=resamples)
-
-
-def depth_verdicts(table: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdicts:
-    """The verdict on every task, regime and reading in the table, in alphabetical order."""
-    runs = frontier(table).frame()
-    groups = runs.groupby(["task", "regime", "reading"], sort=True)
-    return DepthVerdicts(tuple(judge_runs(group, resamples=resamples) for _, group in groups), runs)
-
-
-def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdict:
-    """The verdict on runs of one task, regime and reading: rows of `FrontierResult.frame()`.
-
-    The runs of the most common recipe at the longest budget that has enough depths are judged. Equal runs give equal
-    verdicts, in any order.
-    """
-    runs = runs.sort_values(["n_layers", "steps", "run_seed", "slug"], ignore_index=True)
-    recipe, others = one_recipe(runs)
-    measured = recipe[recipe["convergence"].isin(MEASURED)]
-    steps = _judged_budget(measured if len(measured) else recipe)
-    judged = measured[measured["steps"] == steps]
-    fits, shares = _fitted(judged, resamples)
-    budgets = _budgets(measured, steps, fits)
-    candidate = _agreed(fits, shares)
-    law = candidate or (fits["as trained"].preferred.law if fits else None)
-    controls = [*design_controls(judged), *law_controls(judged, fits, law), budget_control(budgets, law)]
-    named = candidate is not None and all(control.passes for control in controls)
-    word: DepthWord = candidate if named and candidate else "cannot tell"
-    first = runs.iloc[0]
-    return DepthVerdict(
-        task=str(first["task"]),
-        regime=str(first["regime"]),
-        reading=str(first["reading"]),
-        law=word,
-        reason=_named(word, fits, shares, judged) if word != "cannot tell" else _open(judged, fits, shares, controls),
-        steps=steps,
-        depths=tuple(int(depth) for depth in sorted(judged["n_layers"].unique())),
-        k_low=int(judged["k_low"].min()) if len(judged) else -1,
-        k_top=int(judged["k_top"].max()) if len(judged) else -1,
-        n_runs=len(judged),
-        n_converged=_converged(judged),
-        n_missing=int(((recipe["steps"] == steps) & ~recipe["convergence"].isin(MEASURED)).sum()),
-        n_other=int(others["convergence"].isin(MEASURED).sum()),
-        fits=fits,
-        shares=shares,
-        sensitivity=budgets,
-        controls=tuple(controls),
-        beyond_source=_beyond_source(runs),
-    )
 
 
 def _judged_budget(runs: pd.DataFrame) -> int:
@@ -174,12 +175,14 @@ def _judged_budget(runs: pd.DataFrame) -> int:
 def _fitted(runs: pd.DataFrame, resamples: int) -> tuple[dict[Treatment, LawFits], dict[Treatment, dict[Law, float]]]:
     if runs.empty:
         return {}, {}
-    shares = {one: dict(bootstrap_laws(observed(runs, one), resamples=resamples).shares) for one in _differing(runs)}
+    shares = {
+        one: dict(bootstrap_laws(frontier_intervals(runs, one), resamples=resamples).shares) for one in _differing(runs)
+    }
     return _fits(runs), {one: shares.get(one, shares["as trained"]) for one in TREATMENTS}
 
 
 def _fits(runs: pd.DataFrame) -> dict[Treatment, LawFits]:
-    fits = {one: fit_laws(observed(runs, one)) for one in _differing(runs)}
+    fits = {one: fit_laws(frontier_intervals(runs, one)) for one in _differing(runs)}
     return {one: fits.get(one, fits["as trained"]) for one in TREATMENTS}
 
 
@@ -188,7 +191,7 @@ def _differing(runs: pd.DataFrame) -> tuple[Treatment, ...]:
     return TREATMENTS[:1] if _converged(runs) == len(runs) else TREATMENTS
 
 
-def _budgets(measured: pd.DataFrame, judged: int, fits: dict[Treatment, LawFits]) -> tuple[Budget, ...]:
+def _budgets(measured: pd.DataFrame, judged: int, fits: dict[Treatment, LawFits]) -> tuple[TrainingBudget, ...]:
     """Every budget on the depths and seeds that it shares with the judged one."""
     once = measured[measured["steps"] == judged].drop_duplicates(["n_layers", "run_seed"])
     partner = once.set_index(["n_layers", "run_seed"])["frontier"]
@@ -203,7 +206,7 @@ def _budgets(measured: pd.DataFrame, judged: int, fits: dict[Treatment, LawFits]
         here = fits if steps == judged else _fits(runs)
         depths = tuple(int(depth) for depth in sorted(runs["n_layers"].unique()))
         counts = (len(runs), _converged(runs), int((change < 0).sum()), int((change > 0).sum()))
-        found.append(Budget(int(steps), depths, *counts, preferences(here)))
+        found.append(TrainingBudget(int(steps), depths, *counts, preferred_laws(here)))
     return tuple(found)
 
 
@@ -230,19 +233,21 @@ def _beyond_source(runs: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _named(
+def _reason_named(
     law: str, fits: dict[Treatment, LawFits], shares: dict[Treatment, dict[Law, float]], runs: pd.DataFrame
 ) -> str:
-    told = [
-        f"{treatment}: {in_words(fit)}, weight {fit.weight:.2f}, {shares[treatment][fit.law]:.0%} of resamples"
-        for treatment in TREATMENTS
+    preferred = [
+        f"{treatment}: {parameters_in_words(fit)}, weight {fit.weight:.2f}, {share[fit.law]:.0%} of resamples"
+        for treatment, share in shares.items()
         for fit in [fits[treatment].preferred]
     ]
-    held = f"{_converged(runs)} of {len(runs)} runs converged, K from {runs['k_low'].min()} to {runs['k_top'].max()}"
-    return f"{law} ({'; '.join(told)}); {held}"
+    converged = (
+        f"{_converged(runs)} of {len(runs)} runs converged, K from {runs['k_low'].min()} to {runs['k_top'].max()}"
+    )
+    return f"{law} ({'; '.join(preferred)}); {converged}"
 
 
-def _open(
+def _reason_open(
     runs: pd.DataFrame,
     fits: dict[Treatment, LawFits],
     shares: dict[Treatment, dict[Law, float]],
@@ -253,21 +258,23 @@ def _open(
         return "no run was measured; train and evaluate them"
     best = "; ".join(
         f"{treatment}, {law} has weight {weight:.2f} and {shares[treatment][law]:.0%} of resamples"
-        for treatment, (law, weight) in preferences(fits).items()
+        for treatment, (law, weight) in preferred_laws(fits).items()
     )
     failed = [f"{control.name}: {control.says}" for control in controls if not control.passes]
-    left = f"not excluded: {', '.join(remaining(fits))}"
-    return ". ".join([best, *failed, left, _would_decide(runs)])
+    left = f"not excluded: {', '.join(plausible_laws(fits))}"
+    return ". ".join([best, *failed, left, _what_would_decide(runs)])
 
 
-def _would_decide(runs: pd.DataFrame) -> str:
+def _what_would_decide(runs: pd.DataFrame) -> str:
     """In the order of what is cheapest to know: steps, lengths, depths."""
     wanted = []
-    held = runs[~runs["convergence"].isin(CONVERGED)]
-    if len(held):
-        names = [f"L{run.n_layers} seed {run.run_seed} {run.convergence}" for run in held.itertuples()]
-        more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
-        wanted.append(f"more steps ({len(held)} of {len(runs)} had not converged: {', '.join(names[:FEW])}{more})")
+    unconverged = runs[~runs["convergence"].isin(CONVERGED)]
+    if len(unconverged):
+        names = [f"L{run.n_layers} seed {run.run_seed} {run.convergence}" for run in unconverged.itertuples()]
+        more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        wanted.append(
+            f"more steps ({len(unconverged)} of {len(runs)} had not converged: {', '.join(names[:MOST_NAMED])}{more})"
+        )
     full = int((runs["convergence"] == "complete").sum())
     if full:
         wanted.append(f"longer problems ({full} of {len(runs)} solve every K up to {runs['k_top'].max()})")

@@ -1,4 +1,4 @@
-"""What judging the laws of depth gives: a law or `cannot tell`, with everything that the word was made from."""
+"""The verdict on the laws of depth: a law or `cannot tell`, with the fits, controls and budgets behind it."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class DepthControl:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TrainingBudget:
     """The same depths and seeds with another number of updates.
 
     Attributes:
@@ -96,7 +96,7 @@ class DepthVerdict:
     n_other: int
     fits: Mapping[Treatment, LawFits]
     shares: Mapping[Treatment, Mapping[Law, float]]
-    sensitivity: tuple[Budget, ...]
+    sensitivity: tuple[TrainingBudget, ...]
     controls: tuple[DepthControl, ...]
     beyond_source: tuple[str, ...]
 
@@ -153,7 +153,7 @@ class DepthVerdicts(Result):
             for treatment, fits in one.fits.items():
                 for law, fit in fits.fits.items():
                     row = {name: getattr(fit, name) for name in LAW_COLUMNS if hasattr(fit, name)}
-                    row |= labels | {"treatment": treatment, "parameters": in_words(fit), "n": fits.n}
+                    row |= labels | {"treatment": treatment, "parameters": parameters_in_words(fit), "n": fits.n}
                     rows.append(row | {"share": one.shares[treatment][law], "misfit": fits.misfit[law]})
         return pd.DataFrame(rows, columns=list(LAW_COLUMNS))
 
@@ -202,18 +202,20 @@ class DepthVerdicts(Result):
         return frontier_figure(runs, curves, words)
 
 
-def in_words(fit: LawFit) -> str:
+def parameters_in_words(fit: LawFit) -> str:
     """`b = 1.98 [1.91, 2.09]`; an end that the data leave open is infinite."""
-    told = (f"{name} = {value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in fit.parameters.items())
-    return ", ".join(told)
+    parameters = (
+        f"{name} = {value:.3g} [{low:.3g}, {high:.3g}]" for name, (value, low, high) in fit.parameters.items()
+    )
+    return ", ".join(parameters)
 
 
-def preferences(fits: Mapping[Treatment, LawFits]) -> dict[Treatment, tuple[Law, float]]:
+def preferred_laws(fits: Mapping[Treatment, LawFits]) -> dict[Treatment, tuple[Law, float]]:
     """The law of the greatest weight and its weight, for each treatment."""
     return {t: (fits[t].preferred.law, fits[t].preferred.weight) for t in TREATMENTS if t in fits}
 
 
-def remaining(fits: Mapping[Treatment, LawFits], least: float = 0.05) -> tuple[Law, ...]:
+def plausible_laws(fits: Mapping[Treatment, LawFits], least: float = 0.05) -> tuple[Law, ...]:
     """The laws that at least one treatment gives that weight."""
     return tuple(law for law in LAWS if any(found.fits[law].weight >= least for found in fits.values()))
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.depth.cost import AnswerLengths, answer_lengths, flops_of_training, priced
+from cotinterp.depth.cost import AnswerLengths, answer_lengths, cost_of, flops_of_training
+from cotinterp.depth.frontier import LEAST_PROBLEMS
 from cotinterp.figures.depth import compute_figure
 from cotinterp.models.flops import Cost
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.result import Result
+from cotinterp.sweeps.table import require_columns
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -29,8 +30,6 @@ COMPUTE_COLUMNS = (
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 NEEDED = ("split", "reading", *COMPUTE_COLUMNS[: COMPUTE_COLUMNS.index("prompt_tokens")])
-LEAST_PROBLEMS = 30
-"""Held-out problems of one length below which it says nothing about a configuration (as for the depth frontier)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
     Raises:
         KeyError: A column is missing, or a task is not known. ValueError: No run was evaluated.
     """
-    _check_columns(table)
+    require_columns(table, NEEDED)
     chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
@@ -136,7 +135,7 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
             int(first["batch_size"]) * int(first["steps"]),
             tagged=get_regime(str(regime)).tags_operands,
         )
-        costs = [priced(lengths(str(task), str(regime), int(k)), model, d_vocab) for k in rows["k"]]
+        costs = [cost_of(lengths(str(task), str(regime), int(k)), model, d_vocab) for k in rows["k"]]
         added = {name: [getattr(one, name) for one in costs] for name in PRICES[1:3]}
         added |= {name: [getattr(one, name) for one in costs] for name in ("prompt_tokens", "layer_operations")}
         parts.append(rows.assign(**added, training_flops=training))
@@ -152,21 +151,13 @@ def shape_of(row: Mapping[Hashable, Any]) -> ModelSpec:
 
 def _least(rows: pd.DataFrame, accuracy: float) -> dict[str, object]:
     good = rows[rows["accuracy"] >= accuracy]
-    told: dict[str, object] = {
+    found: dict[str, object] = {
         "configurations": len(rows),
         "good_enough": len(good),
         "best_accuracy": float(rows["accuracy"].max()),
         **{price: float(good[price].min()) if len(good) else np.nan for price in PRICES},
     }
     if good.empty:
-        return {**told, "configuration": ""}
+        return {**found, "configuration": ""}
     first = good.sort_values(["flops", "training_flops"], kind="stable").iloc[0]
-    return {**told, "configuration": f"L{first['n_layers']}, d_model {first['d_model']}, {first['steps']} updates"}
-
-
-def _check_columns(table: pd.DataFrame) -> None:
-    for column in NEEDED:
-        if column not in table.columns:
-            near = get_close_matches(column, [str(name) for name in table.columns], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise KeyError(f"the sweep table has no column {column!r}{hint} `cotinterp collect` writes all of them")
+    return {**found, "configuration": f"L{first['n_layers']}, d_model {first['d_model']}, {first['steps']} updates"}

@@ -20,6 +20,9 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+BUDGET_COLUMNS = "task regime k n_layers additions tree_levels response_tokens layer_operations slots_before_answer"
+MOST_LAYERS, MOST_WIDTH = 64, 4096
+"""Limits of ModelSpec."""
 BACKWARD = 2
 """Operations of a backward pass for each of the forward pass: two products (by inputs and by weights) for one."""
 
@@ -109,10 +112,10 @@ def answer_cost(
     the transcript fits into `n_ctx` is not asked. Errors as in `answer_lengths`.
     """
     task = get_task(task)
-    return priced(answer_lengths(task, regime, k, n=n, seed=seed), model, len(Vocabulary.of(task)))
+    return cost_of(answer_lengths(task, regime, k, n=n, seed=seed), model, len(Vocabulary.of(task)))
 
 
-def priced(lengths: AnswerLengths, model: ModelSpec, d_vocab: int) -> AnswerCost:
+def cost_of(lengths: AnswerLengths, model: ModelSpec, d_vocab: int) -> AnswerCost:
     """The price of transcripts of these lengths to a model with `d_vocab` symbols."""
     cost, problems = Cost(model, d_vocab), len(lengths.prompt)
     response = float(lengths.response.mean())
@@ -167,10 +170,6 @@ def _problems(task: Task, k: int, n: int, seed: int) -> tuple[Problem, ...]:
     raise ValueError(f"task {task.name!r} has no problem of {k} operands on either side of the split")
 
 
-MOST_LAYERS, MOST_WIDTH = 64, 4096
-"""Limits of ModelSpec."""
-
-
 def equal_flops(
     model: ModelSpec,
     task: str | Task,
@@ -195,10 +194,12 @@ def equal_flops(
     """
     task = get_task(task)
     d_vocab = len(Vocabulary.of(task))
-    wanted = priced(answer_lengths(task, regime_from, k), model, d_vocab).flops
+    wanted = cost_of(answer_lengths(task, regime_from, k), model, d_vocab).flops
     lengths = answer_lengths(task, regime_to, k)
     shapes = _deeper(model) if by == "depth" else _wider(model, model.n_layers)
-    return _nearest(shapes, lambda shape: priced(lengths, shape, d_vocab).flops, wanted, within, "operations an answer")
+    return _nearest(
+        shapes, lambda shape: cost_of(lengths, shape, d_vocab).flops, wanted, within, "operations an answer"
+    )
 
 
 def equal_parameters(model: ModelSpec, n_layers: int, *, d_vocab: int = 0, within: float = 0.25) -> ModelSpec:
@@ -252,9 +253,6 @@ def _nearest(
             "Change the other dimension, fewer operands, or a larger `within`"
         )
     return shape
-
-
-BUDGET_COLUMNS = "task regime k n_layers additions tree_levels response_tokens layer_operations slots_before_answer"
 
 
 def serial_budget(task: Task, regime: str, *, n_layers: int, ks: range, n: int = 200, seed: int = 0) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 
 from cotinterp.figures.depth import frontier_figure
 from cotinterp.results.result import Result
+from cotinterp.sweeps.table import require_columns
 
 SOLVED = 0.9
 """Held-out accuracy from which a length counts as solved (Merrill, Petty & Sabharwal 2024, arXiv 2404.08819)."""
@@ -45,7 +45,7 @@ FRONTIER_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class FrontierResult(Result):
-    """One row for each run and reading; `frontier` makes it.
+    """One row for each run and reading; `depth_frontier` makes it.
 
     `frontier` is the largest measured length K such that it and all shorter measured ones are solved, 0 where not even
     the shortest is; `next_k` the first measured length that is not solved, -1 where there is none. `k_low` and `k_top`
@@ -90,7 +90,7 @@ class FrontierResult(Result):
         return frontier_figure(self.runs)
 
 
-def frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: int = LEAST_PROBLEMS) -> FrontierResult:
+def depth_frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: int = LEAST_PROBLEMS) -> FrontierResult:
     """The frontier of every run in a sweep's tidy table, however its rows are ordered.
 
     A length with fewer than `least_problems` held-out problems counts as not measured. A frontier is a property of this
@@ -114,11 +114,7 @@ def frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: int = 
 
 
 def _checked(table: pd.DataFrame, solved: float) -> pd.DataFrame:
-    for column in NEEDED:
-        if column not in table.columns:
-            near = get_close_matches(column, list(map(str, table.columns)), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise KeyError(f"the sweep table has no column {column!r}{hint} `cotinterp collect` writes all of them")
+    require_columns(table, NEEDED)
     if table.empty:
         raise ValueError("the sweep table has no rows: collect a sweep with at least one run")
     if not 0 < solved <= 1:

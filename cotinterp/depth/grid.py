@@ -7,7 +7,7 @@ from functools import cache
 import pandas as pd
 
 from cotinterp.depth.cost import answer_cost, equal_flops
-from cotinterp.depth.frontier import MEASURED, frontier
+from cotinterp.depth.frontier import MEASURED, depth_frontier
 from cotinterp.models.spec import ModelSpec
 from cotinterp.sweeps.grid import Grid
 from cotinterp.tasks import Task, get_task
@@ -15,6 +15,14 @@ from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.transcripts.render import longest_transcript
 
 REGIMES = ("direct", "cot", "filler")
+WITHIN = 1.25
+"""Factor up to which two counts are equal."""
+SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
+COMPARED = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "convergence")
+CONTROL_COLUMNS = (
+    *("task", "run_seed", *COMPARED, "match", "ratio", "control_regime"),
+    *(f"control_{name}" for name in COMPARED),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +99,7 @@ def _of_seed(base: RunSpec, design: DepthDesign, seed: int) -> Iterator[RunSpec]
         yield spec("direct", equal_flops(least, base.task, base.k_max, by="width"), max(design.steps))
 
 
-WITHIN = 1.25
-"""Factor up to which two counts are equal."""
-SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
-TOLD = ("n_layers", "d_model", "steps", "slug", "frontier", "k_top", "convergence")
-CONTROL_COLUMNS = ("task", "run_seed", *TOLD, "match", "ratio", "control_regime", *(f"control_{name}" for name in TOLD))
-
-
-def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> pd.DataFrame:
+def matched_controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> pd.DataFrame:
     """One row for each pair of a cot run and a control: CONTROL_COLUMNS.
 
     `match` is `equal operations`, `equal tokens` or `equal parameters`; `ratio` is the control's count divided by that
@@ -115,7 +116,7 @@ def controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> p
     """
     if within < 1:
         raise ValueError(f"within is a factor of 1 or more, got {within}")
-    runs = frontier(table).frame()
+    runs = depth_frontier(table).frame()
     runs = runs[(runs["reading"] == "answer") & runs["convergence"].isin(MEASURED)]
     name = task if isinstance(task, str) else task.name
     of_task = runs[runs["task"] == name]
@@ -140,8 +141,8 @@ def _pairs(
     rivals = runs[(runs["run_seed"] == cot["run_seed"]) & (runs["steps"] >= cot["steps"])]
     for _, rival in rivals[rivals["regime"].isin(("direct", "filler"))].iterrows():
         for match, ratio in _matches(cot, rival, within, spent):
-            told = {name: cot[name] for name in ("task", "run_seed", *TOLD)} | {"match": match, "ratio": ratio}
-            yield told | {f"control_{name}": rival[name] for name in ("regime", *TOLD)}
+            pair = {name: cot[name] for name in ("task", "run_seed", *COMPARED)} | {"match": match, "ratio": ratio}
+            yield pair | {f"control_{name}": rival[name] for name in ("regime", *COMPARED)}
 
 
 def _matches(

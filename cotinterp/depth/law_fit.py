@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import ndtr
 from scipy.stats import f as f_distribution
 
-from cotinterp.depth.laws import LAWS, Law, Observed, level, natural
+from cotinterp.depth.laws import LAWS, FrontierIntervals, Law, law_parameter, log2_longest
 
 LAPSE = 0.05
 """Probability that a run's outcome has nothing to do with its depth; every outcome is then equally likely."""
@@ -31,17 +31,23 @@ THETAS, SIGMAS = 161, 20
 """Cells of the grid."""
 DROP = 1.92
 """Log-likelihood by which a 95% profile interval may fall below the best (half the quantile of chi squared)."""
+RESAMPLES = 1000
+TIE = 1e-6
+"""Difference of AICc up to which two laws are equally good; they then share the resample."""
+TREND_THETAS, TREND_SIGMAS = 81, 12
+GROWTHS = np.linspace(-2.5, 2.5, 51)
+"""log2 of the factors that are tried as a trend beyond a law."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
-    """One law with its discrete choice made: the log-likelihood of every run at every cell of the grid.
+class LawTable:
+    """One law with its discrete choice made: the log-probability of every run at every cell of the grid.
 
     Attributes:
         enough: The depth c from which the constant law solves everything; infinite for the others.
         n_parameters: Those that the likelihood depends on: theta and sigma, and c for the constant law; c alone where
             it is the least depth tried, for no run is then below it.
-        table: Log-probability of each run at each (theta, sigma).
+        log_probability: Of each run at each (theta, sigma).
     """
 
     law: Law
@@ -49,7 +55,7 @@ class Shape:
     n_parameters: int
     thetas: Float[np.ndarray, " thetas"]
     sigmas: Float[np.ndarray, " sigmas"]
-    table: Float[np.ndarray, "runs thetas sigmas"]
+    log_probability: Float[np.ndarray, "runs thetas sigmas"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class LawFit:
     def expected(self, depth: float) -> float:
         """The law's K* at a depth; infinite where every length is solved."""
         theta, at = np.array([np.nan_to_num(self.theta)]), np.array([float(depth)])
-        return float(2 ** level(self.law, theta, at, float(self.lowest), self.enough)[0])
+        return float(2 ** log2_longest(self.law, theta, at, float(self.lowest), self.enough)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,29 +111,29 @@ class LawFits:
         return max((self.fits[law] for law in LAWS), key=lambda fit: fit.weight)
 
 
-def fit_laws(data: Observed) -> LawFits:
+def fit_laws(data: FrontierIntervals) -> LawFits:
     """Every law at its most likely parameters, with information criteria and Akaike weights.
 
     Deterministic; the order of the runs does not matter. The constant law's c is that of the lowest AICc.
     """
     n = int(data.informative.sum())
-    shapes = law_shapes(data)
-    found = {shape: _polished(shape, data) for shape in shapes}
-    best = {law: min((s for s in shapes if s.law == law), key=lambda s: _aicc(found[s][2], s, n)) for law in LAWS}
+    tables = law_tables(data)
+    found = {table: _maximum(table, data) for table in tables}
+    best = {law: min((s for s in tables if s.law == law), key=lambda s: _aicc(found[s][2], s, n)) for law in LAWS}
     criteria = {law: (_aic(found[best[law]][2], best[law]), _aicc(found[best[law]][2], best[law], n)) for law in LAWS}
     plain, corrected = (akaike_weights({law: criteria[law][place] for law in LAWS}) for place in (0, 1))
     fits = {}
     for law in LAWS:
-        shape = best[law]
-        theta, sigma, likelihood = found[shape]
+        table = best[law]
+        theta, sigma, likelihood = found[table]
         fits[law] = LawFit(
             law,
             theta,
-            shape.enough,
+            table.enough,
             sigma,
-            _intervals(theta, [one for one in shapes if one.law == law], shape, data),
+            _intervals(theta, [one for one in tables if one.law == law], table, data),
             likelihood,
-            shape.n_parameters,
+            table.n_parameters,
             *criteria[law],
             corrected[law],
             plain[law],
@@ -138,24 +144,24 @@ def fit_laws(data: Observed) -> LawFits:
     return LawFits(fits, misfit, n)
 
 
-def law_shapes(data: Observed) -> tuple[Shape, ...]:
+def law_tables(data: FrontierIntervals) -> tuple[LawTable, ...]:
     """Every law, the constant one once for each depth tried, tabulated over the grid."""
     thetas = np.linspace(0.0, data.top, THETAS)
     sigmas = np.geomspace(data.resolution, SIGMA_MAX, SIGMAS)
     lowest = float(data.depths[0])
-    shapes = []
+    tables = []
     for law in LAWS:
         for enough in map(float, data.depths) if law == "constant" else (np.inf,):
             everywhere = enough == lowest
-            means = level(law, thetas[None, :, None], data.depth[:, None, None].astype(float), lowest, enough)
+            means = log2_longest(law, thetas[None, :, None], data.depth[:, None, None].astype(float), lowest, enough)
             table = log_probability(data, means, sigmas)
             n_parameters = 1 if everywhere else 3 if law == "constant" else 2
-            shapes.append(Shape(law, enough, n_parameters, thetas, sigmas, table))
-    return tuple(shapes)
+            tables.append(LawTable(law, enough, n_parameters, thetas, sigmas, table))
+    return tuple(tables)
 
 
 def log_probability(
-    data: Observed, mean: Float[np.ndarray, "runs *_"], sigma: Float[np.ndarray, "*_"] | float
+    data: FrontierIntervals, mean: Float[np.ndarray, "runs *_"], sigma: Float[np.ndarray, "*_"] | float
 ) -> Float[np.ndarray, "runs *_"]:
     """Log-probability of each run's interval where its log2 K* is normal(mean, sigma), lapses included.
 
@@ -180,63 +186,65 @@ def akaike_weights(criteria: Mapping[Law, float]) -> dict[Law, float]:
     return dict(zip(criteria, map(float, raw / raw.sum()), strict=True))
 
 
-def _aic(log_likelihood: float, shape: Shape) -> float:
-    return 2 * shape.n_parameters - 2 * log_likelihood
+def _aic(log_likelihood: float, table: LawTable) -> float:
+    return 2 * table.n_parameters - 2 * log_likelihood
 
 
-def _aicc(log_likelihood: float, shape: Shape, n: int) -> float:
+def _aicc(log_likelihood: float, table: LawTable, n: int) -> float:
     """AIC with the correction for few runs; infinite where there are not more runs than parameters plus one."""
-    return _aic(log_likelihood, shape) + few_runs(shape.n_parameters, n)
+    return _aic(log_likelihood, table) + aicc_correction(table.n_parameters, n)
 
 
-def few_runs(n_parameters: int, n: int) -> float:
+def aicc_correction(n_parameters: int, n: int) -> float:
     """What AICc adds to AIC."""
     left = n - n_parameters - 1
     return 2 * n_parameters * (n_parameters + 1) / left if left > 0 else float("inf")
 
 
-def _polished(shape: Shape, data: Observed) -> tuple[float, float, float]:
+def _maximum(table: LawTable, data: FrontierIntervals) -> tuple[float, float, float]:
     """theta, sigma and log-likelihood, from the grid's best cell on."""
-    total = shape.table.sum(0)
+    total = table.log_probability.sum(0)
     row, column = np.unravel_index(int(total.argmax()), total.shape)
-    start = (float(shape.thetas[row]), float(shape.sigmas[column]), float(total[row, column]))
-    if shape.n_parameters == 1:
+    start = (float(table.thetas[row]), float(table.sigmas[column]), float(total[row, column]))
+    if table.n_parameters == 1:
         return float("nan"), float("nan"), start[2]
 
     lowest, depth = float(data.depths[0]), data.depth.astype(float)
 
     def cost(place: Float[np.ndarray, "2"]) -> float:
-        means = level(shape.law, place[:1], depth, lowest, shape.enough)
+        means = log2_longest(table.law, place[:1], depth, lowest, table.enough)
         return -float(log_probability(data, means, float(np.exp(place[1]))).sum())
 
-    limits = [(0.0, data.top), (float(np.log(shape.sigmas[0])), float(np.log(shape.sigmas[-1])))]
+    limits = [(0.0, data.top), (float(np.log(table.sigmas[0])), float(np.log(table.sigmas[-1])))]
     found = minimize(cost, [start[0], np.log(start[1])], method="L-BFGS-B", bounds=limits)
     better = -float(found.fun) > start[2]
     return (float(found.x[0]), float(np.exp(found.x[1])), -float(found.fun)) if better else start
 
 
-def _intervals(theta: float, shapes: list[Shape], best: Shape, data: Observed) -> dict[str, tuple[float, float, float]]:
+def _intervals(
+    theta: float, tables: list[LawTable], best: LawTable, data: FrontierIntervals
+) -> dict[str, tuple[float, float, float]]:
     """The law's own parameters with profile intervals; those of c go over the depths that are likely enough."""
     parameters: dict[str, tuple[float, float, float]] = {}
     lowest = float(data.depths[0])
     if best.n_parameters > 1:
-        profile = best.table.sum(0).max(1)
+        profile = best.log_probability.sum(0).max(1)
         likely = np.flatnonzero(profile >= profile.max() - DROP)
         # Rounded outward to the next cell of the grid.
         first, last = max(likely[0] - 1, 0), min(likely[-1] + 1, THETAS - 1)
-        low, high = (natural(best.law, float(best.thetas[end]), lowest) for end in (first, last))
+        low, high = (law_parameter(best.law, float(best.thetas[end]), lowest) for end in (first, last))
         name = "b" if best.law in ("linear", "logarithmic") else "k0"
         open_above = likely[-1] == THETAS - 1
-        parameters[name] = (natural(best.law, theta, lowest), low, float("inf") if open_above else high)
+        parameters[name] = (law_parameter(best.law, theta, lowest), low, float("inf") if open_above else high)
     if best.law == "constant":
-        peaks = {shape.enough: float(shape.table.sum(0).max()) for shape in shapes}
+        peaks = {table.enough: float(table.log_probability.sum(0).max()) for table in tables}
         likely_depths = [enough for enough, peak in peaks.items() if peak >= max(peaks.values()) - DROP]
         likely_depths.append(best.enough)
         parameters["c"] = (best.enough, min(likely_depths), max(likely_depths))
     return parameters
 
 
-def _free(data: Observed) -> float:
+def _free(data: FrontierIntervals) -> float:
     """Log-likelihood of a K* of its own at every depth, with one sigma."""
     thetas = np.linspace(-2.0, data.top + 4.0, 2 * THETAS)
     sigmas = np.geomspace(data.resolution, SIGMA_MAX, SIGMAS)
@@ -256,11 +264,6 @@ def _misfit(free: float, fit: LawFit, depths: int, n: int) -> float:
     return float(f_distribution.sf(ratio * left / freedom, freedom, left))
 
 
-RESAMPLES = 1000
-TIE = 1e-6
-"""Difference of AICc up to which two laws are equally good; they then share the resample."""
-
-
 @dataclass(frozen=True, eq=False)
 class LawBootstrap:
     """How often each law has the lowest AICc among redrawn runs.
@@ -275,10 +278,10 @@ class LawBootstrap:
     resamples: int
 
 
-def bootstrap_laws(data: Observed, *, resamples: int = RESAMPLES, seed: int = 0) -> LawBootstrap:
+def bootstrap_laws(data: FrontierIntervals, *, resamples: int = RESAMPLES, seed: int = 0) -> LawBootstrap:
     """Runs redrawn with replacement within each depth, the trained model being the unit; each resample is refitted.
 
-    The refit is to the grid of `law_shapes`, which is what makes a thousand of them a matrix product. Equal arguments
+    The refit is to the grid of `law_tables`, which is what makes a thousand of them a matrix product. Equal arguments
     give equal shares, and the order of the runs does not matter.
 
     Raises:
@@ -290,11 +293,11 @@ def bootstrap_laws(data: Observed, *, resamples: int = RESAMPLES, seed: int = 0)
     drawn = _drawn(data.depth, resamples, np.random.default_rng(seed))
     informative = drawn @ data.informative.astype(int)
     best = {law: np.full(resamples, np.inf) for law in LAWS}
-    for shape in law_shapes(data):
-        likelihood = (drawn @ shape.table.reshape(len(shape.table), -1)).max(1)
-        extra = np.array([few_runs(shape.n_parameters, int(n)) for n in informative])
-        aicc = 2 * shape.n_parameters - 2 * likelihood + extra
-        best[shape.law] = np.minimum(best[shape.law], aicc)
+    for table in law_tables(data):
+        likelihood = (drawn @ table.log_probability.reshape(len(table.log_probability), -1)).max(1)
+        extra = np.array([aicc_correction(table.n_parameters, int(n)) for n in informative])
+        aicc = 2 * table.n_parameters - 2 * likelihood + extra
+        best[table.law] = np.minimum(best[table.law], aicc)
     return LawBootstrap(_shares(np.stack([best[law] for law in LAWS])), resamples)
 
 
@@ -305,7 +308,7 @@ def _shares(criteria: Float[np.ndarray, "laws resamples"]) -> dict[Law, float]:
     return dict(zip(LAWS, map(float, (ahead / ahead.sum(0)).mean(1)), strict=True))
 
 
-def _sorted(data: Observed) -> Observed:
+def _sorted(data: FrontierIntervals) -> FrontierIntervals:
     order = np.lexsort((data.share, data.high, data.low, data.depth))
     return replace(data, depth=data.depth[order], low=data.low[order], high=data.high[order], share=data.share[order])
 
@@ -319,11 +322,6 @@ def _drawn(
         places = np.flatnonzero(depth == one)
         counts[:, places] = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=resamples)
     return counts
-
-
-GROWTHS = np.linspace(-2.5, 2.5, 51)
-"""log2 of the factors that are tried."""
-TREND_THETAS, TREND_SIGMAS = 81, 12
 
 
 @dataclass(frozen=True)
@@ -341,7 +339,7 @@ class Trend:
     p: float
 
 
-def leftover_trend(data: Observed, fit: LawFit) -> Trend:
+def leftover_trend(data: FrontierIntervals, fit: LawFit) -> Trend:
     """The trend that remains when log2 K* = law + slope * (L - least depth) is fitted with theta and sigma free.
 
     The constant law's c stays where the fit has it; depths from which everything is solved can show no trend. A trend
@@ -350,7 +348,7 @@ def leftover_trend(data: Observed, fit: LawFit) -> Trend:
     lowest, depth = float(data.depths[0]), data.depth.astype(float)
     away = (depth - lowest) / max(1.0, float(data.depths[-1]) - lowest)
     thetas, sigmas = np.linspace(0.0, data.top, TREND_THETAS), np.geomspace(data.resolution, SIGMA_MAX, TREND_SIGMAS)
-    means = level(fit.law, thetas[None, :, None], depth[:, None, None], lowest, fit.enough)
+    means = log2_longest(fit.law, thetas[None, :, None], depth[:, None, None], lowest, fit.enough)
     profile = np.array([_best(data, means + growth * away[:, None, None], sigmas) for growth in GROWTHS])
     none = int(np.abs(GROWTHS).argmin())
     likely = np.flatnonzero(profile >= profile.max() - DROP)
@@ -362,5 +360,7 @@ def leftover_trend(data: Observed, fit: LawFit) -> Trend:
     return Trend(float(2 ** GROWTHS[best]), float(2**low), float(2**high), p)
 
 
-def _best(data: Observed, means: Float[np.ndarray, "runs thetas 1"], sigmas: Float[np.ndarray, " sigmas"]) -> float:
+def _best(
+    data: FrontierIntervals, means: Float[np.ndarray, "runs thetas 1"], sigmas: Float[np.ndarray, " sigmas"]
+) -> float:
     return float(log_probability(data, means, sigmas).sum(0).max())

@@ -33,7 +33,7 @@ TREATMENTS: tuple[Treatment, ...] = ("as trained", "censored")
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class FrontierIntervals:
     """What the runs say about log2 K*, one entry for each run.
 
     Attributes:
@@ -63,7 +63,7 @@ class Observed:
         return np.asarray(np.isfinite(self.low) | np.isfinite(self.high))
 
 
-def observed(runs: pd.DataFrame, treatment: Treatment) -> Observed:
+def frontier_intervals(runs: pd.DataFrame, treatment: Treatment) -> FrontierIntervals:
     """The intervals of log2 K* of runs of one frontier over depth; runs that were not measured are left out.
 
     Args:
@@ -88,7 +88,7 @@ def observed(runs: pd.DataFrame, treatment: Treatment) -> Observed:
     k_low, k_top = float(runs["k_low"].min()), float(runs["k_top"].max())
     width = (np.log2(k_top + 0.5) - _edge(np.array([k_low]))[0]) / float(runs["lengths"].max())
     top = float(_edge(np.array([k_top]))[0])
-    return Observed(runs["n_layers"].to_numpy(dtype=int), low, high, share, top, float(width / np.sqrt(12)))
+    return FrontierIntervals(runs["n_layers"].to_numpy(dtype=int), low, high, share, top, float(width / np.sqrt(12)))
 
 
 def _edge(k: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " runs"]:
@@ -96,7 +96,7 @@ def _edge(k: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " runs"]:
     return np.asarray(np.log2(np.maximum(k, 1.0) - 0.5))
 
 
-def level(
+def log2_longest(
     law: Law,
     theta: Float[np.ndarray, "*#cells"],
     depth: Float[np.ndarray, "*#cells"],
@@ -114,7 +114,7 @@ def level(
     return np.where(depth >= enough, np.inf, theta) if law == "constant" else np.asarray(theta + 0 * depth)
 
 
-def natural(law: Law, theta: float, lowest: float) -> float:
+def law_parameter(law: Law, theta: float, lowest: float) -> float:
     """The law's own parameter: b of `linear` (operands a layer) and `logarithmic` (levels a layer), else k0."""
     if law == "linear":
         return float(2**theta - 1) / lowest

@@ -32,7 +32,7 @@ LENGTH_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Position:
+class Sliders:
     """Where the sliders stand.
 
     Attributes:
@@ -52,7 +52,7 @@ class Position:
     step_tokens: int = 6
 
 
-def layers_needed(law: Law, k: int, at: Position) -> int | None:
+def layers_needed(law: Law, k: int, at: Sliders) -> int | None:
     """Fewest layers that solve `k` operands in one pass if `law` holds (`cotinterp.depth.laws`); None: none do."""
     if law == "linear":
         return max(1, ceil((k - 1) / at.b - ALMOST))
@@ -63,7 +63,7 @@ def layers_needed(law: Law, k: int, at: Position) -> int | None:
     return at.enough if law == "constant" else None
 
 
-def longest_solved(law: Law, n_layers: int | float, at: Position) -> float:
+def longest_solved(law: Law, n_layers: int | float, at: Sliders) -> float:
     """K*, the longest problem that `n_layers` solve if `law` holds; infinity where every length is solved."""
     if law == "linear":
         return 1 + at.b * n_layers
@@ -83,7 +83,7 @@ class Lengths:
     pairs: float
 
 
-def plain_lengths(regime: str, k: int, at: Position) -> Lengths:
+def plain_lengths(regime: str, k: int, at: Sliders) -> Lengths:
     """Where no task is chosen: states of one symbol, `<a*b*c>`, `d#`, and a trace between two braces.
 
     A written step takes `step_tokens`, the sign that separates it from the next among them; six are what `cot` writes.
@@ -113,8 +113,8 @@ def length_table(tasks: Mapping[str, Task] | Sequence[str], ks: range = range(2,
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Whose tokens are counted: the models of one task, or none in particular.
+class Simulator:
+    """What the simulator counts with: models and answer lengths of one task, or of none in particular.
 
     Attributes:
         model: Their width; its depth is not read.
@@ -127,7 +127,7 @@ class Subject:
     by_regime: Mapping[str, Mapping[int, Lengths]]
 
     @classmethod
-    def of(cls, model: ModelSpec, table: pd.DataFrame) -> "Subject":
+    def of(cls, model: ModelSpec, table: pd.DataFrame) -> "Simulator":
         """From the rows of one task in `length_table`. ValueError where there are none."""
         if table.empty:
             raise ValueError("no lengths of that task: make them with `length_table`, its own task in hand")
@@ -142,11 +142,11 @@ class Subject:
         """Largest K that there is."""
         return max(self.by_regime["cot"]) if self.by_regime else MOST_OPERANDS
 
-    def lengths(self, regime: str, at: Position) -> Lengths:
+    def lengths(self, regime: str, at: Sliders) -> Lengths:
         """Tokens of a right answer in that regime where the sliders stand."""
         return self.by_regime[regime][at.k] if self.by_regime else plain_lengths(regime, at.k, at)
 
-    def readouts(self, at: Position) -> dict[str, float | None]:
+    def readouts(self, at: Sliders) -> dict[str, float | None]:
         """Every number that the page prints where the sliders stand, by the name that it has there.
 
         `needed.<law>` layers for one pass (None: no number of layers), `prompt.<regime>` tokens given,
@@ -154,17 +154,17 @@ class Subject:
         answer's first symbol, `flops.<regime>` matrix products with a cache of keys (`cotinterp.depth.cost`).
         """
         asked = {law: layers_needed(law, at.k, at) for law in LAWS}
-        told = {f"needed.{law}": None if need is None else float(need) for law, need in asked.items()}
+        numbers = {f"needed.{law}": None if need is None else float(need) for law, need in asked.items()}
         cost = Cost(self.model.model_copy(update={"n_layers": at.n_layers}), self.d_vocab)
         for regime in REGIMES:
             lengths = self.lengths(regime, at)
-            told[f"prompt.{regime}"] = lengths.prompt
-            told[f"response.{regime}"] = lengths.response
-            told[f"operations.{regime}"] = lengths.response * at.n_layers
-            told[f"slots.{regime}"] = at.n_layers * (1 + lengths.before)
-            told[f"flops.{regime}"] = cost.reading(lengths.read, lengths.pairs, lengths.response)
-        return told
+            numbers[f"prompt.{regime}"] = lengths.prompt
+            numbers[f"response.{regime}"] = lengths.response
+            numbers[f"operations.{regime}"] = lengths.response * at.n_layers
+            numbers[f"slots.{regime}"] = at.n_layers * (1 + lengths.before)
+            numbers[f"flops.{regime}"] = cost.reading(lengths.read, lengths.pairs, lengths.response)
+        return numbers
 
 
-PLAIN = Subject(PLAIN_MODEL, PLAIN_VOCABULARY, {})
+NO_TASK = Simulator(PLAIN_MODEL, PLAIN_VOCABULARY, {})
 """No task in particular."""

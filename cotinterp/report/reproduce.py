@@ -17,7 +17,7 @@ from cotinterp.claims.judge import judge_all
 from cotinterp.claims.verdict import Verdicts
 from cotinterp.depth.compute import accuracy_against_compute
 from cotinterp.depth.cost import serial_budget
-from cotinterp.depth.frontier import frontier
+from cotinterp.depth.frontier import depth_frontier
 from cotinterp.depth.simulator import length_table
 from cotinterp.mechanism.heads.labels import HEAD_LABELS
 from cotinterp.report.inputs import ReportInputs, collect_manifest
@@ -137,7 +137,7 @@ def sweep_tables(folder: Path) -> Tables:
     if not (folder / SWEEP_FILE).is_file():
         return {}
     table = read_sweep_table(folder / SWEEP_FILE)
-    runs = frontier(table).frame()
+    runs = depth_frontier(table).frame()
     return {
         "frontier": runs,
         "answer_lengths": length_table(list(dict.fromkeys(runs["task"]))),

@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from cotinterp.depth.frontier import CONVERGED, MEASURED, frontier
+from cotinterp.depth.frontier import CONVERGED, MEASURED, depth_frontier
 from cotinterp.depth.laws import LAWS
 from cotinterp.depth.simulator import (
     MOST_LAYERS,
     MOST_OPERANDS,
-    PLAIN,
+    NO_TASK,
     PLAIN_MODEL,
     REGIMES,
-    Position,
-    Subject,
+    Simulator,
+    Sliders,
     length_table,
 )
 from cotinterp.models.spec import ModelSpec
@@ -39,7 +39,7 @@ AMOUNTS = {
 """Rows of the table of what an answer takes."""
 
 
-def words(numbers: Mapping[str, float | None], at: Position, model: ModelSpec, d_vocab: int) -> dict[str, str]:
+def words(numbers: Mapping[str, float | None], at: Sliders, model: ModelSpec, d_vocab: int) -> dict[str, str]:
     """The text of every cell by its name, from the numbers of `readouts`."""
     told = {
         "at": f"K = {at.k} operands, L = {at.n_layers} layers",
@@ -76,7 +76,7 @@ def amount(value: float) -> str:
     return f"{rounded(value / size, 2)} {unit}FLOP"
 
 
-def _enough(need: float | None, have: float, at: Position, *, stepwise: bool) -> str:
+def _enough(need: float | None, have: float, at: Sliders, *, stepwise: bool) -> str:
     """Whether so many layers are enough; a trace may fold two operands at a time wherever k0 allows two."""
     if need is None:
         return "enough, a step at a time" if stepwise and at.floor >= 2 else "never enough"
@@ -100,7 +100,7 @@ COLUMNS = ("task", "regime", "layers", "d_model", "updates", "seed", "solves K u
 
 @dataclass(frozen=True)
 class Slider:
-    """One range input; `name` is that of the field of Position that it sets."""
+    """One range input; `name` is that of the field of Sliders that it sets."""
 
     name: str
     words: str
@@ -133,15 +133,15 @@ def simulator_html(
     names = list(dict.fromkeys(runs["task"]))
     if lengths is None:
         lengths = length_table({name: (tasks or {}).get(name) or get_task(name) for name in names})
-    subjects = {name: _subject(runs[runs["task"] == name], lengths[lengths["task"] == name]) for name in names}
-    chosen = next(iter(subjects), "")
-    first = subjects.get(chosen, PLAIN)
-    at = Position(k=min(Position.k, first.longest))
+    simulators = {name: _simulator(runs[runs["task"] == name], lengths[lengths["task"] == name]) for name in names}
+    chosen = next(iter(simulators), "")
+    first = simulators.get(chosen, NO_TASK)
+    at = Sliders(k=min(Sliders.k, first.longest))
     deepest = max([MOST_LAYERS, *runs["n_layers"].tolist()])
     data = {
         "most": {"n_layers": deepest, "k": MOST_OPERANDS},
-        "plain": _sizes(PLAIN),
-        "tasks": {name: _of_task(subject, runs[runs["task"] == name]) for name, subject in subjects.items()},
+        "plain": _sizes(NO_TASK),
+        "tasks": {name: _of_task(simulator, runs[runs["task"] == name]) for name, simulator in simulators.items()},
     }
     template = environment().get_template("simulator.html.j2")
     return Markup(
@@ -191,30 +191,30 @@ def _measured(given: pd.DataFrame | None) -> pd.DataFrame:
     columns = ["task", "regime", "reading", *shape, "run_seed", "frontier", "next_k", "convergence"]
     if given is None:
         return pd.DataFrame(columns=columns)
-    runs = given if "frontier" in given.columns else frontier(given).frame()
+    runs = given if "frontier" in given.columns else depth_frontier(given).frame()
     kept = runs["convergence"].isin(MEASURED) & (runs["reading"] == "answer") & runs["regime"].isin(REGIMES)
     order = ["task", "regime", "n_layers", "d_model", "steps", "run_seed", "frontier"]
     return runs.loc[kept, columns].sort_values(order, ignore_index=True)
 
 
-def _subject(runs: pd.DataFrame, lengths: pd.DataFrame) -> Subject:
+def _simulator(runs: pd.DataFrame, lengths: pd.DataFrame) -> Simulator:
     """One task, with the width that most of its models have."""
     d_model, d_mlp = runs[["d_model", "d_mlp"]].value_counts().index[0]
     model = PLAIN_MODEL.model_copy(update={"d_model": int(d_model), "d_mlp": int(d_mlp), "n_heads": 1})
-    return Subject.of(model, lengths)
+    return Simulator.of(model, lengths)
 
 
-def _sizes(subject: Subject) -> dict[str, int]:
-    return {"d_model": subject.model.d_model, "d_mlp": subject.model.d_mlp, "d_vocab": subject.d_vocab}
+def _sizes(simulator: Simulator) -> dict[str, int]:
+    return {"d_model": simulator.model.d_model, "d_mlp": simulator.model.d_mlp, "d_vocab": simulator.d_vocab}
 
 
-def _of_task(subject: Subject, runs: pd.DataFrame) -> dict[str, object]:
+def _of_task(simulator: Simulator, runs: pd.DataFrame) -> dict[str, object]:
     """What the page's script knows of one task."""
     lengths = {
         regime: {k: list(asdict(found).values()) for k, found in by_k.items()}
-        for regime, by_k in subject.by_regime.items()
+        for regime, by_k in simulator.by_regime.items()
     }
-    return {**_sizes(subject), "lengths": lengths, "runs": [_run(row) for row in runs.to_dict("records")]}
+    return {**_sizes(simulator), "lengths": lengths, "runs": [_run(row) for row in runs.to_dict("records")]}
 
 
 def _run(row: dict[Hashable, Any]) -> dict[str, object]:

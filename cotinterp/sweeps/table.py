@@ -1,7 +1,8 @@
 """The tidy table of a sweep, and its file: all that comes after training and evaluation starts from it."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def read_sweep_table(path: Path | str) -> pd.DataFrame:
     if missing:
         raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
     return frame[list(SWEEP_COLUMNS)].astype(dict(SWEEP_COLUMNS))
+
+
+def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises KeyError, with the nearest name, where a sweep's table lacks one of the columns."""
+    for column in columns:
+        if column not in table.columns:
+            near = get_close_matches(column, [str(name) for name in table.columns], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            raise KeyError(f"the sweep table has no column {column!r}{hint} `cotinterp collect` writes all of them")
 
 
 def _rows(run: RunStatus, root: Path) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.calibration.law_worlds import WORLDS, Judged, LawCalibration, law_calibration, law_table
-from cotinterp.depth.frontier import frontier
+from cotinterp.depth.frontier import depth_frontier
 from cotinterp.sweeps.table import SWEEP_COLUMNS
 
 OF = {world.name: world for world in WORLDS}
@@ -39,7 +39,7 @@ def test_a_world_that_is_not_what_it_is_called_is_counted_as_false():
 
 def test_runs_stand_as_their_world_says():
     table = law_table(replace(OF["all solved"], unconverged={4: 1.0}), np.random.default_rng(0))
-    runs = frontier(table).frame()
+    runs = depth_frontier(table).frame()
     assert set(runs.loc[runs["n_layers"] < 4, "convergence"]) == {"complete"}
     assert set(runs.loc[runs["n_layers"] == 4, "convergence"]) <= {"improving", "complete"}
     assert set(table.columns) <= set(SWEEP_COLUMNS)

@@ -6,9 +6,15 @@ import pandas as pd
 import pytest
 
 from cotinterp.claims.depth_law import depth_verdicts
-from cotinterp.claims.depth_verdict import BUDGET_COLUMNS, DEPTH_COLUMNS, LAW_COLUMNS, in_words, remaining
+from cotinterp.claims.depth_verdict import (
+    BUDGET_COLUMNS,
+    DEPTH_COLUMNS,
+    LAW_COLUMNS,
+    parameters_in_words,
+    plausible_laws,
+)
 from cotinterp.depth.laws import LAWS
-from tests.sweeps.frontiers import run_rows, sweep
+from tests.depth.made_up_frontiers import run_rows, sweep
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +85,8 @@ def test_laws_are_curves_in_the_judged_panel_and_the_verdict_its_title(verdicts)
 
 def test_one_verdict_is_found_by_name(verdicts):
     found = verdicts.of("s3", "direct").fits["as trained"]
-    assert in_words(found.preferred).startswith("b = ")
-    assert remaining({"as trained": found}) == ("linear",)
+    assert parameters_in_words(found.preferred).startswith("b = ")
+    assert plausible_laws({"as trained": found}) == ("linear",)
     with pytest.raises(KeyError, match="no verdict on"):
         verdicts.of("s3", "filler")
 

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from cotinterp.depth.compute import accuracy_against_compute
-from cotinterp.depth.frontier import frontier
+from cotinterp.depth.frontier import depth_frontier
 from cotinterp.depth.simulator import length_table
 from cotinterp.figures.labels import RunKey
 from cotinterp.report import AttentionView, Manifest, ReportInputs
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results.intervals import wilson
+from tests.depth.made_up_sweep import made_up_sweep
 from tests.report.verdict_frames import made_up_verdicts
-from tests.sweeps.made_up_sweep import made_up_sweep
 
 LAYERS, HEADS, TASKS, REGIMES, KS = 4, 4, ("digit-sum", "s3"), ("direct", "cot"), range(2, 7)
 LABELS = ("total reader", "operand reader", "mixed")
@@ -272,7 +272,7 @@ def _swept() -> dict[str, pd.DataFrame]:
     """What a report takes from a sweep over depth and length."""
     table = made_up_sweep(TASKS, direct=(1, 2), cot=(1,), k_max=6)
     return {
-        "frontier": frontier(table).frame(),
+        "frontier": depth_frontier(table).frame(),
         "answer_lengths": length_table(list(TASKS)),
         "compute": accuracy_against_compute(table).frame(),
     }

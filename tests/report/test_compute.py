@@ -4,7 +4,7 @@ import pytest
 
 from cotinterp.depth.compute import accuracy_against_compute
 from cotinterp.report.sections import cheapest_html
-from tests.sweeps.made_up_sweep import made_up_sweep
+from tests.depth.made_up_sweep import made_up_sweep
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from cotinterp.report.schema import SCHEMAS
 from cotinterp.sweeps.table import write_sweep_table
 from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
-from tests.sweeps.made_up_sweep import made_up_sweep
+from tests.depth.made_up_sweep import made_up_sweep
 
 OF_CLAIMS = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
 RATES = {"cot": 0.95, "direct": 0.3}

@@ -7,17 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import frontier
-from cotinterp.depth.simulator import PLAIN, Position, length_table
+from cotinterp.depth.frontier import depth_frontier
+from cotinterp.depth.simulator import NO_TASK, Sliders, length_table
 from cotinterp.report.simulator import build_simulator, simulator_html, words
 from cotinterp.report.texts import TEXTS
 from cotinterp.tasks import get_task
-from tests.sweeps.made_up_sweep import made_up_sweep
+from tests.depth.made_up_sweep import made_up_sweep
 
 
 @pytest.fixture(scope="module")
 def runs() -> pd.DataFrame:
-    return frontier(made_up_sweep(("s3", "parity"), direct=(1, 2, 4), cot=(1,), steps=(1000, 4000))).frame()
+    return depth_frontier(made_up_sweep(("s3", "parity"), direct=(1, 2, 4), cot=(1,), steps=(1000, 4000))).frame()
 
 
 def data_of(html: str) -> dict:
@@ -46,8 +46,8 @@ def test_without_runs_it_is_a_picture_of_capacities(tmp_path: Path) -> None:
 
 
 def test_numbers_stand_in_the_page_before_any_script_runs(tmp_path: Path) -> None:
-    page, at = str(simulator_html()), Position()
-    for name, text in words(PLAIN.readouts(at), at, PLAIN.model, PLAIN.d_vocab).items():
+    page, at = str(simulator_html()), Sliders()
+    for name, text in words(NO_TASK.readouts(at), at, NO_TASK.model, NO_TASK.d_vocab).items():
         assert f'data-say="{name}">{text}<' in page
     assert "<noscript>" in page
 
@@ -91,7 +91,7 @@ def test_the_depths_go_as_far_as_the_deepest_model(runs) -> None:
 
 
 def test_the_first_length_is_one_that_the_task_has() -> None:
-    short = frontier(made_up_sweep(("digit-sum",), k_max=6)).frame()
+    short = depth_frontier(made_up_sweep(("digit-sum",), k_max=6)).frame()
     lengths = length_table(["digit-sum"], range(2, 7))
     assert "K = 6 operands" in str(simulator_html(short, lengths))
 

@@ -12,20 +12,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import frontier
-from cotinterp.depth.simulator import PLAIN, PLAIN_MODEL, Position, Subject, length_table
+from cotinterp.depth.frontier import depth_frontier
+from cotinterp.depth.simulator import NO_TASK, PLAIN_MODEL, Simulator, Sliders, length_table
 from cotinterp.report.simulator import build_simulator, words
-from tests.sweeps.made_up_sweep import made_up_sweep
+from tests.depth.made_up_sweep import made_up_sweep
 
 pytestmark = pytest.mark.browser
 
 POSITIONS = (
-    ("", Position()),
-    ("", Position(n_layers=1, k=2, b=0.25, enough=1, floor=1, step_tokens=1)),
-    ("", Position(n_layers=12, k=64, b=3.75, enough=12, floor=63, step_tokens=12)),
-    ("s3", Position(n_layers=3, k=33, b=0.75, enough=4, floor=8)),
-    ("s3", Position(n_layers=4, k=33, b=0.75, enough=4, floor=8)),
-    ("digit-sum", Position(n_layers=7, k=11, b=1.25)),
+    ("", Sliders()),
+    ("", Sliders(n_layers=1, k=2, b=0.25, enough=1, floor=1, step_tokens=1)),
+    ("", Sliders(n_layers=12, k=64, b=3.75, enough=12, floor=63, step_tokens=12)),
+    ("s3", Sliders(n_layers=3, k=33, b=0.75, enough=4, floor=8)),
+    ("s3", Sliders(n_layers=4, k=33, b=0.75, enough=4, floor=8)),
+    ("digit-sum", Sliders(n_layers=7, k=11, b=1.25)),
 )
 PROBE = """
 const seen = { errors: [], told: [] };
@@ -84,7 +84,7 @@ def lengths() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def runs() -> pd.DataFrame:
-    found = frontier(made_up_sweep(("s3", "digit-sum"), direct=(1, 4), cot=(1,), steps=(1000, 4000))).frame()
+    found = depth_frontier(made_up_sweep(("s3", "digit-sum"), direct=(1, 4), cot=(1,), steps=(1000, 4000))).frame()
     return found.assign(convergence=["improving" if seed else "fitted" for seed in found["run_seed"]])
 
 
@@ -95,7 +95,7 @@ def test_the_page_says_what_python_says_and_draws_what_it_says(
     assert seen["errors"] == []
     assert (seen["reachable"], seen["hidden"], seen["overflow"]) == (True, 0, False)
     for (task, at), told in zip(POSITIONS, seen["told"], strict=True):
-        subject = Subject.of(PLAIN_MODEL, lengths[lengths["task"] == task]) if task else PLAIN
+        subject = Simulator.of(PLAIN_MODEL, lengths[lengths["task"] == task]) if task else NO_TASK
         numbers = subject.readouts(at)
         expected = words(numbers, at, subject.model, subject.d_vocab)
         assert {name: text for name, (text, _) in told["says"].items()} == expected

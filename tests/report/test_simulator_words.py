@@ -2,7 +2,7 @@
 
 import pytest
 
-from cotinterp.depth.simulator import PLAIN, Position
+from cotinterp.depth.simulator import NO_TASK, Sliders
 from cotinterp.report.simulator import amount, count, rounded, words
 
 
@@ -24,8 +24,8 @@ def test_halves_go_up_as_in_the_page():
 
 
 def test_what_a_position_says():
-    at = Position(n_layers=4, k=12)
-    told = words(PLAIN.readouts(at), at, PLAIN.model, PLAIN.d_vocab)
+    at = Sliders(n_layers=4, k=12)
+    told = words(NO_TASK.readouts(at), at, NO_TASK.model, NO_TASK.d_vocab)
     assert (told["needed.linear"], told["direct.linear"], told["cot.linear"]) == ("11", "7 short", "enough")
     assert (told["needed.logarithmic"], told["direct.logarithmic"]) == ("4", "enough")
     assert (told["needed.none"], told["direct.none"]) == ("no number is enough", "never enough")
@@ -35,5 +35,5 @@ def test_what_a_position_says():
 
 
 def test_no_trace_helps_where_not_even_two_operands_are_folded():
-    at = Position(floor=1)
-    assert words(PLAIN.readouts(at), at, PLAIN.model, PLAIN.d_vocab)["cot.none"] == "never enough"
+    at = Sliders(floor=1)
+    assert words(NO_TASK.readouts(at), at, NO_TASK.model, NO_TASK.d_vocab)["cot.none"] == "never enough"

@@ -1,13 +1,13 @@
-"""Controls of cot: matched in one quantity, of the same seed, trained at least as long."""
+"""The grid of a task, and the controls of cot in its table: matched in one quantity, of the same seed."""
 
 import pandas as pd
 import pytest
 
 from cotinterp.depth.cost import answer_cost
-from cotinterp.depth.grid import CONTROL_COLUMNS, controls
+from cotinterp.depth.grid import CONTROL_COLUMNS, DepthDesign, depth_grid, matched_controls
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
-from tests.sweeps.frontiers import reaching
+from tests.depth.made_up_frontiers import reaching
 
 SHAPE = {"d_model": 64, "n_heads": 4, "d_mlp": 256, "n_ctx": 128}
 
@@ -17,7 +17,7 @@ def run(frontier, regime, n_layers=1, parameters=60_000, **changes):
 
 
 def matches(*runs):
-    found = controls(pd.DataFrame([row for one in runs for row in one]), "s3")
+    found = matched_controls(pd.DataFrame([row for one in runs for row in one]), "s3")
     assert tuple(found.columns) == CONTROL_COLUMNS
     return {(row.match, row.control_regime, row.control_n_layers): row for row in found.itertuples()}
 
@@ -49,12 +49,28 @@ def test_a_task_that_is_not_registered_is_given_itself():
         name = "mine"
 
     rows = [row | {"task": "mine"} for one in (run(12, "cot"), run(4, "direct")) for row in one]
-    assert controls(pd.DataFrame(rows), Mine())["match"].tolist() == ["equal parameters"]
+    assert matched_controls(pd.DataFrame(rows), Mine())["match"].tolist() == ["equal parameters"]
 
 
 def test_what_cannot_be_asked_is_refused():
     table = pd.DataFrame(run(12, "cot"))
     with pytest.raises(KeyError, match="no measured runs of task 'z6'"):
-        controls(table, "z6")
+        matched_controls(table, "z6")
     with pytest.raises(ValueError, match="factor of 1 or more"):
-        controls(table, "s3", within=0.5)
+        matched_controls(table, "s3", within=0.5)
+
+
+def test_a_grid_has_every_depth_at_every_budget_and_the_controls_of_each_seed():
+    design = DepthDesign(k_max=4, n_layers=(1, 2, 3), seeds=2, steps=(10, 40), d_model=8, n_train=50)
+    specs = depth_grid("s3", design).specs
+    direct = {(spec.model.n_layers, spec.optimizer.steps, spec.seed) for spec in specs if spec.regime == "direct"}
+    assert {(depth, steps, seed) for depth in (1, 2, 3) for steps in (10, 40) for seed in (0, 1)} <= direct
+    assert {(spec.model.n_layers, spec.optimizer.steps) for spec in specs if spec.regime == "cot"} == {
+        (1, 10), (2, 10), (3, 10)
+    }  # fmt: skip
+    assert sum(spec.regime == "filler" for spec in specs) == 2
+    assert len({spec.model.n_ctx for spec in specs}) == 1, "one context for all of them"
+    plain = DepthDesign(k_max=4, n_layers=(1, 2, 3), seeds=2, steps=(10, 40), d_model=8, n_train=50, controls=False)
+    assert not [spec for spec in depth_grid("s3", plain).specs if spec.regime == "filler"]
+    with pytest.raises(ValueError, match="one depth, one training budget and one seed at least"):
+        depth_grid("s3", DepthDesign(seeds=0))

@@ -7,14 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import frontier
-from cotinterp.depth.law_fit import LAPSE, akaike_weights, few_runs, fit_laws, log_probability
-from cotinterp.depth.laws import LAWS, observed
-from tests.sweeps.frontiers import reaching, sweep
+from cotinterp.depth.frontier import depth_frontier
+from cotinterp.depth.law_fit import (
+    LAPSE,
+    aicc_correction,
+    akaike_weights,
+    bootstrap_laws,
+    fit_laws,
+    leftover_trend,
+    log_probability,
+)
+from cotinterp.depth.laws import LAWS, frontier_intervals
+from tests.depth.made_up_frontiers import reaching, sweep
 
 
 def seen(table, treatment="as trained"):
-    return observed(frontier(pd.DataFrame(table)).frame(), treatment)
+    return frontier_intervals(depth_frontier(pd.DataFrame(table)).frame(), treatment)
 
 
 def fitted(reach, treatment="as trained", **changes):
@@ -128,8 +136,8 @@ def test_akaike_weights_by_hand():
 
 
 def test_few_runs_cost_parameters():
-    assert few_runs(3, 12) == 3
-    assert few_runs(2, 3) == np.inf
+    assert aicc_correction(3, 12) == 3
+    assert aicc_correction(2, 3) == np.inf
 
 
 def test_one_depth_cannot_tell_growth():
@@ -138,3 +146,69 @@ def test_one_depth_cannot_tell_growth():
     assert three == pytest.approx([three[0]] * 3)
     assert found.fits["linear"].parameters["b"][0] == pytest.approx(2, abs=0.1)
     assert log2(found.fits["none"].expected(9.0)) == pytest.approx(log2(5), abs=0.1)
+
+
+def as_trained(reach, **changes):
+    return frontier_intervals(depth_frontier(sweep(reach, **changes)).frame(), "as trained")
+
+
+def test_one_run_at_each_depth_leaves_nothing_to_redraw():
+    data = as_trained(lambda depth, seed: 1 + 2 * depth, seeds=1, depths=(1, 2, 3, 4, 5))
+    assert bootstrap_laws(data, resamples=20).shares[fit_laws(data).preferred.law] == 1
+
+
+def test_equal_seeds_give_equal_shares_and_order_does_not_matter():
+    data = as_trained(lambda depth, seed: 4 + 2 * seed + (depth > 2))
+    order = np.random.default_rng(1).permutation(len(data.depth))
+    moved = replace(data, depth=data.depth[order], low=data.low[order], high=data.high[order], share=data.share[order])
+    one, other = bootstrap_laws(data, resamples=60), bootstrap_laws(moved, resamples=60)
+    assert one.shares == other.shares == bootstrap_laws(data, resamples=60).shares
+    assert sum(one.shares.values()) == pytest.approx(1)
+    assert one.shares != bootstrap_laws(data, resamples=60, seed=1).shares
+
+
+def test_seeds_that_differ_much_do_not_all_prefer_one_law():
+    shares = bootstrap_laws(as_trained(lambda depth, seed: (0, 5, 12)[seed]), resamples=100).shares
+    assert max(shares.values()) < 0.95
+
+
+def test_a_tie_is_shared():
+    shares = bootstrap_laws(as_trained(lambda depth, seed: 0), resamples=10).shares
+    assert shares == pytest.approx({"linear": 1 / 3, "logarithmic": 1 / 3, "none": 1 / 3, "constant": 0})
+
+
+def test_no_resamples_are_refused():
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        bootstrap_laws(as_trained(lambda depth, seed: 5), resamples=0)
+
+
+def left(reach, law, **changes):
+    data = frontier_intervals(depth_frontier(sweep(reach, **changes)).frame(), "as trained")
+    return leftover_trend(data, fit_laws(data).fits[law])
+
+
+def test_no_trend_is_left_by_the_law_that_is_so():
+    found = left(lambda depth, seed: 1 + 2 * depth, "linear")
+    assert found.p > 0.5
+    assert found.low < 1 < found.high
+
+
+def test_the_flat_law_leaves_the_whole_growth():
+    """K* = 4, 5, 6, 7 and one more or less: from L = 1 to L = 4 by a factor of 7 / 4 = 1.75."""
+    found = left(lambda depth, seed: 3 + depth + seed - 1, "none")
+    assert found.p < 0.01
+    assert found.low < 1.75 < found.high
+    assert found.factor == pytest.approx(1.75, abs=0.3)
+
+
+def test_a_fall_is_a_trend_too():
+    assert left(lambda depth, seed: 11 - 2 * depth, "none").factor < 0.6
+
+
+def test_where_everything_is_solved_there_is_nothing_to_ask():
+    found = left(lambda depth, seed: 12, "constant")
+    assert (found.factor, found.p) == (1, 1)
+
+
+def test_two_runs_are_too_few():
+    assert left(lambda depth, seed: 3 * depth, "none", depths=(1, 2), seeds=1).p == 1

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import frontier
-from cotinterp.depth.laws import level, natural, observed
-from tests.sweeps.frontiers import reaching, run_rows, sweep
+from cotinterp.depth.frontier import depth_frontier
+from cotinterp.depth.laws import frontier_intervals, law_parameter, log2_longest
+from tests.depth.made_up_frontiers import reaching, run_rows, sweep
 
 DEPTHS = np.array([1.0, 2.0, 3.0])
 
@@ -25,19 +25,19 @@ DEPTHS = np.array([1.0, 2.0, 3.0])
     ],
 )
 def test_each_law_goes_its_own_way_from_the_least_depth(law, theta, enough, expected):
-    found = 2 ** level(law, np.array([theta]), DEPTHS, 1.0, enough)
+    found = 2 ** log2_longest(law, np.array([theta]), DEPTHS, 1.0, enough)
     np.testing.assert_allclose(found, expected)
 
 
 def test_the_least_depth_may_be_another_than_one():
-    np.testing.assert_allclose(2 ** level("linear", np.array([log2(5)]), np.array([2.0, 4.0]), 2.0), [5, 9])
-    assert natural("linear", log2(5), 2.0) == pytest.approx(2)
-    assert natural("logarithmic", 3.0, 2.0) == 1.5
-    assert natural("none", 3.0, 2.0) == 8
+    np.testing.assert_allclose(2 ** log2_longest("linear", np.array([log2(5)]), np.array([2.0, 4.0]), 2.0), [5, 9])
+    assert law_parameter("linear", log2(5), 2.0) == pytest.approx(2)
+    assert law_parameter("logarithmic", 3.0, 2.0) == 1.5
+    assert law_parameter("none", 3.0, 2.0) == 8
 
 
 def seen(rows, treatment):
-    return observed(frontier(pd.DataFrame(rows)).frame(), treatment)
+    return frontier_intervals(depth_frontier(pd.DataFrame(rows)).frame(), treatment)
 
 
 def test_a_frontier_lies_between_the_last_solved_and_the_next_length():
@@ -72,8 +72,8 @@ def test_an_unconverged_run_that_solves_nothing_says_nothing():
 
 
 def test_both_treatments_are_one_where_all_runs_converged():
-    table = frontier(sweep(lambda depth, seed: depth + 3)).frame()
-    one, other = observed(table, "as trained"), observed(table, "censored")
+    table = depth_frontier(sweep(lambda depth, seed: depth + 3)).frame()
+    one, other = frontier_intervals(table, "as trained"), frontier_intervals(table, "censored")
     np.testing.assert_array_equal(one.high, other.high)
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import FRONTIER_COLUMNS, frontier, one_recipe
-from tests.sweeps.frontiers import reaching, run_rows, sweep
+from cotinterp.depth.frontier import FRONTIER_COLUMNS, depth_frontier, one_recipe
+from cotinterp.figures.depth import frontier_figure
+from tests.depth.made_up_frontiers import reaching, run_rows, sweep
 
 
 def one(rows, **arguments):
-    (found,) = frontier(pd.DataFrame(rows), **arguments).frame().to_dict("records")
+    (found,) = depth_frontier(pd.DataFrame(rows), **arguments).frame().to_dict("records")
     return found
 
 
@@ -81,25 +82,28 @@ def test_to_know_the_short_training_problems_by_heart_is_not_to_have_converged(l
 def test_the_order_of_the_rows_does_not_matter():
     table = sweep(lambda depth, seed: depth + 3 + seed)
     shuffled = table.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(frontier(table).frame(), frontier(shuffled).frame())
+    pd.testing.assert_frame_equal(depth_frontier(table).frame(), depth_frontier(shuffled).frame())
 
 
 def test_readings_are_told_apart():
     rows = reaching(5) + [row | {"reading": "tags"} for row in reaching(9)]
-    assert frontier(pd.DataFrame(rows)).frame().set_index("reading")["frontier"].to_dict() == {"answer": 5, "tags": 9}
+    assert depth_frontier(pd.DataFrame(rows)).frame().set_index("reading")["frontier"].to_dict() == {
+        "answer": 5,
+        "tags": 9,
+    }
 
 
 def test_texts_that_a_csv_file_leaves_empty_do_not_hide_runs():
     rows = [*reaching(5, run_seed=0, start_from=np.nan), *run_rows({}, status="absent", run_seed=1, start_from=np.nan)]
     table = pd.DataFrame(rows)
     table.loc[table["status"] == "absent", ["reading", "split"]] = np.nan
-    assert frontier(table).frame()["convergence"].tolist() == ["fitted", "absent"]
+    assert depth_frontier(table).frame()["convergence"].tolist() == ["fitted", "absent"]
 
 
 def test_runs_are_counted_by_convergence_and_those_not_monotone():
     rows = [*reaching(5), *reaching(12, run_seed=1), *run_rows({}, status="absent", run_seed=2)]
     rows += run_rows({3: 0.95, 4: 0.2, 5: 0.95}, run_seed=3)
-    (counted,) = frontier(pd.DataFrame(rows)).counts().to_dict("records")
+    (counted,) = depth_frontier(pd.DataFrame(rows)).counts().to_dict("records")
     assert {name: counted[name] for name in ("fitted", "complete", "absent", "improving", "failed")} == {
         "fitted": 1,
         "complete": 1,
@@ -112,13 +116,13 @@ def test_runs_are_counted_by_convergence_and_those_not_monotone():
 
 def test_the_recipe_with_most_depths_is_the_frontier_and_a_wider_model_is_not():
     table = pd.concat([sweep(lambda depth, _: 5), sweep(lambda depth, _: 12, depths=(1,), seeds=20, d_model=256)])
-    chosen, others = one_recipe(frontier(table).frame())
+    chosen, others = one_recipe(depth_frontier(table).frame())
     assert set(chosen["d_model"]) == {64}
     assert (len(chosen), len(others)) == (12, 20)
 
 
 def test_table_and_picture_are_saved(tmp_path):
-    found = frontier(sweep(lambda depth, seed: depth + 3, convergence="improving"))
+    found = depth_frontier(sweep(lambda depth, seed: depth + 3, convergence="improving"))
     table, figure = found.save(tmp_path, "frontier")
     assert tuple(pd.read_csv(table).columns) == FRONTIER_COLUMNS
     assert figure.stat().st_size > 1000
@@ -127,10 +131,54 @@ def test_table_and_picture_are_saved(tmp_path):
 def test_what_is_no_sweep_table_is_refused():
     table = sweep(lambda depth, seed: 5)
     with pytest.raises(KeyError, match="no column 'accuracy'; did you mean 'accuracies'"):
-        frontier(table.rename(columns={"accuracy": "accuracies"}))
+        depth_frontier(table.rename(columns={"accuracy": "accuracies"}))
     with pytest.raises(ValueError, match="has no rows"):
-        frontier(table[:0])
+        depth_frontier(table[:0])
     with pytest.raises(ValueError, match="accuracy in"):
-        frontier(table, solved=90.0)
+        depth_frontier(table, solved=90.0)
     with pytest.raises(ValueError, match="more than once"):
-        frontier(pd.concat([table, table]))
+        depth_frontier(pd.concat([table, table]))
+
+
+def drawn(figure):
+    """Symbols and heights of the runs, panel by panel."""
+    panels = {}
+    for trace in figure.data:
+        if trace.customdata is not None:
+            panels[trace.xaxis] = list(zip(trace.marker.symbol, trace.y, strict=True))
+    return panels
+
+
+def test_lower_bounds_are_open_and_have_arrows_above():
+    figure = frontier_figure(
+        depth_frontier(sweep(lambda depth, seed: depth + 2, convergence="improving", seeds=1)).frame()
+    )
+    (points,) = drawn(figure).values()
+    assert points == [("circle-open", 3), ("circle-open", 4), ("circle-open", 5), ("circle-open", 6)]
+    (arrows,) = (trace for trace in figure.data if str(trace.marker.symbol) == "arrow-up")
+    assert all(above > below for above, (_, below) in zip(arrows.y, points, strict=True))
+
+
+def test_converged_runs_are_filled_and_have_none():
+    figure = frontier_figure(depth_frontier(sweep(lambda depth, seed: 6 * depth, depths=(1, 2), seeds=1)).frame())
+    assert list(drawn(figure).values()) == [[("diamond", 6), ("circle", 12)]]
+    (arrows,) = (trace for trace in figure.data if str(trace.marker.symbol) == "arrow-up")
+    assert len(arrows.y) == 0
+
+
+def test_budgets_and_regimes_are_small_multiples_direct_first():
+    short = sweep(lambda depth, seed: 3, steps=1000, convergence="improving")
+    long, cot = sweep(lambda depth, seed: 5, steps=4000), sweep(lambda depth, seed: 12, regime="cot", depths=(1, 2, 4))
+    figure = frontier_figure(depth_frontier(pd.concat([cot, long, short])).frame())
+    titles = [note.text for note in figure.layout.annotations if note.text]
+    assert [title.split("</b>, ")[1] for title in titles] == [
+        "direct, 1,000 steps",
+        "direct, 4,000 steps",
+        "cot, 1,000 steps",
+    ]
+    assert [len(points) for points in drawn(figure).values()] == [12, 12, 9]
+
+
+def test_nothing_measured_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="no run of the table was measured"):
+        frontier_figure(depth_frontier(pd.DataFrame(run_rows({}, status="absent"))).frame())
