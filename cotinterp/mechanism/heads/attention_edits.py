@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cotinterp.mechanism.interventions import Edit, InertEditError, knock_out_pairs, replace_values, spread_without
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.parts import LayerState, NativeParts, forward
+from cotinterp.models.native.parts import LayerState, NativeParts, attend, forward, future_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,10 +229,8 @@ class EditedRuns:
         k, v = (torch.cat([own[:, :start], new], dim=1) for own, new in ((state.k, k), (state.v, v)))
         asking = stream[torch.arange(len(stream), device=stream.device)[:, None], query - start]
         q = self.parts.projections(block, asking, query, slice(0, 1))[:, :, 0]
-        future = torch.arange(k.shape[1], device=k.device) > query[:, None, :, None]
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / self.parts.scale
-        pattern = scores.masked_fill(future, -torch.inf).softmax(dim=-1)
-        return Attention(query, pattern, v, torch.einsum("bhqk,bkhd->bqhd", pattern, v))
+        z, pattern = attend(q, k, v, future_keys(query, k.shape[1]), scale=self.parts.scale)
+        return Attention(query, pattern, v, z)
 
 
 def _own(state: LayerState, query: Int[Tensor, "run query"]) -> Attention:

@@ -15,7 +15,7 @@ from cotinterp.mechanism.patching.blocks import Changes, Meter, Numbers, Runs, m
 from cotinterp.mechanism.patching.path_runs import Direct, Sent, direct, head_output
 from cotinterp.mechanism.patching.paths import Path
 from cotinterp.mechanism.sites import Site
-from cotinterp.models.native.parts import LayerState, NativeParts, forward
+from cotinterp.models.native.parts import LayerState, NativeParts, attend, forward, future_keys
 from cotinterp.models.native.resume import resume
 
 # Runs start at multiples of this, so that paths from neighboring places share a pass.
@@ -201,9 +201,9 @@ def _attended(
     scale: float,
 ) -> Float[Tensor, "batch query d_head"]:
     """z of one head's causal attention, of queries at `position`."""
-    future = torch.arange(k.shape[1], device=k.device) > position[..., None]
-    scores = (q @ k.transpose(1, 2) / scale).masked_fill(future, -torch.inf)
-    return scores.softmax(dim=-1) @ v
+    future = future_keys(position, k.shape[1])
+    z, _ = attend(q[:, :, None], k[:, :, None], v[:, :, None], future, scale=scale)
+    return z[:, :, 0]
 
 
 @torch.no_grad()

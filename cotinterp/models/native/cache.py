@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.models.native.parts import NativeParts
+from cotinterp.models.native.parts import NativeParts, attend, future_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,33 +85,15 @@ def extend(
     positions = torch.where(real, cache.length[:, None] + new, 0)
     places = torch.where(real, positions, cache.room)
     rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-    future = after(positions, longest)
+    future = future_keys(positions, longest)
     stream = parts.embed(tokens, positions)
     for block, k, v in zip(parts.blocks, cache.k, cache.v, strict=True):
         q, own_k, own_v = parts.qkv(block, stream, positions).unbind(dim=2)
-        k.transpose(1, 2)[rows, places] = own_k
-        v.transpose(1, 2)[rows, places] = own_v
-        z = attend_from(q, k[:, :, :longest], v[:, :, :longest], future, scale=parts.scale)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        k[rows, places], v[rows, places] = own_k, own_v
+        z, _ = attend(q, k[:, :longest], v[:, :longest], future, scale=parts.scale)
         stream = block.after_attention(stream, parts.attn_out(block, z))
     return stream, replace(cache, length=ends)
-
-
-def after(positions: Int[Tensor, "batch query"], n_keys: int) -> Bool[Tensor, "batch 1 query key"]:
-    """Which of the keys at positions 0, 1, ... stand after each query: those that it must not see."""
-    return torch.arange(n_keys, device=positions.device) > positions[:, None, :, None]
-
-
-def attend_from(
-    q: Float[Tensor, "batch query head d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    v: Float[Tensor, "batch head key d_head"],
-    future: Bool[Tensor, "batch 1 query key"],
-    *,
-    scale: float,
-) -> Float[Tensor, "batch query head d_head"]:
-    """z of attention in which each query stands at a position of its own: `future` (of `after`) is masked out."""
-    scores = (q.transpose(1, 2) @ k.transpose(2, 3)).div_(scale).masked_fill_(future, -torch.inf)
-    return (scores.softmax(dim=-1) @ v).transpose(1, 2)
 
 
 def _d_head(parts: NativeParts) -> int:

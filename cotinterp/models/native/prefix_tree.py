@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.models.native.cache import Cache, after, attend_from
-from cotinterp.models.native.parts import NativeParts
+from cotinterp.models.native.cache import Cache
+from cotinterp.models.native.parts import NativeParts, attend, future_keys
 
 ROWS_ATTENDED_AT_ONCE = 64
 
@@ -27,7 +27,7 @@ class Group:
     Attributes:
         keys: Node of each position of each row, up to the longest.
         query: Node of each position from the row's first new one on; any node after its last.
-        future: Keys that a query does not see (`after`).
+        future: Keys that a query does not see (`future_keys`).
         own: Where `query` is a node of the row's own.
     """
 
@@ -147,8 +147,8 @@ def _attended(
 ) -> Float[Tensor, "asked head d_head"]:
     z = torch.empty_like(q)
     for group in groups:
-        k, v = _taken(kv, group.keys).transpose(1, 3).unbind(dim=2)
-        out = attend_from(_taken(q, group.query), k, v, group.future, scale=scale)
+        k, v = _taken(kv, group.keys).unbind(dim=2)
+        out, _ = attend(_taken(q, group.query), k, v, group.future, scale=scale)
         z[group.query[group.own]] = out[group.own]
     return z
 
@@ -213,5 +213,5 @@ def _groups(
         own = position < length[rows, None]
         position = np.minimum(position, length[rows, None] - 1)
         keys = node[rows, : int(length[rows].max())]
-        future = after(placed(position), keys.shape[1])
+        future = future_keys(placed(position), keys.shape[1])
         yield Group(placed(keys), placed(number[rows[:, None], position]), future, placed(own))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.models.native.cache import Cache, after, attend_from, extend, joined
+from cotinterp.models.native.cache import Cache, extend, joined
 from cotinterp.models.native.parts import forward, native_parts
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -58,14 +58,6 @@ def test_what_is_kept_matters(native, tokens):
     )
     torch.testing.assert_close(right, whole[:, 8], **CLOSE)
     assert (wrong - whole[:, 8]).abs().amax(1).min() > 1e-3
-
-
-def test_each_query_sees_its_own_past_by_hand():
-    """Equal scores: z is the mean of the values up to the query's position."""
-    q, k = torch.zeros(2, 1, 1, 2), torch.ones(2, 1, 4, 2)
-    v = torch.tensor([1.0, 3.0, 8.0, 100.0]).view(1, 1, 4, 1).expand(2, 1, 4, 2)
-    z = attend_from(q, k, v, after(torch.tensor([[1], [2]]), 4), scale=1.0)
-    assert z[:, 0, 0].tolist() == [[2.0, 2.0], [4.0, 4.0]]
 
 
 def test_what_does_not_fit_is_refused(native, tokens):

@@ -8,7 +8,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention
 
 from cotinterp.models.build import as_bridge
-from cotinterp.models.native.parts import attend, forward, native_parts, why_not_native
+from cotinterp.models.native.parts import attend, forward, future_keys, native_parts, why_not_native
 
 
 def tiny(**changes):
@@ -124,9 +124,17 @@ def test_attention_by_hand():
     k = torch.tensor([0.0, 2 * math.log(3)])
     v = torch.tensor([8.0, 16.0])
     q, k, v = (x.reshape(1, 2, 1, 1) for x in (q, k, v))
-    z, pattern = attend(q, k, v, scale=2.0)
+    z, pattern = attend(q, k, v, future_keys(torch.tensor([[0, 1]]), 2), scale=2.0)
     torch.testing.assert_close(pattern[0, 0], torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
     torch.testing.assert_close(z[0, :, 0, 0], torch.tensor([8.0, 14.0]))
-    last, row = attend(q[:, 1:], k, v, scale=2.0, first=1)
+    last, row = attend(q[:, 1:], k, v, future_keys(torch.tensor([[1]]), 2), scale=2.0)
     torch.testing.assert_close(row[0, 0], torch.tensor([[0.25, 0.75]]))
     torch.testing.assert_close(last, z[:, 1:])
+
+
+def test_each_query_sees_its_own_past_by_hand():
+    """Equal scores: z is the mean of the values up to the query's position."""
+    q, k = torch.zeros(2, 1, 1, 2), torch.ones(2, 4, 1, 2)
+    v = torch.tensor([1.0, 3.0, 8.0, 100.0]).view(1, 4, 1, 1).expand(2, 4, 1, 2)
+    z, _ = attend(q, k, v, future_keys(torch.tensor([[1], [2]]), 4), scale=1.0)
+    assert z[:, 0, 0].tolist() == [[2.0, 2.0], [4.0, 4.0]]
