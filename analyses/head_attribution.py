@@ -14,18 +14,18 @@ import pandas as pd
 import tyro
 
 from analyses.desk import publish, reference_runs
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
 from cotinterp.mechanism.heads.table import HeadResult, head_table
 from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import Subject
+from cotinterp.training.checkpoints import Run
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/head_attribution")) -> list[str]:
     """Measure, publish, and return the answer in words."""
     results = {
-        run.spec.slug: head_table(
-            run.model, head_pairs(Subject.of_run(run), 12 if quick else 100, k=4), labels=run.labels
-        )
+        run.spec.slug: head_table(run.model, asked(run, 12 if quick else 100), labels=run.labels)
         for run in reference_runs(root)
     }
     tables = {
@@ -35,6 +35,11 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     figures = {f"heads_{slug}": result.figure() for slug, result in results.items()}
     lines = [line for result in results.values() for line in answer(result)]
     return publish(out, tables=tables, figures=figures, answer=[*lines, "", "Labels:", rule_text()])
+
+
+def asked(run: Run, n: int) -> Contrast:
+    """The standard question to the heads: which total does the last step start from, or what is the answer?"""
+    return Contrast.from_pairs(head_pairs(Subject.of_run(run), n, k=4))
 
 
 def answer(result: HeadResult) -> list[str]:

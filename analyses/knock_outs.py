@@ -16,9 +16,11 @@ import plotly.graph_objects as go
 import tyro
 
 from analyses.desk import publish, reference_runs
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
-from cotinterp.mechanism.heads.joint import BACKUPS, BackupResult, backup_heads
-from cotinterp.mechanism.heads.knock_outs import DESTS, SCOPES, KnockOutResult, knock_out_reads
+from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult, backup_heads
+from cotinterp.mechanism.heads.knock_outs import Cuts, KnockOutResult, knock_out_reads
+from cotinterp.mechanism.heads.losses import Draws
 from cotinterp.mechanism.heads.reads import EARLIER_OPERANDS_READ, KNOCK_OUT_READS
 from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import Subject
@@ -32,19 +34,19 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     tables: dict[str, list[pd.DataFrame]] = {"knock_outs": [], "ablations": [], "ablation_agreement": [], "backups": []}
     figures: dict[str, go.Figure] = {}
     for run in reference_runs(root, regimes=["cot"]):
-        pairs = head_pairs(Subject.of_run(run), 8 if quick else 60, k=4)
+        contrast = Contrast.from_pairs(head_pairs(Subject.of_run(run), 8 if quick else 60, k=4))
         knocked = knock_out_reads(
             run.model,
-            pairs,
-            reads=READS,
-            dests=["everywhere"] if quick else DESTS,
-            scopes=["all"] if quick else SCOPES,
-            n_draws=1 if quick else 2,
+            contrast,
+            READS,
+            cuts=Cuts(dests=["everywhere"], scopes=["all"]) if quick else Cuts(),
+            draws=Draws(n_donors=1 if quick else 2),
             labels=run.labels,
         )
-        ablated = compare_ablations(run.model, pairs, n_draws=1 if quick else 4, labels=run.labels)
+        ablated = compare_ablations(run.model, contrast, draws=Draws(n_donors=1 if quick else 4), labels=run.labels)
         strongest = [ablated.head_sets[i][0] for i in ablated.lost[0].nanmean(dim=1).argsort(descending=True)[:4]]
-        paired = backup_heads(run.model, pairs, strongest if quick else None, n_draws=1, labels=run.labels)
+        chosen = strongest if quick else None
+        paired = backup_heads(run.model, contrast, chosen, draws=Draws(n_donors=1), labels=run.labels)
         for name, table in zip(tables, map_frames(knocked, ablated, paired), strict=True):
             tables[name].append(table)
         slug = run.spec.slug
@@ -72,10 +74,12 @@ def answer(knocked: KnockOutResult, ablated: AblationResult, paired: BackupResul
         lines.append(f"    {what}: {row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], {p}")
     heads = moved[(moved["head"] >= 0) & (moved["p"] <= 0.05) & (moved["effect"] >= 0.05)]
     for row in heads.nlargest(4, "effect").to_dict("records"):
-        lines.append(f"    {row['scope']} alone, {str(row['read']).replace('_', ' ')}: {row['effect']:.2f}")
+        lines.append(
+            f"    L{row['layer']}H{row['head']} alone, {str(row['read']).replace('_', ' ')}: {row['effect']:.2f}"
+        )
     single, agreement, pairs = ablated.frame(), ablated.agreement().to_dict("records"), paired.frame()
     ranks = ", ".join(f"{row['method']} and {row['other']} {row['spearman']:.2f}" for row in agreement)
-    differ = " ".join(single.loc[single["methods_differ"], "heads"].unique()) or "none"
+    differ = " ".join(single.loc[single["methods_differ"], "site"].unique()) or "none"
     lines.append(f"    single heads, rank agreement of methods: {ranks}; verdict depends on it: {differ}")
     found = pairs[pairs["verdict"] == BACKUPS].to_dict("records")
     named = ", ".join(f"{row['first']} and {row['second']}" for row in found[:4]) or "none"

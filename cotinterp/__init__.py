@@ -115,12 +115,10 @@ if TYPE_CHECKING:
     from cotinterp.mechanism.heads.attribution import logit_attribution as logit_attribution
     from cotinterp.mechanism.heads.attention import attention_by_role as attention_by_role
     from cotinterp.mechanism.heads.read_scores import iteration_scores as iteration_scores
-    from cotinterp.mechanism.heads.table import analyze_heads as analyze_heads
     from cotinterp.mechanism.heads.table import head_table as head_table
     from cotinterp.mechanism.heads.ablation import compare_ablations as compare_ablations
     from cotinterp.mechanism.heads.knock_outs import knock_out_reads as knock_out_reads
-    from cotinterp.mechanism.heads.knock_outs import knock_out_sources as knock_out_sources
-    from cotinterp.mechanism.heads.joint import backup_heads as backup_heads
+    from cotinterp.mechanism.heads.backups import backup_heads as backup_heads
 
     # Many of it
     from cotinterp.sweeps.sweep import train_all as train_all
@@ -219,10 +217,10 @@ _NAMES = {
     "cotinterp.mechanism.heads.attribution": "logit_attribution",
     "cotinterp.mechanism.heads.attention": "attention_by_role",
     "cotinterp.mechanism.heads.read_scores": "iteration_scores",
-    "cotinterp.mechanism.heads.table": "analyze_heads head_table",
+    "cotinterp.mechanism.heads.table": "head_table",
     "cotinterp.mechanism.heads.ablation": "compare_ablations",
-    "cotinterp.mechanism.heads.knock_outs": "knock_out_reads knock_out_sources",
-    "cotinterp.mechanism.heads.joint": "backup_heads",
+    "cotinterp.mechanism.heads.knock_outs": "knock_out_reads",
+    "cotinterp.mechanism.heads.backups": "backup_heads",
     "cotinterp.sweeps.grid": "Grid read_grid",
     "cotinterp.depth.grid": "DepthDesign depth_grid",
     "cotinterp.sweeps.executors": "open_executor",

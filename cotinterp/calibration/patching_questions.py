@@ -8,7 +8,7 @@ from cotinterp.mechanism.activations import at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import compare_ablations
 from cotinterp.mechanism.heads.attribution import logit_attribution
-from cotinterp.mechanism.heads.knock_outs import knock_out_reads
+from cotinterp.mechanism.heads.knock_outs import Cuts, knock_out_reads
 from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.patching.attribution_patching import ALL_SITES, attribution_patch
@@ -18,7 +18,7 @@ from cotinterp.mechanism.patching.result import PatchingResult
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from cotinterp.transcripts.pair_families import pair_families
-from cotinterp.transcripts.pairs import Pairs, operand_pairs, written_total_pairs
+from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Role
@@ -237,12 +237,13 @@ NEEDED = 0.5
 UNNEEDED = 0.05
 
 
-def next_total(model: GroundTruth, quick: bool) -> Pairs:
+def next_total(model: GroundTruth, quick: bool) -> Contrast:
     """Total 3 with total 2 as written or another one: what the head table and the knock-outs are asked about."""
     problems = model.heldout(40 if quick else 100)
     readout = (Role.TOTAL, 3)
-    return written_total_pairs(
-        model.task, problems, model.regime, step=2, rng=np.random.default_rng(0), readout=readout, first_symbol=True
+    rng = np.random.default_rng(0)
+    return Contrast.from_pairs(
+        written_total_pairs(model.task, problems, model.regime, step=2, rng=rng, readout=readout, first_symbol=True)
     )
 
 
@@ -269,7 +270,10 @@ def flagged_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 def constant_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads that total 3 needs for what they write in every problem: zero ablation finds them, resampling not."""
     table = compare_ablations(model.model, next_total(model, quick), methods=("resample", "zero")).frame()
-    needed = table.pivot(index="heads", columns="method", values="needed")
+    table = table.assign(
+        block=[Site("z", layer, head).block for layer, head in zip(table["layer"], table["head"], strict=True)]
+    )
+    needed = table.pivot(index="block", columns="method", values="needed")
     found = sorted(needed.index[needed["zero"] & ~needed["resample"]])
     return InstrumentAnswer(
         ", ".join(found) or "none", f"needed by zero ablation: {', '.join(needed.index[needed['zero']])}"
@@ -278,7 +282,7 @@ def constant_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 
 def needed_read(read: str, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether cutting a read, everywhere and in all heads, costs the answer; both ways of cutting must agree."""
-    result = knock_out_reads(model.model, next_total(model, quick), scopes=("all",), dests=("readout",))
+    result = knock_out_reads(model.model, next_total(model, quick), cuts=Cuts(dests=("readout",), scopes=("all",)))
     lost = [result.effect(read, dest="readout", method=method) for method in ("pattern", "resample")]
     random = result.effect(read, dest="readout", method="pattern", control="random sources")
     said = "needed" if min(lost) > NEEDED else "not needed" if max(map(abs, lost)) < UNNEEDED else "undecided"

@@ -263,7 +263,7 @@ def scan_model(seed: int, *, level: float = LEVEL, scans: Sequence[str] = ()) ->
 
 def scan_heads(model: GroundTruth, level: float) -> Counts:
     """Heads that a total needs, by resample ablation."""
-    result = head_table(model.model, _pairs(model))
+    result = head_table(model.model, Contrast.from_pairs(_pairs(model)))
     lost = result.ablation.double().numpy()
     lost = lost[:, np.isfinite(lost).all(axis=0)]
     return Counts(len(lost), len(result.flagged(level)), *_by_p(max_statistic(lost).p, lost, level))

@@ -87,7 +87,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "heads",
             "cotinterp attribute RUN",
-            "task regime run_seed layer head attribution ablation_effect attention_to_previous_total "
+            "task regime run_seed site kind layer head attribution ablation_effect attention_to_previous_total "
             "attention_to_next_operand label",
         ),
         _schema(
@@ -98,7 +98,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "attention_by_role",
             "cotinterp attribute RUN",
-            "task regime run_seed layer head dest src attention ci_low ci_high chance n",
+            "task regime run_seed site kind layer head dest src attention ci_low ci_high chance n",
         ),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
         _schema(

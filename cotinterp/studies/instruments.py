@@ -143,10 +143,10 @@ def _patch(subject: Subject, effort: Effort) -> Results:
 
 
 def _attribute(subject: Subject, effort: Effort) -> Results:
-    pairs = head_pairs(subject, effort.paired, k=subject.length(effort))
-    attention = attention_by_role(subject.model, pairs.clean, labels=subject.labels)
+    contrast = Contrast.from_pairs(head_pairs(subject, effort.paired, k=subject.length(effort)))
+    attention = attention_by_role(subject.model, contrast, labels=subject.labels)
     return {
-        "heads": {"heads": head_table(subject.model, pairs, labels=subject.labels)},
+        "heads": {"heads": head_table(subject.model, contrast, labels=subject.labels)},
         "attention_by_role": {"attention_by_role": attention},
     }
 

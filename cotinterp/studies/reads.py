@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, knock_out_reads
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, Cuts, knock_out_reads
 from cotinterp.mechanism.heads.reads import (
     EARLIER_OPERANDS_READ,
     NEXT_OPERAND_READ,
@@ -116,11 +117,9 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
         return joined([])
     found = knock_out_reads(
         subject.model,
-        head_pairs(subject, effort.paired, k=k),
-        reads=(*READS, ALL_VALUES_READ),
-        dests=["everywhere"],
-        scopes=["all"],
-        methods=["resample"],
+        Contrast.from_pairs(head_pairs(subject, effort.paired, k=k)),
+        (*READS, ALL_VALUES_READ),
+        cuts=Cuts(dests=["everywhere"], scopes=["all"], methods=["resample"]),
     )
     clean = found.clean.double().cpu().numpy()
     rows = []

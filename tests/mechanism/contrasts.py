@@ -1,5 +1,7 @@
 """Contrasts that a random model tells apart: the answer is what the change raises most, the foil what it lowers."""
 
+from dataclasses import replace
+
 import torch
 
 from cotinterp.mechanism.contrast import Contrast
@@ -18,3 +20,16 @@ def replaced(tokens, positions, *, d_vocab):
     changed = tokens.clone()
     changed[:, positions] = (tokens[:, positions] + 1) % d_vocab
     return changed
+
+
+def asked(clean, at, answer, foil, templates=None, batch=None):
+    """The question to the clean side alone: which of two tokens follows `at`. Nothing is corrupted."""
+    contrast = Contrast.by_position(clean, clean, at, answer, foil)
+    return replace(contrast, templates=templates, batch=batch)
+
+
+def shown(tokens, batch=None):
+    """A contrast for instruments that read no logits: tokens, with roles where a batch gives them."""
+    n = len(tokens)
+    first = torch.zeros(n, dtype=torch.long)
+    return asked(tokens, first, first, first + 1, batch=batch)

@@ -182,7 +182,14 @@ def _patching(rng: np.random.Generator) -> pd.DataFrame:
 def _heads(rng: np.random.Generator) -> pd.DataFrame:
     rows = [
         run
-        | {"layer": layer, "head": head, "attribution": rng.normal(), "ablation_effect": rng.normal(0.2, 0.3)}
+        | {
+            "site": f"L{layer}H{head}.z",
+            "kind": "z",
+            "layer": layer,
+            "head": head,
+            "attribution": rng.normal(),
+            "ablation_effect": rng.normal(0.2, 0.3),
+        }
         | {"attention_to_previous_total": rng.uniform(), "attention_to_next_operand": rng.uniform()}
         | {"label": LABELS[(layer * HEADS + head) % 3]}
         for run in _runs()
@@ -264,7 +271,17 @@ def _patching_scan() -> pd.DataFrame:
 
 
 def _attention_by_role() -> pd.DataFrame:
-    cell = {"layer": 0, "head": 1, "dest": "equals", "src": "total", "attention": 0.4, "ci_low": 0.3, "ci_high": 0.5}
+    cell = {
+        "site": "L0H1.pattern",
+        "kind": "pattern",
+        "layer": 0,
+        "head": 1,
+        "dest": "equals",
+        "src": "total",
+        "attention": 0.4,
+        "ci_low": 0.3,
+        "ci_high": 0.5,
+    }
     return pd.DataFrame([run | cell | {"chance": 0.1, "n": 20} for run in _runs()])
 
 

@@ -21,7 +21,6 @@ from cotinterp.calibration.mutations.trial import (
 from cotinterp.mechanism import contrast, interventions, metrics, sites
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads import attribution
-from cotinterp.mechanism.heads import attribution as decomposition
 from cotinterp.mechanism.interventions import Edit, ablate_zero, run_with
 from cotinterp.mechanism.metrics import Effects
 from cotinterp.mechanism.patching import blocks, path_patching, path_runs, result
@@ -121,7 +120,7 @@ INTERVENTION_MUTATIONS = (
     Mutation(
         "b_O dropped from the decomposition",
         "attributions must sum to the model's own logit difference",
-        instead(attribution, "parts_in", without_attention_bias(decomposition.parts_in)),
+        instead(attribution, "parts_in", without_attention_bias(attribution.parts_in)),
         check_attribution_sum,
     ),
     Mutation(

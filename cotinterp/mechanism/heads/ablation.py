@@ -1,14 +1,11 @@
-"""How much of a logit difference is lost when heads are given the output that they have on another problem.
+"""How much of a logit difference is lost when heads are given another output: one by one, in sets, by each method.
 
-Resample ablation (Zhang & Nanda 2023, arXiv 2309.16042, prefer it to means and zeros): z of the head, at all positions,
-is taken from another example that has the same template, so the head keeps its usual values and loses only what it
-knows of this problem. A necessity test with two limits: what is the same in all examples of a template is not removed,
-and other heads may compensate for a head that is, so ablate several together before calling any of them idle.
+A necessity test with two limits: what is the same in all examples of a template is not removed by resampling, and other
+heads may compensate for a head that is, so ablate several together before calling any of them idle.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,95 +17,40 @@ from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast, templates_of
-from cotinterp.mechanism.heads.attention_edits import AttentionEdit, EditedRuns, HeadOutput, Readout
-from cotinterp.mechanism.heads.attribution import LogitContrast
-from cotinterp.mechanism.heads.labels import FAMILY_ERROR, MATTERS, scan_columns
-from cotinterp.mechanism.interventions import Edit, derangement, run_with
-from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.model import HookedModel, is_causal
-from cotinterp.mechanism.model_check import exact_parts
-from cotinterp.mechanism.sites import Site, head_sites, residual_sites
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attention_edits import HeadOutput
+from cotinterp.mechanism.heads.losses import (
+    FAMILY_ERROR,
+    FOUR_DONORS,
+    MATTERS,
+    METHODS,
+    Draws,
+    Examples,
+    Intervention,
+    Method,
+    clean_difference,
+    donors_of,
+    intervals,
+    logits_lost,
+    relative,
+    scan_columns,
+    simultaneous,
+    substitutes,
+)
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
-from cotinterp.transcripts.pairs import Pairs
 
-NO_DONOR = -1
-# More of them at a time leave the processor's cache, and their states take memory.
-_TOKENS_AT_ONCE = 4096
-
-Method = Literal["resample", "mean", "zero"]
-"""What a head, or a value that it moves, is replaced by: that of another example of the template, their mean, zero."""
-METHODS: tuple[Method, ...] = get_args(Method)
-
-Rows = Int[Tensor, " some"]
-Losing = Callable[[Sequence[AttentionEdit]], Float[Tensor, " some"]]
-"""The logit difference that some examples lose by edits."""
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """The edits of one row of a table: `edits(rows, source)`, `source` naming the examples that give to these rows.
-
-    `resampled` False: nothing is taken from other examples, `source` is `rows`, and one run says it all.
-    """
-
-    edits: Callable[[Rows, Rows], Sequence[AttentionEdit]]
-    resampled: bool = True
-
-
-def question(
-    contrast: Pairs | LogitContrast, groups: Int[np.ndarray, " batch"] | None = None
-) -> tuple[LogitContrast, Int[np.ndarray, " batch"]]:
-    """What is read out, and the template of each example: pairs know their own; else one for all, if none are given."""
-    if isinstance(contrast, Pairs):
-        return Contrast.from_pairs(contrast), templates_of(contrast.clean) if groups is None else groups
-    return contrast, np.zeros(len(contrast.clean), dtype=np.int64) if groups is None else groups
-
-
-def draw_donors(
-    templates: Int[np.ndarray, " batch"], n_draws: int, rng: np.random.Generator
-) -> Int[np.ndarray, "draw batch"]:
-    """For every draw and example, another example of its template; `NO_DONOR` for the only one of its kind.
-
-    Within a draw every example gives and receives once. ValueError if no example has a companion.
-    """
-    donors = np.full((n_draws, len(templates)), NO_DONOR)
-    for template in np.unique(templates):
-        members = np.flatnonzero(templates == template)
-        if len(members) > 1:
-            for draw in donors:
-                draw[members] = members[derangement(len(members), rng)]
-    if (donors == NO_DONOR).all():
-        raise ValueError(
-            f"no two of the {len(templates)} examples share a template, so there is no donor to resample from: "
-            "give more problems, or problems with one number of operands."
-        )
-    return donors
-
-
-def substitutes(
-    method: Method, own: Float[Tensor, "batch *rest"], templates: Int[np.ndarray, " batch"]
-) -> Float[Tensor, "batch *rest"]:
-    """What each example has to give: its own activations (resample), the mean of its template, or zeros."""
-    if method == "resample":
-        return own
-    if method == "zero":
-        return torch.zeros_like(own)
-    averaged = torch.empty_like(own)
-    for template in np.unique(templates):
-        members = torch.from_numpy(np.flatnonzero(templates == template)).to(own.device)
-        averaged[members] = own[members].mean(dim=0)
-    return averaged
+Held = Mapping[Site, Tensor]
 
 
 def ablate_heads(
     model: HookedModel,
-    contrast: LogitContrast,
+    contrast: Contrast,
     head_sets: Sequence[Sequence[Site]],
     donors: Int[np.ndarray, "draw batch"],
     *,
     method: Method = "resample",
-    templates: Int[np.ndarray, " batch"] | None = None,
     batch_size: int | None = None,
     by_hooks: bool = False,
 ) -> Float[Tensor, "set batch"]:
@@ -116,104 +58,29 @@ def ablate_heads(
 
     Positive: the heads carried something in favor of the answer. NaN for examples without a donor, whatever the method,
     so that methods are compared on the same examples. `donors[draw]` names, for each example, the example whose z it
-    receives; naming itself changes nothing. Means are over the examples of one template (all of them by default).
+    receives; naming itself changes nothing. Means are over the examples of one template.
     """
     foreign = [site.label for heads in head_sets for site in heads if site.kind != "z" or site.head is None]
     if foreign:
         raise ValueError(f"heads are ablated at their z, as Site('z', layer, head); got {foreign}.")
-    _, groups = question(contrast, templates)
-    own = activations(model, until_readout(model, contrast), residual_sites(model, "z"), batch_size=batch_size)
-    given = {site: substitutes(method, z, groups) for site, z in own.items()}
-    plans = [Plan(_replacing(heads, given, own), resampled=method == "resample") for heads in head_sets]
-    return logits_lost(model, contrast, plans, donors, batch_size=batch_size, by_hooks=by_hooks)
+    tokens = contrast.until_readout(model).clean
+    own = activations(model, tokens, residual_sites(model, "z"), batch_size=batch_size)
+    given = {site: substitutes(method, z, contrast) for site, z in own.items()}
+    interventions = [_replacing(heads, given, own, resampled=method == "resample") for heads in head_sets]
+    return logits_lost(model, contrast, interventions, donors, batch_size=batch_size, by_hooks=by_hooks)
 
 
-def logits_lost(
-    model: HookedModel,
-    contrast: LogitContrast,
-    plans: Sequence[Plan],
-    donors: Int[np.ndarray, "draw batch"],
-    *,
-    batch_size: int | None = None,
-    by_hooks: bool = False,
-) -> Float[Tensor, "plan batch"]:
-    """Clean logit difference minus that under each plan, per example, in logits: the mean of the draws.
+def _replacing(heads: Sequence[Site], given: Held, own: Held, *, resampled: bool) -> Intervention:
+    def edits(some: Examples, givers: Examples) -> list[HeadOutput]:
+        return [replaced_head(site, given, own, some, givers) for site in heads]
 
-    NaN for examples without a donor. Only the tokens that can reach a readout are run; of native models (unless
-    `by_hooks`) only what an edit can change, with the same numbers up to float32 rounding.
-    """
-    tokens = until_readout(model, contrast)
-    parts = None if by_hooks else exact_parts(model, tokens)
-    known = np.flatnonzero((donors != NO_DONOR).all(axis=0))
-    lost = torch.full((len(plans), len(contrast.clean)), torch.nan)
-    most = len(known) if parts is None else max(1, _TOKENS_AT_ONCE // tokens.shape[1])
-    size = most if batch_size is None else batch_size
-    for rows in (torch.from_numpy(known[start : start + size]) for start in range(0, len(known), size)):
-        if parts is None:
-            losing = _through_hooks(model, tokens, contrast, rows)
-        else:
-            losing = _from_weights(EditedRuns.of(parts, tokens[rows], contrast.at[rows]), contrast, rows)
-        for index, plan in enumerate(plans):
-            sources = [draw[rows] for draw in torch.from_numpy(donors)] if plan.resampled else [rows]
-            lost[index, rows] = torch.stack([losing(plan.edits(rows, source)) for source in sources]).mean(dim=0)
-    return lost
+    return Intervention(edits, resampled)
 
 
-def clean_difference(
-    model: HookedModel, contrast: LogitContrast, *, batch_size: int | None = None
-) -> Float[Tensor, " batch"]:
-    """The logit difference of the unedited model for each example, in logits."""
-    tokens = until_readout(model, contrast)
-    size = len(tokens) if batch_size is None else batch_size
-    pieces = torch.arange(len(tokens)).split(size)
-    return torch.cat([_logit_difference(model, tokens, contrast, rows, []) for rows in pieces])
-
-
-def until_readout(model: HookedModel, contrast: LogitContrast) -> Int[Tensor, "batch pos"]:
-    """The clean tokens that can reach some readout: in a causal model, none behind the last of them."""
-    return contrast.clean[:, : int(contrast.at.max()) + 1] if is_causal(model) else contrast.clean
-
-
-def _replacing(
-    heads: Sequence[Site], given: dict[Site, Tensor], own: dict[Site, Tensor]
-) -> Callable[[Rows, Rows], Sequence[AttentionEdit]]:
-    def edits(rows: Rows, source: Rows) -> list[AttentionEdit]:
-        return [HeadOutput(site, _of(site, given, source), _of(site, own, rows)) for site in heads]
-
-    return edits
-
-
-def _of(site: Site, held: dict[Site, Tensor], rows: Rows) -> Tensor:
-    values = held[site.whole]
-    return site.of(values[rows.to(values.device)])
-
-
-def _through_hooks(model: HookedModel, tokens: Tensor, contrast: LogitContrast, rows: Rows) -> Losing:
-    clean = _logit_difference(model, tokens, contrast, rows, [])
-    return lambda edits: (
-        clean - _logit_difference(model, tokens, contrast, rows, [hook for edit in edits for hook in edit.hooked()])
-    )
-
-
-def _from_weights(runs: EditedRuns, contrast: LogitContrast, rows: Rows) -> Losing:
-    first = torch.zeros_like(rows)
-
-    def difference(readout: Readout) -> Float[Tensor, " some"]:
-        logits = readout.logits[:, None]
-        return logit_diff(logits, first, contrast.answer[rows], contrast.foil[rows]).float().cpu()
-
-    def losing(edits: Sequence[AttentionEdit]) -> Float[Tensor, " some"]:
-        edited, clean = runs.edited(edits)
-        return difference(clean) - difference(edited)
-
-    return losing
-
-
-def _logit_difference(
-    model: HookedModel, tokens: Int[Tensor, "batch pos"], contrast: LogitContrast, rows: Rows, edits: Sequence[Edit]
-) -> Float[Tensor, " some"]:
-    logits = run_with(model, tokens[rows], edits)
-    return logit_diff(logits, contrast.at[rows], contrast.answer[rows], contrast.foil[rows]).float().cpu()
+def replaced_head(site: Site, given: Held, own: Held, some: Examples, givers: Examples) -> HeadOutput:
+    """z of one head in some examples replaced by what `given` holds of their givers; `own`: what it is in each."""
+    value, itself = given[site.whole], own[site.whole]
+    return HeadOutput(site, site.of(value[givers.to(value.device)]), site.of(itself[some.to(itself.device)]))
 
 
 @dataclass(frozen=True)
@@ -236,19 +103,19 @@ class AblationResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row per set and method.
 
-        `effect`: mean loss as a share of the mean clean logit difference, `ci_low`, `ci_high` its 95% interval;
-        `scan_low`, `scan_high`, `p` the same simultaneous over the sets (max-statistic, one scan a method). `needed`:
-        p and simultaneous interval exclude 0 at 5% and the effect is at least `MATTERS`; `harmful`: the same below 0.
-        `methods_differ`: the methods do not agree on `needed` for this set.
+        `site`: the head, `L0H1.z`; of a set of several all of them, with layer and head -1. `effect`: mean loss as a
+        share of the mean clean logit difference, `ci_low`, `ci_high` its 95% interval; `scan_low`, `scan_high`, `p` the
+        same simultaneous over the sets (max-statistic, one scan a method). `needed`: p and simultaneous interval
+        exclude 0 at 5% and the effect is at least `MATTERS`; `harmful`: the same below 0. `methods_differ`: the methods
+        do not agree on `needed` for this set.
         """
+        places = pd.DataFrame([_set_columns(heads) for heads in self.head_sets])
         parts = []
         for method, lost in zip(self.methods, self.lost, strict=True):
-            columns = scan_columns(lost, self.clean)
+            columns = pd.concat([places, scan_columns(lost, self.clean)], axis="columns")
             sure = (columns["p"] <= FAMILY_ERROR) & (columns["effect"].abs() >= MATTERS)
             parts.append(
                 columns.assign(
-                    heads=[" ".join(site.block for site in heads) for heads in self.head_sets],
-                    size=[len(heads) for heads in self.head_sets],
                     method=method,
                     order=range(len(self.head_sets)),
                     needed=sure & (columns["scan_low"] > 0),
@@ -257,7 +124,7 @@ class AblationResult(Result):
             )
         table = pd.concat(parts).sort_values("order", kind="stable", ignore_index=True)
         table["methods_differ"] = table.groupby("order")["needed"].transform("nunique") > 1
-        named = ["heads", "size", "method", "effect", "ci_low", "ci_high", "scan_low", "scan_high", "p"]
+        named = [*places, "method", "effect", "ci_low", "ci_high", "scan_low", "scan_high", "p"]
         return with_labels(table[[*named, "needed", "harmful", "methods_differ", "n"]], self.labels)
 
     def agreement(self) -> pd.DataFrame:
@@ -266,7 +133,7 @@ class AblationResult(Result):
         NaN with fewer than three sets, or where all sets of a method lose the same.
         """
         table = self.frame()
-        grid = {name: table.pivot(columns="method", index="heads", values=name) for name in ("effect", "needed")}
+        grid = {name: table.pivot(columns="method", index="site", values=name) for name in ("effect", "needed")}
         rows = [
             {
                 "method": one,
@@ -286,10 +153,11 @@ class AblationResult(Result):
         return heatmap(
             self.frame(),
             x="method",
-            y="heads",
+            y="site",
             value="effect",
             midpoint=0.0,
             hover=["ci_low", "ci_high", "p", "n"],
+            y_title="heads",
             value_title="share of logit difference lost",
             title="What is lost without each head, by what it is replaced by",
         )
@@ -297,43 +165,144 @@ class AblationResult(Result):
 
 def compare_ablations(
     model: HookedModel,
-    contrast: Pairs | LogitContrast,
+    contrast: Contrast,
     head_sets: Sequence[Sequence[Site]] | None = None,
     *,
     methods: Sequence[Method] = METHODS,
-    templates: Int[np.ndarray, " batch"] | None = None,
-    n_draws: int = 4,
-    seed: int = 0,
+    draws: Draws = FOUR_DONORS,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> AblationResult:
     """Every set of heads ablated by every method, on the same examples; by default each head of the model alone.
 
-    `templates`: a number for each example; only examples of one number lend each other activations and share a mean.
-    Pairs know theirs; for other contrasts None says that all have one template. A regime of one template (one number of
-    operands, totals of one width) is where a mean by position means something. `seed` is that of the donors.
+    Only examples of one template lend each other activations and share a mean. A regime of one template (one number of
+    operands, totals of one width) is where a mean by position means something.
     """
-    asked, groups = question(contrast, templates)
     sets = tuple(map(tuple, head_sets)) if head_sets is not None else tuple((site,) for site in head_sites(model))
     if not sets or not methods:
         raise ValueError(f"nothing to ablate: {len(sets)} sets of heads, {len(methods)} methods of {list(METHODS)}.")
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"unknown methods {unknown}; there are {list(METHODS)}.")
     if len(set(sets)) < len(sets):
         raise ValueError("a set of heads is named twice; every row of the table stands for another one.")
-    donors = draw_donors(groups, n_draws, np.random.default_rng(seed))
-    lost = [
-        ablate_heads(model, asked, sets, donors, method=method, templates=groups, batch_size=batch_size)
-        for method in methods
-    ]
+    donors = donors_of(contrast, draws.n_donors, draws.rng())
+    lost = [ablate_heads(model, contrast, sets, donors, method=method, batch_size=batch_size) for method in methods]
     return AblationResult(
         head_sets=sets,
         methods=tuple(methods),
         lost=torch.stack(lost),
-        clean=clean_difference(model, asked, batch_size=batch_size),
+        clean=clean_difference(model, contrast, batch_size=batch_size),
         labels=dict(labels or {}),
     )
+
+
+def _set_columns(heads: Sequence[Site]) -> dict[str, str | int]:
+    """What the table says of a set: the columns of its site where it is one head."""
+    if len(heads) == 1:
+        return {**site_columns(heads[0]), "size": 1}
+    return {"site": " ".join(map(str, heads)), "kind": "z", "layer": -1, "head": -1, "size": len(heads)}
 
 
 def _spearman(one: Float[np.ndarray, " sets"], other: Float[np.ndarray, " sets"]) -> float:
     if len(one) < 3 or not (np.ptp(one) > 0 and np.ptp(other) > 0):
         return float("nan")
     return float(spearmanr(one, other).statistic)
+
+
+@dataclass(frozen=True)
+class JointAblation:
+    """Logit difference lost, in logits and per example, when several heads are resampled at once; NaN without a donor.
+
+    Attributes:
+        readers: The heads in question: those labeled as readers, or all that look at one read; possibly none.
+        together: Lost without all of them; one row, or none where there are no readers.
+        summed: The sum of what is lost without each alone, in the same form.
+        random: Lost without random sets of as many other heads; no rows where there are too few others.
+        clean: The clean logit difference.
+    """
+
+    readers: tuple[Site, ...]
+    together: Float[Tensor, "one batch"]
+    summed: Float[Tensor, "one batch"]
+    random: Float[Tensor, "set batch"]
+    clean: Float[Tensor, " batch"]
+
+    @property
+    def effect(self) -> float:
+        """Share of the mean clean logit difference lost without any of the readers; NaN where no head is one.
+
+        Above `summed_effect` the readers stood in for one another, and each alone looked less needed than it is.
+        """
+        return self._mean(self.together)
+
+    @property
+    def summed_effect(self) -> float:
+        """The sum of the readers' single effects; NaN where no head is one."""
+        return self._mean(self.summed)
+
+    @property
+    def random_effect(self) -> float:
+        """What losing as many other heads costs, averaged over the random sets; NaN where there are none."""
+        return self._mean(self.random)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per ablation: readers, the sum of the single readers, each random set; empty without readers.
+
+        `p`: of an effect of 0, for this row alone (sign flips over examples). The readers' joint loss is one test,
+        declared beforehand by what they are, not picked from the rows.
+        """
+        others = f"{len(self.readers)} others"
+        named = " ".join(site.block for site in self.readers)
+        parts = [("readers", named, self.together), ("sum of single readers", named, self.summed)]
+        tables = [self._rows(name, heads, lost) for name, heads, lost in (*parts, ("random set", others, self.random))]
+        return pd.concat(tables, ignore_index=True)
+
+    def _mean(self, lost: Float[Tensor, "rows batch"]) -> float:
+        return float(relative(lost, self.clean).mean()) if len(lost) else float("nan")
+
+    def _rows(self, name: str, heads: str, lost: Float[Tensor, "rows batch"]) -> pd.DataFrame:
+        shares = relative(lost, self.clean) if len(lost) else np.empty((0, 0))
+        low, high = intervals(shares) if len(lost) else (np.empty(0), np.empty(0))
+        columns = {
+            "set": name,
+            "heads": heads,
+            "effect": shares.mean(axis=1) if len(lost) else np.empty(0),
+            "ci_low": low,
+            "ci_high": high,
+            "p": [float(simultaneous(row[None]).p[0]) for row in shares],
+            "n": shares.shape[1],
+        }
+        return pd.DataFrame(columns)
+
+
+def ablate_jointly(
+    model: HookedModel,
+    contrast: Contrast,
+    single: Float[Tensor, "head batch"],
+    clean: Float[Tensor, " batch"],
+    heads: Sequence[int],
+    donors: Int[np.ndarray, "draw batch"],
+    *,
+    n_random_sets: int,
+    rng: np.random.Generator,
+    batch_size: int | None = None,
+) -> JointAblation:
+    """`heads` (indices into `head_sites`) resampled together, and `n_random_sets` sets of as many others.
+
+    `single` is what each head of the model loses alone, from the same donors. Where fewer others are left than `heads`,
+    there are no random sets.
+    """
+    sites = head_sites(model)
+    others = [index for index in range(len(sites)) if index not in heads]
+    n_sets = n_random_sets if 0 < len(heads) <= len(others) else 0
+    random = [rng.choice(others, size=len(heads), replace=False).tolist() for _ in range(n_sets)]
+    chosen = [list(heads), *random] if heads else []
+    lost = ablate_heads(model, contrast, [[sites[i] for i in some] for some in chosen], donors, batch_size=batch_size)
+    return JointAblation(
+        readers=tuple(sites[index] for index in heads),
+        together=lost[:1],
+        summed=single[list(heads)].sum(dim=0, keepdim=True)[: len(lost[:1])],
+        random=lost[1:],
+        clean=clean,
+    )

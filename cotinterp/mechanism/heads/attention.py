@@ -17,11 +17,11 @@ from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import residual_sites
+from cotinterp.mechanism.sites import Site, residual_sites, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
-from cotinterp.transcripts.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,24 @@ class AttentionResult(Result):
     labels: Mapping[str, str | int] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """One row per layer, head, destination and source: mean over the n examples that hold the destination."""
-        n_layers, n_heads = self.mass.shape[:2]
+        """One row per head, destination and source: mean over the n examples that hold the destination."""
+        n_heads = self.mass.shape[0] * self.mass.shape[1]
+        places = pd.DataFrame([site_columns(site) for site in pattern_sites(*self.mass.shape[:2])])
+        places = places.loc[places.index.repeat(len(self.groups))].reset_index(drop=True)
         rows = []
         for index, dest in enumerate(self.groups):
             held = ~self.mass[0, 0, index, 0].isnan()
             values = self.mass[:, :, index][..., held].double().numpy()
             low, high = bootstrap_means(values.reshape(-1, values.shape[-1]))
             rows.append(
-                pd.DataFrame(
-                    {
-                        "layer": np.arange(n_layers).repeat(n_heads * len(self.groups)),
-                        "head": np.tile(np.arange(n_heads).repeat(len(self.groups)), n_layers),
-                        "dest": dest,
-                        "src": list(self.groups) * (n_layers * n_heads),
-                        "attention": values.mean(axis=-1).ravel(),
-                        "ci_low": low,
-                        "ci_high": high,
-                        "chance": np.tile(
-                            self.chance[index][:, held].double().mean(dim=-1).numpy(), n_layers * n_heads
-                        ),
-                        "n": int(held.sum()),
-                    }
+                places.assign(
+                    dest=dest,
+                    src=list(self.groups) * n_heads,
+                    attention=values.mean(axis=-1).ravel(),
+                    ci_low=low,
+                    ci_high=high,
+                    chance=np.tile(self.chance[index][:, held].double().mean(dim=-1).numpy(), n_heads),
+                    n=int(held.sum()),
                 )
             )
         table = pd.concat(rows).sort_values(["layer", "head"], kind="stable", ignore_index=True)
@@ -80,31 +76,33 @@ class AttentionResult(Result):
             raise ValueError(
                 f"no head {head} in layer {layer}: there are {tuple(self.mass.shape[:2])} layers and heads."
             )
-        table = table.assign(block=[f"L{row.layer}H{row.head}" for row in table.itertuples()])
         return heatmap(
             table,
             x="src",
             y="dest",
             value="attention",
-            facet="block",
+            facet="site",
             bounds=(0.0, 1.0),
             title="Attention from each role (rows) to each role (columns)",
         )
 
 
-def attention_mass(
+def attention_by_role(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
-    groups: Mapping[str, Bool[Tensor, "..."]],
+    contrast: Contrast,
+    groups: Mapping[str, Bool[Tensor, "..."]] | None = None,
     *,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> AttentionResult:
-    """Attention from each group of tokens to each, for any model and any masks `batch pos` that name groups of tokens.
+    """Attention of every head on the clean tokens of `contrast`, from each role to each role.
 
-    `batch_size` bounds how many examples' patterns are held at once. Chance supposes a causal model. ValueError where
-    a mask does not fit the tokens, or marks nothing.
+    `groups`: other groups of tokens, masks `batch pos` by name, for tokens without roles. `batch_size` bounds how many
+    examples' patterns are held at once. Chance supposes a causal model. ValueError where a mask does not fit the tokens
+    or marks nothing, and for a contrast that has neither roles nor groups.
     """
+    tokens = contrast.clean
+    groups = role_masks(contrast) if groups is None else groups
     _check_groups(groups, tokens)
     members = torch.stack([mask.to(tokens.device) for mask in groups.values()], dim=1).float()
     averaging = members / members.sum(dim=-1, keepdim=True)
@@ -122,17 +120,6 @@ def attention_mass(
     )
 
 
-def attention_by_role(
-    model: HookedModel,
-    batch: Batch,
-    *,
-    batch_size: int | None = None,
-    labels: Mapping[str, str | int] | None = None,
-) -> AttentionResult:
-    """`attention_mass` between the roles that the batch holds."""
-    return attention_mass(model, batch.tokens, role_masks(batch), batch_size=batch_size, labels=labels)
-
-
 def patterns(
     model: HookedModel, tokens: Int[Tensor, "batch pos"], batch_size: int | None = None
 ) -> Iterator[tuple[slice, Float[Tensor, "layer batch head dest src"]]]:
@@ -145,6 +132,11 @@ def patterns(
         yield rows, torch.stack([found[site] for site in sites])
 
 
+def pattern_sites(n_layers: int, n_heads: int) -> list[Site]:
+    """The pattern of every head, layer by layer."""
+    return [Site("pattern", layer, head) for layer in range(n_layers) for head in range(n_heads)]
+
+
 def uniform_attention(n_pos: int) -> Float[Tensor, "dest src"]:
     """The pattern of a causal head that attends evenly to everything up to and including itself."""
     causal = torch.ones(n_pos, n_pos).tril()
@@ -153,7 +145,7 @@ def uniform_attention(n_pos: int) -> Float[Tensor, "dest src"]:
 
 def _check_groups(groups: Mapping[str, Bool[Tensor, "..."]], tokens: Int[Tensor, "batch pos"]) -> None:
     if not groups:
-        raise ValueError("no groups of tokens were given; name at least one mask, e.g. role_masks(batch).")
+        raise ValueError("no groups of tokens were given; name at least one mask, such as role_masks(contrast).")
     for name, mask in groups.items():
         if mask.shape != tokens.shape:
             raise ValueError(f"the mask of {name!r} has shape {tuple(mask.shape)}, the tokens {tuple(tokens.shape)}.")

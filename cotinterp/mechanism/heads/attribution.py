@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cotinterp.figures import PALETTE
 from cotinterp.mechanism.activations import run_and_read
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.model import HookedModel, weight
-from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.sites import Site, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
 
 NormFamily = Literal["layer norm", "rms norm", "no norm"]
@@ -138,6 +139,18 @@ class Component:
             case _:
                 return self.kind
 
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """What tables say of where it writes: z of a head, mlp_out of a layer, else its label in place of a site."""
+        layer = -1 if self.layer is None else self.layer
+        match self.kind:
+            case "head":
+                return site_columns(Site("z", layer, self.head))
+            case "mlp_out":
+                return site_columns(Site("mlp_out", layer))
+            case _:
+                return {**site_columns(self.label), "kind": self.kind, "layer": layer}
+
 
 Part = tuple[Component, Float[Tensor, " batch"]]
 
@@ -223,20 +236,6 @@ class AttributionMismatch(ArithmeticError):
     """The parts do not sum to the model's own logit difference, so their shares mean nothing for this model."""
 
 
-@runtime_checkable
-class LogitContrast(Protocol):
-    """Where to read which logit difference: the `clean` side of a `Contrast`, or anything shaped like it."""
-
-    @property
-    def clean(self) -> Tensor: ...
-    @property
-    def at(self) -> Tensor: ...
-    @property
-    def answer(self) -> Tensor: ...
-    @property
-    def foil(self) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class AttributionResult(Result):
     """What each component writes to the logit difference, in logits; positive favors the answer over the foil.
@@ -276,36 +275,36 @@ class AttributionResult(Result):
         return [(self.components[row].label, float(means[row])) for row in order]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each component: mean in logits, its share of the mean difference, 95% interval over examples."""
+        """One row for each component: mean in logits, its share of the mean difference, 95% interval over examples.
+
+        `component` says what it is; `site`, `kind`, `layer` and `head` where it writes (`L1H3.z`, `L1.mlp_out`).
+        """
         values = self.values.double().numpy()
         low, high = bootstrap_means(values)
         columns = {
-            "component": [part.label for part in self.components],
-            "kind": [part.kind for part in self.components],
-            "layer": pd.array([part.layer for part in self.components], dtype="Int64"),
-            "head": pd.array([part.head for part in self.components], dtype="Int64"),
             "attribution": values.mean(axis=1),
             "share": values.mean(axis=1) / float(self.logit_difference.double().mean()),
             "ci_low": low,
             "ci_high": high,
             "n": values.shape[1],
         }
-        return with_labels(pd.DataFrame(columns), self.labels)
+        places = [{"component": part.kind, **part.columns} for part in self.components]
+        return with_labels(pd.DataFrame(places).assign(**columns), self.labels)
 
     def figure(self) -> go.Figure:
         """A bar for each component in the order of the model, colored by kind, with its interval over examples."""
         table = self.frame()
         figure = go.Figure()
-        for color, (kind, part) in zip(PALETTE, table.groupby("kind", sort=False), strict=False):
+        for color, (component, part) in zip(PALETTE, table.groupby("component", sort=False), strict=False):
             spread = {
                 "array": part["ci_high"] - part["attribution"],
                 "arrayminus": part["attribution"] - part["ci_low"],
             }
             figure.add_bar(
-                x=part["component"],
+                x=part["site"],
                 y=part["attribution"],
                 error_y={"type": "data", "symmetric": False, **spread},
-                name=str(kind).replace("_", " "),
+                name=str(component).replace("_", " "),
                 marker_color=color,
                 customdata=part["share"],
                 hovertemplate="%{x}: %{y:.3f} logits, %{customdata:.1%} of the difference",
@@ -317,13 +316,13 @@ class AttributionResult(Result):
             height=520,
             font_size=13,
         )
-        figure.update_xaxes(categoryorder="array", categoryarray=table["component"], tickangle=-90, automargin=True)
+        figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90, automargin=True)
         return figure
 
 
 def logit_attribution(
     model: HookedModel,
-    contrast: LogitContrast,
+    contrast: Contrast,
     *,
     tolerance: float = 1e-4,
     batch_size: int | None = None,

@@ -8,110 +8,82 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.heads.ablation import (
-    METHODS,
-    NO_DONOR,
-    Plan,
-    Rows,
-    clean_difference,
-    draw_donors,
-    logits_lost,
-    question,
-    substitutes,
-    until_readout,
-)
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.ablation import Held
 from cotinterp.mechanism.heads.attention import patterns
 from cotinterp.mechanism.heads.attention_edits import AttentionEdit, CutAttention, MovedValues
-from cotinterp.mechanism.heads.attribution import LogitContrast
-from cotinterp.mechanism.heads.labels import scan_columns
-from cotinterp.mechanism.heads.reads import KNOCK_OUT_READS, STALE_TOTAL_READ, ReadMask, ReadPattern, read_sources
+from cotinterp.mechanism.heads.losses import (
+    METHODS,
+    TWO_DONORS,
+    Draws,
+    Examples,
+    Intervention,
+    clean_difference,
+    donors_of,
+    logits_lost,
+    scan_columns,
+    substitutes,
+    with_donor,
+)
+from cotinterp.mechanism.heads.reads import (
+    KNOCK_OUT_READS,
+    STALE_TOTAL_READ,
+    ReadMask,
+    ReadPattern,
+    SourceMask,
+    predicted_at_readout,
+    source_masks,
+)
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp.mechanism.sites import Site, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
-from cotinterp.transcripts.pairs import Pairs
-
-Sources = Bool[Tensor, "batch pos"]
-DESTS = ("readout", "everywhere")
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """One read, cut: `mask` is True where a destination may not see a source; `control` as in `KnockOut`."""
-
-    read: str
-    control: str
-    dest: str
-    mask: ReadMask
-
-
-def cuts(
-    sources: Mapping[str, Sources],
-    absent: Mapping[str, Sources],
-    at: Int[Tensor, " batch"],
-    tokens: Int[Tensor, "batch pos"],
-    dests: Sequence[str],
-    rng: np.random.Generator,
-) -> Iterator[Cut]:
-    """Every read and control, from every kind of destination.
-
-    For each read that is not `absent`, as many random tokens before the readout are cut as well, of those that no read
-    of `sources` names. ValueError for a read without a source at or before the readout `at` in some example, or where
-    no read is named.
-    """
-    if not sources:
-        raise ValueError("no reads to knock out: name at least one mask of source tokens.")
-    position = torch.arange(tokens.shape[1], device=tokens.device)
-    before = position <= at.to(tokens.device)[:, None]
-    named = torch.stack(list(sources.values())).any(dim=0)
-    unnamed = before & ~named & (position != at.to(tokens.device)[:, None])
-    for name, mask in {**sources, **absent}.items():
-        marked = mask & before
-        empty = int((~marked.any(dim=1)).sum())
-        if empty:
-            raise ValueError(f"read {name!r} has no source at or before the readout in {empty} of {len(at)} examples.")
-        control = ABSENT_READ if name in absent else ""
-        others = _random_tokens(marked.sum(dim=1), unnamed, rng)
-        for dest in dests:
-            yield Cut(name, control, dest, _paths(marked, at, dest))
-            if not control:
-                yield Cut(name, RANDOM_SOURCES, dest, _paths(others, at, dest))
-
-
-def _paths(sources: Sources, at: Int[Tensor, " batch"], dest: str) -> ReadMask:
-    """Which destination may not see which source: the readout alone, or all that follow and are no sources."""
-    position = torch.arange(sources.shape[1], device=sources.device)
-    at = at.to(sources.device)[:, None]
-    reading = position == at if dest == "readout" else (position <= at) & ~sources
-    return reading[:, :, None] & sources[:, None, :] & (position[None, :] <= position[:, None])
-
-
-def _random_tokens(n: Int[Tensor, " batch"], pool: Sources, rng: np.random.Generator) -> Sources:
-    """`n` tokens of the pool in each example; all of them where there are fewer."""
-    score = torch.from_numpy(rng.random(tuple(pool.shape))).to(pool.device).masked_fill(~pool, -1.0)
-    rank = score.argsort(dim=1, descending=True).argsort(dim=1)
-    return (rank < n[:, None]) & pool
-
-
-def attention_on(
-    model: HookedModel, tokens: Int[Tensor, "batch pos"], masks: Sequence[ReadMask], batch_size: int | None
-) -> Float[Tensor, "cut layer head batch"]:
-    """Attention along each mask, averaged over the destinations of each example."""
-    found = []
-    for rows, pattern in patterns(model, tokens, batch_size):
-        marked = torch.stack([mask[rows] for mask in masks]).to(pattern)
-        n_dest = marked.any(dim=-1).sum(dim=-1).clamp_min(1)
-        total = einsum(pattern, marked, "layer b head dest src, cut b dest src -> cut layer head b")
-        found.append((total / n_dest[:, None, None]).cpu())
-    return torch.cat(found, dim=-1)
-
 
 RANDOM_SOURCES = "random sources"
 ABSENT_READ = "absent read"
+
+DESTS = ("readout", "everywhere")
+SCOPES = ("head", "layer", "all")
+KNOCK_OUT_METHODS = ("pattern", *METHODS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Which cuts are made of every read.
+
+    Attributes:
+        dests: Who loses sight of the sources: the "readout" alone, or "everywhere", all that follow them, which also
+            cuts detours by way of other tokens (Geva et al. 2023, arXiv 2304.14767).
+        scopes: In which heads: in each "head" alone, in all heads of a "layer", in "all" heads of all layers together.
+        methods: "pattern" sets the attention to 0 and renormalizes; "resample", "mean" and "zero" leave it as it is and
+            exchange the values that it moves.
+
+    ValueError for names that do not exist, and where one of the three is empty.
+    """
+
+    dests: Sequence[str] = DESTS
+    scopes: Sequence[str] = SCOPES
+    methods: Sequence[str] = ("pattern", "resample")
+
+    def __post_init__(self) -> None:
+        for noun, known in {"dests": DESTS, "scopes": SCOPES, "methods": KNOCK_OUT_METHODS}.items():
+            given = getattr(self, noun)
+            wrong = [name for name in given if name not in known]
+            if wrong or not given:
+                raise ValueError(
+                    f"unknown {noun} {wrong}; known: {list(known)}." if wrong else f"no {noun}: {list(known)}."
+                )
+
+    def places(self, n_layers: int, n_heads: int) -> Iterator[tuple[int | None, int | None]]:
+        """Layer and head of every cut; None for all of them."""
+        for scope in self.scopes:
+            for layer in (None,) if scope == "all" else range(n_layers):
+                for head in range(n_heads) if scope == "head" else (None,):
+                    yield layer, head
 
 
 @dataclass(frozen=True)
@@ -139,10 +111,13 @@ class KnockOut:
 
     @property
     def scope(self) -> str:
-        """ "L1H3" for a head, "L1" for all heads of a layer, "all" for those of all layers together."""
-        if self.layer is None:
-            return "all"
-        return f"L{self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
+        """One "head", all heads of a "layer", or "all" heads of all layers together."""
+        return "all" if self.layer is None else "layer" if self.head is None else "head"
+
+    @property
+    def site(self) -> Site | str:
+        """Whose attention it is; "all" for that of all layers together."""
+        return "all" if self.layer is None else Site("pattern", self.layer, self.head)
 
 
 @dataclass(frozen=True)
@@ -162,36 +137,37 @@ class KnockOutResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row per knock-out.
 
-        `scope`: "L1H3", "L1" or "all"; `layer` and `head` are -1 for all of them. `effect`: mean loss as a share of the
-        mean clean logit difference: 1 says that nothing of it is left, above 1 that the foil is now preferred, below 0
-        that the read was in the way. `ci_low`, `ci_high`: 95% for the row alone; `scan_low`, `scan_high`, `p`:
-        simultaneous (max-statistic over examples) over all rows of the same kind of scope: those of single heads, of
-        single layers, or of all heads together are three scans, and the last is the one to begin with.
+        `scope`: head, layer or all; `site` is then `L1H3.pattern`, `L1.pattern` or `all`. `effect`: mean loss as a
+        share of the mean clean logit difference: 1 says that nothing of it is left, above 1 that the foil is now
+        preferred, below 0 that the read was in the way. `ci_low`, `ci_high`: 95% for the row alone; `scan_low`,
+        `scan_high`, `p`: simultaneous (max-statistic over examples) over all rows of the same scope: single heads,
+        single layers and all heads together are three scans, and the last is the one to begin with.
         """
         places = pd.DataFrame(
-            {
-                "read": [cell.read for cell in self.cells],
-                "control": [cell.control for cell in self.cells],
-                "dest": [cell.dest for cell in self.cells],
-                "scope": [cell.scope for cell in self.cells],
-                "layer": [-1 if cell.layer is None else cell.layer for cell in self.cells],
-                "head": [-1 if cell.head is None else cell.head for cell in self.cells],
-                "method": [cell.method for cell in self.cells],
-                "attention": [cell.attention for cell in self.cells],
-            }
+            [
+                {
+                    "read": cell.read,
+                    "control": cell.control,
+                    "dest": cell.dest,
+                    "scope": cell.scope,
+                    **site_columns(cell.site),
+                    "method": cell.method,
+                    "attention": cell.attention,
+                }
+                for cell in self.cells
+            ]
         )
-        kinds = [(cell.layer is None, cell.head is None) for cell in self.cells]
-        scans = []
-        for kind in dict.fromkeys(kinds):
-            rows = [row for row, other in enumerate(kinds) if other == kind]
-            scans.append(scan_columns(self.lost[rows], self.clean).set_axis(rows))
+        scans = [
+            scan_columns(self.lost[list(rows)], self.clean).set_axis(rows)
+            for rows in places.groupby("scope").groups.values()
+        ]
         table = pd.concat([places, pd.concat(scans).sort_index()], axis="columns")
         return with_labels(table, self.labels)
 
-    def effect(self, read: str, *, dest: str, method: str, scope: str = "all", control: str = "") -> float:
+    def effect(self, read: str, *, dest: str, method: str, site: str = "all", control: str = "") -> float:
         """The effect of one row. KeyError naming what exists."""
         table = self.frame()
-        asked = {"read": read, "dest": dest, "method": method, "scope": scope, "control": control}
+        asked = {"read": read, "dest": dest, "method": method, "site": site, "control": control}
         row = table[(table[list(asked)] == pd.Series(asked)).all(axis=1)]
         if row.empty:
             known = {name: table[name].unique().tolist() for name in asked}
@@ -207,7 +183,7 @@ class KnockOutResult(Result):
         return heatmap(
             table.assign(cut=named, panel=table["dest"] + ", " + table["method"]),
             x="cut",
-            y="scope",
+            y="site",
             value="effect",
             facet="panel",
             midpoint=0.0,
@@ -219,189 +195,213 @@ class KnockOutResult(Result):
         )
 
 
-SCOPES = ("head", "layer", "all")
-KNOCK_OUT_METHODS = ("pattern", *METHODS)
+ALL_CUTS = Cuts()
 
 
 def knock_out_reads(
     model: HookedModel,
-    pairs: Pairs,
+    contrast: Contrast,
+    reads: Sequence[ReadPattern] | Mapping[str, SourceMask] = KNOCK_OUT_READS,
     *,
-    reads: Sequence[ReadPattern] = KNOCK_OUT_READS,
-    absent: Sequence[ReadPattern] = (STALE_TOTAL_READ,),
-    dests: Sequence[str] = DESTS,
-    scopes: Sequence[str] = SCOPES,
-    methods: Sequence[str] = ("pattern", "resample"),
-    n_draws: int = 2,
-    seed: int = 0,
+    absent: Sequence[ReadPattern] | Mapping[str, SourceMask] | None = None,
+    cuts: Cuts = ALL_CUTS,
+    draws: Draws = TWO_DONORS,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> KnockOutResult:
-    """What the clean transcripts lose at the readout of `pairs` without each declared read.
+    """What the clean transcripts lose at the readout of `contrast` without each read.
 
-    Sources are named by role and step, relative to the value at the readout (`reads.py`); reads that name nothing for
-    it are left out. `absent` are reads that no mechanism in question has: controls. The corrupted transcripts name the
-    foil alone. ValueError if no read names a source there. The rest is that of `knock_out_sources`.
+    `reads`: patterns, whose sources are named by role and step relative to the value at the readout (`reads.py`), those
+    that name nothing for it being left out; or, for tokens without roles, `reads[name]`, a mask `batch pos` of the
+    tokens that are read. `absent`: in the same form, reads that no mechanism in question has; with patterns, totals
+    that are out of date. The corrupted side of the contrast names the foil alone.
+
+    Controls in the same table: the absent reads, and for every other read as many tokens drawn at random among those
+    before the readout, for layers and all heads together. A head that pays its sources no attention at all (0 in
+    float32, in every example) is not run under `pattern`: its loss of exactly 0 is the answer, and its `attention` of 0
+    says so. Any other cut of a pattern that changes nothing raises.
+
+    ValueError where no pattern names a source at the readout, and for a read that some example has no source of.
     """
-    role, step = pairs.readout
-    named = {pattern.name: read_sources(pairs.clean, pattern, role, step) for pattern in (*reads, *absent)}
-    there = {name: mask for name, mask in named.items() if bool(mask.any())}
-    controls = {pattern.name for pattern in absent}
-    if not there.keys() - controls:
+    if absent is None:
+        absent = {} if isinstance(reads, Mapping) else (STALE_TOTAL_READ,)
+    there = _sources(contrast, reads)
+    if not there and not isinstance(reads, Mapping):
+        role, step = predicted_at_readout(contrast)
         raise ValueError(
             f"none of the reads {[pattern.name for pattern in reads]} names a source before {role.value} {step}, "
-            "which is where these pairs are read; declare a ReadPattern with a target of that role."
+            "which is where this contrast is read; declare a ReadPattern with a target of that role."
         )
-    return knock_out_sources(
-        model,
-        pairs,
-        {name: mask for name, mask in there.items() if name not in controls},
-        absent={name: mask for name, mask in there.items() if name in controls},
-        dests=dests,
-        scopes=scopes,
-        methods=methods,
-        n_draws=n_draws,
-        seed=seed,
-        batch_size=batch_size,
-        labels=labels,
-    )
-
-
-def knock_out_sources(
-    model: HookedModel,
-    contrast: Pairs | LogitContrast,
-    sources: Mapping[str, Sources],
-    *,
-    absent: Mapping[str, Sources] | None = None,
-    templates: Int[np.ndarray, " batch"] | None = None,
-    dests: Sequence[str] = DESTS,
-    scopes: Sequence[str] = SCOPES,
-    methods: Sequence[str] = ("pattern", "resample"),
-    n_draws: int = 2,
-    seed: int = 0,
-    batch_size: int | None = None,
-    labels: Mapping[str, str | int] | None = None,
-) -> KnockOutResult:
-    """`knock_out_reads` for any model and contrast: `sources[read]` marks the tokens that are read.
-
-    Controls in the same table: the reads of `absent`, and for every other read as many tokens drawn at random among
-    those before the readout, for layers and all heads together. A head that pays its sources no attention at all (0 in
-    float32, in every example) is not run under `pattern`: its loss of exactly 0 is the answer, and its `attention` of 0
-    says so. Any other cut of a pattern that changes nothing raises. `templates` as in `compare_ablations`.
-
-    ValueError for a read without a source before the readout in some example, and for unknown dests, scopes or methods.
-    """
-    _known(dests, DESTS, "dests")
-    _known(scopes, SCOPES, "scopes")
-    _known(methods, KNOCK_OUT_METHODS, "methods")
-    asked, groups = question(contrast, templates)
-    rng = np.random.default_rng(seed)
-    donors = draw_donors(groups, n_draws, rng)
-    tokens = until_readout(model, asked)
-    reads, controls = (
+    rng = draws.rng()
+    donors = donors_of(contrast, draws.n_donors, rng)
+    contrast = contrast.until_readout(model)
+    tokens = contrast.clean
+    wanted, controls = (
         {name: mask.to(tokens.device)[:, : tokens.shape[1]] for name, mask in named.items()}
-        for named in (sources, absent or {})
+        for named in (there, _sources(contrast, absent))
     )
-    found = list(cuts(reads, controls, asked.at, tokens, dests, rng))
-    masks = [cut.mask for cut in found]
-    mass = attention_on(model, tokens, masks, batch_size)
+    found = list(read_cuts(wanted, controls, contrast.at, tokens, cuts.dests, rng))
+    mass = attention_on(model, tokens, [cut.mask for cut in found], batch_size)
     values = activations(model, tokens, residual_sites(model, "v"), batch_size=batch_size)
-    given = {str(method): {site: substitutes(method, v, groups) for site, v in values.items()} for method in METHODS}
+    given = {str(method): {site: substitutes(method, v, contrast) for site, v in values.items()} for method in METHODS}
     cells: list[KnockOut] = []
-    plans: list[Plan] = []
+    interventions: list[Intervention] = []
     for here, cut in zip(mass, found, strict=True):
-        for layer, head in _scopes(mass.shape[1], mass.shape[2], scopes):
+        for layer, head in cuts.places(mass.shape[1], mass.shape[2]):
             if cut.control == RANDOM_SOURCES and head is not None:
                 continue
             layers = range(mass.shape[1]) if layer is None else (layer,)
             attention = float(here[list(layers), slice(None) if head is None else head].mean())
-            for method in methods:
+            for method in cuts.methods:
                 cells.append(KnockOut(cut.read, cut.control, cut.dest, layer, head, method, attention))
-                if method == "pattern":
-                    plans.append(pattern_plan(cut.mask, here, layers, head))
-                else:
-                    plans.append(
-                        value_plan(cut.mask, given[method], values, layers, head, resampled=method == "resample")
-                    )
+                interventions.append(
+                    cut_attention(cut.mask, here, layers, head)
+                    if method == "pattern"
+                    else exchange_values(cut.mask, given[method], values, layers, head, resampled=method == "resample")
+                )
     return KnockOutResult(
         cells=tuple(cells),
-        lost=_without_idle(model, asked, plans, cells, donors, batch_size),
-        clean=clean_difference(model, asked, batch_size=batch_size),
+        lost=_without_idle(model, contrast, interventions, cells, donors, batch_size),
+        clean=clean_difference(model, contrast, batch_size=batch_size),
         labels=dict(labels or {}),
     )
 
 
-def pattern_plan(
+def _sources(contrast: Contrast, reads: Sequence[ReadPattern] | Mapping[str, SourceMask]) -> dict[str, SourceMask]:
+    """The tokens of each read that names any; masks of the user's own as they are."""
+    if isinstance(reads, Mapping):
+        return dict(reads)
+    return {name: mask for name, mask in source_masks(contrast, reads).items() if bool(mask.any())}
+
+
+@dataclass(frozen=True, eq=False)
+class ReadCut:
+    """One read, cut: `mask` is True where a destination may not see a source; `control` as in `KnockOut`."""
+
+    read: str
+    control: str
+    dest: str
+    mask: ReadMask
+
+
+def read_cuts(
+    sources: Mapping[str, SourceMask],
+    absent: Mapping[str, SourceMask],
+    at: Int[Tensor, " batch"],
+    tokens: Int[Tensor, "batch pos"],
+    dests: Sequence[str],
+    rng: np.random.Generator,
+) -> Iterator[ReadCut]:
+    """Every read and control, from every kind of destination.
+
+    For each read that is not `absent`, as many random tokens before the readout are cut as well, of those that no read
+    of `sources` names. ValueError for a read without a source at or before the readout `at` in some example, or where
+    no read is named.
+    """
+    if not sources:
+        raise ValueError("no reads to knock out: name at least one mask of source tokens.")
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    before = position <= at.to(tokens.device)[:, None]
+    named = torch.stack(list(sources.values())).any(dim=0)
+    unnamed = before & ~named & (position != at.to(tokens.device)[:, None])
+    for name, mask in {**sources, **absent}.items():
+        marked = mask & before
+        empty = int((~marked.any(dim=1)).sum())
+        if empty:
+            raise ValueError(f"read {name!r} has no source at or before the readout in {empty} of {len(at)} examples.")
+        control = ABSENT_READ if name in absent else ""
+        others = _random_tokens(marked.sum(dim=1), unnamed, rng)
+        for dest in dests:
+            yield ReadCut(name, control, dest, _paths(marked, at, dest))
+            if not control:
+                yield ReadCut(name, RANDOM_SOURCES, dest, _paths(others, at, dest))
+
+
+def _paths(sources: SourceMask, at: Int[Tensor, " batch"], dest: str) -> ReadMask:
+    """Which destination may not see which source: the readout alone, or all that follow and are no sources."""
+    position = torch.arange(sources.shape[1], device=sources.device)
+    at = at.to(sources.device)[:, None]
+    reading = position == at if dest == "readout" else (position <= at) & ~sources
+    return reading[:, :, None] & sources[:, None, :] & (position[None, :] <= position[:, None])
+
+
+def _random_tokens(n: Int[Tensor, " batch"], pool: SourceMask, rng: np.random.Generator) -> SourceMask:
+    """`n` tokens of the pool in each example; all of them where there are fewer."""
+    score = torch.from_numpy(rng.random(tuple(pool.shape))).to(pool.device).masked_fill(~pool, -1.0)
+    rank = score.argsort(dim=1, descending=True).argsort(dim=1)
+    return (rank < n[:, None]) & pool
+
+
+def attention_on(
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], masks: Sequence[ReadMask], batch_size: int | None
+) -> Float[Tensor, "cut layer head batch"]:
+    """Attention along each mask, averaged over the destinations of each example."""
+    found = []
+    for rows, pattern in patterns(model, tokens, batch_size):
+        marked = torch.stack([mask[rows] for mask in masks]).to(pattern)
+        n_dest = marked.any(dim=-1).sum(dim=-1).clamp_min(1)
+        total = einsum(pattern, marked, "layer b head dest src, cut b dest src -> cut layer head b")
+        found.append((total / n_dest[:, None, None]).cpu())
+    return torch.cat(found, dim=-1)
+
+
+def cut_attention(
     mask: ReadMask, mass: Float[Tensor, "layer head batch"], layers: Sequence[int], head: int | None
-) -> Plan:
+) -> Intervention:
     """Attention along `mask` cut in one head or in all heads of some layers; `mass` is what is there to cut."""
 
-    def edits(rows: Rows, _: Rows) -> list[AttentionEdit]:
+    def edits(rows: Examples, _: Examples) -> list[AttentionEdit]:
         made: list[AttentionEdit] = []
         some, expected = mask[rows.to(mask.device)], True
         for layer in layers:
             here = mass[layer] if head is None else mass[layer, head]
-            looks = bool(here[..., rows].any())
+            attended = bool(here[..., rows].any())
             # Behind an edited layer a head may have ceased to look there, which is no mistake of the edit.
-            made.append(CutAttention(layer, head, some, expect_change=expected and looks))
-            expected = expected and not looks
+            made.append(CutAttention(layer, head, some, expect_change=expected and attended))
+            expected = expected and not attended
         return made
 
-    return Plan(edits, resampled=False)
+    return Intervention(edits, resampled=False)
 
 
-def value_plan(
+def exchange_values(
     mask: ReadMask,
-    given: Mapping[Site, Tensor],
-    own: Mapping[Site, Tensor],
+    given: Held,
+    own: Held,
     layers: Sequence[int],
     head: int | None,
     *,
     resampled: bool,
-) -> Plan:
+) -> Intervention:
     """What is moved along `mask` replaced, in one head or in all heads of some layers, by what `given` holds.
 
     `own`: the values that each example has itself.
     """
 
-    def edits(rows: Rows, source: Rows) -> list[AttentionEdit]:
+    def edits(rows: Examples, givers: Examples) -> list[AttentionEdit]:
         some = mask[rows.to(mask.device)]
 
-        def of(held: Mapping[Site, Tensor], layer: int, which: Rows) -> Tensor:
+        def of(held: Held, layer: int, which: Examples) -> Tensor:
             values = held[Site("v", layer)]
             return values[which.to(values.device)]
 
-        return [MovedValues(layer, head, of(given, layer, source), of(own, layer, rows), some) for layer in layers]
+        return [MovedValues(layer, head, of(given, layer, givers), of(own, layer, rows), some) for layer in layers]
 
-    return Plan(edits, resampled=resampled)
-
-
-def _scopes(n_layers: int, n_heads: int, scopes: Sequence[str]) -> Iterator[tuple[int | None, int | None]]:
-    """Layer and head of every cut; None for all of them."""
-    for scope in scopes:
-        for layer in (None,) if scope == "all" else range(n_layers):
-            for head in range(n_heads) if scope == "head" else (None,):
-                yield layer, head
+    return Intervention(edits, resampled=resampled)
 
 
 def _without_idle(
     model: HookedModel,
-    contrast: LogitContrast,
-    plans: Sequence[Plan],
+    contrast: Contrast,
+    interventions: Sequence[Intervention],
     cells: Sequence[KnockOut],
     donors: Int[np.ndarray, "draw batch"],
     batch_size: int | None,
 ) -> Float[Tensor, "cell batch"]:
     """The losses of all cells; of those with no attention to cut, where nothing need be run, exactly 0."""
     active = [index for index, cell in enumerate(cells) if cell.attention > 0]
-    lost = torch.zeros(len(cells), len(contrast.clean))
-    lost[:, torch.from_numpy((donors == NO_DONOR).any(axis=0))] = torch.nan
+    lost = torch.full((len(cells), len(contrast)), torch.nan)
+    lost[:, torch.from_numpy(with_donor(donors))] = 0.0
     if active:
-        lost[active] = logits_lost(model, contrast, [plans[i] for i in active], donors, batch_size=batch_size)
+        lost[active] = logits_lost(model, contrast, [interventions[i] for i in active], donors, batch_size=batch_size)
     return lost
-
-
-def _known(given: Sequence[str], known: Sequence[str], noun: str) -> None:
-    wrong = [name for name in given if name not in known]
-    if wrong or not given:
-        raise ValueError(f"unknown {noun} {wrong}; known: {list(known)}." if wrong else f"no {noun}: {list(known)}.")

@@ -12,9 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.figures import heatmap
-from cotinterp.mechanism.heads.attention import patterns, uniform_attention
-from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, ReadPattern, read_masks
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attention import pattern_sites, patterns, uniform_attention
+from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, ReadPattern, target_masks
 from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.sites import site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
@@ -46,33 +48,27 @@ class PeakinessResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row for each layer, head and link: means over n problems; the interval is of peakiness, over problems."""
         rows = []
-        for layer in range(len(self.share)):
-            for head in range(self.share.shape[1]):
-                of_head = self.share[layer, head].double().numpy()
-                low, high = bootstrap_means(of_head)
-                rows.append(
-                    pd.DataFrame(
-                        {
-                            "layer": layer,
-                            "head": head,
-                            "link": self.links,
-                            "n": of_head.shape[1],
-                            "peakiness": of_head.mean(axis=1),
-                            "ci_low": low,
-                            "ci_high": high,
-                            "attention": self.attention[layer, head].double().mean(dim=1).numpy(),
-                        }
-                    )
-                )
+        for site in pattern_sites(*self.share.shape[:2]):
+            of_head = self.share[site.layer, site.head].double().numpy()
+            low, high = bootstrap_means(of_head)
+            columns = {
+                **site_columns(site),
+                "link": self.links,
+                "n": of_head.shape[1],
+                "peakiness": of_head.mean(axis=1),
+                "ci_low": low,
+                "ci_high": high,
+                "attention": self.attention[site.layer, site.head].double().mean(dim=1).numpy(),
+            }
+            rows.append(pd.DataFrame(columns))
         return with_labels(pd.concat(rows, ignore_index=True), self.labels)
 
     def figure(self) -> go.Figure:
         """Heads against links."""
-        table = self.frame()
         return heatmap(
-            table.assign(block=[f"L{row.layer}H{row.head}" for row in table.itertuples()]),
+            self.frame(),
             x="link",
-            y="block",
+            y="site",
             value="peakiness",
             bounds=(0.0, 1.0),
             title="Share of steps with more than half of the attention on one token",
@@ -173,14 +169,13 @@ class ReadScores(Result):
         return (self.score(read, target) - chance) / (1 - chance)
 
     def frame(self) -> pd.DataFrame:
-        """One row per layer, head, read and target ("all" pools them), with chance, peakiness and a 95% interval.
+        """One row per head, read and target ("all" pools them), with chance, peakiness and a 95% interval.
 
         `n` counts the examples that hold such a destination, `n_dest` the destinations in them.
         """
         places = [(read, target) for read in self.reads for target in (*self.targets(read), ALL_TARGETS)]
         tables = [self._table(read, target) for read, target in places]
-        order = ["layer", "head", "read", "target"]
-        table = pd.concat([part for part in tables if len(part)]).sort_values(order[:2], kind="stable")
+        table = pd.concat([part for part in tables if len(part)]).sort_values(["layer", "head"], kind="stable")
         return with_labels(table.reset_index(drop=True), self.labels)
 
     def figure(self) -> go.Figure:
@@ -190,9 +185,9 @@ class ReadScores(Result):
         where = np.where(shown["target"] == ALL_TARGETS, "", ", before " + shown["target"])
         words = (shown["read"] + where).str.replace("_", " ")
         return heatmap(
-            shown.assign(reads=words, heads=[f"L{row.layer}H{row.head}" for row in shown.itertuples()]),
+            shown.assign(reads=words),
             x="reads",
-            y="heads",
+            y="site",
             value="attention",
             bounds=(0.0, 1.0),
             x_title="what is read, and before which prediction",
@@ -217,41 +212,39 @@ class ReadScores(Result):
     def _table(self, read: str, target: str) -> pd.DataFrame:
         rows = self._rows(read, target)
         values = rearrange(self._per_example(self.attention, rows), "layer head n -> (layer head) n").double().numpy()
-        n_layers, n_heads = self.attention.shape[1:3]
         low, high = bootstrap_means(values)
-        return pd.DataFrame(
-            {
-                "layer": np.arange(n_layers).repeat(n_heads),
-                "head": np.tile(np.arange(n_heads), n_layers),
-                "read": read,
-                "target": target,
-                "attention": self.score(read, target).flatten().numpy(),
-                "ci_low": low,
-                "ci_high": high,
-                "chance": self.chance_level(read, target),
-                "above_chance": self.above_chance(read, target).flatten().numpy(),
-                "peakiness": self.peakiness(read, target).flatten().numpy(),
-                "n": values.shape[1],
-                "n_dest": int(self.n_dest[rows].sum()),
-            }
+        return pd.DataFrame([site_columns(site) for site in pattern_sites(*self.attention.shape[1:3])]).assign(
+            read=read,
+            target=target,
+            attention=self.score(read, target).flatten().numpy(),
+            ci_low=low,
+            ci_high=high,
+            chance=self.chance_level(read, target),
+            above_chance=self.above_chance(read, target).flatten().numpy(),
+            peakiness=self.peakiness(read, target).flatten().numpy(),
+            n=values.shape[1],
+            n_dest=int(self.n_dest[rows].sum()),
         )
 
 
-def read_scores(
+def iteration_scores(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
-    reads: Mapping[str, Mapping[str, ReadMask]],
+    contrast: Contrast,
+    reads: Sequence[ReadPattern] | Mapping[str, Mapping[str, ReadMask]] = READ_PATTERNS,
     *,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> ReadScores:
-    """Attention on the sources of each read, for any model: `reads[read][target]` is True at [example, dest, src].
+    """Attention of every head on the sources of each read, on the clean tokens of `contrast`.
 
-    A position is a destination of a target where its mask marks a source. A read without targets has NaN scores.
-    Chance supposes a causal model. ValueError where a mask marks a token after its destination.
+    `reads`: patterns, for the roles of the clean transcripts (`reads.py` has the exact sets); or, for tokens without
+    roles, `reads[name][target]`, a mask [example, dest, src]. A position is a destination of a target where its mask
+    marks a source. A read without targets has NaN scores. Chance supposes a causal model. ValueError where a mask marks
+    a token after its destination.
     """
+    tokens, named = contrast.clean, reads if isinstance(reads, Mapping) else target_masks(contrast, reads)
     rows = [
-        (read, target, mask.to(tokens.device)) for read, targets in reads.items() for target, mask in targets.items()
+        (read, target, mask.to(tokens.device)) for read, targets in named.items() for target, mask in targets.items()
     ]
     for read, target, mask in rows:
         if bool(mask.triu(diagonal=1).any()):
@@ -262,7 +255,7 @@ def read_scores(
     even = uniform_attention(tokens.shape[1]).to(tokens.device)
     n = len(tokens)
     return ReadScores(
-        reads=tuple(reads),
+        reads=tuple(named),
         rows=tuple((read, target) for read, target, _ in rows),
         attention=torch.cat([attention for attention, _ in found], dim=-1).cpu(),
         peaked=torch.cat([peaked for _, peaked in found], dim=-1).cpu(),
@@ -270,19 +263,6 @@ def read_scores(
         n_dest=_stack((mask.any(dim=-1).sum(dim=-1) for *_, mask in rows), torch.zeros(n, dtype=torch.long)),
         labels=dict(labels or {}),
     )
-
-
-def iteration_scores(
-    model: HookedModel,
-    batch: Batch,
-    *,
-    read_patterns: Sequence[ReadPattern] = READ_PATTERNS,
-    batch_size: int | None = None,
-    labels: Mapping[str, str | int] | None = None,
-) -> ReadScores:
-    """`read_scores` of the declared reads, where the roles of the batch have them; `reads.py` has the exact sets."""
-    reads = {pattern.name: read_masks(batch, pattern) for pattern in read_patterns}
-    return read_scores(model, batch.tokens, reads, batch_size=batch_size, labels=labels)
 
 
 def _sums(

@@ -5,17 +5,22 @@ those of an iteration head (Cabannes et al. 2024, arXiv 2406.02128): at every st
 be consumed next.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional
 
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.transcripts.batch import Batch
-from cotinterp.transcripts.roles import ROLE_CODE, Role
+from cotinterp.transcripts.roles import ROLE_CODE, Role, place_words
 
 ReadMask = Bool[Tensor, "batch dest src"]
+"""True where `dest` is to read `src`."""
+SourceMask = Bool[Tensor, "batch pos"]
+"""True at the tokens that are read."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,60 @@ def read_sources(batch: Batch, pattern: ReadPattern, role: Role, step: int) -> B
     return found
 
 
-def role_masks(batch: Batch) -> dict[str, Bool[Tensor, "batch pos"]]:
-    """The tokens of each role that the batch holds, in reading order of the roles; padding is not among them."""
-    return {str(role): mask for role in Role if role is not Role.PAD and bool((mask := batch.mask(role)).any())}
+def target_masks(contrast: Contrast, patterns: Sequence[ReadPattern]) -> dict[str, dict[str, ReadMask]]:
+    """`read_masks` of each pattern, by its name, on the clean transcripts of a contrast."""
+    batch, beyond = _batch_of(contrast)
+    return {
+        pattern.name: {
+            role: functional.pad(mask, (0, beyond, 0, beyond)) for role, mask in read_masks(batch, pattern).items()
+        }
+        for pattern in patterns
+    }
+
+
+def source_masks(contrast: Contrast, patterns: Sequence[ReadPattern]) -> dict[str, SourceMask]:
+    """`read_sources` of each pattern, by its name, for what a contrast reads out."""
+    role, step = predicted_at_readout(contrast)
+    batch, beyond = _batch_of(contrast)
+    return {pattern.name: functional.pad(read_sources(batch, pattern, role, step), (0, beyond)) for pattern in patterns}
+
+
+def predicted_at_readout(contrast: Contrast) -> tuple[Role, int]:
+    """Role and step of the value that the logits at the readout predict.
+
+    ValueError for a contrast without roles, and for one that reads different values out of its examples.
+    """
+    batch, _ = _batch_of(contrast)
+    rows, following = torch.arange(len(batch), device=contrast.at.device), contrast.at + 1
+    codes, steps = (field.to(following.device)[rows, following] for field in (batch.role, batch.step))
+    found = sorted(set(zip(codes.tolist(), steps.tolist(), strict=True)))
+    if len(found) > 1:
+        named = [place_words(tuple(Role)[code], step) for code, step in found]
+        raise ValueError(
+            f"this contrast reads out different values in its examples, {named}: select those of one place."
+        )
+    code, step = found[0]
+    return tuple(Role)[code], step
+
+
+def _batch_of(contrast: Contrast) -> tuple[Batch, int]:
+    """The clean transcripts, and by how many positions the tokens of the contrast are wider (below 0: narrower).
+
+    ValueError for a contrast without roles.
+    """
+    if contrast.batch is None:
+        raise ValueError(
+            "this contrast has no roles, so that no read is known by name: make it with Contrast.from_pairs, or give "
+            "the reads as masks (an empty mapping for none)."
+        )
+    return contrast.batch, contrast.clean.shape[1] - contrast.batch.tokens.shape[1]
+
+
+def role_masks(contrast: Contrast) -> dict[str, SourceMask]:
+    """The tokens of each role of the clean transcripts, in reading order of the roles; padding is not among them."""
+    batch, beyond = _batch_of(contrast)
+    masks = {str(role): functional.pad(batch.mask(role), (0, beyond)) for role in Role if role is not Role.PAD}
+    return {role: mask for role, mask in masks.items() if bool(mask.any())}
 
 
 def read_labels(pattern: ReadPattern) -> Mapping[str, str]:

@@ -12,32 +12,36 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast, templates_of
-from cotinterp.mechanism.heads.ablation import ablate_heads, draw_donors, logits_lost, until_readout
-from cotinterp.mechanism.heads.attribution import LogitContrast, logit_attribution
-from cotinterp.mechanism.heads.joint import JointAblation, ablate_jointly
-from cotinterp.mechanism.heads.knock_outs import value_plan
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.ablation import JointAblation, ablate_heads, ablate_jointly
+from cotinterp.mechanism.heads.attribution import logit_attribution
+from cotinterp.mechanism.heads.knock_outs import exchange_values
 from cotinterp.mechanism.heads.labels import (
-    FAMILY_ERROR,
     HEAD_LABELS,
-    MATTERS,
     READER_LABELS,
     UNDETERMINED,
     LabelRule,
     head_evidence,
-    intervals,
+    heads_that_look,
     label_head,
-    lookers,
-    relative,
     rule_text,
+)
+from cotinterp.mechanism.heads.losses import (
+    FAMILY_ERROR,
+    FOUR_DONORS,
+    MATTERS,
+    Draws,
+    donors_of,
+    intervals,
+    logits_lost,
+    relative,
     simultaneous,
 )
-from cotinterp.mechanism.heads.read_scores import ALL_TARGETS, ReadScores, read_scores
-from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, read_masks
+from cotinterp.mechanism.heads.read_scores import ALL_TARGETS, ReadScores, iteration_scores
+from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, predicted_at_readout, target_masks
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site, head_sites, residual_sites
+from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
-from cotinterp.transcripts.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class HeadResult(Result):
         table = self._table()
         table = table.rename(columns={pattern.name: f"attention_to_{pattern.name}" for pattern in READ_PATTERNS})
         columns = ["attribution", "ablation_effect", *(f"attention_to_{pattern.name}" for pattern in READ_PATTERNS)]
-        return with_labels(table[["layer", "head", *columns, "label"]], self.labels)
+        return with_labels(table[["site", "kind", "layer", "head", *columns, "label"]], self.labels)
 
     def detail(self) -> pd.DataFrame:
         """`frame` with losses in logits, 95% intervals, chance, peakiness, and the evidence behind each label.
@@ -215,81 +219,59 @@ class HeadResult(Result):
     def _table(self) -> pd.DataFrame:
         scores = {pattern.name: self.reads.score(pattern.name).flatten().numpy() for pattern in READ_PATTERNS}
         columns = {
-            "layer": [site.layer for site in self.sites],
-            "head": [site.head for site in self.sites],
             "attribution": self.attribution.double().mean(dim=1).numpy(),
             "ablation_effect": relative(self.ablation, self.logit_difference).mean(axis=1),
             **scores,
             "label": list(self.head_labels),
         }
-        return pd.DataFrame(columns)
+        return pd.DataFrame([site_columns(site) for site in self.sites]).assign(**columns)
 
 
 def head_table(
     model: HookedModel,
-    pairs: Pairs,
+    contrast: Contrast,
+    reads: Mapping[str, Mapping[str, ReadMask]] | None = None,
     *,
-    n_draws: int = 4,
-    n_random_sets: int = 8,
-    seed: int = 0,
+    target: str | None = None,
     rules: Sequence[LabelRule] = HEAD_LABELS,
+    draws: Draws = FOUR_DONORS,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> HeadResult:
-    """All heads at the readout of `pairs`: the clean transcripts are what is read, the corrupted ones name the foil.
+    """All heads at the readout of `contrast`: the clean transcripts are what is read, the corrupted ones name the foil.
 
-    Give `labels` with task, regime and seed (of training) for the columns of `heads.csv`; `seed` is that of the draws.
-    The readout decides what the labels are about: a head is a reader if it looks where values of the readout's role are
-    predicted, and this readout needs it. Heads that other roles or steps need go without a label here.
+    `reads`: what a head is asked to look at. By default the previous total and the next operand, by the roles of the
+    clean transcripts. For other tasks, masks [example, dest, src] per target under the names "previous_total" and
+    "next_operand", whatever these are there; scores of one that is left out are NaN. `target`: before which predictions
+    the attention counts that the labels rest on; by default those of the readout's role, with masks of your own all.
+
+    The readout decides what the labels are about: a head is a reader if it looks where values of that role are
+    predicted, and this readout needs it. Heads that other roles or steps need go without a label here. Give `labels`
+    with task, regime and run_seed for the columns of `heads.csv`.
+
+    ValueError for a read of another name, and for a contrast that has neither roles nor reads.
     """
-    return analyze_heads(
-        model,
-        Contrast.from_pairs(pairs),
-        {pattern.name: read_masks(pairs.clean, pattern) for pattern in READ_PATTERNS},
-        target=str(pairs.readout[0]),
-        templates=templates_of(pairs.clean),
-        n_draws=n_draws,
-        n_random_sets=n_random_sets,
-        seed=seed,
-        rules=rules,
-        batch_size=batch_size,
-        labels=labels,
-    )
-
-
-def analyze_heads(
-    model: HookedModel,
-    contrast: LogitContrast,
-    reads: Mapping[str, Mapping[str, ReadMask]],
-    *,
-    target: str = ALL_TARGETS,
-    templates: Int[np.ndarray, " batch"] | None = None,
-    n_draws: int = 4,
-    n_random_sets: int = 8,
-    seed: int = 0,
-    rules: Sequence[LabelRule] = HEAD_LABELS,
-    batch_size: int | None = None,
-    labels: Mapping[str, str | int] | None = None,
-) -> HeadResult:
-    """`head_table` for any model and any logit contrast.
-
-    `reads`: masks [example, dest, src] per target, under the names "previous_total" and "next_operand", whatever these
-    are in the user's task; scores of one that is left out are NaN. `target`: the one that the contrast reads out, whose
-    attention the labels rest on; by default all. `templates`: a number for each example; only examples with the same
-    number lend each other their activations. None: they all have one template, which the caller vouches for.
-    """
-    rng = np.random.default_rng(seed)
-    sites = head_sites(model)
-    groups = np.zeros(len(contrast.clean), dtype=np.int64) if templates is None else templates
-    donors = draw_donors(groups, n_draws, rng)
-    declared: dict[str, Mapping[str, ReadMask]] = {pattern.name: {} for pattern in READ_PATTERNS}
-    scores = read_scores(model, contrast.clean, declared | dict(reads), batch_size=batch_size)
+    if reads is None:
+        reads = target_masks(contrast, READ_PATTERNS)
+        target = str(predicted_at_readout(contrast)[0]) if target is None else target
+    target = ALL_TARGETS if target is None else target
+    names = [pattern.name for pattern in READ_PATTERNS]
+    unknown = [read for read in reads if read not in names]
+    if unknown:
+        raise ValueError(
+            f"unknown reads {unknown}: the table has columns and labels for {names}. Name yours by the one whose part "
+            "it plays; knock_out_reads and iteration_scores take reads of any name."
+        )
+    reads = {name: reads.get(name, {}) for name in names}
+    rng, sites = draws.rng(), head_sites(model)
+    donors = donors_of(contrast, draws.n_donors, rng)
+    scores = iteration_scores(model, contrast, reads, batch_size=batch_size)
     direct = logit_attribution(model, contrast, batch_size=batch_size)
     attribution, clean = direct.heads().flatten(end_dim=1), direct.logit_difference
     single = ablate_heads(model, contrast, [[site] for site in sites], donors, batch_size=batch_size)
-    looking = {read: lookers(scores, read, target) for read in declared}
+    looking = {read: heads_that_look(scores, read, target) for read in reads}
     used = {
-        read: _read_lost(model, contrast, _mask_of(reads.get(read, {}), target), heads, donors, batch_size)
+        read: _read_lost(model, contrast, _mask_of(reads[read], target), heads, donors, batch_size)
         for read, heads in looking.items()
     }
     evidence = head_evidence(clean, attribution, single, scores, target, used)
@@ -297,8 +279,9 @@ def analyze_heads(
     readers = [index for index, label in enumerate(named) if label in READER_LABELS]
 
     def jointly(heads: Sequence[int]) -> JointAblation:
+        n_sets = draws.n_random_sets
         return ablate_jointly(
-            model, contrast, single, clean, heads, donors, n_random_sets=n_random_sets, rng=rng, batch_size=batch_size
+            model, contrast, single, clean, heads, donors, n_random_sets=n_sets, rng=rng, batch_size=batch_size
         )
 
     joint = jointly(readers)
@@ -327,7 +310,7 @@ def _mask_of(targets: Mapping[str, ReadMask], target: str) -> ReadMask | None:
 
 def _read_lost(
     model: HookedModel,
-    contrast: LogitContrast,
+    contrast: Contrast,
     mask: ReadMask | None,
     heads: Sequence[int],
     donors: Int[np.ndarray, "draw batch"],
@@ -337,10 +320,10 @@ def _read_lost(
     sites = head_sites(model)
     lost = torch.full((len(sites), len(contrast.clean)), torch.nan)
     if heads and mask is not None:
-        tokens = until_readout(model, contrast)
+        tokens = contrast.until_readout(model).clean
         n = tokens.shape[1]
         own = activations(model, tokens, residual_sites(model, "v"), batch_size=batch_size)
         cut = mask[:, :n, :n].to(tokens.device)
-        plans = [value_plan(cut, own, own, (sites[i].layer,), sites[i].head, resampled=True) for i in heads]
-        lost[list(heads)] = logits_lost(model, contrast, plans, donors, batch_size=batch_size)
+        exchanged = [exchange_values(cut, own, own, (sites[i].layer,), sites[i].head, resampled=True) for i in heads]
+        lost[list(heads)] = logits_lost(model, contrast, exchanged, donors, batch_size=batch_size)
     return lost

@@ -16,7 +16,7 @@ from torch import Tensor
 from cotinterp.figures import lines
 from cotinterp.mechanism.activations import activations, at_positions
 from cotinterp.mechanism.contrast import Address, Contrast
-from cotinterp.mechanism.heads.ablation import NO_DONOR, draw_donors
+from cotinterp.mechanism.heads.losses import NO_DONOR, draw_donors
 from cotinterp.mechanism.interventions import Edit, run_with
 from cotinterp.mechanism.metrics import Effects, NoGapError, logit_diff, missing_effects, normalized_effects
 from cotinterp.mechanism.model import HookedModel, require_eval

@@ -7,7 +7,8 @@ import torch
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads.ablation import ablate_heads
 from cotinterp.mechanism.heads.attribution import logit_attribution
-from cotinterp.mechanism.heads.table import analyze_heads
+from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites
 
@@ -22,7 +23,7 @@ def reads(tokens):
 
 
 def test_one_row_a_head_with_attribution_and_attention(bridge, question, reads):
-    result = analyze_heads(bridge, question, reads, n_draws=2)
+    result = head_table(bridge, question, reads, draws=Draws(n_donors=2))
     table = result.frame()
     assert list(zip(table["layer"], table["head"], strict=True)) == [(s.layer, s.head) for s in head_sites(bridge)]
     direct = logit_attribution(bridge, question).heads().flatten(0, 1).mean(-1)
@@ -58,6 +59,6 @@ def test_an_ablated_head_has_the_z_of_its_donor(bridge, question):
 
 
 def test_reads_that_are_not_named_are_missing_and_no_obstacle(bridge, question):
-    table = analyze_heads(bridge, question, {}, n_draws=1).frame()
+    table = head_table(bridge, question, {}, draws=Draws(n_donors=1)).frame()
     assert table[["attention_to_previous_total", "attention_to_next_operand"]].isna().all(axis=None)
     assert table["attribution"].notna().all()

@@ -1,24 +1,24 @@
 """Resample ablation of a head whose work is known, worked out by hand, and what must be exactly zero."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from cotinterp.mechanism.contrast import templates_of
-from cotinterp.mechanism.heads.ablation import NO_DONOR, ablate_heads, draw_donors
+from cotinterp.mechanism.heads.ablation import ablate_heads
+from cotinterp.mechanism.heads.losses import NO_DONOR, draw_donors
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import previous_token_copier
 
 COPIER, IDLE = Site("z", 0, 0), Site("z", 0, 1)
 TOKENS = torch.tensor([[2, 5, 0], [3, 6, 0], [4, 7, 0]])
-CONTRAST = SimpleNamespace(
+CONTRAST = asked(
     clean=TOKENS,
     at=torch.tensor([2, 2, 2]),
     answer=torch.tensor([5, 6, 7]),
@@ -47,9 +47,7 @@ def test_a_head_that_writes_nothing_loses_exactly_nothing(make_tiny, tokens):
     model = make_tiny()
     with torch.no_grad():
         model.original_model.layers[0].attn.o.weight[:, 4:8] = 0
-    contrast = SimpleNamespace(
-        clean=tokens, at=torch.full((5,), 7), answer=torch.arange(1, 6), foil=torch.arange(6, 11)
-    )
+    contrast = asked(clean=tokens, at=torch.full((5,), 7), answer=torch.arange(1, 6), foil=torch.arange(6, 11))
     donors = np.array([[1, 2, 3, 4, 0]])
     without, other = ablate_heads(model, contrast, [[Site("z", 0, 1)], [Site("z", 0, 2)]], donors)
     assert torch.equal(without, torch.zeros(5))
@@ -57,7 +55,7 @@ def test_a_head_that_writes_nothing_loses_exactly_nothing(make_tiny, tokens):
 
 
 def test_giving_each_example_its_own_loses_exactly_nothing(tiny_model, tokens):
-    contrast = SimpleNamespace(
+    contrast = asked(
         clean=tokens, at=torch.tensor([7, 3, 5, 7, 0]), answer=torch.arange(1, 6), foil=torch.arange(6, 11)
     )
     heads = [[site] for site in head_sites(tiny_model)] + [list(head_sites(tiny_model))]
@@ -72,9 +70,7 @@ def test_all_heads_of_an_attention_only_model_give_the_donors_attention(make_tin
     Read in the middle: what stands behind it reaches the readout of a bidirectional model alone.
     """
     model = make_tiny(n_layers=1, attn_only=True, normalization_type=None, attention_dir=attention_dir)
-    contrast = SimpleNamespace(
-        clean=tokens, at=torch.full((5,), 3), answer=torch.arange(1, 6), foil=torch.arange(6, 11)
-    )
+    contrast = asked(clean=tokens, at=torch.full((5,), 3), answer=torch.arange(1, 6), foil=torch.arange(6, 11))
     donors = torch.tensor([1, 2, 3, 4, 0])
     _, cache = model.run_with_cache(tokens)
     attention = cache["blocks.0.hook_attn_out"][:, 3]
@@ -91,7 +87,7 @@ def test_examples_without_a_donor_are_nan_and_the_others_unmoved_by_that(make_ti
 
 
 def test_pieces_give_the_same(tiny_model, tokens):
-    contrast = SimpleNamespace(
+    contrast = asked(
         clean=tokens, at=torch.tensor([7, 3, 5, 7, 0]), answer=torch.arange(1, 6), foil=torch.arange(6, 11)
     )
     donors = np.array([[1, 2, 3, 4, 0], [2, 3, 4, 0, 1]])

@@ -1,17 +1,20 @@
 """A head that knows the problem is needed by every method; one that writes a constant only by zero."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
+from cotinterp.mechanism.heads.losses import Draws
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.pairs import operand_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import BIAS, previous_token_copier
 
 COPIER, OTHER = Site("z", 0, 0), Site("z", 0, 1)
@@ -22,7 +25,7 @@ def told():
     """Totals 2 to 7, each four times, foil 0 (never written): the copier's difference is 3."""
     totals = torch.arange(2, 8).repeat(4)
     tokens = torch.stack([totals, totals, torch.zeros_like(totals)], dim=1)
-    return SimpleNamespace(clean=tokens, at=torch.full((24,), 2), answer=totals, foil=torch.zeros_like(totals))
+    return asked(clean=tokens, at=torch.full((24,), 2), answer=totals, foil=torch.zeros_like(totals))
 
 
 @pytest.fixture
@@ -40,31 +43,31 @@ def test_what_each_method_takes_away_by_hand(model, told):
     """Clean 5 = 3 + 2. Mean of six equally frequent totals: 3 - 3/6 lost. Zero: 3, and the constant 2 of the other."""
     result = compare_ablations(model, told)
     assert result.clean.tolist() == pytest.approx([5.0] * 24)
-    effect = result.frame().pivot(index="heads", columns="method", values="effect")
-    assert effect.loc["L0H0", "zero"] == pytest.approx(3 / 5)
-    assert effect.loc["L0H0", "mean"] == pytest.approx(2.5 / 5)
-    assert 0 < effect.loc["L0H0", "resample"] <= 3 / 5 + 1e-6
-    assert effect.loc["L0H1", "zero"] == pytest.approx(2 / 5)
-    assert effect.loc["L0H1", ["mean", "resample"]].tolist() == pytest.approx([0, 0], abs=1e-6)
+    effect = result.frame().pivot(index="site", columns="method", values="effect")
+    assert effect.loc["L0H0.z", "zero"] == pytest.approx(3 / 5)
+    assert effect.loc["L0H0.z", "mean"] == pytest.approx(2.5 / 5)
+    assert 0 < effect.loc["L0H0.z", "resample"] <= 3 / 5 + 1e-6
+    assert effect.loc["L0H1.z", "zero"] == pytest.approx(2 / 5)
+    assert effect.loc["L0H1.z", ["mean", "resample"]].tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_verdicts_that_depend_on_the_method_are_flagged(model, told):
-    table = compare_ablations(model, told).frame().set_index(["heads", "method"])
+    table = compare_ablations(model, told).frame().set_index(["site", "method"])
     assert table["needed"].to_dict() == {
-        ("L0H0", "resample"): True,
-        ("L0H0", "mean"): True,
-        ("L0H0", "zero"): True,
-        ("L0H1", "resample"): False,
-        ("L0H1", "mean"): False,
-        ("L0H1", "zero"): True,
+        ("L0H0.z", "resample"): True,
+        ("L0H0.z", "mean"): True,
+        ("L0H0.z", "zero"): True,
+        ("L0H1.z", "resample"): False,
+        ("L0H1.z", "mean"): False,
+        ("L0H1.z", "zero"): True,
     }
-    assert not table.loc["L0H0", "methods_differ"].any()
-    assert table.loc["L0H1", "methods_differ"].all()
+    assert not table.loc["L0H0.z", "methods_differ"].any()
+    assert table.loc["L0H1.z", "methods_differ"].all()
     assert not table["harmful"].any()
 
 
 def test_a_head_that_speaks_for_the_foil_is_harmful(model, told):
-    turned = SimpleNamespace(clean=told.clean, at=told.at, answer=torch.full((24,), 1), foil=told.answer)
+    turned = asked(clean=told.clean, at=told.at, answer=torch.full((24,), 1), foil=told.answer)
     with torch.no_grad():
         model.original_model.layers[0].attn.o.bias[16 + 1] = BIAS + 10
     table = compare_ablations(model, turned, [[COPIER]], methods=["zero"]).frame()
@@ -81,7 +84,7 @@ def test_sets_are_ablated_together_and_methods_ranked_against_each_other(model, 
     assert agreement[["method", "other", "n_differ", "n_sets", "run_seed"]].to_dict("records") == [
         {"method": "mean", "other": "zero", "n_differ": 1, "n_sets": 3, "run_seed": 3}
     ]
-    assert result.frame()["heads"].unique().tolist() == ["L0H0", "L0H1", "L0H0 L0H1"]
+    assert result.frame()["site"].unique().tolist() == ["L0H0.z", "L0H1.z", "L0H0.z L0H1.z"]
 
 
 def test_rank_agreement_by_hand():
@@ -100,9 +103,9 @@ def test_a_mean_is_that_of_the_template_and_examples_without_a_companion_are_lef
     """Two templates whose totals differ: within each the mean is its only total, and nothing is lost."""
     totals = torch.tensor([2, 2, 2, 5, 5, 5, 7])
     tokens = torch.stack([totals, totals, torch.zeros_like(totals)], dim=1)
-    contrast = SimpleNamespace(clean=tokens, at=torch.full((7,), 2), answer=totals, foil=torch.zeros_like(totals))
+    contrast = asked(clean=tokens, at=torch.full((7,), 2), answer=totals, foil=torch.zeros_like(totals))
     groups = np.array([0, 0, 0, 1, 1, 1, 2])
-    result = compare_ablations(previous_token_copier(make_tiny), contrast, templates=groups)
+    result = compare_ablations(previous_token_copier(make_tiny), replace(contrast, templates=groups))
     assert result.lost[:2, 0, :6].abs().max() < 1e-6
     assert result.lost[2, 0, :6].tolist() == pytest.approx([3.0] * 6)
     assert result.lost[..., 6].isnan().all()
@@ -116,7 +119,7 @@ def test_pairs_know_their_templates(make_tiny):
         task, solve(task, np.array([[1, 2, 3], [2, 3, 1], [9, 8, 7]])), "totals", index=1, rng=np.random.default_rng(0)
     )
     model = make_tiny(d_vocab=len(Vocabulary.of(task)), n_ctx=48)
-    result = compare_ablations(model, pairs, [[COPIER]], n_draws=1)
+    result = compare_ablations(model, Contrast.from_pairs(pairs), [[COPIER]], draws=Draws(n_donors=1))
     assert result.lost.isnan().all(dim=0)[0].tolist() == [False, False, True]
     assert len(result.figure().data) >= 1
 

@@ -4,22 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.attention import attention_by_role, attention_mass, uniform_attention
+from cotinterp.mechanism.heads.attention import attention_by_role, uniform_attention
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import shown
 from tests.mechanism.copier import previous_token_copier
 
 TASK = get_task("digit-sum")
 
 
 @pytest.fixture
-def batch():
+def contrast():
     problems = [*solve(TASK, np.array([[3, 4], [9, 8]])), *solve(TASK, np.array([[1, 2, 3]]))]
-    return collate([render(TASK, problem, "totals") for problem in problems], Vocabulary.of(TASK))
+    batch = collate([render(TASK, problem, "totals") for problem in problems], Vocabulary.of(TASK))
+    return shown(batch.tokens, batch)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_head_on_the_previous_token_by_hand(make_tiny):
     """From positions 2 and 3 it looks at 1 and 2; so half its attention from {2, 3} is on {1}, half on {2, 3}."""
     tokens = torch.tensor([[2, 1, 5, 6]])
     masks = position_masks(1, 4, {"first": [0], "second": [1], "rest": [2, 3]})
-    result = attention_mass(previous_token_copier(make_tiny), tokens, masks)
+    result = attention_by_role(previous_token_copier(make_tiny), shown(tokens), masks)
     by_hand = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 0.5, 0.5]])
     torch.testing.assert_close(result.mass[0, 0, :, :, 0], by_hand)
     even = torch.tensor(
@@ -57,29 +59,29 @@ def test_a_head_on_the_previous_token_by_hand(make_tiny):
     torch.testing.assert_close(result.chance[:, :, 0], even)
 
 
-def test_each_destination_spends_all_its_attention_on_the_roles(model, batch):
-    spent = attention_by_role(model, batch).mass.sum(dim=3)
+def test_each_destination_spends_all_its_attention_on_the_roles(model, contrast):
+    spent = attention_by_role(model, contrast).mass.sum(dim=3)
     known = spent[~spent.isnan()]
     assert len(known) > 100
     torch.testing.assert_close(known, torch.ones_like(known))
 
 
-def test_even_attention_is_chance_and_random_heads_are_not(model, batch):
-    random = attention_by_role(model, batch)
+def test_even_attention_is_chance_and_random_heads_are_not(model, contrast):
+    random = attention_by_role(model, contrast)
     assert (random.mass - random.chance).abs().nan_to_num().max() > 0.1
-    even = attention_by_role(even_heads(model), batch)
+    even = attention_by_role(even_heads(model), contrast)
     torch.testing.assert_close(even.mass, even.chance.expand_as(even.mass), equal_nan=True)
 
 
-def test_what_comes_later_gets_nothing(model, batch):
-    result = attention_by_role(model, batch)
+def test_what_comes_later_gets_nothing(model, contrast):
+    result = attention_by_role(model, contrast)
     start, end = result.groups.index("prompt_start"), result.groups.index("end")
     assert torch.equal(result.mass[:, :, start, end], torch.zeros_like(result.mass[:, :, start, end]))
     assert (result.mass[:, :, end, start] > 0).all()
 
 
-def test_an_example_without_such_a_destination_is_nan_and_not_counted(model, batch):
-    result = attention_by_role(model, batch)
+def test_an_example_without_such_a_destination_is_nan_and_not_counted(model, contrast):
+    result = attention_by_role(model, contrast)
     separators = result.groups.index("step_end")
     assert result.mass[0, 0, separators, 0].isnan().tolist() == [True, True, False]
     frame = result.frame()
@@ -87,13 +89,13 @@ def test_an_example_without_such_a_destination_is_nan_and_not_counted(model, bat
     assert set(frame.loc[frame["dest"] == "total", "n"]) == {3}
 
 
-def test_a_batch_in_pieces_gives_the_same(model, batch):
-    whole, pieces = attention_by_role(model, batch), attention_by_role(model, batch, batch_size=2)
+def test_a_batch_in_pieces_gives_the_same(model, contrast):
+    whole, pieces = attention_by_role(model, contrast), attention_by_role(model, contrast, batch_size=2)
     torch.testing.assert_close(whole.mass, pieces.mass, equal_nan=True)
 
 
-def test_frame_has_the_mean_over_examples_of_each_cell(model, batch):
-    result = attention_by_role(model, batch, labels={"regime": "totals"})
+def test_frame_has_the_mean_over_examples_of_each_cell(model, contrast):
+    result = attention_by_role(model, contrast, labels={"regime": "totals"})
     frame = result.frame()
     assert len(frame) == 2 * 4 * len(result.groups) ** 2
     row = frame.query("layer == 1 and head == 2 and dest == 'answer' and src == 'operand'").iloc[0]
@@ -103,8 +105,8 @@ def test_frame_has_the_mean_over_examples_of_each_cell(model, batch):
     assert row["ci_low"] <= row["attention"] <= row["ci_high"]
 
 
-def test_the_figure_shows_the_heads_that_were_asked_for(model, batch):
-    result = attention_by_role(model, batch)
+def test_the_figure_shows_the_heads_that_were_asked_for(model, contrast):
+    result = attention_by_role(model, contrast)
     cells = [trace for trace in result.figure(layer=1, head=2).data if trace.type == "heatmap" and trace.z is not None]
     grid = np.asarray(cells[0].z, dtype=float)
     frame = result.frame().query("layer == 1 and head == 2")
@@ -114,14 +116,19 @@ def test_the_figure_shows_the_heads_that_were_asked_for(model, batch):
         result.figure(layer=1, head=9)
 
 
-def test_masks_that_do_not_fit_are_refused(model, batch):
-    masks = role_masks(batch)
+def test_masks_that_do_not_fit_are_refused(model, contrast):
+    masks = role_masks(contrast)
     with pytest.raises(ValueError, match="no groups"):
-        attention_mass(model, batch.tokens, {})
+        attention_by_role(model, contrast, {})
     with pytest.raises(ValueError, match="mask of 'total' has shape"):
-        attention_mass(model, batch.tokens, {"total": masks["total"][:, :-1]})
+        attention_by_role(model, contrast, {"total": masks["total"][:, :-1]})
     with pytest.raises(ValueError, match="'total' marks no token"):
-        attention_mass(model, batch.tokens, {"total": torch.zeros_like(masks["total"])})
+        attention_by_role(model, contrast, {"total": torch.zeros_like(masks["total"])})
+
+
+def test_tokens_without_roles_need_groups(model):
+    with pytest.raises(ValueError, match="has no roles, so that no read is known by name"):
+        attention_by_role(model, shown(torch.zeros(2, 5, dtype=torch.long)))
 
 
 def test_uniform_attention_spreads_over_the_prefix():

@@ -1,7 +1,6 @@
 """Attribution is exact: its parts are the model's own logit difference, and it says so when they are not."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from transformer_lens.tools.analysis import direct_logit_attribution
 
 from cotinterp.mechanism.heads.attribution import AttributionMismatch, AttributionResult, Component, logit_attribution
+from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import previous_token_copier
 
 AT = torch.tensor([7, 3, 5, 7, 0])
@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 def contrast_of(tokens):
-    return SimpleNamespace(clean=tokens, at=AT, answer=ANSWER, foil=FOIL)
+    return asked(clean=tokens, at=AT, answer=ANSWER, foil=FOIL)
 
 
 def own_difference(model, tokens):
@@ -111,7 +111,7 @@ def test_the_model_is_left_as_it_was(tiny_model, tokens):
 
 def test_swapping_answer_and_foil_turns_every_sign(tiny_model, tokens):
     one = logit_attribution(tiny_model, contrast_of(tokens))
-    other = logit_attribution(tiny_model, SimpleNamespace(clean=tokens, at=AT, answer=FOIL, foil=ANSWER))
+    other = logit_attribution(tiny_model, asked(clean=tokens, at=AT, answer=FOIL, foil=ANSWER))
     torch.testing.assert_close(one.values, -other.values)
 
 
@@ -163,9 +163,7 @@ def test_logits_that_are_not_numbers_raise(tiny_model, tokens):
 
 def test_a_head_that_copies_the_previous_token_gets_all_that_it_writes(make_tiny):
     tokens = torch.tensor([[2, 1, 5, 6], [3, 4, 7, 0]])
-    contrast = SimpleNamespace(
-        clean=tokens, at=torch.tensor([2, 3]), answer=torch.tensor([1, 7]), foil=torch.tensor([5, 1])
-    )
+    contrast = asked(clean=tokens, at=torch.tensor([2, 3]), answer=torch.tensor([1, 7]), foil=torch.tensor([5, 1]))
     result = logit_attribution(previous_token_copier(make_tiny), contrast)
     by_hand = {"token_embedding": [0, 0], "position_embedding": [0, 0], "L0H0": [3, 3], "L0H1": [0, 0]}
     by_hand |= {"L0.b_O": [0.5, -0.5], "final_bias": [0, 0]}
@@ -186,13 +184,15 @@ def test_top_ranks_by_absolute_mean_and_keeps_the_sign(result):
 
 def test_frame_has_the_mean_its_share_and_n(result):
     frame = result.frame()
-    assert list(frame["component"]) == ["token_embedding", "L0H0", "L0H1"]
+    assert list(frame["component"]) == ["token_embedding", "head", "head"]
+    assert list(frame["site"]) == ["token_embedding", "L0H0.z", "L0H1.z"]
+    assert list(frame["kind"]) == ["token_embedding", "z", "z"]
     assert list(frame["attribution"]) == [1.0, -3.0, 4.5]
     np.testing.assert_allclose(frame["share"], [0.4, -1.2, 1.8])
     np.testing.assert_allclose(frame["share"].sum(), 1.0)
-    assert list(frame.columns[:3]) == ["task", "component", "kind"]
+    assert list(frame.columns[:3]) == ["task", "component", "site"]
     assert (frame["ci_low"] <= frame["attribution"]).all()
-    assert frame["layer"].isna().tolist() == [True, False, False]
+    assert frame["layer"].tolist() == [-1, 0, 0]
 
 
 def test_a_component_that_is_not_there_is_refused_with_those_that_are(result):
@@ -203,5 +203,5 @@ def test_a_component_that_is_not_there_is_refused_with_those_that_are(result):
 def test_the_figure_has_a_bar_for_every_component_with_its_value(result):
     figure = result.figure()
     bars = {x: y for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)}
-    assert bars == {"token_embedding": 1.0, "L0H0": -3.0, "L0H1": 4.5}
-    assert list(figure.layout.xaxis.categoryarray) == ["token_embedding", "L0H0", "L0H1"]
+    assert bars == {"token_embedding": 1.0, "L0H0.z": -3.0, "L0H1.z": 4.5}
+    assert list(figure.layout.xaxis.categoryarray) == ["token_embedding", "L0H0.z", "L0H1.z"]

@@ -1,14 +1,14 @@
 """Two heads of which one suffices: single ablations find neither, the joint one both."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.joint import BackupResult, backup_heads
-from cotinterp.mechanism.heads.table import analyze_heads
+from cotinterp.mechanism.heads.backups import BackupResult, backup_heads
+from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.sites import Site
+from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import WRITES, previous_token_copier
 
 N = 24
@@ -20,7 +20,7 @@ def contrast():
     """Totals 2 to 7 at position 1, read at position 2; the foil is a token that is never written."""
     totals = torch.arange(2, 8).repeat(N // 6)
     tokens = torch.stack([totals, totals, torch.zeros_like(totals)], dim=1)
-    return SimpleNamespace(clean=tokens, at=torch.full((N,), 2), answer=totals, foil=torch.zeros_like(totals))
+    return asked(clean=tokens, at=torch.full((N,), 2), answer=totals, foil=torch.zeros_like(totals))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_redundant_model_needs_one_head_and_not_which(redundant, contrast):
 
 @pytest.mark.parametrize("method", ["resample", "mean", "zero"])
 def test_single_ablations_find_nothing_and_the_pair_is_named_backups(redundant, contrast, method):
-    row = backup_heads(redundant, contrast, method=method, n_draws=4).frame().iloc[0]
+    row = backup_heads(redundant, contrast, method=method, draws=Draws(n_donors=4)).frame().iloc[0]
     assert row[["first_alone", "second_alone"]].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert row["interaction"] == pytest.approx(row["together"] - row["first_alone"] - row["second_alone"])
     assert row["interaction"] > 0.5
@@ -65,7 +65,7 @@ def test_single_ablations_find_nothing_and_the_pair_is_named_backups(redundant, 
 def test_the_joint_table_of_heads_finds_readers_that_no_single_ablation_finds(redundant, contrast):
     mask = torch.zeros(N, 3, 3, dtype=torch.bool)
     mask[:, 2, 1] = True
-    result = analyze_heads(redundant, contrast, {"previous_total": {"answer": mask}})
+    result = head_table(redundant, contrast, {"previous_total": {"answer": mask}})
     assert set(result.head_labels).isdisjoint({"total reader", "iteration head"})
     assert result.flagged() == ()
     looking = result.joint_frame().set_index(["group", "set"])
@@ -109,7 +109,7 @@ def test_verdicts_by_hand():
 
 def test_the_figure_is_symmetric():
     cells = next(trace for trace in by_hand(1.0).figure().data if trace.name != "no value")
-    assert list(cells.x) == list(cells.y) == ["L0H0", "L0H1"]
+    assert list(cells.x) == list(cells.y) == ["L0H0.z", "L0H1.z"]
     assert cells.z[0, 1] == cells.z[1, 0] == pytest.approx(0.25)
     assert np.isnan(cells.z[0, 0])
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.heads.ablation import ablate_heads, draw_donors, logits_lost
+from cotinterp.mechanism.heads.ablation import ablate_heads
 from cotinterp.mechanism.heads.attention import patterns
 from cotinterp.mechanism.heads.attention_edits import EditedRuns
-from cotinterp.mechanism.heads.joint import direct_change
-from cotinterp.mechanism.heads.knock_outs import pattern_plan, value_plan
+from cotinterp.mechanism.heads.backups import direct_change
+from cotinterp.mechanism.heads.knock_outs import cut_attention, exchange_values
+from cotinterp.mechanism.heads.losses import draw_donors, logits_lost
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.models.native.parts import native_parts
@@ -76,9 +77,9 @@ def test_reads_cut_and_values_exchanged(make_tiny, tokens, at, layers, head):
     plans = []
     for mask in (everywhere[:, :n, :n], readout[:, :n, :n]):
         mass = (pattern[..., :n, :n] * mask[None, :, None]).sum(dim=(-1, -2)).transpose(1, 2)
-        plans.append(pattern_plan(mask, mass, layers, head))
-        plans.append(value_plan(mask, cut(own, n), cut(own, n), layers, head, resampled=True))
-        plans.append(value_plan(mask, cut(zero, n), cut(own, n), layers, head, resampled=False))
+        plans.append(cut_attention(mask, mass, layers, head))
+        plans.append(exchange_values(mask, cut(own, n), cut(own, n), layers, head, resampled=True))
+        plans.append(exchange_values(mask, cut(zero, n), cut(own, n), layers, head, resampled=False))
     close(*(logits_lost(model, contrast, plans, DONORS, by_hooks=by_hooks) for by_hooks in (False, True)))
 
 
@@ -103,7 +104,7 @@ def test_an_example_that_names_itself_loses_exactly_nothing(make_tiny, tokens, a
     own = activations(model, tokens, residual_sites(model, "v"))
     mask = torch.ones(5, 8, 8, dtype=torch.bool).tril()
     n = int(at.max()) + 1
-    plan = value_plan(mask[:, :n, :n], cut(own, n), cut(own, n), (0, 1, 2), None, resampled=True)
+    plan = exchange_values(mask[:, :n, :n], cut(own, n), cut(own, n), (0, 1, 2), None, resampled=True)
     assert not logits_lost(model, contrast, [plan], itself).any()
 
 

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.labels import (
-    head_evidence,
-    intervals,
-    lookers,
-    looks,
-    relative,
-    scan_columns,
-    simultaneous,
-)
+from cotinterp.mechanism.heads.labels import attention_above_chance, head_evidence, heads_that_look
+from cotinterp.mechanism.heads.losses import intervals, relative, scan_columns, simultaneous
 from cotinterp.mechanism.heads.read_scores import ReadScores
 from cotinterp.results import bootstrap
 from cotinterp.results.multiplicity import max_statistic
@@ -79,16 +72,16 @@ def test_the_columns_of_a_scan_are_shares_with_both_kinds_of_interval():
 def test_a_head_looks_above_chance_before_the_target_that_was_named():
     """Before a: (0.6 - 0.2) / 0.8 = 0.5, although before b its raw score is higher, (0.7 - 0.5) / 0.5 = 0.4."""
     found = scores([("previous_total", "a"), ("previous_total", "b")], [[0.6, 0.2], [0.7, 0.75]], [0.2, 0.5])
-    assert looks(found, "previous_total", "a").tolist() == pytest.approx([0.5, 0.0])
-    assert looks(found, "previous_total", "b").tolist() == pytest.approx([0.4, 0.5])
-    assert looks(found, "previous_total", "all").tolist() == pytest.approx([0.3 / 0.65, 0.125 / 0.65])
+    assert attention_above_chance(found, "previous_total", "a").tolist() == pytest.approx([0.5, 0.0])
+    assert attention_above_chance(found, "previous_total", "b").tolist() == pytest.approx([0.4, 0.5])
+    assert attention_above_chance(found, "previous_total", "all").tolist() == pytest.approx([0.3 / 0.65, 0.125 / 0.65])
 
 
 def test_a_read_without_the_target_says_nothing():
     found = scores([("previous_total", "a")], [[0.6, 0.2]], [0.2])
-    assert looks(found, "previous_total", "answer").isnan().all()
-    assert looks(found, "next_operand", "a").isnan().all()
-    assert looks(found, "next_operand", "all").isnan().all()
+    assert attention_above_chance(found, "previous_total", "answer").isnan().all()
+    assert attention_above_chance(found, "next_operand", "a").isnan().all()
+    assert attention_above_chance(found, "next_operand", "all").isnan().all()
 
 
 def test_evidence_puts_the_numbers_of_each_head_together():
@@ -116,5 +109,5 @@ def test_evidence_puts_the_numbers_of_each_head_together():
 
 def test_heads_that_look_as_much_as_one_that_divides_its_attention_are_asked_for_their_use():
     found = scores([("previous_total", "a")], [[0.25, 0.24]], [0.0])
-    assert lookers(found, "previous_total", "a") == [0]
-    assert lookers(found, "next_operand", "a") == []
+    assert heads_that_look(found, "previous_total", "a") == [0]
+    assert heads_that_look(found, "next_operand", "a") == []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.joint import JointAblation
+from cotinterp.mechanism.heads.ablation import JointAblation
 from cotinterp.mechanism.sites import Site
 
 CLEAN = torch.tensor([4.0, 2.0, 3.0])

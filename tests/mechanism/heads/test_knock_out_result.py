@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.heads.knock_outs import RANDOM_SOURCES, KnockOut, KnockOutResult
-from cotinterp.mechanism.heads.labels import scan_columns
+from cotinterp.mechanism.heads.losses import scan_columns
 
 
 def cell(control="", layer=None, head=None, attention=0.5):
@@ -26,7 +26,9 @@ def result():
 
 def test_a_row_for_each_cut_named_by_its_scope(result):
     frame = result.frame()
-    assert frame["scope"].tolist() == ["all", "all", "L1", "L1H2", "L0H1"]
+    assert frame["scope"].tolist() == ["all", "all", "layer", "head", "head"]
+    assert frame["site"].tolist() == ["all", "all", "L1.pattern", "L1H2.pattern", "L0H1.pattern"]
+    assert frame["kind"].tolist() == ["all", "all", "pattern", "pattern", "pattern"]
     assert frame[["layer", "head"]].to_numpy().tolist() == [[-1, -1], [-1, -1], [1, -1], [1, 2], [0, 1]]
     assert frame["effect"].to_numpy() == pytest.approx(result.lost[:, :19].mean(dim=1).numpy() / 4, rel=1e-5)
     assert set(frame["n"]) == {19}
@@ -45,16 +47,16 @@ def test_heads_layers_and_all_heads_are_three_scans(result):
 def test_one_effect_by_name(result):
     asked = {"dest": "readout", "method": "pattern"}
     assert result.effect("previous_total", **asked) == pytest.approx(result.frame()["effect"][0])
-    assert result.effect("previous_total", **asked, scope="L1H2") == pytest.approx(result.frame()["effect"][3])
+    assert result.effect("previous_total", **asked, site="L1H2.pattern") == pytest.approx(result.frame()["effect"][3])
     assert result.effect("previous_total", **asked, control=RANDOM_SOURCES) == pytest.approx(
         result.frame()["effect"][1]
     )
-    with pytest.raises(KeyError, match="no knock-out .*'scope': 'L7'.*L1H2"):
-        result.effect("previous_total", **asked, scope="L7")
+    with pytest.raises(KeyError, match="no knock-out .*'site': 'L7.pattern'.*L1H2.pattern"):
+        result.effect("previous_total", **asked, site="L7.pattern")
 
 
 def test_the_figure_shows_the_effects_and_missing_ones_as_missing(result):
     cells = next(trace for trace in result.figure().data if trace.z is not None and trace.name != "no value")
     assert list(cells.x) == ["previous total", "random, as many as previous total"]
     assert cells.z[list(cells.y).index("all"), 0] == pytest.approx(result.frame()["effect"][0])
-    assert np.isnan(cells.z[list(cells.y).index("L1"), 1])
+    assert np.isnan(cells.z[list(cells.y).index("L1.pattern"), 1])

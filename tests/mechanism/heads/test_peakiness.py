@@ -85,7 +85,7 @@ def test_a_few_examples_at_a_time_are_all_at_once(make_tiny):
 
 def test_the_picture_has_a_row_for_each_head(make_tiny):
     figure = peakiness(looking(make_tiny, {}), batch_of([1, 0, 1])).figure()
-    assert list(figure.data[0].y) == ["L0H0"]
+    assert list(figure.data[0].y) == ["L0H0.pattern"]
 
 
 @pytest.mark.parametrize("batch", [batch_of([1, 0, 1], regime="direct"), batch_of([1, 0], [1, 0, 1])])

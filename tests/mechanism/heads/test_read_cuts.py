@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.heads.knock_outs import attention_on, cuts
+from cotinterp.mechanism.heads.knock_outs import attention_on, read_cuts
 from cotinterp.mechanism.sites import Site
 
 TOKENS = torch.zeros(2, 6, dtype=torch.long)
@@ -19,7 +19,7 @@ def marked(*positions):
 
 
 def cut(sources, absent=None, dests=("readout", "everywhere"), seed=0):
-    found = cuts(sources, absent or {}, AT, TOKENS, dests, np.random.default_rng(seed))
+    found = read_cuts(sources, absent or {}, AT, TOKENS, dests, np.random.default_rng(seed))
     return {(each.read, each.control, each.dest): each.mask for each in found}
 
 

@@ -4,21 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.read_scores import iteration_scores, read_scores
+from cotinterp.mechanism.heads.read_scores import iteration_scores
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import shown
 from tests.mechanism.copier import previous_token_copier
 
 TASK = get_task("digit-sum")
 TOKENS = torch.tensor([[2, 1, 5, 6], [3, 4, 7, 0]])
 
 
-def batch_of(regime, operands):
+def contrast_of(regime, operands):
     problems = solve(TASK, np.array(operands))
-    return collate([render(TASK, problem, regime) for problem in problems], Vocabulary.of(TASK))
+    batch = collate([render(TASK, problem, regime) for problem in problems], Vocabulary.of(TASK))
+    return shown(batch.tokens, batch)
 
 
 def mask_of(*places):
@@ -36,7 +38,7 @@ def scores(make_tiny):
         "copied": {"a": mask_of((0, 1, 0), (0, 2, 0), (1, 3, 2)), "b": mask_of((0, 3, 1), (0, 3, 2))},
         "absent": {},
     }
-    return read_scores(previous_token_copier(make_tiny), TOKENS, reads)
+    return iteration_scores(previous_token_copier(make_tiny), shown(TOKENS), reads)
 
 
 def test_scores_of_a_head_on_the_previous_token_by_hand(scores):
@@ -90,19 +92,19 @@ def test_frame_counts_examples_and_destinations(scores):
 
 def test_a_source_ahead_of_its_destination_is_refused(make_tiny):
     with pytest.raises(ValueError, match="read 'x' before 'y' marks a source behind its destination"):
-        read_scores(previous_token_copier(make_tiny), TOKENS, {"x": {"y": mask_of((0, 1, 2))}})
+        iteration_scores(previous_token_copier(make_tiny), shown(TOKENS), {"x": {"y": mask_of((0, 1, 2))}})
 
 
 @pytest.mark.parametrize("regime", ["cot", "totals", "direct"])
 def test_even_heads_are_at_chance_in_every_regime_and_random_heads_are_not(make_tiny, regime):
     model = make_tiny(d_vocab=len(Vocabulary.of(TASK)), n_ctx=48)
-    batch = batch_of(regime, [[3, 4, 5, 6], [9, 9, 9, 9], [1, 2, 3, 4]])
-    random = iteration_scores(model, batch)
+    contrast = contrast_of(regime, [[3, 4, 5, 6], [9, 9, 9, 9], [1, 2, 3, 4]])
+    random = iteration_scores(model, contrast)
     with torch.no_grad():
         for layer in model.original_model.layers:
             layer.attn.q.weight.zero_()
             layer.attn.q.bias.zero_()
-    even = iteration_scores(model, batch)
+    even = iteration_scores(model, contrast)
     for read, target in even.rows:
         chance = torch.full((2, 4), even.chance_level(read, target))
         torch.testing.assert_close(even.score(read, target), chance)
@@ -111,7 +113,7 @@ def test_even_heads_are_at_chance_in_every_regime_and_random_heads_are_not(make_
 
 def test_direct_has_no_previous_total_and_its_operands_are_chance_at_one_half(make_tiny):
     model = make_tiny(d_vocab=len(Vocabulary.of(TASK)))
-    scores = iteration_scores(model, batch_of("direct", [[3, 4, 5], [1, 2, 3]]))
+    scores = iteration_scores(model, contrast_of("direct", [[3, 4, 5], [1, 2, 3]]))
     assert scores.targets("previous_total") == ()
     assert scores.score("previous_total").isnan().all()
     assert scores.chance_level("next_operand") == pytest.approx(3 / 7)
@@ -119,8 +121,8 @@ def test_direct_has_no_previous_total_and_its_operands_are_chance_at_one_half(ma
 
 def test_a_batch_in_pieces_gives_the_same(make_tiny):
     model = make_tiny(d_vocab=len(Vocabulary.of(TASK)), n_ctx=48)
-    batch = batch_of("cot", [[3, 4, 5], [9, 9, 9], [1, 2, 3]])
-    whole, pieces = iteration_scores(model, batch), iteration_scores(model, batch, batch_size=2)
+    contrast = contrast_of("cot", [[3, 4, 5], [9, 9, 9], [1, 2, 3]])
+    whole, pieces = iteration_scores(model, contrast), iteration_scores(model, contrast, batch_size=2)
     torch.testing.assert_close(whole.attention, pieces.attention)
     assert torch.equal(whole.n_dest, pieces.n_dest)
 
@@ -128,7 +130,7 @@ def test_a_batch_in_pieces_gives_the_same(make_tiny):
 def test_the_figure_has_a_column_for_each_read_and_target_and_a_row_for_each_head(scores):
     grid = next(trace for trace in scores.figure().data if trace.type == "heatmap" and trace.z is not None)
     assert list(grid.x) == ["copied, before a", "copied, before b", "absent"]
-    assert list(grid.y) == ["L0H0", "L0H1"]
+    assert list(grid.y) == ["L0H0.pattern", "L0H1.pattern"]
     shown = np.asarray(grid.z, dtype=float)
     np.testing.assert_allclose(shown[0, :2], [0.75, 1.0])
     assert np.isnan(shown[:, 2]).all()

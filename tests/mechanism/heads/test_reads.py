@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.reads import (
     EARLIER_OPERANDS_READ,
     FINAL_TOTAL_READ,
@@ -14,17 +16,22 @@ from cotinterp.mechanism.heads.reads import (
     PREVIOUS_TOTAL_READ,
     PROMPT_OPERANDS_READ,
     STALE_TOTAL_READ,
+    predicted_at_readout,
     read_labels,
     read_masks,
     read_sources,
     role_masks,
+    source_masks,
+    target_masks,
 )
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.pairs import written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import shown
 
 TASK = get_task("digit-sum")
 COLUMNS = ("tokens", "role", "step", "part", "value", "scored")
@@ -131,7 +138,7 @@ def test_the_answer_of_a_regime_without_totals_has_the_prompt_alone():
 
 def test_role_masks_cover_every_token_once():
     batch = batch_of("cot", "direct")
-    covered = torch.stack(list(role_masks(batch).values())).sum(dim=0)
+    covered = torch.stack(list(role_masks(shown(batch.tokens, batch)).values())).sum(dim=0)
     assert torch.equal(covered, (batch.role != 0).long())
 
 
@@ -156,3 +163,29 @@ def test_steps_that_do_not_follow_the_operands_are_refused(name):
         read_masks(batch, PREVIOUS_TOTAL_READ)
     with pytest.raises(ValueError, match="the reads are those of a left fold"):
         read_sources(batch, NEXT_OPERAND_READ, Role.TOTAL, 1)
+
+
+def test_masks_are_as_wide_as_the_tokens_whatever_was_selected_or_cut():
+    """Tokens may be wider than the transcripts that were selected, and end at the readout."""
+    pairs = written_total_pairs(
+        TASK, solve(TASK, np.array([[3, 4, 5], [1, 2, 3]])), "totals", step=1, rng=np.random.default_rng(0)
+    )
+    whole = Contrast.from_pairs(pairs)
+    wider = replace(
+        whole,
+        **{name: functional.pad(getattr(whole, name), (0, 3)) for name in ("clean", "corrupted")},
+        places={label: functional.pad(mask, (0, 3)) for label, mask in whole.places.items()},
+    )
+    for contrast in (whole, whole.select(slice(1)), wider, whole.until_readout()):
+        n = contrast.clean.shape[1]
+        ((before, mask),) = target_masks(contrast, [PREVIOUS_TOTAL_READ])["previous_total"].items()
+        assert (before, mask.shape[1:]) == ("total", (n, n))
+        assert source_masks(contrast, [PREVIOUS_TOTAL_READ])["previous_total"].shape[1:] == (n,)
+        assert predicted_at_readout(contrast) == pairs.readout
+
+
+def test_a_contrast_that_reads_different_values_has_no_one_readout():
+    batch = batch_of("totals", "totals")
+    contrast = replace(shown(batch.tokens, batch), at=batch.where(Role.TOTAL, 1) - torch.tensor([1, 0]))
+    with pytest.raises(ValueError, match=r"reads out different values in its examples, \['total 1', 'step end 1'\]"):
+        predicted_at_readout(contrast)

@@ -1,22 +1,20 @@
 """Changes of direct attribution are the whole loss where nothing else reaches the logits, and causal."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.ablation import NO_DONOR, ablate_heads
-from cotinterp.mechanism.heads.joint import direct_change
+from cotinterp.mechanism.heads.ablation import ablate_heads
+from cotinterp.mechanism.heads.backups import direct_change
+from cotinterp.mechanism.heads.losses import NO_DONOR
 from cotinterp.mechanism.sites import Site, head_sites
+from tests.mechanism.contrasts import asked
 
 
 def test_without_norm_and_mlp_the_changes_of_direct_attribution_are_the_whole_loss(make_tiny, tokens):
     """The logit difference is then the sum of what is written directly: loss = - sum over heads of their changes."""
     model = make_tiny(attn_only=True, normalization_type=None)
-    told = SimpleNamespace(
-        clean=tokens, at=torch.tensor([7, 3, 5, 7, 2]), answer=torch.arange(1, 6), foil=torch.arange(6, 11)
-    )
+    told = asked(clean=tokens, at=torch.tensor([7, 3, 5, 7, 2]), answer=torch.arange(1, 6), foil=torch.arange(6, 11))
     donors = np.array([[1, 2, 3, 4, 0], [2, 3, 4, 0, 1]])
     heads = head_sites(model)
     change = direct_change(model, told, heads, donors)
@@ -29,7 +27,7 @@ def test_without_norm_and_mlp_the_changes_of_direct_attribution_are_the_whole_lo
 
 @pytest.mark.parametrize("method", ["resample", "mean", "zero"])
 def test_pieces_and_missing_donors(tiny_model, tokens, method):
-    told = SimpleNamespace(clean=tokens, at=torch.full((5,), 7), answer=torch.arange(1, 6), foil=torch.arange(6, 11))
+    told = asked(clean=tokens, at=torch.full((5,), 7), answer=torch.arange(1, 6), foil=torch.arange(6, 11))
     donors, heads = np.array([[1, 2, 3, 0, NO_DONOR]]), [Site("z", 0, 1), Site("z", 1, 2)]
     whole = direct_change(tiny_model, told, heads, donors, method=method)
     torch.testing.assert_close(

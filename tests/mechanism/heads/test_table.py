@@ -1,13 +1,13 @@
 """The table of heads finds the head whose work is known, and nothing in heads that do nothing."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.labels import HEAD_LABELS, Condition, LabelRule
-from cotinterp.mechanism.heads.table import analyze_heads, head_table
+from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import reader, recomputer
@@ -17,12 +17,15 @@ from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
+from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import previous_token_copier
 
 COLUMNS = [
     "task",
     "regime",
     "run_seed",
+    "site",
+    "kind",
     "layer",
     "head",
     "attribution",
@@ -41,7 +44,7 @@ def copied(make_tiny):
     rng = np.random.default_rng(0)
     totals = torch.from_numpy(rng.integers(2, 8, size=20))
     tokens = torch.stack([torch.from_numpy(rng.integers(8, size=20)), totals, torch.zeros(20, dtype=torch.long)], dim=1)
-    contrast = SimpleNamespace(clean=tokens, at=torch.full((20,), 2), answer=totals, foil=(totals - 1) % 6 + 2)
+    contrast = asked(clean=tokens, at=torch.full((20,), 2), answer=totals, foil=(totals - 1) % 6 + 2)
     mask = torch.zeros(20, 3, 3, dtype=torch.bool)
     mask[:, 2, 1] = True
     return previous_token_copier(make_tiny), contrast, mask
@@ -49,7 +52,7 @@ def copied(make_tiny):
 
 def test_the_copier_is_the_total_reader_by_hand(copied):
     model, contrast, mask = copied
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS)
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS)
     copier, idle = (row for _, row in result.frame().iterrows())
     assert list(result.frame().columns) == COLUMNS
     assert copier["attribution"] == pytest.approx(3.0)
@@ -64,15 +67,15 @@ def test_the_copier_is_the_total_reader_by_hand(copied):
 def test_looking_somewhere_else_makes_the_same_head_an_answer_writer(copied):
     model, contrast, mask = copied
     elsewhere = mask.roll(-1, dims=2)
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": elsewhere}})
+    result = head_table(model, contrast, {"previous_total": {"answer": elsewhere}})
     assert result.head_labels == ("answer writer", "inert")
 
 
 def test_attention_before_another_target_than_the_readout_makes_no_reader(copied):
     model, contrast, mask = copied
     reads = {"previous_total": {"total": mask}}
-    assert analyze_heads(model, contrast, reads, target="total").head_labels[0] == "total reader"
-    assert analyze_heads(model, contrast, reads, target="answer").head_labels[0] == "answer writer"
+    assert head_table(model, contrast, reads, target="total").head_labels[0] == "total reader"
+    assert head_table(model, contrast, reads, target="answer").head_labels[0] == "answer writer"
 
 
 def test_a_head_that_looks_at_the_total_but_is_not_needed_is_no_reader(copied):
@@ -84,10 +87,8 @@ def test_a_head_that_looks_at_the_total_but_is_not_needed_is_no_reader(copied):
         native.layers[0].attn.o.bias.zero_()
         native.head.weight[:, :8] = 0
         native.pos.weight[2, 16:] = torch.arange(8.0)
-    descending = SimpleNamespace(
-        clean=contrast.clean, at=contrast.at, answer=torch.full((20,), 7), foil=torch.full((20,), 2)
-    )
-    result = analyze_heads(model, descending, {"previous_total": {"answer": mask}})
+    descending = asked(clean=contrast.clean, at=contrast.at, answer=torch.full((20,), 7), foil=torch.full((20,), 2))
+    result = head_table(model, descending, {"previous_total": {"answer": mask}})
     assert result.frame()["attention_to_previous_total"][0] == pytest.approx(1.0)
     assert result.head_labels == ("inert", "inert")
 
@@ -96,7 +97,7 @@ def test_a_head_that_looks_at_the_total_and_is_needed_for_something_else_is_no_r
     """The copier looks at position 0 from position 1 as well, and nothing reads what it finds there."""
     model, contrast, mask = copied
     idle_read = mask.roll((-1, -1), dims=(1, 2))
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": idle_read}})
+    result = head_table(model, contrast, {"previous_total": {"answer": idle_read}})
     row = result.detail().iloc[0]
     assert row["evidence_previous_total"] == pytest.approx(1.0)
     assert row["ablation_effect"] > 0.7
@@ -107,21 +108,21 @@ def test_a_head_that_looks_at_the_total_and_is_needed_for_something_else_is_no_r
 
 def test_flagged_are_the_heads_whose_loss_a_scan_of_all_heads_finds(copied):
     model, contrast, mask = copied
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}})
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}})
     assert result.flagged() == (Site("z", 0, 0),)
     assert result.flagged(level=1e-5) == ()
     row = result.detail().iloc[0]
     assert row["evidence_ablation_p"] <= 0.05
     assert row["evidence_ablation_low"] > 0
-    turned = SimpleNamespace(clean=contrast.clean, at=contrast.at, answer=contrast.foil, foil=contrast.answer)
-    assert analyze_heads(model, turned, {}).flagged() == ()
+    turned = asked(clean=contrast.clean, at=contrast.at, answer=contrast.foil, foil=contrast.answer)
+    assert head_table(model, turned, {}).flagged() == ()
 
 
 def test_heads_that_look_are_ablated_together_whatever_their_label(copied):
     model, contrast, mask = copied
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask.roll(-1, dims=2)}})
+    result = head_table(model, contrast, {"previous_total": {"answer": mask.roll(-1, dims=2)}})
     assert result.looking == {}
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}}, rules=readers_above(1e9))
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}}, rules=readers_above(1e9))
     assert result.joint.readers == ()
     assert result.looking["previous_total"].readers == (Site("z", 0, 0),)
     assert set(result.joint_frame()["group"]) == {"look at previous_total"}
@@ -129,8 +130,8 @@ def test_heads_that_look_are_ablated_together_whatever_their_label(copied):
 
 def test_a_model_that_prefers_the_foil_gets_no_labels_and_no_shares(copied):
     model, contrast, mask = copied
-    turned = SimpleNamespace(clean=contrast.clean, at=contrast.at, answer=contrast.foil, foil=contrast.answer)
-    result = analyze_heads(model, turned, {"previous_total": {"answer": mask}})
+    turned = asked(clean=contrast.clean, at=contrast.at, answer=contrast.foil, foil=contrast.answer)
+    result = head_table(model, turned, {"previous_total": {"answer": mask}})
     assert set(result.head_labels) == {"undetermined"}
     assert result.frame()["ablation_effect"].isna().all()
     assert result.detail()["logits_lost"][0] < 0
@@ -147,10 +148,10 @@ def test_two_copiers_that_share_the_work_are_ablated_together(make_tiny):
         attn.o.weight[:, 8:] = attn.o.weight[:, :8]
     totals = torch.arange(2, 8).repeat(4)
     tokens = torch.stack([totals, totals, totals], dim=1)
-    contrast = SimpleNamespace(clean=tokens, at=torch.full((24,), 2), answer=totals, foil=(totals - 1) % 6 + 2)
+    contrast = asked(clean=tokens, at=torch.full((24,), 2), answer=totals, foil=(totals - 1) % 6 + 2)
     mask = torch.zeros(24, 3, 3, dtype=torch.bool)
     mask[:, 2, 1] = True
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}})
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}})
     assert result.joint.readers == (Site("z", 0, 0), Site("z", 0, 1))
     assert result.joint_effect == pytest.approx(result.frame()["ablation_effect"].sum())
     assert result.joint_effect == pytest.approx(result.joint.summed_effect)
@@ -170,7 +171,7 @@ def model(make_tiny):
 
 def test_the_table_of_pairs_has_the_fixed_columns_and_every_head(model, problems):
     pairs = written_total_pairs(TASK, problems, "cot", step=1, rng=np.random.default_rng(0))
-    result = head_table(model, pairs, labels=LABELS)
+    result = head_table(model, Contrast.from_pairs(pairs), labels=LABELS)
     frame = result.frame()
     assert list(frame.columns) == COLUMNS
     assert frame[["layer", "head"]].to_numpy().tolist() == [[layer, head] for layer in range(2) for head in range(4)]
@@ -181,7 +182,9 @@ def test_the_table_of_pairs_has_the_fixed_columns_and_every_head(model, problems
 def test_pairs_tell_their_templates_and_what_is_predicted_at_the_readout(model):
     """The totals 17 and 24 take two characters: that transcript has no companion to give to or receive from."""
     few = solve(TASK, np.array([[1, 2, 3], [2, 3, 1], [9, 8, 7]]))
-    result = head_table(model, operand_pairs(TASK, few, "totals", index=1, rng=np.random.default_rng(0)))
+    result = head_table(
+        model, Contrast.from_pairs(operand_pairs(TASK, few, "totals", index=1, rng=np.random.default_rng(0)))
+    )
     assert result.target == "total"
     assert (result.ablation.isnan() == torch.tensor([False, False, True])).all()
     assert set(result.detail()["n_ablated"]) == {2}
@@ -189,13 +192,13 @@ def test_pairs_tell_their_templates_and_what_is_predicted_at_the_readout(model):
 
 def test_a_regime_without_totals_has_no_attention_to_them(model, problems):
     pairs = operand_pairs(TASK, problems, "direct", index=1, rng=np.random.default_rng(0))
-    frame = head_table(model, pairs).frame()
+    frame = head_table(model, Contrast.from_pairs(pairs)).frame()
     assert frame["attention_to_previous_total"].isna().all()
     assert frame["attention_to_next_operand"].between(0, 1).all()
 
 
 def test_equal_seeds_give_equal_tables_and_other_seeds_other_draws(model, pairs):
-    one, same, other = (head_table(model, pairs, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (head_table(model, Contrast.from_pairs(pairs), draws=Draws(seed=seed)) for seed in (0, 0, 1))
     torch.testing.assert_close(one.ablation, same.ablation, rtol=0, atol=0, equal_nan=True)
     assert (one.ablation - other.ablation).abs().nan_to_num().max() > 1e-3
     assert torch.equal(one.attribution, other.attribution)
@@ -213,7 +216,7 @@ def pairs(problems):
 
 
 def test_without_readers_there_is_no_joint_ablation(model, pairs):
-    result = head_table(model, pairs, rules=readers_above(1e9))
+    result = head_table(model, Contrast.from_pairs(pairs), rules=readers_above(1e9))
     assert result.joint.readers == ()
     assert np.isnan([result.joint_effect, result.random_joint_effect]).all()
     assert result.joint.frame().empty
@@ -221,8 +224,13 @@ def test_without_readers_there_is_no_joint_ablation(model, pairs):
 
 def test_readers_are_compared_with_random_sets_of_as_many_other_heads(model, pairs):
     """With one reader, every set is a single head, whose effect stands in the table already."""
-    shares = head_table(model, pairs).detail()["evidence_attribution_share"]
-    result = head_table(model, pairs, rules=readers_above(float(shares.nlargest(2).mean())), n_random_sets=5)
+    shares = head_table(model, Contrast.from_pairs(pairs)).detail()["evidence_attribution_share"]
+    result = head_table(
+        model,
+        Contrast.from_pairs(pairs),
+        rules=readers_above(float(shares.nlargest(2).mean())),
+        draws=Draws(n_random_sets=5),
+    )
     assert [site.block for site in result.joint.readers] == [f"L{shares.idxmax() // 4}H{shares.idxmax() % 4}"]
     single = result.frame()["ablation_effect"]
     assert result.joint_effect == pytest.approx(single[shares.idxmax()])
@@ -236,7 +244,7 @@ def test_readers_are_compared_with_random_sets_of_as_many_other_heads(model, pai
 
 def test_detail_has_the_evidence_behind_each_label(copied):
     model, contrast, mask = copied
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}})
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}})
     row = result.detail().iloc[0]
     assert row["evidence_previous_total"] == pytest.approx(1.0)
     assert row["chance_previous_total"] == pytest.approx(1 / 3)
@@ -248,7 +256,7 @@ def test_detail_has_the_evidence_behind_each_label(copied):
 
 def test_the_figure_has_a_row_for_each_head_and_a_column_for_each_number(copied):
     model, contrast, mask = copied
-    result = analyze_heads(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS)
+    result = head_table(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS)
     figure = result.figure()
     assert len(figure.data) == 4
     assert all(len(trace.y) == 2 for trace in figure.data)
@@ -259,9 +267,7 @@ def test_the_figure_has_a_row_for_each_head_and_a_column_for_each_number(copied)
 
 def test_saving_writes_the_table_and_the_figure(copied, tmp_path):
     model, contrast, mask = copied
-    table, _ = analyze_heads(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS).save(
-        tmp_path, "heads"
-    )
+    table, _ = head_table(model, contrast, {"previous_total": {"answer": mask}}, labels=LABELS).save(tmp_path, "heads")
     assert table.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
@@ -271,7 +277,9 @@ def test_handmade_readers_are_found_and_decoys_are_not(regime):
     some = solve(task, np.unique(np.random.default_rng(0).integers(6, size=(20, 4)), axis=0))
     readout, rng = (Role.TOTAL, 3), np.random.default_rng(0)
     pairs = written_total_pairs(task, some, regime, step=2, rng=rng, readout=readout)
-    result = head_table(reader(task, regime, decoy=True), pairs, n_draws=2, n_random_sets=1)
+    result = head_table(
+        reader(task, regime, decoy=True), Contrast.from_pairs(pairs), draws=Draws(n_donors=2, n_random_sets=1)
+    )
     labels = {site.block: label for site, label in zip(result.sites, result.head_labels, strict=True)}
     assert (labels.pop("L1H0"), labels.pop("L1H1")) == ("total reader", "operand reader")
     assert set(labels.values()) == {"inert"}
@@ -279,7 +287,11 @@ def test_handmade_readers_are_found_and_decoys_are_not(regime):
     assert [site.block for site in result.flagged()] == ["L1H0", "L1H1"]
 
     pairs = operand_pairs(task, some, regime, index=1, rng=rng, readout=readout)
-    result = head_table(recomputer(task, regime, (4, 4), decoy=True), pairs, n_draws=2, n_random_sets=1)
+    result = head_table(
+        recomputer(task, regime, (4, 4), decoy=True),
+        Contrast.from_pairs(pairs),
+        draws=Draws(n_donors=2, n_random_sets=1),
+    )
     assert "total reader" not in result.head_labels
     assert "iteration head" not in result.head_labels
     decoy = result.frame().iloc[-1]
@@ -294,4 +306,4 @@ def test_untrained_models_have_no_head_to_report():
     pairs = operand_pairs(task, some, "direct", index=3, rng=np.random.default_rng(0))
     for seed in range(3):
         model = build_model(spec, len(Vocabulary.of(task)), seed=seed)
-        assert head_table(model, pairs, n_draws=2).flagged() == ()
+        assert head_table(model, Contrast.from_pairs(pairs), draws=Draws(n_donors=2)).flagged() == ()
