@@ -17,7 +17,16 @@ import numpy as np
 
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.pairs import Change, Family, Pairs, check_index, other_operands, search_pairs
+from cotinterp.transcripts.pairs import (
+    Change,
+    Comparison,
+    Corruption,
+    Family,
+    Pairs,
+    check_index,
+    other_operands,
+    search_pairs,
+)
 from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
 from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import Transcript, prompt, render
@@ -89,18 +98,8 @@ def prompt_operand_pairs(
     def looked_up(clean: Transcript, place: Place) -> bool:
         return index in prompt_lookups(clean, place)
 
-    return search_pairs(
-        task,
-        problems,
-        regime,
-        "prompt_operand",
-        index,
-        changes,
-        readout,
-        rng,
-        first_symbol=first_symbol,
-        skip=looked_up,
-    )
+    corruption = Corruption("prompt_operand", index, changes)
+    return search_pairs(task, problems, regime, corruption, Comparison(readout, first_symbol, looked_up), rng)
 
 
 def unrelated_pairs(task: Task, related: Pairs, *, index: int, rng: np.random.Generator) -> Pairs:
@@ -114,7 +113,7 @@ def unrelated_pairs(task: Task, related: Pairs, *, index: int, rng: np.random.Ge
         ValueError: The readout depends on that operand.
     """
     task.require_order("a pair with an unrelated operand")
-    problems = [transcript.problem for transcript in related.clean.transcripts]
+    problems = related.clean.problems
     check_index(problems, index, 0, "operand")
     candidates = [other_operands(task, problem, index) for problem in problems]
     drawn = [changed[int(rng.integers(len(changed)))] for changed in candidates]
@@ -142,7 +141,7 @@ def exchanged_pairs(task: Task, related: Pairs, *, index: int) -> Pairs:
         ValueError: The task's order matters to the readout, or every problem repeats the operand.
     """
     task.require_order("a pair with two operands exchanged")
-    problems = [transcript.problem for transcript in related.clean.transcripts]
+    problems = related.clean.problems
     check_index(problems, index, 0, "operand")
     check_index(problems, index + 1, 0, "operand")
     swapped: list[Problem] = []
@@ -214,18 +213,16 @@ def pair_families(
             if total in allowed:
                 yield Change(changed, changed)
 
-    both = search_pairs(
-        task, problems, regime, "both", index, changes, (Role.TOTAL, step), rng, first_symbol=first_symbol
-    )
-    clean = [transcript.problem for transcript in both.clean.transcripts]
-    changed = [transcript.problem for transcript in both.corrupted.transcripts]
+    compared = Comparison((Role.TOTAL, step), first_symbol)
+    both = search_pairs(task, problems, regime, Corruption("both", index, changes), compared, rng)
+    changed = both.corrupted.problems
     edited = [
         render(task, substitute_total(task, problem, step - 1, other.totals[step - 2]), regime)
-        for problem, other in zip(clean, changed, strict=True)
+        for problem, other in zip(both.clean.problems, changed, strict=True)
     ]
     return {
         "prompt_operand": _under_fixed_trace(task, both, "prompt_operand", index, changed),
-        "written_total": _told_otherwise(task, both, "written_total", step - 1, edited),
+        "written_total": _corrupted_by(task, both, "written_total", step - 1, edited),
         "both": both,
         "unrelated": unrelated_pairs(task, both, index=unrelated, rng=rng),
     }
@@ -234,10 +231,10 @@ def pair_families(
 def _under_fixed_trace(task: Task, related: Pairs, family: Family, step: int, shown: Sequence[Problem]) -> Pairs:
     """`related`, corrupted by the prompts of `shown` before the clean responses."""
     rows = zip(related.clean.transcripts, shown, strict=True)
-    return _told_otherwise(task, related, family, step, [_new_prompt(task, clean, other) for clean, other in rows])
+    return _corrupted_by(task, related, family, step, [_new_prompt(task, clean, other) for clean, other in rows])
 
 
-def _told_otherwise(task: Task, related: Pairs, family: Family, step: int, shown: Sequence[Transcript]) -> Pairs:
+def _corrupted_by(task: Task, related: Pairs, family: Family, step: int, shown: Sequence[Transcript]) -> Pairs:
     """`related` with other corrupted transcripts, and its own as the reference."""
     corrupted = collate(shown, Vocabulary.of(task))
     return replace(related, corrupted=corrupted, family=family, step=step, reference=related.corrupted)

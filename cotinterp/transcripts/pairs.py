@@ -74,6 +74,36 @@ class Change(NamedTuple):
     foil: Problem
 
 
+@dataclass(frozen=True)
+class Corruption:
+    """What is changed in each problem: the family, its operand or step, and every way in which it can be done."""
+
+    family: Family
+    step: int
+    changes: Callable[[Problem], Iterable[Change]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where answer and foil are compared: by default at the first value of the response in which they differ.
+
+    Attributes:
+        place: Another value, later on.
+        first_symbol: Only changes are admitted that alter the first symbol of the value.
+        skip: Values that are passed over by default.
+    """
+
+    place: Place | None = None
+    first_symbol: bool = False
+    skip: Callable[[Transcript, Place], bool] | None = None
+
+    def reads(self, clean: Transcript, place: Place) -> bool:
+        """Whether the first difference may be read at this value."""
+        if self.place is not None:
+            return place == self.place
+        return self.skip is None or not self.skip(clean, place)
+
+
 def operand_pairs(
     task: Task,
     problems: Sequence[Problem],
@@ -99,7 +129,8 @@ def operand_pairs(
         return (Change(changed, changed) for changed in other_operands(task, problem, index))
 
     check_index(problems, index, 0, "operand")
-    return search_pairs(task, problems, regime, "operand", index, changes, readout, rng, first_symbol=first_symbol)
+    corruption = Corruption("operand", index, changes)
+    return search_pairs(task, problems, regime, corruption, Comparison(readout, first_symbol), rng)
 
 
 def written_total_pairs(
@@ -143,9 +174,8 @@ def written_total_pairs(
     def is_edited(_: Transcript, place: Place) -> bool:
         return place == (Role.TOTAL, step)
 
-    return search_pairs(
-        task, problems, regime, family, step, changes, readout, rng, first_symbol=first_symbol, skip=is_edited
-    )
+    corruption = Corruption(family, step, changes)
+    return search_pairs(task, problems, regime, corruption, Comparison(readout, first_symbol, is_edited), rng)
 
 
 def other_operands(task: Task, problem: Problem, index: int) -> tuple[Problem, ...]:
@@ -169,36 +199,29 @@ def search_pairs(
     task: Task,
     problems: Sequence[Problem],
     regime: str | Regime,
-    family: Family,
-    step: int,
-    changes: Callable[[Problem], Iterable[Change]],
-    readout: Place | None,
+    corruption: Corruption,
+    compared: Comparison,
     rng: np.random.Generator,
-    *,
-    first_symbol: bool,
-    skip: Callable[[Transcript, Place], bool] | None = None,
 ) -> Pairs:
-    """One admissible change of each problem, drawn at random: same layout, and a foil at the readout.
-
-    Without a `readout`, the first place of the response at which answer and foil differ and that `skip` lets pass.
-    """
+    """One admissible change of each problem, drawn at random: same layout, and a foil at the readout."""
     chosen: list[tuple[Transcript, Transcript, Transcript, Place, int]] = []
     for problem in problems:
         clean = render(task, problem, regime)
         layout = _layout(clean)
         candidates = []
-        for change in changes(problem):
+        for change in corruption.changes(problem):
             foil = render(task, change.foil, regime)
             shown = foil if change.shown is change.foil else render(task, change.shown, regime)
             if _layout(foil) == layout == _layout(shown):
-                found = _first_difference(clean, foil, readout, skip, first_symbol=first_symbol)
+                found = _first_difference(clean, foil, compared)
                 candidates += [] if found is None else [(clean, shown, foil, *found)]
         if candidates:
             chosen.append(candidates[int(rng.integers(len(candidates)))])
     if not chosen:
         raise ValueError(
-            f"no minimal pair: changing {family} {step} of {len(problems)} problems never gave a transcript of the "
-            f"same layout that differs at the readout {readout or 'after it'}; take another readout or other problems"
+            f"no minimal pair: changing {corruption.family} {corruption.step} of {len(problems)} problems never gave a "
+            f"transcript of the same layout that differs at the readout {compared.place or 'after it'}; take another "
+            "readout or other problems"
         )
     readouts = {place for *_, place, _ in chosen}
     if len(readouts) > 1:
@@ -207,16 +230,16 @@ def search_pairs(
     clean_batch = collate([clean for clean, *_ in chosen], vocabulary)
     corrupted_batch = collate([shown for _, shown, *_ in chosen], vocabulary)
     target = torch.tensor([position for *_, position in chosen])
-    told = [foil.tokens[position].symbol for _, _, foil, _, position in chosen]
+    foils = [vocabulary.token(foil.tokens[position].symbol) for _, _, foil, _, position in chosen]
     return Pairs(
         clean=clean_batch,
         corrupted=corrupted_batch,
-        family=family,
-        step=step,
+        family=corruption.family,
+        step=corruption.step,
         readout=readouts.pop(),
         at=target - 1,
         answer=clean_batch.tokens[torch.arange(len(chosen)), target],
-        foil=torch.tensor([vocabulary.token(symbol) for symbol in told]),
+        foil=torch.tensor(foils),
         dropped=len(problems) - len(chosen),
     )
 
@@ -225,19 +248,12 @@ def _layout(transcript: Transcript) -> list[tuple[Role, int, int]]:
     return [(token.role, token.step, token.part) for token in transcript.tokens]
 
 
-def _first_difference(
-    clean: Transcript,
-    foil: Transcript,
-    readout: Place | None,
-    skip: Callable[[Transcript, Place], bool] | None,
-    *,
-    first_symbol: bool,
-) -> tuple[Place, int] | None:
+def _first_difference(clean: Transcript, foil: Transcript, compared: Comparison) -> tuple[Place, int] | None:
     """Place and position of the readout's first differing symbol; None where nothing differs."""
     for position, (token, other) in enumerate(zip(clean.tokens, foil.tokens, strict=True)):
         place = (token.role, token.step)
         if token.symbol == other.symbol or token.role not in RESPONSE_ROLES:
             continue
-        if place == readout or (readout is None and not (skip and skip(clean, place))):
-            return None if first_symbol and token.part else (place, position)
+        if compared.reads(clean, place):
+            return None if compared.first_symbol and token.part else (place, position)
     return None
