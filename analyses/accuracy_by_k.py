@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.behavior.accuracy import evaluate_run
 from cotinterp.figures import accuracy_figure
 

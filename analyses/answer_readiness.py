@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.behavior.marginal import answer_marginal
 from cotinterp.behavior.readiness import answer_readiness
 from cotinterp.training.checkpoints import Run

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish
+from analyses.publishing import publish
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import decide, estimate_claims, judge_all, judged_tasks, threshold_changes
 from cotinterp.claims.verdict import Verdicts, rivals_text, shown

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish
+from analyses.publishing import publish
 from cotinterp.depth.compute import PRICES, ComputeResult, accuracy_against_compute
 from cotinterp.depth.cost import answer_cost, equal_flops
 from cotinterp.depth.frontier import depth_frontier

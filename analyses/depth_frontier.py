@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish
+from analyses.publishing import publish
 from cotinterp.claims.depth_law import depth_verdicts
 from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, parameters_in_words
 from cotinterp.depth.frontier import CONVERGED

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.behavior import CORRECT_ANSWER, error_taxonomy, evaluate_run
 from cotinterp.behavior.errors import BOOKKEEPING
 from cotinterp.figures import errors_figure

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
 from cotinterp.mechanism.heads.table import HeadResult, head_table

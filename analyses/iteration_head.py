@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, tiny_sweep
+from analyses.publishing import publish, tiny_sweep
 from cotinterp.depth.frontier import depth_frontier
 from cotinterp.figures import lines
 from cotinterp.mechanism.heads.read_scores import peakiness

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
 from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult, backup_heads

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.behavior.accuracy import evaluate_run
 from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, generalization_by_k, size_specs
 from cotinterp.behavior.invariance import InvarianceResult, permutation_invariance

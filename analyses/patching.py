@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.figures import patching_figures
 from cotinterp.figures.patching import is_cell, with_sites
 from cotinterp.studies.instruments import study, table_of

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_sweep
 from cotinterp.mechanism.patching.paths import Path as Route

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import as_place, fit_probe

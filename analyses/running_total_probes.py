@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.figures import probe_figures
 from cotinterp.studies.instruments import study, table_of
 from cotinterp.studies.subject import FULL, QUICK, Subject

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from analyses.desk import publish
+from analyses.publishing import publish
 from cotinterp.claims.depth_law import depth_verdicts
 from cotinterp.depth.compute import accuracy_against_compute
 from cotinterp.depth.grid import DepthDesign, depth_grid, matched_controls

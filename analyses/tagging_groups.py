@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, tiny_sweep
+from analyses.publishing import publish, tiny_sweep
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
 from cotinterp.tasks import get_task

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, reference_runs
+from analyses.publishing import publish, reference_runs
 from cotinterp.behavior.edits import EditResult
 from cotinterp.figures import edit_kinds_figure, trace_edits_figure
 from cotinterp.studies.instruments import study

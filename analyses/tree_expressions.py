@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import tyro
 
-from analyses.desk import publish, tiny_sweep
+from analyses.publishing import publish, tiny_sweep
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
 

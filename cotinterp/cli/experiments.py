@@ -102,7 +102,7 @@ def sweep_command(
 
 @app.command(name="status")
 def status_command(grid: tyro.conf.Positional[Path], root: Path | None = None) -> None:
-    """How far each run of a grid is, from its files: counts, then every run that is started and not finished.
+    """Show how far each run of a grid is: counts, then every run that is started and not finished.
 
     Args:
         grid: GRID.toml.

@@ -1,4 +1,4 @@
-"""The collection that every command joins."""
+"""Commands for one model: train it, and point an instrument at it. `app` is the collection that every command joins."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ app = tyro.extras.SubcommandApp()
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The trained model that an instrument is pointed at, and where its tables go.
+class InstrumentOptions:
+    """What every instrument asks: which trained model, and where its tables go.
 
     Attributes:
         run: Slug under --root, or path of a run's directory.
@@ -38,7 +38,7 @@ class Subject:
     quick: bool = False
 
 
-On = Annotated[Subject, tyro.conf.arg(name="")]
+Options = Annotated[InstrumentOptions, tyro.conf.arg(name="")]
 
 
 @app.command(name="tasks")
@@ -77,7 +77,7 @@ def train_command(
     threads: int | None = None,
     checkpoint_every: int = 200,
 ) -> None:
-    """Train one model, or go on with it where an earlier process left off.
+    """Train one model; a training that was interrupted goes on where it was.
 
     Args:
         spec: What to train.
@@ -102,60 +102,59 @@ def train_command(
 
 
 @app.command(name="evaluate")
-def evaluate_command(on: On, store: bool = False) -> None:
-    """Accuracy by number of operands and side of the split, and what the errors are; both free-running.
+def evaluate_command(options: Options, store: bool = False) -> None:
+    """Measure accuracy by number of operands, and sort the errors, of what the model writes by itself.
 
     Args:
-        on: The trained model.
+        options: The trained model, and where its tables go.
         store: Keep the accuracies beside the weights too, in evaluation.json.
     """
-    _study("evaluate", on, store=store)
+    _study("evaluate", options, store=store)
 
 
 @app.command(name="edit")
-def edit_command(on: On) -> None:
+def edit_command(options: Options) -> None:
     """Edit the written trace in nine ways and see whether the answer follows the trace or the prompt."""
-    _study("edit", on)
+    _study("edit", options)
 
 
 @app.command(name="probe")
-def probe_command(on: On, max_bytes: int | None = None) -> None:
-    """Linear probes for the running totals by layer and role, with their controls.
+def probe_command(options: Options, max_bytes: int | None = None) -> None:
+    """Probe every layer and role for the running totals, with controls.
 
     Args:
-        on: The trained model.
+        options: The trained model, and where its tables go.
         max_bytes: Most memory that activations and fits may take, by estimate.
     """
-    _study("probe", on, max_bytes=max_bytes)
+    _study("probe", options, max_bytes=max_bytes)
 
 
 @app.command(name="patch")
-def patch_command(on: On, max_bytes: int | None = None) -> None:
-    """Activation patching on minimal pairs, denoising and noising, by role and by head.
+def patch_command(options: Options, max_bytes: int | None = None) -> None:
+    """Patch activations between minimal pairs, denoising and noising, by role and by head.
 
     Args:
-        on: The trained model.
+        options: The trained model, and where its tables go.
         max_bytes: Most memory that activations may take, by estimate; 1 GiB unless told.
     """
-    _study("patch", on, max_bytes=max_bytes)
+    _study("patch", options, max_bytes=max_bytes)
 
 
 @app.command(name="attribute")
-def attribute_command(on: On) -> None:
-    """What each head adds to the logit difference, what its loss costs, and where it looks."""
-    _study("attribute", on)
+def attribute_command(options: Options) -> None:
+    """Measure what each head adds to the logit difference, what ablating it costs, and where it attends."""
+    _study("attribute", options)
 
 
-def _study(name: "StudyName", on: Subject, *, store: bool = False, max_bytes: int | None = None) -> None:
+def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False, max_bytes: int | None = None) -> None:
     from cotinterp.results import output_folder, write_atomic
     from cotinterp.studies.instruments import store_accuracy, study, table_of
-    from cotinterp.studies.subject import FULL, QUICK
-    from cotinterp.studies.subject import Subject as Studied
+    from cotinterp.studies.subject import FULL, QUICK, Subject
     from cotinterp.training.checkpoints import load_run
 
-    folder = output_folder(on.out or Path("out") / name)
-    run = load_run(on.run, root=on.root, device=on.device, task=on.task)
-    tables = study(name, Studied.of_run(run), replace(QUICK if on.quick else FULL, max_bytes=max_bytes))
+    folder = output_folder(options.out or Path("out") / name)
+    run = load_run(options.run, root=options.root, device=options.device, task=options.task)
+    tables = study(name, Subject.of_run(run), replace(QUICK if options.quick else FULL, max_bytes=max_bytes))
     if store:
         store_accuracy(run, tables)
     for table, results in tables.items():

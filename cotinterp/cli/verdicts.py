@@ -1,4 +1,4 @@
-"""Whether to believe the instruments, and what follows from what they measured."""
+"""Commands that judge: the instruments on known mechanisms, and the claims on trained models."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ def calibrate_command(
     peers: bool = False,
     jobs: int = 2,
 ) -> None:
-    """Ask every instrument and every claim about models whose mechanism is known; ends with status 1 if one is wrong.
+    """Test every instrument and claim on models whose mechanism is known; status 1 if one gets it wrong.
 
     Args:
         out: Tables and figures go here.
@@ -63,7 +63,7 @@ def claims_command(
     steps: int | None = None,
     part: tuple[str, ...] = (),
 ) -> None:
-    """The verdict on every claim, with its evidence, rivals and controls.
+    """Judge every claim, with its evidence, rivals and controls.
 
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = sorted(path.stem for path in (REPOSITORY / "analyses").glob("*.py") if path.stem not in ("__init__", "desk"))
+SCRIPTS = sorted(
+    path.stem for path in (REPOSITORY / "analyses").glob("*.py") if path.stem not in ("__init__", "publishing")
+)
 
 
 ABOUT = {"iteration_head": "parity", "tagging_groups": "s3", "tree_expressions": "expressions-mod11"}
