@@ -38,7 +38,7 @@ def main(
         out,
         tables={"compute": result.frame(), "cheapest": result.cheapest(), "frontier": runs, "matched_shapes": shapes},
         figures={"compute": result.figure()},
-        answer=[*answer(result), *told(shapes)],
+        answer=[*answer(result), *equal_cost(shapes)],
     )
     build_simulator(swept, out / "simulator.html")
     return lines
@@ -71,7 +71,7 @@ def matched(swept: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "k", "by", "n_layers", "d_model", "d_mlp", "flops_ratio"])
 
 
-def told(shapes: pd.DataFrame) -> Iterator[str]:
+def equal_cost(shapes: pd.DataFrame) -> Iterator[str]:
     """A line for each matched shape."""
     for row in shapes.itertuples():
         yield (

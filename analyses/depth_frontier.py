@@ -45,11 +45,11 @@ def main(
             "controls": matched,
         },
         figures={f"depth_frontier_{task}": found.figure(task) for task in tasks},
-        answer=[line for task in tasks for line in told(found, task, matched)],
+        answer=[line for task in tasks for line in answer(found, task, matched)],
     )
 
 
-def told(found: DepthVerdicts, task: str, matched: pd.DataFrame) -> Iterator[str]:
+def answer(found: DepthVerdicts, task: str, matched: pd.DataFrame) -> Iterator[str]:
     """Frontiers, verdicts and controls of one task."""
     for one in found.verdicts:
         if one.task == task:

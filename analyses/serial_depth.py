@@ -55,7 +55,7 @@ def main(
     verdicts, compute = depth_verdicts(table), accuracy_against_compute(table, tasks=tasks)
     page = build_simulator(table, out / "simulator.html", tasks=tasks)
     failed = [f"failed: {outcome.spec.slug}: {outcome.error}" for outcome in outcomes if outcome.status == "failed"]
-    told = [f"{one.task}, {one.regime}: {one.law}. {one.reason}" for one in verdicts.verdicts]
+    laws = [f"{one.task}, {one.regime}: {one.law}. {one.reason}" for one in verdicts.verdicts]
     return publish(
         out,
         tables={
@@ -68,7 +68,7 @@ def main(
             "controls": matched_controls(table, get_task(task)),
         },
         figures={"frontier": verdicts.figure(), "compute": compute.figure()},
-        answer=[*told, *failed, f"sliders and measured points: {page}"],
+        answer=[*laws, *failed, f"sliders and measured points: {page}"],
     )
 
 

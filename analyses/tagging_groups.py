@@ -33,7 +33,7 @@ def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]
     depths = least_depths(sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)])
     drawn = depths[depths["reading"] == "tags"].assign(least=depths["any_seed"].replace(np.inf, np.nan))
     figure = lines(drawn, x="k", y="least", color="task", title="Least depth with more than 90% of the states right")
-    answer = [*told(depths), *growth(depths), *beside(depths)]
+    answer = [*listed(depths), *growth(depths), *compared(depths)]
     return publish(out, tables={"least_depth": depths}, figures={"least_depth": figure}, answer=answer)
 
 
@@ -47,7 +47,7 @@ def least_depths(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "reading", "k", "any_seed", "every_seed", "deepest", "best_accuracy"])
 
 
-def told(depths: pd.DataFrame) -> Iterator[str]:
+def listed(depths: pd.DataFrame) -> Iterator[str]:
     """The least depth at every length, inf where no depth was enough."""
     for (task, reading), rows in depths.groupby(["task", "reading"]):
         cells = [f"{row.k}: {row.any_seed:.0f}/{row.every_seed:.0f}" for row in rows.itertuples()]
@@ -59,21 +59,21 @@ def growth(depths: pd.DataFrame) -> Iterator[str]:
     for task, rows in depths[depths["reading"] == "tags"].groupby("task"):
         commutes, least = get_task(str(task)).commutative, rows.sort_values("k")["any_seed"]
         grows, known = bool(least.max() > least.min()), bool(np.isfinite(least).any())
-        told = ("agrees" if grows != commutes else "DIFFERS") if known else "cannot tell"
+        found = ("agrees" if grows != commutes else "DIFFERS") if known else "cannot tell"
         unsolved = int((~np.isfinite(least)).sum())
         kind = "commutative" if commutes else "not commutative"
-        course = "grows" if grows else "is flat" if known else "is beyond this budget"
+        shape = "grows" if grows else "is flat" if known else "is beyond this budget"
         budget = f", {unsolved} of {len(least)} lengths solved by no depth at this budget" if unsolved else ""
-        yield f"{task} ({kind}): least depth {course}{budget}: {told}"
+        yield f"{task} ({kind}): least depth {shape}{budget}: {found}"
 
 
-def beside(depths: pd.DataFrame) -> Iterator[str]:
+def compared(depths: pd.DataFrame) -> Iterator[str]:
     """At how many lengths a group that does not commute needs more depth than the commutative one of its order."""
     least = depths[depths["reading"] == "tags"].pivot(index="k", columns="task", values="any_seed")
     for calm, other in (pair for pair in PAIRS if set(pair) <= set(least)):
         more, less = int((least[other] > least[calm]).sum()), int((least[other] < least[calm]).sum())
-        told = "agrees" if more and not less else "DIFFERS" if less else "cannot tell"
-        yield f"{other} needs more depth than {calm} at {more} lengths and less at {less}: {told}"
+        found = "agrees" if more and not less else "DIFFERS" if less else "cannot tell"
+        yield f"{other} needs more depth than {calm} at {more} lengths and less at {less}: {found}"
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]
         title="Held-out accuracy, mean and range of the seeds", y_title="share of answers that are right",
     )  # fmt: skip
     tables = {"tree_expressions": found, "published": published()}
-    return publish(out, tables=tables, figures={"tree_expressions": figure}, answer=[*told(found), *compared(found)])
+    return publish(out, tables=tables, figures={"tree_expressions": figure}, answer=[*listed(found), *compared(found)])
 
 
 def published() -> pd.DataFrame:
@@ -55,7 +55,7 @@ def published() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["regime", "n_layers", "operations", "accuracy"])
 
 
-def told(found: pd.DataFrame) -> Iterator[str]:
+def listed(found: pd.DataFrame) -> Iterator[str]:
     """Mean accuracy by number of operations, a line for each model."""
     for (regime, depth), rows in found.groupby(["regime", "n_layers"]):
         cells = [f"{r.operations}: {r.accuracy:.2f} [{r.min:.2f}-{r.max:.2f}]" for r in rows.itertuples(index=False)]
@@ -68,16 +68,16 @@ def compared(found: pd.DataFrame) -> Iterator[str]:
     direct, written = of["direct"].unstack("n_layers"), of["cot"].unstack("n_layers")
     for operations, row in direct.iterrows():
         rise = row.iloc[-1] - row.iloc[0]
-        told = "agrees" if rise > GAIN else "DIFFERS" if rise < -GAIN else "cannot tell, no depth learned more here"
+        verdict = "agrees" if rise > GAIN else "DIFFERS" if rise < -GAIN else "cannot tell, no depth learned more here"
         yield (
             f"direct at {operations} operations, {row.index[0]} to {row.index[-1]} layers: {row.iloc[0]:.2f} to "
-            f"{row.iloc[-1]:.2f} (depth helps): {told}"
+            f"{row.iloc[-1]:.2f} (depth helps): {verdict}"
         )
     for operations, value in written[COT_DEPTH].items():
         best = direct.loc[operations].max()
         short = "in part, above direct and not near 1" if value > best + GAIN else "DIFFERS"
-        told = "agrees" if value >= NEAR_ONE else short
-        yield f"cot, {COT_DEPTH} layers, {operations} operations: {value:.2f}, the best direct one {best:.2f}: {told}"
+        verdict = "agrees" if value >= NEAR_ONE else short
+        yield f"cot, {COT_DEPTH} layers, {operations} operations: {value:.2f}, the best direct one {best:.2f}: {verdict}"
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def patch_command(options: Options, max_bytes: int | None = None) -> None:
 
     Args:
         options: The trained model, and where its tables go.
-        max_bytes: Most memory that activations may take, by estimate; 1 GiB unless told.
+        max_bytes: Most memory that activations may take, by estimate; 1 GiB by default.
     """
     _study("patch", options, max_bytes=max_bytes)
 

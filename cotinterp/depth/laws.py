@@ -8,7 +8,7 @@
 - `none`: K* = k0 at every L. Depth buys nothing.
 
 All begin with the same free number, `theta` = log2 K* at the least depth tried, and then go their own ways: with no
-further intercept they are told apart by their shape, where laws with one each could all imitate one another over a
+further intercept they differ in shape alone, where laws with one each could all imitate one another over a
 handful of depths. Without layers the first two have K* = 1. theta lies between 0 and the longest length measured: a
 bounded law that binds at no depth is, within the measured lengths, the constant one.
 
