@@ -21,6 +21,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_sweep
 from cotinterp.mechanism.patching.paths import Path as Route
 from cotinterp.mechanism.patching.paths import head_paths
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.studies.protocol import standard_pairs
 from cotinterp.studies.subject import Subject
@@ -51,7 +52,7 @@ def between_heads(run: Run, contrast: Contrast, *, quick: bool) -> PathPatchingR
     """Every path from head to head, all positions together; the first layer's heads only where it must be quick."""
     senders = [site for site in head_sites(run.model) if site.layer == 0 or not quick]
     paths = head_paths(run.model, senders=senders, inputs=("v",) if quick else ("q", "k", "v"))
-    return path_sweep(run.model, contrast, paths, labels=run.labels, require_gap=False)
+    return path_sweep(run.model, contrast, paths, labels=run.labels, controls=PatchingControls(require_gap=False))
 
 
 def between_roles(run: Run, contrast: Contrast, found: PathPatchingResult) -> PathPatchingResult:
@@ -61,17 +62,17 @@ def between_roles(run: Run, contrast: Contrast, found: PathPatchingResult) -> Pa
     places = contrast.until_readout().places
     split = [Route(path.sender, path.receiver, place, None) for path in largest for place in places]
     split += [Route(path.sender, path.receiver, None, place) for path in largest for place in places]
-    return path_sweep(run.model, contrast, split, labels=run.labels, require_gap=False)
+    return path_sweep(run.model, contrast, split, labels=run.labels, controls=PatchingControls(require_gap=False))
 
 
 def answer(result: PathPatchingResult, look: str) -> Iterator[str]:
     """The largest paths of one sweep that are different from 0 in the whole scan and at least 0.05 in size."""
     table = result.frame()
     name = " ".join(str(value) for key, value in result.labels.items() if key != "run_seed")
-    fully = ", ".join(f"{row.sender} {row.effect:.3f}" for row in table[table["sender_head"].isna()].itertuples())
+    fully = ", ".join(f"{row.sender} {row.effect:.3f}" for row in table[table["sender_layer"] < 0].itertuples())
     yield f"{name}, {result.pair}, {result.direction}, between {look}: {fully}"
-    paths = table[table["sender_head"].notna() & (table["p_adjusted"] <= LEVEL) & (table["effect"].abs() >= SHOWN)]
-    for kind, rows in paths.groupby("input", sort=False):
+    paths = table[(table["sender_layer"] >= 0) & (table["p_adjusted"] <= LEVEL) & (table["effect"].abs() >= SHOWN)]
+    for kind, rows in paths.groupby("receiver_kind", sort=False):
         shown = rows.reindex(rows["effect"].abs().sort_values(ascending=False).index).head(MOST)
         yield f"    {kind}: " + "; ".join(map(named, shown.to_dict("records")))
     if paths.empty:
@@ -80,7 +81,7 @@ def answer(result: PathPatchingResult, look: str) -> Iterator[str]:
 
 def named(row: Mapping[Hashable, Any]) -> str:
     """A path in words: `L1H2.z at total 2 into L3H0: 0.31 [0.25, 0.36]`."""
-    receiver = "" if row["receiver"] == row["input"] else f" into {row['receiver']}{_at(row, 'destination')}"
+    receiver = "" if row["receiver"] == row["receiver_kind"] else f" into {row['receiver']}{_at(row, 'destination')}"
     interval = f"{row['effect']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
     return f"{row['sender']}{_at(row, 'source')}{receiver}: {interval}"
 

@@ -25,6 +25,7 @@ from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.subjects import Amounts, Subject
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Kind, residual_sites
 from cotinterp.transcripts.pairs import Pairs, operand_pairs
@@ -131,7 +132,12 @@ def sweep_flops(subject: Subject, sweep: Sweep, contrast: Contrast) -> float:
 def _ours(subject: Subject, sweep: Sweep, contrast: Contrast) -> Cells:
     kinds = () if sweep.heads else (sweep.kind,)
     found = patch_sweep(
-        subject.model, contrast, kinds=kinds, heads=sweep.heads, metrics=("logit_diff",), require_gap=False
+        subject.model,
+        contrast,
+        kinds=kinds,
+        heads=sweep.heads,
+        metrics=("logit_diff",),
+        controls=PatchingControls(require_gap=False),
     )
     return torch.from_numpy(found.measured.changes["logit_diff"].mean(axis=1))
 

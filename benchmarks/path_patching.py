@@ -20,6 +20,7 @@ from benchmarks.subjects import Amounts, Subject
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.sites import Site
 
 Changes = Float[np.ndarray, "paths batch"]
@@ -70,7 +71,7 @@ def path_flops(subject: Subject, paths: tuple[Path, ...], lengths: list[int]) ->
 
 
 def _swept(subject: Subject, contrast: Contrast) -> Changes:
-    result = path_sweep(subject.model, contrast, require_gap=False)
+    result = path_sweep(subject.model, contrast, controls=PatchingControls(require_gap=False))
     return np.asarray(result.measured.changes["logit_diff"])
 
 

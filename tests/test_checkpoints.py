@@ -10,6 +10,7 @@ from cotinterp.behavior.accuracy import accuracy_by_k, evaluate_run, evaluation_
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
 from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.studies.protocol import standard_pairs
 from cotinterp.studies.subject import Subject
@@ -73,7 +74,8 @@ def test_identities_hold_on_the_reference_models(slug):
         difference = logit_diff(logits, contrast.at, contrast.answer, contrast.foil)
         assert (parts.total() - difference).abs().max() < 1e-4
         for direction in ("denoise", "noise"):
-            sweep = patch_sweep(run.model, contrast, kinds=("resid_pre",), direction=direction, require_gap=False)
+            controls = PatchingControls(require_gap=False)
+            sweep = patch_sweep(run.model, contrast, kinds=("resid_pre",), direction=direction, controls=controls)
             baselines = sweep.baselines()
             assert baselines["self"].effect.item() == 0.0
             assert baselines["full"].effect.item() == pytest.approx(1.0, abs=1e-6)

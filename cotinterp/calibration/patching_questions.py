@@ -14,8 +14,8 @@ from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.patching.attribution_patching import ALL_SITES, attribution_patch
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path
-from cotinterp.mechanism.patching.result import PatchingResult
-from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.runs import PatchingControls
+from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
@@ -23,6 +23,7 @@ from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Role
 
+ANY_GAP = PatchingControls(require_gap=False)
 NOTABLE = 0.5
 """A cell counts as the carrier where it closes half of the gap and more."""
 
@@ -46,7 +47,7 @@ def any_contrast(model: GroundTruth, quick: bool) -> Contrast:
 def identities(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether a self-patch is exactly 0, a full patch exactly 1, and attributions sum to the logit difference."""
     contrast = any_contrast(model, quick)
-    baselines = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False).baselines()
+    baselines = patch_sweep(model.model, contrast, kinds=("resid_pre",), controls=ANY_GAP).baselines()
     zero, one = (float(baselines[name].effect[0]) for name in ("self", "full"))
     parts = logit_attribution(model.model, contrast)
     missed = float((parts.values.sum(0) - parts.logit_difference).abs().max())
@@ -57,7 +58,13 @@ def identities(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 def heads_that_carry(family: str, model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """The heads whose z, patched at some place, closes half of the gap, among cells that the scan flags."""
     try:
-        result = patch_sweep(model.model, contrast_of(family, model, quick), kinds=(), heads=True, require_gap=False)
+        result = patch_sweep(
+            model.model,
+            contrast_of(family, model, quick),
+            kinds=(),
+            heads=True,
+            controls=ANY_GAP,
+        )
     except ValueError as error:
         return InstrumentAnswer("nothing changes", str(error).split(":")[0])
     return _carriers(result)
@@ -88,8 +95,8 @@ def prompt_operand_heads(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 def places_read(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """From which place the total is fetched: places before the readout where the first residual stream carries it."""
     contrast = any_contrast(model, quick)
-    result = patch_sweep(model.model, contrast, kinds=("resid_pre",), require_gap=False)
-    scan = result.scan()
+    result = patch_sweep(model.model, contrast, kinds=("resid_pre",), controls=ANY_GAP)
+    scan = result.scan().frame()
     first = scan[(scan["layer"] == 0) & scan["flagged"] & (scan["effect"] >= NOTABLE)]
     names = [f"{role} {step}" if step >= 0 else role for role, step in zip(first["role"], first["step"], strict=True)]
     return InstrumentAnswer(", ".join(names) or "none", _largest(scan[scan["layer"] == 0]))
@@ -156,7 +163,7 @@ def gradient_finds_the_head(model: GroundTruth, quick: bool) -> InstrumentAnswer
 
 
 def _carriers(result: PatchingResult) -> InstrumentAnswer:
-    scan = result.scan()
+    scan = result.scan().frame()
     found = scan[scan["flagged"] & (scan["effect"] >= NOTABLE)]
     heads = sorted({Site.parse(label).block for label in found["site"]})
     return InstrumentAnswer(", ".join(heads) or "none", _largest(scan))
@@ -164,7 +171,7 @@ def _carriers(result: PatchingResult) -> InstrumentAnswer:
 
 def _largest(scan: pd.DataFrame) -> str:
     if not scan["effect"].notna().any():
-        return f"no gap; told apart in {float(scan['told_apart'].iloc[0]):.0%} of the pairs"
+        return f"no gap; told apart in {float(scan['distinguished'].iloc[0]):.0%} of the pairs"
     top = scan.iloc[int(np.nanargmax(scan["effect"].abs()))]
     return f"largest effect {top['effect']:.2f} at {top['site']}, {top['role']} {top['step']}"
 

@@ -23,7 +23,8 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.model import HookedModel, require_eval
-from cotinterp.mechanism.patching.sweep import DIRECTIONS, patch_sweep
+from cotinterp.mechanism.patching.runs import DIRECTIONS
+from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Kind, Site, residual_sites
 from cotinterp.models.build import Bridge

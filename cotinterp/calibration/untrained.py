@@ -19,6 +19,7 @@ from cotinterp.claims.judge import judge_all
 from cotinterp.figures import lines
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.table import head_table
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.results import wilson
@@ -272,9 +273,9 @@ def scan_heads(model: GroundTruth, level: float) -> Counts:
 def scan_patches(model: GroundTruth, level: float) -> Counts:
     """Heads and places that carry a written total, by patching z."""
     contrast = Contrast.from_pairs(_pairs(model))
-    result = patch_sweep(model.model, contrast, kinds=(), heads=True, require_gap=False)
+    result = patch_sweep(model.model, contrast, kinds=(), heads=True, controls=PatchingControls(require_gap=False))
     changes = result.measured.changes[result.metrics[0]]
-    flagged = int(result.scan(level=1 - level)["flagged"].sum())
+    flagged = int(result.scan(level=1 - level).frame()["flagged"].sum())
     return Counts(len(changes), flagged, *_by_p(max_statistic(changes).p, changes, level))
 
 

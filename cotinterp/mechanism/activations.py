@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,24 @@ from cotinterp.mechanism.sites import Site, refuse_write
 from cotinterp.models.native.parts import why_not_native
 
 Readings = dict[Site, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much an instrument may run at once; what it finds is the same, up to the rounding of float32.
+
+    Attributes:
+        batch_size: Sequences of one forward pass. None: as many as are fast.
+        max_bytes: What activations may take, by an estimate. None: 1 GiB.
+    """
+
+    batch_size: int | None = None
+    max_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """`max_bytes`, or 1 GiB."""
+        return 2**30 if self.max_bytes is None else self.max_bytes
 
 
 def activations(

@@ -116,19 +116,13 @@ class Write:
         return replace(self, mask=self.mask & (mask if self.mask.ndim == 2 else mask[..., None]))
 
 
-def run_stacked(
-    model: HookedModel,
-    tokens: Int[Tensor, "rows pos"],
-    runs: Sequence[Sequence[Write]],
-    *,
-    unedited: Mapping[Site, Tensor] | None = None,
-) -> Float[Tensor, "rows pos d_vocab"]:
-    """Several runs in one pass, each with edits of its own: `tokens` holds theirs one after the other.
+def stacked_edits(runs: Sequence[Sequence[Write]], *, unedited: Mapping[Site, Tensor] | None = None) -> list[Edit]:
+    """Edits that make several runs in one pass, each with writes of its own: one edit for each hook.
 
-    Run i has the i-th part of the rows; `runs[i]` are its writes, if any. `unedited`: what the same pass holds without
-    edits, for writes that restore it. Compare with an unedited pass of the same `tokens`: the rounding of a row may
-    depend on the rows beside it. Errors are those of `run_with`; an edit is inert if no run of the stack changes
-    anything at its hook.
+    The tokens of that pass are those of the runs, one after the other: run i has the i-th part of the rows and makes
+    `runs[i]`, which may be empty. `unedited`: what the same pass holds without edits, for writes that restore it.
+    Compare with an unedited pass of the same tokens: the rounding of a row may depend on the rows beside it. An edit is
+    inert if no run changes anything at its hook.
     """
     by_hook: dict[Site, list[tuple[int, Write]]] = {}
     for run, writes in enumerate(runs):
@@ -151,7 +145,7 @@ def run_stacked(
 
         return Edit(site, overwrite, expect_change=any(write.expect_change for _, write in writes))
 
-    return run_with(model, tokens, [edit(site, by_hook[site]) for site in sorted(by_hook)])
+    return [edit(site, by_hook[site]) for site in sorted(by_hook)]
 
 
 def patch(

@@ -14,6 +14,8 @@ from cotinterp.mechanism.activations import at_positions
 Logits = Float[Tensor, "batch pos d_vocab"]
 MetricName = Literal["logit_diff", "correct_logit", "wrong_logit", "log_prob", "probability", "accuracy", "kl"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
+METRIC_WORDS: dict[str, str] = {"logit_diff": "logit difference", "kl": "KL divergence", "log_prob": "log probability"}
+"""What titles call a metric whose name does not say it."""
 
 
 def logit_diff(
@@ -128,11 +130,10 @@ class Effects:
     n: int
     dropped: int
 
-
-def missing_effects(cells: int, pairs: int) -> Effects:
-    """What a metric gets that has no gap to normalize by: NaN everywhere, n = 0."""
-    nothing = np.full(cells, np.nan)
-    return Effects(nothing, nothing, nothing, 0, pairs)
+    def columns(self, i: int) -> dict[str, float | int]:
+        """What tables say of cell `i`."""
+        found = {"effect": self.effect[i], "ci_low": self.ci_low[i], "ci_high": self.ci_high[i]}
+        return {**found, "n": self.n}
 
 
 def has_gap(gap: Float[np.ndarray, " batch"], eps: float = EPS) -> Bool[np.ndarray, " batch"]:
@@ -184,9 +185,14 @@ def normalized_effects(
     together and the same pairs in every cell; per cell, not simultaneous over cells. It is (NaN, NaN) below two pairs,
     and where the mean gap is so uncertain that it may be zero or of the other sign.
 
-    Pairs with a NaN in any cell are dropped as well. NoGapError where no pair has a gap, or where the gaps cancel.
+    Pairs with a NaN in any cell are dropped as well. Where no pair has a gap, or where the gaps cancel, every effect is
+    missing (NaN, n = 0); `kept_pairs` says why.
     """
-    keep = kept_pairs(change, gap, eps)
+    try:
+        keep = kept_pairs(change, gap, eps)
+    except NoGapError:
+        nothing = np.full(len(change), np.nan)
+        return Effects(nothing, nothing, nothing, 0, len(gap))
     n = int(keep.sum())
     change, gap = change[:, keep], gap[keep]
     # Summed in one order above and below, so that a full patch is 1 and not 1 - 1e-16; + 0.0 makes -0.0 a plain 0.

@@ -71,13 +71,13 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "patching",
             "cotinterp patch RUN",
-            "task regime run_seed pair direction site layer head role step metric effect ci_low ci_high n",
+            "task regime run_seed pair direction site kind layer head role step metric effect ci_low ci_high n",
         ),
         _schema(
             "patching_scan",
             "cotinterp patch RUN",
-            "task regime run_seed pair direction site layer head role step metric family effect ci_low ci_high "
-            "p_adjusted flagged n dropped told_apart",
+            "task regime run_seed pair direction site kind layer head role step metric family effect ci_low ci_high "
+            "p_adjusted flagged n dropped distinguished",
         ),
         _schema(
             "pair_families",

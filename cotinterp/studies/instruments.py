@@ -16,13 +16,13 @@ from cotinterp.behavior.edits import EditKinds, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.figures.attention import AttentionView
 from cotinterp.figures.labels import RunKey
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Budget, activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import attention_by_role
 from cotinterp.mechanism.heads.table import head_table
-from cotinterp.mechanism.patching.result import PatchingResult, PatchingScan
 from cotinterp.mechanism.patching.run_predictions import family_predictions
-from cotinterp.mechanism.patching.sweep import DIRECTIONS, patch_sweep
+from cotinterp.mechanism.patching.runs import DIRECTIONS, PatchingControls
+from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import residual_sites
 from cotinterp.results import Result
@@ -129,13 +129,13 @@ def _patch(subject: Subject, effort: Effort) -> Results:
                 contrast,
                 heads=True,
                 direction=direction,
-                require_gap=False,
-                max_bytes=effort.max_bytes,
+                controls=PatchingControls(require_gap=False),
+                budget=Budget(max_bytes=effort.max_bytes),
                 labels=subject.labels,
             )
     results: Results = {
         "patching": {f"patching-{name}": sweep for name, sweep in sweeps.items()},
-        "patching_scan": {f"patching-scan-{name}": PatchingScan(sweep) for name, sweep in sweeps.items()},
+        "patching_scan": {f"patching-scan-{name}": sweep.scan() for name, sweep in sweeps.items()},
     }
     if (families := standard_families(subject, effort.paired, k=subject.length(effort))) is not None:
         results["pair_families"] = {"pair_families": family_predictions(subject.model, families, labels=subject.labels)}

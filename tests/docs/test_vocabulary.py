@@ -10,8 +10,7 @@ from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
-from cotinterp.mechanism.patching.result import SCAN_COLUMNS
-from cotinterp.mechanism.patching.sweep import DIRECTIONS
+from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.tasks import get_task, task_names
@@ -126,4 +125,4 @@ def test_columns_of_knock_outs_and_of_the_scan_of_a_sweep():
     cell = KnockOut("previous_total", "", "readout", None, None, "pattern", 0.5)
     frame = KnockOutResult((cell,), torch.ones(1, 6), torch.ones(6)).frame()
     assert [row["column"] for row in table("Knock-outs", "column")] == list(frame.columns)
-    assert tuple(row["column"] for row in table("Scans", "column")) == SCAN_COLUMNS
+    assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]

@@ -5,6 +5,13 @@ from dataclasses import replace
 import torch
 
 from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.patching.runs import PatchingControls
+
+ANY_GAP, BY_HOOKS, UNRELATED = (
+    PatchingControls(require_gap=False),
+    PatchingControls(by_hooks=True),
+    PatchingControls(unrelated_donor=True),
+)
 
 
 def told_apart(model, clean, corrupted, at):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.metrics import NoGapError, has_gap, normalized_effects
+from cotinterp.mechanism.metrics import NoGapError, has_gap, kept_pairs, normalized_effects
 
 
 def test_nothing_is_zero_everything_is_one_bit_for_bit():
@@ -66,6 +66,9 @@ def test_no_interval_where_there_is_nothing_to_go_by():
 
 def test_nothing_to_normalize_by_says_so():
     with pytest.raises(NoGapError, match="none of 2 pairs has a gap of 0.001.*does not tell them apart"):
-        normalized_effects(np.ones((1, 2)), np.array([1e-5, -1e-4]))
+        kept_pairs(np.ones((1, 2)), np.array([1e-5, -1e-4]))
     with pytest.raises(NoGapError, match="gaps of 2 pairs cancel.*mean size 3"):
-        normalized_effects(np.ones((1, 2)), np.array([3.0, -3.0]))
+        kept_pairs(np.ones((1, 2)), np.array([3.0, -3.0]))
+    found = normalized_effects(np.ones((1, 2)), np.array([3.0, -3.0]))
+    assert np.isnan([found.effect[0], found.ci_low[0], found.ci_high[0]]).all()
+    assert (found.n, found.dropped) == (0, 2)

@@ -14,8 +14,8 @@ from cotinterp.mechanism.interventions import (
     knock_out,
     knock_out_pairs,
     patch,
-    run_stacked,
     run_with,
+    stacked_edits,
     steer,
     watch,
 )
@@ -292,7 +292,7 @@ def test_runs_of_a_stack_are_edits_of_their_own(tiny_model, tokens):
         [Edit(stream, lambda current: 2 * current, mask)],
         [Edit(Site("pattern", 1, 2), donors[pattern][:, 2], mask)],
     ]
-    found = run_stacked(tiny_model, tokens.repeat(4, 1), runs).chunk(4)
+    found = run_with(tiny_model, tokens.repeat(4, 1), stacked_edits(runs)).chunk(4)
     for logits, edits in zip(found, expected, strict=True):
         torch.testing.assert_close(logits, run_with(tiny_model, tokens, edits), atol=1e-5, rtol=1e-5)
 
@@ -303,6 +303,6 @@ def test_a_write_of_a_stack_restores_the_unedited_run_and_inert_ones_raise(tiny_
     own = activations(tiny_model, stacked, [z])
     plain = run_with(tiny_model, stacked, [])
     restored = [[Write(z, mask, None, expect_change=False)], [Write(z, mask, own[z].chunk(2)[1], expect_change=False)]]
-    assert torch.equal(run_stacked(tiny_model, stacked, restored, unedited=own), plain)
+    assert torch.equal(run_with(tiny_model, stacked, stacked_edits(restored, unedited=own)), plain)
     with pytest.raises(InertEditError, match="changed no value"):
-        run_stacked(tiny_model, stacked, [[], [Write(z, mask, own[z].chunk(2)[1])]])
+        run_with(tiny_model, stacked, stacked_edits([[], [Write(z, mask, own[z].chunk(2)[1])]]))

@@ -158,21 +158,28 @@ def _probes(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _patching(rng: np.random.Generator) -> pd.DataFrame:
-    kinds = [("resid_pre", None), ("attn_out", None), ("mlp_out", None), *(("z", head) for head in range(HEADS))]
+    kinds = [("resid_pre", -1), ("attn_out", -1), ("mlp_out", -1), *(("z", head) for head in range(HEADS))]
     rows = []
     for run in _runs():
         for pair in ("operand 1", "written_total 1") if run["regime"] == "cot" else ("operand 1",):
             for direction in ("denoise", "noise"):
                 shared = run | {"pair": pair, "direction": direction, "metric": "logit_diff", "n": 64}
                 for baseline, effect in (("self", 0.0), ("full", 1.0), ("random_donor", 0.02)):
-                    cell = {"site": baseline, "layer": 0, "head": None, "role": "all", "step": -1}
+                    cell = {"site": baseline, "kind": baseline, "layer": -1, "head": -1, "role": "all", "step": -1}
                     rows.append(shared | cell | {"effect": effect, "ci_low": effect, "ci_high": effect})
                 for kind, head in kinds:
                     for layer in range(LAYERS):
-                        site = f"L{layer}.{kind}" if head is None else f"L{layer}H{head}.{kind}"
+                        site = f"L{layer}.{kind}" if head < 0 else f"L{layer}H{head}.{kind}"
                         for role, step in places(str(run["regime"])):
                             effect = float(np.clip(rng.normal(0.0, 0.25), -0.4, 1.1))
-                            cell = {"site": site, "layer": layer, "head": head, "role": role, "step": step}
+                            cell = {
+                                "site": site,
+                                "kind": kind,
+                                "layer": layer,
+                                "head": head,
+                                "role": role,
+                                "step": step,
+                            }
                             rows.append(
                                 shared | cell | {"effect": effect, "ci_low": effect - 0.05, "ci_high": effect + 0.05}
                             )
@@ -263,10 +270,10 @@ def _pair_families() -> pd.DataFrame:
 
 
 def _patching_scan() -> pd.DataFrame:
-    cell = {"pair": "operand 1 -> answer 3", "direction": "denoise", "site": "L0H1.z", "layer": 0, "head": 1}
-    place = {"role": "operand", "step": 1, "metric": "logit_diff", "family": "scan"}
+    cell = {"pair": "operand 1 -> answer 3", "direction": "denoise", "site": "L0H1.z", "kind": "z"}
+    place = {"layer": 0, "head": 1, "role": "operand", "step": 1, "metric": "logit_diff", "family": "scan"}
     found = {"effect": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_adjusted": 0.001, "flagged": True}
-    counts = {"n": 40, "dropped": 0, "told_apart": 0.9}
+    counts = {"n": 40, "dropped": 0, "distinguished": 0.9}
     return pd.DataFrame([run | cell | place | found | counts for run in _runs()])
 
 

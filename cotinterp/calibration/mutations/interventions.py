@@ -23,10 +23,10 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.heads import attribution
 from cotinterp.mechanism.interventions import Edit, ablate_zero, run_with
 from cotinterp.mechanism.metrics import Effects
-from cotinterp.mechanism.patching import blocks, path_patching, path_runs, result
+from cotinterp.mechanism.patching import effects, path_hooks, path_patching, runs
 from cotinterp.mechanism.patching.paths import Path
-from cotinterp.mechanism.patching.result import PatchingResult
-from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.runs import PatchingControls
+from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.build import Bridge
 
@@ -70,7 +70,8 @@ def untouched(self: Site, activation: Tensor, value: Tensor, positions: Tensor |
 def check_sweep_acts() -> None:
     """Of all that is patched, something changes what the model says: from its weights, and through its hooks."""
     for by_hooks in (False, True):
-        patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",), by_hooks=by_hooks)
+        controls = PatchingControls(by_hooks=by_hooks)
+        patch_sweep(reading_model(), total_contrast(8), kinds=("resid_pre",), controls=controls)
 
 
 def deaf(right: Callable[..., Any]) -> Callable[..., Any]:
@@ -218,7 +219,7 @@ def check_frozen() -> None:
     paths = (Path(site, "logits"), Path(site, "any"))
     for by_hooks in (False, True):
         result = path_patching.path_sweep(
-            reading_model(), total_contrast(8), paths, through_mlps=False, by_hooks=by_hooks
+            reading_model(), total_contrast(8), paths, through_mlps=False, controls=PatchingControls(by_hooks=by_hooks)
         )
         direct = result.of(paths[0])
         require(abs(direct) < 1e-5, f"{direct:.2f} of the effect is said to go straight to the logits")
@@ -239,19 +240,19 @@ PATCHING_MUTATIONS = (
     Mutation(
         "random donor that is the example's own",
         "random-donor baseline below 1",
-        instead(blocks, "derangement", nobody_else),
+        instead(runs, "derangement", nobody_else),
         check_random_donor,
     ),
     Mutation(
         "effects not divided by the gap",
         "full patch exactly 1",
-        instead(result, "normalized_effects", in_logits),
+        instead(effects, "normalized_effects", in_logits),
         check_self_and_full,
     ),
     Mutation(
         "path patching that holds nothing",
         "a direct path that the model does not have is 0",
-        instead(path_runs, "_freezable", nothing_held),
+        instead(path_hooks, "_freezable", nothing_held),
         check_frozen,
     ),
 )

@@ -1,8 +1,7 @@
 """Attribution patching: a gradient in place of many patched runs, and how far it agrees with them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,24 +13,28 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from cotinterp.figures import PALETTE, heatmap
-from cotinterp.mechanism.activations import at_positions, gradients, run_and_read
-from cotinterp.mechanism.contrast import Address, Contrast
+from cotinterp.mechanism.activations import Budget, at_positions, gradients, run_and_read
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
-from cotinterp.mechanism.metrics import (
-    Effects,
-    MetricName,
-    NoGapError,
-    has_gap,
-    measure,
-    metric_name,
-    missing_effects,
-    normalized_effects,
+from cotinterp.mechanism.metrics import METRIC_WORDS, MetricName, measure
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.patching.runs import (
+    BUDGET,
+    CONTROLS,
+    FIRST,
+    Cell,
+    Changes,
+    Meter,
+    PatchingControls,
+    Runs,
+    cells_of,
+    checked_metrics,
+    minus,
+    place_mask,
+    rows_at_once,
 )
-from cotinterp.mechanism.model import HookedModel, require_eval
-from cotinterp.mechanism.patching.blocks import FIRST, Cell, Changes, Meter, Runs, minus, partners, placed, rows_at_once
-from cotinterp.mechanism.patching.result import COLUMNS, SPOKEN, PatchingResult
-from cotinterp.mechanism.patching.sweep import DIRECTIONS
-from cotinterp.mechanism.sites import Site, as_kind, head_sites, refuse_write, residual_sites
+from cotinterp.mechanism.patching.sweep import CellsResult, PatchingResult
+from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, with_labels
 
 RANKINGS = ("absolute", "signed")
@@ -55,7 +58,7 @@ class AttributionAgreement(Result):
     labels: Mapping[str, str | int]
 
     @property
-    def told(self) -> Bool[np.ndarray, " cells"]:
+    def compared(self) -> Bool[np.ndarray, " cells"]:
         """The cells that are compared: those where not both numbers are exactly 0."""
         found: Bool[np.ndarray, " cells"] = (self.score != 0) | (self.effect != 0)
         return found
@@ -71,7 +74,7 @@ class AttributionAgreement(Result):
         groups = {ALL_SITES: np.arange(len(self.cells))}
         for kind in dict.fromkeys(map(kind_of, self.cells)):
             groups[kind] = np.array([i for i, cell in enumerate(self.cells) if kind_of(cell) == kind])
-        rows = [{"sites": name, **self._compared(members)} for name, members in groups.items()]
+        rows = [{"sites": name, **self._agreement(members)} for name, members in groups.items()]
         return with_labels(pd.DataFrame(rows), self.labels)
 
     def worst(self, n: int = 10) -> pd.DataFrame:
@@ -85,7 +88,7 @@ class AttributionAgreement(Result):
                 "difference": self.score - self.effect,
             }
         )
-        return table[self.told].sort_values("difference", key=np.abs, ascending=False, kind="stable").head(n)
+        return table[self.compared].sort_values("difference", key=np.abs, ascending=False, kind="stable").head(n)
 
     def figure(self) -> go.Figure:
         """Estimate over truth, one point a cell, colored by kind; on the line they agree."""
@@ -116,9 +119,9 @@ class AttributionAgreement(Result):
         )
         return figure
 
-    def _compared(self, members: Int[np.ndarray, " members"]) -> dict[str, str | int | float]:
-        left_out = int((~self.told[members]).sum())
-        members = members[self.told[members]]
+    def _agreement(self, members: Int[np.ndarray, " members"]) -> dict[str, str | int | float]:
+        left_out = int((~self.compared[members]).sum())
+        members = members[self.compared[members]]
         score, effect = self.score[members], self.effect[members]
         ranked = (np.abs(score), np.abs(effect)) if self.ranking == "absolute" else (score, effect)
         varied = len(members) > 2 and all(len(np.unique(side)) > 1 for side in (*ranked, score, effect))
@@ -150,7 +153,7 @@ def agreement_of(
     if not top or min(top) < 1:
         raise ValueError(f"top={tuple(top)}: name at least one k, each of 1 or more.")
     found = AttributionAgreement(tuple(cells), score, effect, ranking, tuple(top), dict(labels or {}))
-    if not found.told.any():
+    if not found.compared.any():
         raise ValueError(f"all {len(cells)} cells are exactly 0 by gradient and by patching: nothing to compare.")
     return found
 
@@ -160,44 +163,16 @@ def kind_of(cell: Cell) -> str:
     return cell.site.kind if cell.site.head is None else f"{cell.site.kind} of heads"
 
 
-@dataclass(frozen=True, eq=False)
-class AttributionPatchingResult(Result):
-    """Estimated effects of every cell, per example until asked for the table, and never to be shown alone.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttributionPatchingResult(CellsResult):
+    """Estimated effects of every cell, never to be shown alone.
 
     `measured.changes` are the scores: what patching the cell would change in the metric if the model were linear.
-    `effects` normalizes them as `PatchingResult.effects` does. `steps`: gradients averaged, 1 at the recipient alone.
+    Intervals are of the estimate over examples and know nothing of how far it is from the truth. `steps`: gradients
+    averaged, 1 at the recipient alone.
     """
 
-    cells: tuple[Cell, ...]
-    measured: Changes
-    addresses: Mapping[str, Address]
     steps: int
-    direction: str
-    pair: str
-    labels: Mapping[str, str | int]
-    seed: int = 0
-
-    @property
-    def metric(self) -> MetricName:
-        """The metric whose gradient was taken."""
-        (name,) = self.measured.gaps
-        return name
-
-    def effects(self) -> Effects:
-        """Estimated effect of every cell with its interval over pairs, in the order of `cells`.
-
-        The interval is of the estimate over examples; it knows nothing of how far the estimate is from the truth.
-        """
-        return normalized_effects(self.measured.changes[self.metric], self.measured.gaps[self.metric], seed=self.seed)
-
-    def baselines(self) -> dict[str, Effects]:
-        """`self` (exactly 0), `full` (`whole_change` with a reference: all of it, as estimated) and `random_donor`."""
-        gap, found = self.measured.gaps[self.metric], {}
-        for key, values in self.measured.baselines.items():
-            some = bool(np.isfinite(values[self.metric])[has_gap(gap)].any())
-            change = values[self.metric][None]
-            found[key] = normalized_effects(change, gap, seed=self.seed) if some else missing_effects(1, len(gap))
-        return found
 
     def agreement(
         self, patching: PatchingResult, *, ranking: str = "absolute", top: Sequence[int] = (5, 10, 20)
@@ -213,29 +188,26 @@ class AttributionPatchingResult(Result):
         if not shared:
             raise ValueError("the two sweeps have no cell in common: score the kinds and heads that were patched.")
         cells = tuple(self.cells[i] for i in shared)
+        (metric,) = self.metrics
         score = self.effects().effect[shared]
-        effect = patching.effects(self.metric).effect[[theirs[cell] for cell in cells]]
+        effect = patching.effects(metric).effect[[theirs[cell] for cell in cells]]
         about: dict[str, str | int] = {
-            "metric": self.metric,
+            "metric": metric,
             "direction": self.direction,
             "pair": self.pair,
             "steps": self.steps,
         }
         return agreement_of(cells, score, effect, ranking=ranking, top=top, labels={**self.labels, **about})
 
-    def frame(self) -> pd.DataFrame:
-        """One row per cell in the columns of tables/patching.csv, the baselines first; `effect` is the estimate."""
-        table = pd.DataFrame(list(self._rows())).astype({"head": "Int64"})[list(COLUMNS)]
-        return with_labels(table, {"task": "", "regime": "", "run_seed": "", **self.labels})
-
     def figure(self) -> go.Figure:
         """Layers and heads by places, one facet per kind; red is negative, blue positive, white 0."""
         table = self.frame().iloc[-len(self.cells) :]
         table = table.assign(
-            kind=[f"{cell.site.kind}{'' if cell.site.head is None else ' of heads'}" for cell in self.cells],
+            kind=[kind_of(cell) for cell in self.cells],
             block=[cell.site.block for cell in self.cells],
             place=[cell.place for cell in self.cells],
         )
+        (metric,) = self.metrics
         how = "at the recipient" if self.steps == 1 else f"averaged over {self.steps} steps"
         return heatmap(
             table,
@@ -244,43 +216,24 @@ class AttributionPatchingResult(Result):
             value="effect",
             facet="kind",
             midpoint=0.0,
-            title=f"{self.pair} changed, {self.direction}: effect on the {SPOKEN.get(self.metric, self.metric)}, "
+            title=f"{self.pair} changed, {self.direction}: effect on the {METRIC_WORDS.get(metric, metric)}, "
             f"estimated from gradients {how}. Read beside the agreement with true patching.",
             x_title="place",
             y_title="layer or head",
             value_title="estimated effect",
         )
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        shared = {"pair": self.pair, "direction": self.direction, "metric": self.metric}
-        try:
-            effects, baselines = self.effects(), self.baselines()
-        except NoGapError:
-            pairs = len(self.measured.gaps[self.metric])
-            effects = missing_effects(len(self.cells), pairs)
-            baselines = dict.fromkeys(self.measured.baselines, missing_effects(1, pairs))
-        for key, baseline in baselines.items():
-            address = {"site": key, "layer": FIRST.layer, "head": None, "role": "all", "step": -1}
-            yield {**shared, **address, **_numbers(baseline, 0)}
-        for i, cell in enumerate(self.cells):
-            site, (role, step, _) = cell.site, self.addresses[cell.place]
-            address = {"site": site.label, "layer": site.layer, "head": site.head, "role": role, "step": step}
-            yield {**shared, **address, **_numbers(effects, i)}
-
     def _check_same(self, patching: PatchingResult) -> None:
         ours = {"pair": self.pair, "direction": self.direction}
         theirs = {"pair": patching.pair, "direction": patching.direction}
         if ours != theirs:
             raise ValueError(f"attribution is of {ours}, patching of {theirs}: compare sweeps of the same contrast.")
-        if self.metric not in patching.metrics:
-            raise ValueError(f"{self.metric} was not patched, only {list(patching.metrics)} were.")
-        gaps = self.measured.gaps[self.metric], patching.measured.gaps[self.metric]
+        (metric,) = self.metrics
+        if metric not in patching.metrics:
+            raise ValueError(f"{metric} was not patched, only {list(patching.metrics)} were.")
+        gaps = self.measured.gaps[metric], patching.measured.gaps[metric]
         if len(gaps[0]) != len(gaps[1]) or not np.allclose(*gaps, rtol=1e-3, atol=1e-3):
             raise ValueError("the gaps differ: the two sweeps were made of different examples or models.")
-
-
-def _numbers(effects: Effects, i: int) -> dict[str, Any]:
-    return {"effect": effects.effect[i], "ci_low": effects.ci_low[i], "ci_high": effects.ci_high[i], "n": effects.n}
 
 
 def attribution_patch(
@@ -292,9 +245,8 @@ def attribution_patch(
     direction: str = "denoise",
     metric: str = "logit_diff",
     steps: int = 1,
-    require_gap: bool = True,
-    batch_size: int | None = None,
-    seed: int = 0,
+    controls: PatchingControls = CONTROLS,
+    budget: Budget = BUDGET,
     labels: Mapping[str, str | int] | None = None,
 ) -> AttributionPatchingResult:
     """The first-order estimate of every cell that `patch_sweep` would run, with the same cells in the same order.
@@ -302,7 +254,7 @@ def attribution_patch(
     `heads`: z of every head too, or the kinds whose heads are scored one by one (("z", "q", "k", "v", "pattern"); the
     places of a pattern are those of its queries). `metric`: any but accuracy, which has no gradient. `steps`: gradients
     averaged over so many points (midpoints) between the runs; 1 is the gradient at the recipient. The other arguments
-    are those of `patch_sweep`, and the model is left as it was.
+    are those of `patch_sweep`, without unrelated donors; the model is left as it was.
 
     Baselines: `self` (the recipient as its own donor: exactly 0), `full` (the estimate of the whole gap from the first
     resid_pre: 1 only as far as the model is linear; called `whole_change` where the contrast has a reference) and
@@ -310,52 +262,41 @@ def attribution_patch(
 
     ValueError: a model in train mode, unknown kinds, directions or metrics, steps below 1, no pair with a gap.
     """
-    require_eval(model)
-    if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}: {' or '.join(DIRECTIONS)}.")
-    name = metric_name(metric)
+    (name,) = checked_metrics(model, direction, [metric])
     if name == "accuracy":
         raise ValueError("accuracy has no gradient to attribute; take logit_diff, log_prob, probability or kl.")
+    if controls.unrelated_donor:
+        raise ValueError(
+            "there is no attribution with unrelated donors; its baseline random_donor has one for all cells."
+        )
     if steps < 1:
         raise ValueError(f"steps={steps}: at least one gradient is needed; 1 is plain attribution patching.")
-    by_head: Sequence[str] = (("z",) if heads else ()) if isinstance(heads, bool) else heads
-    sites = [site for kind in kinds for site in residual_sites(model, as_kind(kind))]
-    sites += [site for kind in by_head for site in head_sites(model, as_kind(kind))]
-    for site in sites:
-        refuse_write(site)
     contrast = contrast.until_readout(model)
-    cells = tuple(Cell(site, place) for site in sites for place in contrast.places)
-    if not cells:
-        raise ValueError("nothing to score: no kinds and no heads were asked for, or no place lies before the readout.")
-    rows = rows_at_once(model, contrast, batch_size)
-    partner = partners(contrast, np.random.default_rng(seed))
-    blocks = []
-    for start in range(0, len(contrast), rows):
-        runs = Runs.of(contrast, slice(start, start + rows), partner, noise=direction == "noise")
-        blocks.append(_block(model, runs, cells, name, steps))
+    cells = cells_of(model, contrast, kinds, heads)
+    rows = rows_at_once(model, contrast, budget.batch_size)
+    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed)
     result = AttributionPatchingResult(
         cells=cells,
-        measured=Changes.joined(blocks),
+        measured=Changes.joined([_block(model, runs, cells, name, steps) for runs in blocks]),
         addresses={place: contrast.address(place) for place in contrast.places},
         steps=steps,
         direction=direction,
         pair=contrast.pair,
         labels=dict(labels or {}),
-        seed=seed,
+        seed=controls.seed,
     )
-    if require_gap:
-        result.effects()
+    result.check(require_gap=controls.require_gap)
     return result
 
 
 def _block(model: HookedModel, runs: Runs, cells: Sequence[Cell], name: MetricName, steps: int) -> Changes:
     """The scores of every cell on one block of examples."""
     sites = sorted({cell.site.whole for cell in cells} | {FIRST})
-    own = run_and_read(model, runs.recipient, sites)[1]
-    donor = run_and_read(model, runs.donor, sites)[1]
+    recipient_logits, own = run_and_read(model, runs.recipient, sites)
+    donor_logits, donor = run_and_read(model, runs.donor, sites)
     unrelated = run_and_read(model, runs.unrelated, [FIRST])[1]
-    unit_logits = run_with(model, runs.unit_donor, [])
-    meter = Meter.against(runs.contrast, [name], unit_logits)
+    high, low = (run_with(model, tokens, []) for tokens in (runs.unit_donor, runs.unit_recipient))
+    meter = Meter.against(runs.contrast, [name], high)
     slope = _mean_gradients(model, runs, sites, own, donor, meter, steps)
 
     shares = {site: _share(site, slope[site], donor[site] - own[site]) for site in sites}
@@ -364,16 +305,17 @@ def _block(model: HookedModel, runs: Runs, cells: Sequence[Cell], name: MetricNa
     def of_first(other: Tensor) -> dict[MetricName, Float[np.ndarray, " batch"]]:
         return {name: _share(FIRST, slope[FIRST], other - own[FIRST]).sum(dim=1).cpu().numpy()}
 
-    random = of_first(unrelated[FIRST])[name]
+    logits = {"recipient": recipient_logits, "donor": donor_logits, "unit_recipient": low, "unit_donor": high}
     return Changes(
         changes={name: np.stack(scores)},
-        gaps=minus(meter.of(unit_logits), meter.of(run_with(model, runs.unit_recipient, []))),
+        gaps=minus(meter.of(high), meter.of(low)),
         baselines={
             "self": of_first(own[FIRST]),
             "full" if runs.contrast.reference is None else "whole_change": of_first(donor[FIRST]),
-            "random_donor": {name: np.where(runs.has_unrelated, random, np.nan)},
+            "random_donor": runs.where_unrelated(of_first(unrelated[FIRST])),
         },
-        ran=np.array([bool((donor[cell.site.whole] != own[cell.site.whole]).any()) for cell in cells]),
+        ran=np.ones(len(cells), dtype=bool),
+        predicted=runs.predicted({run: at_positions(each, runs.contrast.at) for run, each in logits.items()}),
     )
 
 
@@ -414,4 +356,4 @@ def _at_place(cell: Cell, contrast: Contrast, shares: Float[Tensor, "batch pos *
     of_site = (
         shares if shares.ndim == 2 else shares.sum(dim=-1) if cell.site.head is None else shares[..., cell.site.head]
     )
-    return (of_site * placed(cell.place, contrast, shares)).sum(dim=1)
+    return (of_site * place_mask(cell.place, contrast, shares)).sum(dim=1)

@@ -44,9 +44,9 @@ class RunPredictions(Result):
         return float((self.predicted[run] == PREDICTIONS.index(prediction)).mean())
 
     @property
-    def told_apart(self) -> float:
+    def distinguished(self) -> float:
         """Share of examples with the answer first in the clean run and the foil first in the run that sets the unit."""
-        other = self.predicted.get("reference", self.predicted["corrupted"])
+        other = self.predicted["reference" if "reference" in self.predicted else "corrupted"]
         return float(((self.predicted["clean"] == 0) & (other == 1)).mean())
 
     def frame(self) -> pd.DataFrame:

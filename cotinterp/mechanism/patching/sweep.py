@@ -16,28 +16,42 @@ Zhang & Nanda 2023, arXiv:2309.16042; Heimersheim & Nanda 2024, arXiv:2404.15255
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Bool, Float
 
-from cotinterp.figures.patching import patching_figure
+from cotinterp.figures.labels import Place
+from cotinterp.figures.patching import patching_figure, patching_scan_figure
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.metrics import MetricName, metric_name
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.metrics import MetricName
+from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.model_check import exact_parts
-from cotinterp.mechanism.patching.blocks import Cell, Measured, Runs, partners, rows_at_once, rows_in, sweep_block
-from cotinterp.mechanism.patching.native_sweep import Sizes, native_sweep
-from cotinterp.mechanism.patching.result import PatchingResult
+from cotinterp.mechanism.patching.effects import ALL, EffectsResult, EffectsScan
 from cotinterp.mechanism.patching.run_predictions import RunPredictions
-from cotinterp.mechanism.sites import as_kind, head_sites, refuse_write, residual_sites
-from cotinterp.models.native.parts import NativeParts
+from cotinterp.mechanism.patching.runs import (
+    BUDGET,
+    CONTROLS,
+    DIRECTIONS,
+    Cell,
+    Changes,
+    PatchingControls,
+    Runs,
+    cells_of,
+    checked_metrics,
+    rows_at_once,
+    rows_in,
+)
+from cotinterp.mechanism.patching.sweep_hooks import sweep_block
+from cotinterp.mechanism.patching.sweep_native import Sizes, native_sweep
+from cotinterp.mechanism.sites import site_columns
 from cotinterp.results import Result, output_folder, write_atomic
-
-DIRECTIONS = ("denoise", "noise")
+from cotinterp.results.result import figure_page
 
 
 def patch_sweep(
@@ -45,33 +59,23 @@ def patch_sweep(
     contrast: Contrast,
     *,
     kinds: Sequence[str] = ("resid_pre", "attn_out", "mlp_out"),
-    heads: bool = False,
+    heads: bool | Sequence[str] = False,
     direction: str = "denoise",
     metrics: Sequence[str] = ("logit_diff", "probability", "accuracy"),
-    unrelated_donor: bool = False,
-    require_gap: bool = True,
-    batch_size: int | None = None,
-    max_bytes: int | None = None,
-    by_hooks: bool = False,
-    seed: int = 0,
+    controls: PatchingControls = CONTROLS,
+    budget: Budget = BUDGET,
     labels: Mapping[str, str | int] | None = None,
-) -> PatchingResult:
-    """Patch every place at every layer of each kind (with `heads`, z of every head too), one cell at a time.
+) -> "PatchingResult":
+    """Patch every place at every layer of each kind, one cell at a time.
 
-    The first of `metrics` is primary; all are measured on the same runs. `unrelated_donor` is the control of a whole
-    sweep: donors are other examples' runs (same layout), while effects stay normalized by the own donor's gap, so a
-    cell whose effect is the same with an unrelated donor holds nothing about this pair. `require_gap=False` keeps the
-    sweep of a model that does not tell clean from corrupted: its effects are missing and their n is 0. `batch_size`
-    bounds the sequences of one forward pass: small batches are stacked, several cells to a pass. `max_bytes` bounds
-    what activations may take (by an estimate; 1 GiB unless told), whatever the size of the sweep: examples run in
-    blocks and cells in packs. `seed` draws unrelated donors and bootstraps. `labels` (task, regime, seed) go in front
-    of the table.
+    `heads`: z of every head too, or the kinds whose heads are patched one by one, as in ("z", "q"). The first of
+    `metrics` is primary; all are measured on the same runs. `labels` (task, regime, run_seed) go in front of the table.
 
     A native model is patched straight from its weights: positions and blocks that a patch cannot reach are never
     computed, and the numbers are those of the hooks up to the rounding of float32. `why_not_native` names the models
-    that are run through their hooks instead, as all are with `by_hooks`. Each sweep compares two unpatched runs, and a
-    self-patch of them, with the model's own; should they disagree (its forward pass was replaced), it warns and takes
-    the hooks.
+    that are run through their hooks instead, as all are with `controls.by_hooks`. Each sweep compares two unpatched
+    runs, and a self-patch of them, with the model's own; should they disagree (its forward pass was replaced), it warns
+    and takes the hooks.
 
     Baselines of every sweep (`PatchingResult.baselines`): `self` (the recipient's own activations: exactly 0), `full`
     (the donor's: exactly 1) and `random_donor` (another example's whole first resid_pre: it breaks the run, and what is
@@ -81,94 +85,175 @@ def patch_sweep(
     Where the contrast has a `reference`, effects are in units of the gap between the clean and the reference run, and
     `whole_change` is what this contrast's own change does: near 0 where the model does not care.
 
-    ValueError: a model in train mode, unknown kinds, directions or metrics, no pair with a gap, a `max_bytes` in which
-    no example fits, or a sweep in which nothing changed anything (with a reference, or with `require_gap=False`, that
-    is an answer).
+    ValueError: a model in train mode, unknown kinds, directions or metrics, no pair with a gap, a budget in which no
+    example fits, or a sweep in which nothing changed anything (with a reference, or without `controls.require_gap`,
+    that is an answer).
     """
-    require_eval(model)
-    if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}: {' or '.join(DIRECTIONS)}.")
-    names = tuple(metric_name(name) for name in metrics)
-    if not names:
-        raise ValueError("a sweep needs at least one metric; the first is primary.")
-    sites = [site for kind in kinds for site in residual_sites(model, as_kind(kind))]
-    sites += head_sites(model) if heads else ()
-    for site in sites:
-        refuse_write(site)
+    names = checked_metrics(model, direction, metrics)
     contrast = contrast.until_readout(model)
-    cells = tuple(Cell(site, place) for site in sites for place in contrast.places)
-    if not cells:
-        raise ValueError("nothing to patch: no kinds and no heads were asked for, or no place lies before the readout.")
-    partner = partners(contrast, np.random.default_rng(seed))
-
-    def runs_of(rows: slice) -> Runs:
-        return Runs.of(contrast, rows, partner, noise=direction == "noise")
-
-    asked = _Asked(model, contrast, cells, names, batch_size, max_bytes)
-    rows, measure = (None if by_hooks else _from_weights(asked)) or _through_hooks(asked)
-    blocks = [measure(runs_of(slice(start, start + rows)), unrelated_donor) for start in range(0, len(contrast), rows)]
-    measured = blocks[0].joined(blocks[1:])
-    return PatchingResult(
+    cells = cells_of(model, contrast, kinds, heads)
+    measure = None if controls.by_hooks else _from_weights(model, contrast, cells, names, budget)
+    rows, measure_block = measure or _through_hooks(model, contrast, cells, names, budget)
+    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed)
+    result = PatchingResult(
         cells=cells,
-        measured=measured,
+        measured=Changes.joined([measure_block(runs, controls.unrelated_donor) for runs in blocks]),
         addresses={place: contrast.address(place) for place in contrast.places},
         direction=direction,
-        pair=contrast.pair + (" (unrelated donor)" if unrelated_donor else ""),
+        pair=contrast.pair + (" (unrelated donor)" if controls.unrelated_donor else ""),
         labels=dict(labels or {}),
-        seed=seed,
-    ).checked(require_gap=require_gap)
+        seed=controls.seed,
+    )
+    result.check(require_gap=controls.require_gap)
+    return result
 
 
-# The examples of a block, and what measures one.
-_Plan = tuple[int, Callable[[Runs, bool], Measured]]
+# The examples of a block, and what measures one; the flag says whether donors are unrelated.
+_Measure = tuple[int, Callable[[Runs, bool], Changes]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """What a sweep is of, and how much may run at once."""
-
-    model: HookedModel
-    contrast: Contrast
-    cells: Sequence[Cell]
-    names: Sequence[MetricName]
-    batch_size: int | None
-    max_bytes: int | None
-
-
-def _from_weights(asked: _Asked) -> _Plan | None:
+def _from_weights(
+    model: HookedModel, contrast: Contrast, cells: Sequence[Cell], names: Sequence[MetricName], budget: Budget
+) -> _Measure | None:
     """The sweep of a native model; None for every other, for half precision, and for sites that it does not have."""
-    contrast = asked.contrast
-    parts = exact_parts(asked.model, contrast.clean)
-    if parts is None or _lacks(parts, asked.cells):
+    parts = exact_parts(model, contrast.clean)
+    if parts is None or any(c.site.kind == "mlp_out" and parts.blocks[c.site.layer].mlp is None for c in cells):
         return None
-    if asked.batch_size is not None:
-        rows_at_once(asked.model, contrast, asked.batch_size)
-    sizes = Sizes.of(parts, contrast.clean.shape[1], max_bytes=asked.max_bytes, most_rows=asked.batch_size)
+    if budget.batch_size is not None:
+        rows_at_once(model, contrast, budget.batch_size)
+    sizes = Sizes.of(parts, contrast.clean.shape[1], budget)
 
-    def measure(runs: Runs, unrelated_donor: bool) -> Measured:
-        return native_sweep(parts, runs, asked.cells, asked.names, sizes, unrelated_donor=unrelated_donor)
+    def measure(runs: Runs, unrelated_donor: bool) -> Changes:
+        return native_sweep(parts, runs, cells, names, sizes, unrelated_donor=unrelated_donor)
 
     return sizes.examples_at_once(), measure
 
 
-def _through_hooks(asked: _Asked) -> _Plan:
+def _through_hooks(
+    model: HookedModel, contrast: Contrast, cells: Sequence[Cell], names: Sequence[MetricName], budget: Budget
+) -> _Measure:
     """The sweep of any model."""
-    model, contrast, cells = asked.model, asked.contrast, asked.cells
-    rows = rows_at_once(model, contrast, asked.batch_size)
-    rows = min(rows, rows_in(model, contrast, {cell.site.whole for cell in cells}, asked.max_bytes))
+    rows = rows_at_once(model, contrast, budget.batch_size)
+    rows = min(rows, rows_in(model, contrast, {cell.site.whole for cell in cells}, budget.bytes))
 
-    def measure(runs: Runs, unrelated_donor: bool) -> Measured:
+    def measure(runs: Runs, unrelated_donor: bool) -> Changes:
         stack = max(1, rows // len(runs))
-        return sweep_block(model, runs, cells, asked.names, stack=stack, unrelated_donor=unrelated_donor)
+        return sweep_block(model, runs, cells, names, stack=stack, unrelated_donor=unrelated_donor)
 
     return rows, measure
 
 
-def _lacks(parts: NativeParts, cells: Sequence[Cell]) -> bool:
-    return any(cell.site.kind == "mlp_out" and parts.blocks[cell.site.layer].mlp is None for cell in cells)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CellsResult(EffectsResult):
+    """Effects of cells: what a sweep over sites and places and its estimate from gradients have in common."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """(site, place) of each cell, as in ("L1H3.z", "total 2")."""
+        return [(cell.site.label, cell.place) for cell in self.cells]
+
+    def columns(self, i: int) -> dict[str, Any]:
+        """Site and place of a cell."""
+        role, step, _ = self.addresses[self.cells[i].place]
+        return {**site_columns(self.cells[i].site), "role": role, "step": step}
+
+    def baseline_columns(self, name: str) -> dict[str, Any]:
+        """The baseline's name as that of a site, at all places."""
+        return {**site_columns(name), "role": ALL.role, "step": ALL.step}
+
+    @property
+    def symbols(self) -> dict[Place, str]:
+        """What stands at each place of the first example."""
+        return {Place(str(role), step): symbol for role, step, symbol in self.addresses.values() if symbol}
+
+    def scan_figure(self, scanned: pd.DataFrame) -> go.Figure:
+        """Effects of the flagged cells, sites by places."""
+        return patching_scan_figure(scanned, symbols=self.symbols)
 
 
-CELL = ("site", "layer", "head", "role", "step", "metric")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PatchingResult(CellsResult):
+    """Normalized effects of every cell (site and place). Signs and limits: see this module.
+
+    `baselines` has one more for each kind of site, `random_site KIND` (`random_site z head` where heads are patched one
+    by one): what a patch at a random site of the kind does. In each example it is the mean over the kind's live cells,
+    at which donor and recipient differ; the others are 0 by identity and would make the baseline small by construction.
+    The mean is what drawing one cell again and again comes to, without the chance of the draw.
+    """
+
+    def check(self, *, require_gap: bool = True) -> None:
+        """As every result; and with a gap of the pairs' own, some patch must have changed the primary metric."""
+        super().check(require_gap=require_gap)
+        primary = self.metrics[0]
+        wants_change = require_gap and "whole_change" not in self.measured.baselines
+        if wants_change and not np.nan_to_num(self.measured.changes[primary]).any():
+            raise ValueError(
+                f"{int(self.measured.ran.sum())} patches were written and none changed {primary} in any example: the "
+                "model does not use what it holds there, or its hooks do not act on its forward pass."
+            )
+
+    def detail(self) -> pd.DataFrame:
+        """`frame` with two more columns: pairs `dropped` for want of a gap, and in how many the cell was `live`.
+
+        Live: donor and recipient differ there, so that a patch had anything to write. For `random_site` rows it is the
+        number of cells drawn from (with very few, the row is those cells' own effect); missing for other baselines.
+        """
+        counts: list[tuple[int, int | None]] = []
+        drawn, live = self._random_sites(), self._live
+        for metric in self.metrics:
+            effects, baselines = self.effects(metric), self.baselines(metric)
+            counts += [(one.dropped, len(drawn[name]) if name in drawn else None) for name, one in baselines.items()]
+            counts += [(effects.dropped, int(cell.sum())) for cell in live]
+        dropped, alive = zip(*counts, strict=True)
+        return self.frame().assign(dropped=dropped, live=pd.array(alive, dtype="Int64"))
+
+    def figure(self, metric: str | None = None, *, heads: bool | None = None) -> go.Figure:
+        """Layers by places, one panel per kind; with `heads`, head by place. By default heads only where that is all.
+
+        Red is negative, blue positive, white 0; the places carry the symbols of the first example.
+        """
+        return patching_figure(self.frame(), self.measured_metric(metric), heads=heads, symbols=self.symbols)
+
+    def save(self, directory: Path | str, name: str) -> list[Path]:
+        """`Result.save`, and `figures/<name>_heads.html` where the sweep has heads besides other sites."""
+        paths = super().save(directory, name)
+        if self._has(heads=True) and self._has(heads=False):
+            page = figure_page(self.figure(heads=True), f"{name}_heads")
+            paths.append(write_atomic(output_folder(Path(directory) / "figures") / f"{name}_heads.html", page))
+        return paths
+
+    def baseline_changes(self, metric: MetricName) -> dict[str, Float[np.ndarray, " batch"]]:
+        """Those that were measured, and by kind of site the mean change of the live cells.
+
+        NaN for an example without a live cell, or with a live cell that was not measured (no unrelated donor).
+        """
+        found = super().baseline_changes(metric)
+        for name, members in self._random_sites().items():
+            live, changes = self._live[members], self.measured.changes[metric][members]
+            count = live.sum(axis=0)
+            total = np.where(live, changes, 0.0).sum(axis=0)
+            found[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return found
+
+    def _random_sites(self) -> dict[str, list[int]]:
+        """By the name of the baseline, the cells that are live in any example."""
+        kinds: dict[str, list[int]] = {}
+        for i, cell in enumerate(self.cells):
+            name = f"random_site {cell.site.kind}" + " head" * (cell.site.head is not None)
+            members = kinds.setdefault(name, [])
+            if self._live[i].any():
+                members.append(i)
+        return kinds
+
+    @property
+    def _live(self) -> Bool[np.ndarray, "cells batch"]:
+        assert self.measured.live is not None
+        return self.measured.live
+
+    def _has(self, *, heads: bool) -> bool:
+        return any((cell.site.head is not None) == heads for cell in self.cells)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +287,10 @@ class PatchedBothWays(Result):
         """What the runs put first, before any patch: the same for both directions."""
         return self.denoise.runs()
 
-    def scan(self, metric: str | None = None, **options: Any) -> pd.DataFrame:
+    def scan(self, metric: str | None = None, **options: Any) -> EffectsScan:
         """`PatchingResult.scan` of both. Each direction is corrected by itself: they answer different questions."""
-        return pd.concat([sweep.scan(metric, **options) for sweep in (self.denoise, self.noise)], ignore_index=True)
+        denoise, noise = (sweep.scan(metric, **options) for sweep in (self.denoise, self.noise))
+        return replace(denoise, sweeps=denoise.sweeps + noise.sweeps)
 
     def detail(self) -> pd.DataFrame:
         """`PatchingResult.detail` of both."""
@@ -223,7 +309,5 @@ class PatchedBothWays(Result):
 
 def patch_both_ways(model: HookedModel, contrast: Contrast, **options: Any) -> PatchedBothWays:
     """`patch_sweep` in both directions, with the same options; see there."""
-    return PatchedBothWays(
-        patch_sweep(model, contrast, direction="denoise", **options),
-        patch_sweep(model, contrast, direction="noise", **options),
-    )
+    denoise, noise = (patch_sweep(model, contrast, direction=direction, **options) for direction in DIRECTIONS)
+    return PatchedBothWays(denoise, noise)

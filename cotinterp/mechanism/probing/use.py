@@ -18,7 +18,7 @@ from cotinterp.mechanism.activations import activations, at_positions
 from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.heads.losses import NO_DONOR, draw_donors
 from cotinterp.mechanism.interventions import Edit, run_with
-from cotinterp.mechanism.metrics import Effects, NoGapError, logit_diff, missing_effects, normalized_effects
+from cotinterp.mechanism.metrics import Effects, logit_diff, normalized_effects
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.probing.controls import distinct_rows
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
@@ -105,10 +105,7 @@ class Trial:
     def effects(self, seed: int = 0) -> Effects:
         """Cells: the probe's subspace, the whole activation, the first minus the second, then the random subspaces."""
         cells = np.concatenate([np.stack([self.change, self.full, self.change - self.full]), self.random])
-        try:
-            return normalized_effects(cells, self.gap, seed=seed)
-        except NoGapError:
-            return missing_effects(len(cells), len(self.gap))
+        return normalized_effects(cells, self.gap, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

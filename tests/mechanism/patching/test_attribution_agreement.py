@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cotinterp.mechanism.patching.attribution_patching import agreement_of
-from cotinterp.mechanism.patching.blocks import Cell
+from cotinterp.mechanism.patching.runs import Cell
 from cotinterp.mechanism.sites import Site
 
 CELLS = tuple(Cell(Site("resid_pre", layer), f"position {i}") for layer in range(2) for i in range(4))

@@ -8,15 +8,15 @@ from transformer_lens.tools.analysis.attribution_patching import EdgeAttribution
 from transformer_lens.tools.analysis.attribution_patching import attribution_patch as oracle
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Budget, activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.attribution_patching import attribution_patch
-from cotinterp.mechanism.patching.blocks import FIRST, Cell
+from cotinterp.mechanism.patching.runs import FIRST, Cell
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, UNRELATED, replaced, told_apart
 
 AT = 6
 SITES = {"kinds": ("resid_pre", "attn_out", "mlp_out"), "heads": True}
@@ -43,7 +43,7 @@ def linear(make_tiny):
 
 
 def scores(result):
-    return dict(zip(result.cells, result.measured.changes[result.metric], strict=True))
+    return dict(zip(result.cells, result.measured.changes[result.metrics[0]], strict=True))
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
@@ -166,7 +166,7 @@ def test_a_model_that_is_not_ours(randomized, tokens):
 def test_every_metric_but_accuracy(tiny_model, contrast):
     for metric in ("correct_logit", "wrong_logit", "log_prob", "probability", "kl"):
         found = attribution_patch(tiny_model, contrast, kinds=("resid_post",), metric=metric)
-        assert found.metric == metric
+        assert found.metrics == (metric,)
         assert np.abs(found.measured.changes[metric]).max() > 1e-3
     raised, lowered = (
         attribution_patch(tiny_model, contrast, kinds=("resid_post",), metric=metric).measured.changes[metric]
@@ -181,7 +181,7 @@ def test_every_metric_but_accuracy(tiny_model, contrast):
 def test_the_answer_does_not_depend_on_the_batch_size(tiny_model, contrast):
     expected = attribution_patch(tiny_model, contrast, **SITES).measured.changes["logit_diff"]
     for batch_size in (1, 2):
-        found = attribution_patch(tiny_model, contrast, batch_size=batch_size, **SITES)
+        found = attribution_patch(tiny_model, contrast, budget=Budget(batch_size=batch_size), **SITES)
         np.testing.assert_allclose(found.measured.changes["logit_diff"], expected, atol=1e-5)
 
 
@@ -199,9 +199,10 @@ def test_cells_are_those_of_the_patching_sweep(tiny_model, contrast):
         ({"metric": "logitdiff"}, "unknown metric 'logitdiff', did you mean 'logit_diff'"),
         ({"kinds": ("resid_per",)}, "unknown kind 'resid_per'; did you mean.*resid_pre"),
         ({"kinds": ("resid_mid",)}, "L0.resid_mid cannot be written"),
-        ({"kinds": ()}, "nothing to score"),
+        ({"kinds": ()}, "nothing to patch"),
+        ({"controls": UNRELATED}, "no attribution with unrelated donors"),
         ({"steps": 0}, "steps=0"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"budget": Budget(batch_size=0)}, "batch_size=0"),
     ],
 )
 def test_what_cannot_be_asked(tiny_model, contrast, options, message):
@@ -215,6 +216,6 @@ def test_train_mode_and_missing_gaps_are_refused(make_tiny, tiny_model, contrast
     same = Contrast(contrast.clean, contrast.clean, contrast.at, contrast.answer, contrast.foil, contrast.places)
     with pytest.raises(ValueError, match="none of 5 pairs has a gap"):
         attribution_patch(tiny_model, same)
-    table = attribution_patch(tiny_model, same, require_gap=False).frame()
+    table = attribution_patch(tiny_model, same, controls=ANY_GAP).frame()
     assert table["effect"].isna().all()
     assert (table["n"] == 0).all()

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.blocks import Cell, Measured
-from cotinterp.mechanism.patching.result import live_cells, random_site
-from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.runs import Cell, Changes
+from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import replaced, told_apart
 
@@ -18,7 +17,7 @@ CELLS = (
 
 def measured(changes, live):
     nothing = np.zeros(len(changes[0]))
-    return Measured(
+    measured = Changes(
         changes={"logit_diff": np.array(changes)},
         gaps={"logit_diff": nothing},
         baselines={},
@@ -26,6 +25,8 @@ def measured(changes, live):
         live=np.array(live, dtype=bool),
         predicted={"clean": nothing.astype(int)},
     )
+    about = {"addresses": {}, "direction": "denoise", "pair": "pair", "labels": {}}
+    return PatchingResult(cells=CELLS, measured=measured, **about)
 
 
 def test_the_mean_over_live_cells_worked_by_hand():
@@ -34,15 +35,14 @@ def test_the_mean_over_live_cells_worked_by_hand():
         [[4.0, 0.0, 0.0], [2.0, 6.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]],
         [[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]],
     )
-    found = random_site(CELLS, given, "logit_diff")
+    found = given.baseline_changes("logit_diff")
     np.testing.assert_array_equal(found["random_site resid_pre"], [3.0, 6.0, np.nan])
     np.testing.assert_array_equal(found["random_site z head"], [1.0, 1.0, 1.0])
-    assert live_cells(CELLS, given) == {"random_site resid_pre": [0, 1], "random_site z head": [2]}
 
 
 def test_what_was_not_measured_is_missing():
     given = measured([[np.nan, 1.0]] * 4, [[1, 1]] * 4)
-    np.testing.assert_array_equal(random_site(CELLS, given, "logit_diff")["random_site resid_pre"], [np.nan, 1.0])
+    np.testing.assert_array_equal(given.baseline_changes("logit_diff")["random_site resid_pre"], [np.nan, 1.0])
 
 
 def test_it_is_the_average_cell_of_a_sweep_and_not_zero(tiny_model, tokens):

@@ -6,7 +6,8 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching.blocks import Cell, Runs, sweep_block
+from cotinterp.mechanism.patching.runs import Cell, Changes, Runs
+from cotinterp.mechanism.patching.sweep_hooks import sweep_block
 from cotinterp.mechanism.sites import Site, head_sites
 from tests.mechanism.contrasts import replaced, told_apart
 
@@ -97,7 +98,7 @@ def test_the_stack_changes_nothing(tiny_model, contrast, cells, stack):
 
 def test_blocks_of_examples_join(tiny_model, contrast, cells):
     parts = [block(tiny_model, contrast, cells, rows=slice(start, start + 2)) for start in (0, 2, 4)]
-    joined, expected = parts[0].joined(parts[1:]), block(tiny_model, contrast, cells)
+    joined, expected = Changes.joined(parts), block(tiny_model, contrast, cells)
     for name in NAMES:
         np.testing.assert_allclose(joined.changes[name], expected.changes[name], atol=2e-5)
         np.testing.assert_allclose(joined.gaps[name], expected.gaps[name], atol=2e-5)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import kl, logit_diff
-from cotinterp.mechanism.patching.blocks import Changes, Meter, known, partners, placed, rows_at_once, rows_in
+from cotinterp.mechanism.patching.runs import Changes, Meter, checked_place, partners, place_mask, rows_at_once, rows_in
 from cotinterp.mechanism.sites import Site
 
 
@@ -27,7 +28,7 @@ def test_a_pass_is_bounded_in_bytes(tiny_model, contrast):
     assert rows_in(tiny_model, contrast, [Site("resid_pre", 0)], 5 * row) == 5
     pattern = 4 * 8 * 3 * 4 * 8
     assert rows_in(tiny_model, contrast, [Site("resid_pre", 0), Site("pattern", 1)], 2 * (row + pattern)) == 2
-    assert rows_in(tiny_model, contrast, [Site("resid_pre", 0)]) == 2**30 // row
+    assert rows_in(tiny_model, contrast, [Site("resid_pre", 0)], Budget().bytes) == 2**30 // row
     with pytest.raises(ValueError, match=f"one example of 8 tokens needs {row:,}"):
         rows_in(tiny_model, contrast, [Site("resid_pre", 0)], row - 1)
 
@@ -68,19 +69,22 @@ def test_a_meter_reads_stacked_rows_as_single_ones(contrast):
 
 
 def test_places(contrast, tokens):
-    assert placed(None, contrast, tokens).all()
-    assert placed("position 3", contrast, tokens)[:, 3].all()
-    assert int(placed("position 3", contrast, tokens).sum()) == 5
+    assert place_mask(None, contrast, tokens).all()
+    assert place_mask("position 3", contrast, tokens)[:, 3].all()
+    assert int(place_mask("position 3", contrast, tokens).sum()) == 5
     with pytest.raises(ValueError, match="no place 'position 8' at or before the readout; the contrast has"):
-        known("position 8", contrast)
+        checked_place("position 8", contrast)
 
 
 def test_blocks_are_joined_along_examples():
     def part(values, ran):
         row = {"logit_diff": np.array(values)}
-        return Changes({"logit_diff": np.array([values, values])}, row, {"self": row}, np.array(ran))
+        changes = {"logit_diff": np.array([values, values])}
+        predicted = {"clean": np.zeros(len(values), dtype=int)}
+        return Changes(changes, row, {"self": row}, np.array(ran), predicted, np.ones((2, len(values)), dtype=bool))
 
     both = Changes.joined([part([1.0, 2.0], [True, False]), part([3.0], [False, False])])
     assert both.changes["logit_diff"].tolist() == [[1.0, 2.0, 3.0]] * 2
     assert both.gaps["logit_diff"].tolist() == both.baselines["self"]["logit_diff"].tolist() == [1.0, 2.0, 3.0]
     assert both.ran.tolist() == [True, False]
+    assert (both.live.shape, both.predicted["clean"].shape) == ((2, 3), (3,))

@@ -48,7 +48,7 @@ def test_side_by_side_is_one_row_a_cell(both):
 
 
 def test_scans_and_details_of_both(both):
-    assert both.scan()["direction"].value_counts().to_dict() == dict.fromkeys(
+    assert both.scan().frame()["direction"].value_counts().to_dict() == dict.fromkeys(
         ("denoise", "noise"), len(both.denoise.cells)
     )
     assert len(both.detail()) == len(both.frame())
@@ -57,12 +57,14 @@ def test_scans_and_details_of_both(both):
 
 def test_figure_has_a_facet_for_each_kind_and_direction(both):
     figure = both.figure(heads=False)
-    titles = [note.text for note in figure.layout.annotations]
-    assert {"resid_pre, denoise", "resid_pre, noise", "attn_out, denoise", "attn_out, noise"} <= set(titles)
+    titles = [note.text.split(" (")[0] for note in figure.layout.annotations]
+    ways = ("denoise", "noise")
+    assert titles == [f"<b>{kind}</b>, {way}" for kind in ("resid_pre", "attn_out") for way in ways]
     drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data if trace.type == "heatmap"])
     frame = both.frame()
-    cells = frame[(frame["metric"] == "logit_diff") & frame["head"].isna() & (frame["role"] != "all")]
-    np.testing.assert_allclose(np.sort(drawn), np.sort(cells["effect"]))
+    cells = frame[(frame["metric"] == "logit_diff") & (frame["head"] == -1) & (frame["role"] != "all")]
+    shown = cells[cells["effect"] != 0]["effect"]
+    np.testing.assert_allclose(np.sort(drawn[drawn != 0]), np.sort(shown), rtol=1e-6)
 
 
 def test_files(both, tmp_path):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.patching.native_sweep import Jobs, Sizes, packs, sweep_flops
+from cotinterp.mechanism.activations import Budget
+from cotinterp.mechanism.patching.sweep_native import Jobs, Sizes, packs, sweep_flops
 from cotinterp.models.native.parts import native_parts
 
 
@@ -68,11 +69,11 @@ def test_memory_by_hand():
 
 def test_memory_for_one_example_is_asked_for(tiny_model):
     parts = native_parts(tiny_model)
-    fits = Sizes.of(parts, 8, max_bytes=None, most_rows=None)
+    fits = Sizes.of(parts, 8, Budget())
     least = 2 * max(fits.example(), fits.run(8))
-    assert Sizes.of(parts, 8, max_bytes=least, most_rows=None).examples_at_once() >= 1
+    assert Sizes.of(parts, 8, Budget(max_bytes=least)).examples_at_once() >= 1
     with pytest.raises(ValueError, match=f"one example of 8 tokens needs {least:,}"):
-        Sizes.of(parts, 8, max_bytes=least - 1, most_rows=None)
+        Sizes.of(parts, 8, Budget(max_bytes=least - 1))
 
 
 def test_no_runs_no_packs():

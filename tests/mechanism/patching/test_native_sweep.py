@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.patching import native_sweep as native_sweep_module
-from cotinterp.mechanism.patching.blocks import Cell, Runs, sweep_block
-from cotinterp.mechanism.patching.native_sweep import Sizes, native_sweep
+from cotinterp.mechanism.patching import sweep_native
+from cotinterp.mechanism.patching.runs import Cell, PatchingControls, Runs
 from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.sweep_hooks import sweep_block
+from cotinterp.mechanism.patching.sweep_native import Sizes, native_sweep
 from cotinterp.mechanism.sites import KINDS, Site, head_sites
 from cotinterp.models.native.parts import native_parts
 from cotinterp.models.native.resume import resume_all
@@ -42,7 +44,7 @@ def every_cell(model, contrast):
 def both(model, contrast, cells, *, noise=False, unrelated_donor=False, **bounds):
     runs = Runs.of(contrast, slice(None), PARTNER, noise=noise)
     parts = native_parts(model)
-    sizes = Sizes.of(parts, contrast.clean.shape[1], **{"max_bytes": None, "most_rows": None, **bounds})
+    sizes = Sizes.of(parts, contrast.clean.shape[1], Budget(batch_size=bounds.get("most_rows")))
     return (
         native_sweep(parts, runs, cells, NAMES, sizes, unrelated_donor=unrelated_donor),
         sweep_block(model, runs, cells, NAMES, stack=40, unrelated_donor=unrelated_donor),
@@ -120,7 +122,7 @@ def rounding(given, *args, **named):
 
 def test_what_reaches_nothing_is_exactly_zero(make_tiny, tokens, monkeypatch):
     """Where the last layer's values are 0, no position but the one that is read can matter; each patch runs."""
-    monkeypatch.setattr(native_sweep_module, "resume_all", rounding)
+    monkeypatch.setattr(sweep_native, "resume_all", rounding)
     model = make_tiny()
     contrast = question(model, tokens)
     cells = tuple(Cell(Site("resid_pre", 1), f"position {position}") for position in range(5))
@@ -140,9 +142,13 @@ def test_a_sweep_of_any_size_stays_within_its_memory(tiny_model, tokens):
     contrast = question(tiny_model, tokens)
     whole = patch_sweep(tiny_model, contrast)
     for by_hooks in (False, True):
-        tight = patch_sweep(tiny_model, contrast, max_bytes=300_000, by_hooks=by_hooks)
+        tight = patch_sweep(
+            tiny_model, contrast, budget=Budget(max_bytes=300_000), controls=PatchingControls(by_hooks=by_hooks)
+        )
         np.testing.assert_allclose(
             tight.measured.changes["logit_diff"], whole.measured.changes["logit_diff"], atol=2e-5
         )
         with pytest.raises(ValueError, match=r"max_bytes=1,000: one example of 8 tokens needs [\d,]+ in this model"):
-            patch_sweep(tiny_model, contrast, max_bytes=1000, by_hooks=by_hooks)
+            patch_sweep(
+                tiny_model, contrast, budget=Budget(max_bytes=1000), controls=PatchingControls(by_hooks=by_hooks)
+            )

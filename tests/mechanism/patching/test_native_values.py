@@ -3,7 +3,7 @@ import torch
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit, run_with, watch
-from cotinterp.mechanism.patching.native_sweep import Patches, enters_at, entry
+from cotinterp.mechanism.patching.sweep_native import Patches, enters_at, entry
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.contrasts import replaced

@@ -5,7 +5,7 @@ import torch
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit, run_with
-from cotinterp.mechanism.patching.path_native import Arrival, Receivers
+from cotinterp.mechanism.patching.path_native import InputChange, Recipient
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.native.parts import forward, native_parts
 
@@ -21,13 +21,15 @@ def model(make_tiny):
 def receivers(model, tokens):
     with torch.no_grad():
         parts = native_parts(model)
-        return Receivers(parts, forward(parts, tokens)[1], AT)
+        return Recipient(parts, forward(parts, tokens)[1], AT)
 
 
 def arrival_of(site, width):
     """Position 4 of every example, changed by ones."""
     reach = torch.arange(8).expand(5, -1) >= 4
-    return Arrival(0, site, torch.arange(5), torch.full((5,), 4), torch.ones(5, width), reach & (reach.cumsum(1) < 4))
+    return InputChange(
+        0, site, torch.arange(5), torch.full((5,), 4), torch.ones(5, width), reach & (reach.cumsum(1) < 4)
+    )
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -53,7 +55,7 @@ def test_a_changed_stream_is_an_edit_of_it(model, receivers, tokens, layer):
     site = Site("resid_pre", layer)
     written = Site("resid_pre", layer) if layer < 3 else Site("resid_post", 2)
     row = torch.arange(5)
-    arrival = Arrival(0, site, row, AT, torch.ones(5, 16), torch.ones(5, 8, dtype=torch.bool))
+    arrival = InputChange(0, site, row, AT, torch.ones(5, 16), torch.ones(5, 8, dtype=torch.bool))
     own = activations(model, tokens, [written])[written]
     own[row, AT] += 1.0
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.path_runs import Sent, direct, head_output
+from cotinterp.mechanism.patching.path_native import SenderChange, head_output, run_frozen
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.native.parts import forward, native_parts
 
@@ -21,7 +21,7 @@ def runs(tiny_model, tokens):
 def sent_by(runs, site, place=None):
     parts, own, donor = runs
     everywhere = torch.ones(5, 8, dtype=torch.bool) if place is None else place
-    return Sent.of(parts, site, own[site.layer], donor[site.layer], everywhere)
+    return SenderChange.of(parts, site, own[site.layer], donor[site.layer], everywhere)
 
 
 def test_a_head_sends_its_change_through_its_own_output_weights(tiny_model, runs):
@@ -44,7 +44,7 @@ def test_one_block_later(runs, through_mlps):
     """The stream goes through the first MLP or past it, takes up the recipient's attention, and is read by layer 1."""
     parts, own, _ = runs
     sent, asked = sent_by(runs, Site("attn_out", 0)), frozenset({Site("q", 1), Site("mlp_out", 1)})
-    found = direct(parts, own, sent, sent.stream, asked, AT, through_mlps=through_mlps, to_the_end=True)
+    found = run_frozen(parts, own, sent, sent.stream, asked, AT, through_mlps=through_mlps, to_the_end=True)
     here = sent.row, sent.position
     first = parts.blocks[0].mlp(sent.stream) if through_mlps else own[0].mlp_out[here]
     stream = sent.stream + first
@@ -59,7 +59,7 @@ def test_one_block_later(runs, through_mlps):
 def test_the_recipients_own_stream_gives_what_it_holds(runs):
     parts, own, _ = runs
     sent, asked = sent_by(runs, Site("resid_pre", 0)), frozenset({Site("k", 1), Site("mlp_out", 0)})
-    found = direct(parts, own, sent, sent.own, asked, AT, through_mlps=True, to_the_end=False)
+    found = run_frozen(parts, own, sent, sent.own, asked, AT, through_mlps=True, to_the_end=False)
     assert set(found.inputs) == asked
     for site, value in found.inputs.items():
         held = getattr(own[site.layer], site.kind)[sent.row, sent.position]

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.patching import path_patching
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
+from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.sites import Site, head_sites
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, replaced, told_apart
 from tests.mechanism.path_changes import HERE, SENDER, THERE, contrast_of
 
 SENDERS = (Site("z", 0, 1), Site("z", 1, 2), Site("resid_pre", 0), Site("resid_pre", 1), Site("attn_out", 0))
@@ -29,9 +31,10 @@ def every_path(model):
     return tuple(dict.fromkeys((*wide, *placed)))
 
 
-def both(model, contrast, paths, **options):
+def both(model, contrast, paths, *, unrelated_donor=False, **options):
     """The sweep from the weights and the one through hooks; the same numbers up to rounding."""
-    fast, slow = (path_sweep(model, contrast, paths, by_hooks=by_hooks, **options) for by_hooks in (False, True))
+    ways = (PatchingControls(by_hooks=by_hooks, unrelated_donor=unrelated_donor) for by_hooks in (False, True))
+    fast, slow = (path_sweep(model, contrast, paths, controls=way, **options) for way in ways)
     with torch.no_grad():
         rounding = 1e-5 * max(1.0, float(model(contrast.clean).abs().max()) / 10)
     for name in fast.metrics:
@@ -40,6 +43,9 @@ def both(model, contrast, paths, **options):
         for key, baseline in slow.measured.baselines.items():
             np.testing.assert_allclose(fast.measured.baselines[key][name], baseline[name], atol=rounding)
     np.testing.assert_array_equal(fast.measured.ran, slow.measured.ran)
+    for run, codes in slow.measured.predicted.items():
+        np.testing.assert_array_equal(fast.measured.predicted[run], codes)
+    assert {"clean", "corrupted"} <= set(fast.measured.predicted) == set(slow.measured.predicted)
     # What is 0 by identity is exactly 0 in both.
     for name in fast.metrics:
         slow_zero = (slow.measured.changes[name] == 0).all(axis=1)
@@ -86,8 +92,8 @@ def test_readouts_at_different_positions(make_tiny, tokens):
 def test_passes_of_any_size(make_tiny, tokens, batch_size):
     model = make_tiny(n_layers=3)
     contrast = contrast_of(model, tokens)
-    fast = path_sweep(model, contrast, every_path(model)[::2], batch_size=batch_size)
-    slow = path_sweep(model, contrast, every_path(model)[::2], by_hooks=True)
+    fast = path_sweep(model, contrast, every_path(model)[::2], budget=Budget(batch_size=batch_size))
+    slow = path_sweep(model, contrast, every_path(model)[::2], controls=BY_HOOKS)
     np.testing.assert_allclose(fast.measured.changes["logit_diff"], slow.measured.changes["logit_diff"], atol=1e-5)
     assert not fast.measured.baselines["self"]["logit_diff"].any()
 
@@ -99,9 +105,15 @@ def test_memory_is_bounded(make_tiny, tokens):
     whole = path_sweep(model, contrast, every_path(model)[:20])
     for by_hooks in (False, True):
         with pytest.raises(ValueError, match="max_bytes=1,000: one example of 7 tokens needs") as raised:
-            path_sweep(model, contrast, max_bytes=1000, by_hooks=by_hooks)
+            path_sweep(model, contrast, budget=Budget(max_bytes=1000), controls=PatchingControls(by_hooks=by_hooks))
         least = int(str(raised.value).split("needs ")[1].split(" ")[0].replace(",", ""))
-        part = path_sweep(model, contrast, every_path(model)[:20], max_bytes=3 * least, by_hooks=by_hooks)
+        part = path_sweep(
+            model,
+            contrast,
+            every_path(model)[:20],
+            budget=Budget(max_bytes=3 * least),
+            controls=PatchingControls(by_hooks=by_hooks),
+        )
         expected = whole.measured.changes["logit_diff"]
         np.testing.assert_allclose(part.measured.changes["logit_diff"], expected, atol=1e-5)
 
@@ -116,7 +128,7 @@ def test_a_wrong_run_shows(make_tiny, tokens, monkeypatch):
     model = make_tiny(n_layers=3)
     contrast = contrast_of(model, tokens)
     path = Path(SENDER, Site("v", 1, 0))
-    by_hooks = path_sweep(model, contrast, [path], by_hooks=True).measured.changes["logit_diff"]
+    by_hooks = path_sweep(model, contrast, [path], controls=BY_HOOKS).measured.changes["logit_diff"]
     real = path_patching.exact_parts
 
     def turned(model, tokens):
@@ -124,7 +136,7 @@ def test_a_wrong_run_shows(make_tiny, tokens, monkeypatch):
         return type(parts)(**{**vars(parts), "blocks": parts.blocks[:2] + parts.blocks[1:2]})
 
     monkeypatch.setattr(path_patching, "exact_parts", turned)
-    found = path_sweep(model, contrast, [path], require_gap=False).measured.changes["logit_diff"]
+    found = path_sweep(model, contrast, [path], controls=ANY_GAP).measured.changes["logit_diff"]
     assert np.abs(found - by_hooks).max() > 1e-3
 
 
@@ -141,5 +153,5 @@ def test_a_model_with_hooks_of_its_own_is_run_through_them(make_tiny, tokens, mo
         return z
 
     with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", ablated)]):
-        found = path_sweep(model, contrast, paths, require_gap=False)
+        found = path_sweep(model, contrast, paths, controls=ANY_GAP)
     assert found.measured.ran.tolist() == [False, True]

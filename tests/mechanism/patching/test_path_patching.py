@@ -6,14 +6,14 @@ import torch
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Budget, activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, run_with
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import UNRELATED, replaced, told_apart
 from tests.mechanism.path_changes import (
     HERE,
     SENDER,
@@ -48,7 +48,7 @@ def test_a_destination_before_the_source_gets_nothing(make_tiny, tokens):
     contrast = contrast_of(model, tokens, changed=(2,))
     back = Path(SENDER, Site("k", 1, 0), HERE, "position 2")
     forth = Path(SENDER, Site("k", 1, 0), HERE, "position 5")
-    found = changes(path_sweep(model, contrast, [back, forth], batch_size=50))
+    found = changes(path_sweep(model, contrast, [back, forth], budget=Budget(batch_size=50)))
     assert not found[back].any()
     assert found[forth].any()
 
@@ -94,12 +94,17 @@ def test_the_answer_does_not_depend_on_the_batch_size(tiny_model, contrast):
     expected = path_sweep(tiny_model, contrast, paths).effects().effect
     assert (np.abs(expected) > 1e-5).sum() > 8
     for batch_size in (2, 13):
-        found = path_sweep(tiny_model, contrast, paths, batch_size=batch_size).effects().effect
+        found = path_sweep(tiny_model, contrast, paths, budget=Budget(batch_size=batch_size)).effects().effect
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_unrelated_donors(tiny_model, contrast):
-    result = path_sweep(tiny_model, contrast, [Path(SENDER, "any"), Path(SENDER, "logits")], unrelated_donor=True)
+    result = path_sweep(
+        tiny_model,
+        contrast,
+        [Path(SENDER, "any"), Path(SENDER, "logits")],
+        controls=UNRELATED,
+    )
     assert result.pair == "pair (unrelated donor)"
     own = path_sweep(tiny_model, contrast, [Path(SENDER, "any"), Path(SENDER, "logits")])
     assert np.abs(result.measured.changes["logit_diff"] - own.measured.changes["logit_diff"]).max() > 1e-3
@@ -166,7 +171,7 @@ def test_an_encoder_is_not_cut_at_the_readout(make_tiny, tokens):
         ({"direction": "denoising"}, "unknown direction 'denoising': denoise or noise"),
         ({"metrics": ("logitdiff",)}, "unknown metric 'logitdiff', did you mean 'logit_diff'"),
         ({"metrics": ()}, "at least one metric"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"budget": Budget(batch_size=0)}, "batch_size=0"),
         ({"paths": []}, "no paths to patch"),
         ({"paths": [Path(SENDER, "any")] * 2}, "1 of 2 paths are given twice"),
         ({"paths": [Path(SENDER, "any", "position 7")]}, "no place 'position 7' at or before the readout"),

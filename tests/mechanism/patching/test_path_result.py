@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from cotinterp.mechanism.contrast import Address
-from cotinterp.mechanism.patching.blocks import Changes
 from cotinterp.mechanism.patching.path_patching import PathPatchingResult
 from cotinterp.mechanism.patching.paths import Path
+from cotinterp.mechanism.patching.runs import Changes
 from cotinterp.mechanism.sites import Site
 
-COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "through_mlps", "sender", "sender_layer", "sender_head"]
-COLUMNS += ["source_role", "source_step", "receiver", "receiver_layer", "receiver_head", "input"]
+COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "through_mlps"]
+COLUMNS += ["sender", "sender_kind", "sender_layer", "sender_head", "source_role", "source_step"]
+COLUMNS += ["receiver", "receiver_kind", "receiver_layer", "receiver_head"]
 COLUMNS += ["destination_role", "destination_step", "metric", "effect", "ci_low", "ci_high", "p_adjusted", "n"]
 PATHS = (
     Path(Site("z", 0, 2), "any", "total 1"),
@@ -29,28 +30,31 @@ def by_hand(n=2, **changes):
         gaps={"logit_diff": gap},
         baselines={"self": {"logit_diff": 0 * gap}, "full": {"logit_diff": gap}},
         ran=np.array([True, False, True, True]),
+        predicted={"clean": np.zeros(n, dtype=int), "corrupted": np.ones(n, dtype=int)},
     )
     addresses = {"total 1": Address("total", 1, "13"), "equals 2": Address("equals", 2, "=")}
     given = {"through_mlps": True, "direction": "denoise", "pair": "p", "labels": {"task": "z6"}, **changes}
-    return PathPatchingResult(PATHS, measured, addresses, **given)
+    return PathPatchingResult(paths=PATHS, measured=measured, addresses=addresses, **given)
 
 
 def test_the_table_worked_by_hand():
     frame = by_hand().frame()
     assert list(frame.columns) == COLUMNS
-    assert frame[["sender", "receiver", "input", "effect", "n"]].values.tolist() == [
+    assert frame[["sender", "receiver", "receiver_kind", "effect", "n"]].values.tolist() == [
         ["self", "any", "any", 0.0, 2],
         ["full", "any", "any", 1.0, 2],
         ["L0H2.z", "any", "any", 0.5, 2],
         ["L0H2.z", "logits", "logits", 0.0, 2],
-        ["L0H2.z", "L1H3", "k", 1.0, 2],
-        ["L0.mlp_out", "L1", "mlp_out", -0.5, 2],
+        ["L0H2.z", "L1H3.k", "k", 1.0, 2],
+        ["L0.mlp_out", "L1.mlp_out", "mlp_out", -0.5, 2],
     ]
     path = frame.iloc[4]
     assert path[["source_role", "source_step", "destination_role", "destination_step"]].tolist() == [
         "total", 1, "equals", 2,
     ]  # fmt: skip
     assert path[["sender_layer", "sender_head", "receiver_layer", "receiver_head"]].tolist() == [0, 2, 1, 3]
+    assert frame.loc[0, ["sender_layer", "sender_head", "receiver_layer", "receiver_head"]].tolist() == [-1] * 4
+    assert frame.loc[5, ["sender_head", "receiver_layer", "receiver_head"]].tolist() == [-1, 1, -1]
     assert frame.loc[5, ["source_role", "source_step"]].tolist() == ["all", -1]
     assert frame.loc[2, ["ci_low", "ci_high"]].tolist() == [0.25, 0.75]
     assert frame["through_mlps"].all()
@@ -60,7 +64,7 @@ def test_p_values_are_those_of_the_scan():
     """Eight pairs: the constant paths reach the smallest p there is, 1 / 2^7; the empty one has p = 1."""
     result = by_hand(n=8)
     p = result.frame()["p_adjusted"].tolist()[2:]
-    assert p == result.scan().p.tolist()
+    assert p == result.scan().frame()["p_adjusted"].tolist()
     assert p[1] == 1.0
     assert p[2] == p[3] == 1 / 2**7
     assert p[2] <= p[0] < 0.05
@@ -77,7 +81,7 @@ def test_unmeasured_metrics():
     with pytest.raises(ValueError, match="did you mean 'logit_diff'"):
         by_hand().effects("logitdiff")
     with pytest.raises(ValueError, match=r"kl was not measured in this sweep; it has \['logit_diff'\]"):
-        by_hand().frame().pipe(lambda _: by_hand().scan("kl"))
+        by_hand().scan("kl")
 
 
 def test_without_a_gap_effects_are_missing():
@@ -88,8 +92,8 @@ def test_without_a_gap_effects_are_missing():
     assert frame["p_adjusted"].isna().all()
     assert (frame["n"] == 0).all()
     with pytest.raises(ValueError, match="none of 2 pairs has a gap"):
-        result.checked()
-    assert result.checked(require_gap=False) is result
+        result.check()
+    result.check(require_gap=False)
 
 
 def test_the_figure_draws_every_path():

@@ -7,10 +7,11 @@ import torch
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import Edit
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching import path_runs
+from cotinterp.mechanism.patching import path_hooks
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.sites import Site
+from tests.mechanism.contrasts import BY_HOOKS
 from tests.mechanism.path_changes import (
     AT,
     HERE,
@@ -118,8 +119,8 @@ def test_frozen_heads_are_frozen(make_tiny, tokens, monkeypatch):
     moved = Edit(path.receiver, recipient + written @ model.W_V[2, 0])
     by_hand = metric(model, contrast, contrast.corrupted, [moved]) - metric(model, contrast, contrast.corrupted, [])
     np.testing.assert_allclose(changes(path_sweep(model, contrast, [path]))[path], by_hand, atol=1e-5)
-    monkeypatch.setattr(path_runs, "_freezable", lambda *_: [])
-    assert np.abs(changes(path_sweep(model, contrast, [path], by_hooks=True))[path] - by_hand).max() > 1e-3
+    monkeypatch.setattr(path_hooks, "_freezable", lambda *_: [])
+    assert np.abs(changes(path_sweep(model, contrast, [path], controls=BY_HOOKS))[path] - by_hand).max() > 1e-3
 
 
 def test_mlps_on_the_way_are_passed_or_held(make_tiny, tokens):

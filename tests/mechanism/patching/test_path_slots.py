@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.patching.blocks import Meter
-from cotinterp.mechanism.patching.path_native import Arrival, Receivers, Slots, nothing
+from cotinterp.mechanism.patching.path_native import InputChange, PackedPaths, Recipient
+from cotinterp.mechanism.patching.runs import Meter
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.path_changes import AT, contrast_of
@@ -19,7 +19,7 @@ def arrivals():
     def one(path, site, position):
         reach = (torch.arange(7) >= position).expand(5, -1) & (path < 11)
         value = torch.randn(5, 16 if site.head is None else 4, generator=torch.Generator().manual_seed(path))
-        return Arrival(path, site, row, torch.full((5,), position), value, reach)
+        return InputChange(path, site, row, torch.full((5,), position), value, reach)
 
     sites = [
         Site("k", 1, 2),
@@ -42,8 +42,8 @@ def test_packs_of_any_size_agree(make_tiny, tokens, arrivals):
         meter = Meter(contrast, names, logits[:, AT].double())
         found = []
         for n_tokens in (1, 100, 10_000):
-            slots = Slots(Receivers(parts, states, contrast.at), meter, n_tokens, nothing(names, 5))
-            changes = dict(change for arrival in arrivals for change in slots.take(arrival)) | dict(slots.rest())
+            slots = PackedPaths(Recipient(parts, states, contrast.at), meter, n_tokens, meter.zeros())
+            changes = dict(change for arrival in arrivals for change in slots.add(arrival)) | dict(slots.flush())
             assert sorted(changes) == list(range(11))
             assert not slots.itself["logit_diff"].any()
             found.append(np.stack([changes[path]["logit_diff"] for path in range(11)]))

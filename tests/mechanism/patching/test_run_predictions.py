@@ -9,7 +9,7 @@ from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, replaced, told_apart
 
 WANTED = ("prompt_operand", "written_total", "both", "unrelated")
 
@@ -39,8 +39,8 @@ def test_the_table_counts():
 
 
 def test_told_apart_is_right_in_both_runs_of_the_unit():
-    assert runs((1, 1, 0, 2), clean=(0, 2, 0, 0)).told_apart == 0.25
-    assert runs((0, 0, 0, 0), reference=(1, 1, 1, 0)).told_apart == 0.75
+    assert runs((1, 1, 0, 2), clean=(0, 2, 0, 0)).distinguished == 0.25
+    assert runs((0, 0, 0, 0), reference=(1, 1, 1, 0)).distinguished == 0.75
     with pytest.raises(KeyError, match=r"no run 'reference' in this contrast; it has \['clean', 'corrupted'\]"):
         runs((0, 0, 0, 0)).share("reference", "foil")
 
@@ -53,7 +53,13 @@ def test_a_sweep_records_what_the_runs_put_first(tiny_model, tokens):
     alone = run_predictions(tiny_model, contrast, batch_size=2)
     assert alone.predicted["corrupted"].tolist() == [1] * 5
     for direction in ("denoise", "noise"):
-        swept = patch_sweep(tiny_model, contrast, kinds=("resid_pre",), direction=direction, require_gap=False).runs()
+        swept = patch_sweep(
+            tiny_model,
+            contrast,
+            kinds=("resid_pre",),
+            direction=direction,
+            controls=ANY_GAP,
+        ).runs()
         for run in ("clean", "corrupted"):
             assert swept.predicted[run].tolist() == alone.predicted[run].tolist()
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cotinterp.mechanism.metrics import NoGapError, normalized_effects
-from cotinterp.mechanism.patching.result import scan_effects
+from cotinterp.mechanism.metrics import normalized_effects
+from cotinterp.mechanism.patching.effects import scan_effects
 from cotinterp.results import sign_flip_p, simultaneous_half_width
 
 
@@ -60,5 +60,6 @@ def test_one_true_cell_among_many():
 def test_a_gap_of_either_sign_has_no_interval():
     scan = scan_effects(np.ones((1, 3)), np.array([5.0, -4.0, 5.0]))
     assert np.isnan([scan.ci_low[0], scan.ci_high[0]]).all()
-    with pytest.raises(NoGapError):
-        scan_effects(np.ones((1, 3)), np.zeros(3))
+    without = scan_effects(np.ones((1, 3)), np.zeros(3))
+    assert np.isnan([without.effect[0], without.p[0], without.ci_low[0]]).all()
+    assert (without.n, without.dropped) == (0, 3)

@@ -1,16 +1,14 @@
+import numpy as np
 import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.interventions import Edit, InertEditError, run_with
-from cotinterp.mechanism.patching.blocks import minus, stacked_changes
+from cotinterp.mechanism.interventions import Edit, Write, run_with
+from cotinterp.mechanism.patching.runs import Meter, StackedRuns, minus
 from cotinterp.mechanism.sites import Site
+from tests.mechanism.contrasts import replaced, told_apart
 
 SITES = [Site("resid_pre", 0), Site("z", 1, 2), Site("attn_out", 0), Site("resid_pre", 0), Site("pattern", 1)]
-
-
-def read(logits, stack=1):
-    return {"logit_diff": (logits[:, -1, 0] - logits[:, -1, 1]).double().numpy()}
 
 
 def masks(tokens):
@@ -24,31 +22,34 @@ def masks(tokens):
     return found
 
 
-@pytest.mark.parametrize("stack", [1, 2, 3, 100])
-def test_every_slot_is_an_edit_of_its_own(tiny_model, tokens, stack):
-    """Against one `run_with` for each edit; the last stack need not be full, and not every edit is pending."""
+@pytest.fixture
+def meter(tiny_model, tokens):
+    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 7))
+    return Meter.against(contrast, ("logit_diff",), run_with(tiny_model, tokens, []))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_every_run_of_a_stack_is_compared_with_itself_unedited(tiny_model, tokens, meter, size):
+    """Against one `run_with` for each edit; the last stack need not be full, and runs come in any order."""
     donors = activations(tiny_model, tokens.flip(0), {site.whole for site in SITES})
-    pending = [0, 3, 1, 4]
-    found = {}
-    for chunk, change in stacked_changes(
-        tiny_model, tokens, SITES, masks(tokens), donors, pending, read, stack=stack, checked=True
-    ):
-        found |= dict(zip(chunk, change["logit_diff"], strict=True))
-    assert sorted(found) == sorted(pending)
-    before = read(run_with(tiny_model, tokens, []))
-    for i in pending:
+    writes = [[Write(site, mask, donors[site.whole])] for site, mask in zip(SITES, masks(tokens), strict=True)]
+    stacked = StackedRuns.of(tiny_model, meter, tokens, size)
+    found = dict(stacked.changes((i, writes[i]) for i in (0, 3, 1, 4)))
+    assert list(found) == [0, 3, 1, 4]
+    before = meter.of(run_with(tiny_model, tokens, []))
+    for i, change in found.items():
         position = torch.zeros(tokens.shape, dtype=torch.bool)
         position[:, i + 2] = True
         edit = Edit(SITES[i], SITES[i].of(donors[SITES[i].whole]), position)
-        expected = minus(read(run_with(tiny_model, tokens, [edit])), before)["logit_diff"]
-        assert found[i] == pytest.approx(expected, abs=2e-5), SITES[i]
+        expected = minus(meter.of(run_with(tiny_model, tokens, [edit])), before)["logit_diff"]
+        assert change["logit_diff"] == pytest.approx(expected, abs=2e-5), SITES[i]
 
 
-def test_an_edit_that_changes_nothing_raises(tiny_model, tokens):
-    own = activations(tiny_model, tokens, {site.whole for site in SITES})
-    with pytest.raises(InertEditError, match="changed no value"):
-        list(stacked_changes(tiny_model, tokens, SITES, masks(tokens), own, [0], read, stack=1, checked=True))
-
-
-def test_nothing_pending_runs_nothing(tiny_model, tokens):
-    assert list(stacked_changes(tiny_model, tokens, SITES, masks(tokens), {}, [], read, stack=4, checked=True)) == []
+def test_a_run_of_the_recipients_own_values_changes_exactly_nothing(tiny_model, tokens, meter):
+    own, mask = activations(tiny_model, tokens.repeat(3, 1), [Site("z", 0)]), torch.ones(5, 8, 4, dtype=torch.bool)
+    stacked = StackedRuns.of(tiny_model, meter, tokens, 3, [Site("z", 0)])
+    assert torch.equal(stacked.unedited[Site("z", 0)], own[Site("z", 0)])
+    restored = [Write(Site("z", 0), mask, None, expect_change=False)]
+    found = dict(stacked.changes([(0, []), (1, restored)]))
+    assert not np.stack([change["logit_diff"] for change in found.values()]).any()
+    assert list(stacked.changes([])) == []

@@ -7,6 +7,7 @@ from transformer_lens import patching as oracle
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.sweep import patch_sweep
@@ -15,7 +16,7 @@ from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, UNRELATED, replaced, told_apart
 
 CHANGED, AT = 3, 6
 
@@ -135,7 +136,7 @@ def test_sufficient_and_necessary_differ_where_the_model_is_not_linear(tiny_mode
 def test_the_answer_does_not_depend_on_the_batch_size(tiny_model, contrast):
     expected = table(patch_sweep(tiny_model, contrast, kinds=("attn_out",)))
     for batch_size in (1, 2, 11, 500):
-        found = table(patch_sweep(tiny_model, contrast, kinds=("attn_out",), batch_size=batch_size))
+        found = table(patch_sweep(tiny_model, contrast, kinds=("attn_out",), budget=Budget(batch_size=batch_size)))
         assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -151,7 +152,7 @@ def test_partners_share_the_layout(tiny_model, contrast):
     """Unrelated donors come from examples whose places lie at the same positions; who is alone has none."""
     shifted = {**contrast.places, "odd": torch.eye(8, dtype=torch.bool)[[0, 0, 1, 1, 2]]}
     odd = Contrast(contrast.clean, contrast.corrupted, contrast.at, contrast.answer, contrast.foil, shifted)
-    result = patch_sweep(tiny_model, odd, unrelated_donor=True)
+    result = patch_sweep(tiny_model, odd, controls=UNRELATED)
     assert result.pair == "pair (unrelated donor)"
     assert result.effects().n == 4
     assert result.baselines()["random_donor"].n == 4
@@ -171,7 +172,7 @@ def test_partners_share_the_layout(tiny_model, contrast):
         ({"kinds": ()}, "nothing to patch"),
         ({"metrics": ("logitdiff",)}, "unknown metric 'logitdiff', did you mean 'logit_diff'"),
         ({"metrics": ()}, "at least one metric"),
-        ({"batch_size": 0}, "batch_size=0"),
+        ({"budget": Budget(batch_size=0)}, "batch_size=0"),
     ],
 )
 def test_what_cannot_be_asked(tiny_model, contrast, options, message):
@@ -215,7 +216,7 @@ def test_a_sweep_without_a_gap_can_be_kept_and_says_that_nothing_was_measured(ti
     cancel = Contrast(twice.clean, twice.corrupted, twice.at, answer, foil, twice.places)
     with pytest.raises(ValueError, match="cancel"):
         patch_sweep(tiny_model, cancel, metrics=("logit_diff",))
-    table = patch_sweep(tiny_model, cancel, metrics=("logit_diff",), require_gap=False).frame()
+    table = patch_sweep(tiny_model, cancel, metrics=("logit_diff",), controls=ANY_GAP).frame()
     assert table["effect"].isna().all()
     assert (table["n"] == 0).all()
 
@@ -233,7 +234,7 @@ def test_effects_in_units_of_another_pair(tiny_model, tokens, direction):
     own = Contrast(unit.clean, contrast.corrupted, unit.at, unit.answer, unit.foil, unit.places)
     options = {"kinds": ("resid_pre",), "metrics": ("logit_diff", "kl"), "direction": direction}
     result = patch_sweep(tiny_model, contrast, **options)
-    alone = patch_sweep(tiny_model, own, **options, require_gap=False)
+    alone = patch_sweep(tiny_model, own, **options, controls=ANY_GAP)
     gap = patch_sweep(tiny_model, unit, **options)
     assert result.measured.gaps["logit_diff"].tolist() == gap.measured.gaps["logit_diff"].tolist()
     assert result.measured.gaps["kl"] == pytest.approx(gap.measured.gaps["kl"], abs=1e-6)
@@ -278,12 +279,12 @@ def test_known_mechanisms_carry_what_they_are_known_to_carry(make, follows, regi
         assert result.baselines()["full"].effect.item() == 1.0
         if family in (follows, "both"):
             assert effects["L0.resid_pre", place] == pytest.approx(1.0, abs=1e-3)
-            flagged = result.scan().query("flagged")
+            flagged = result.scan().frame().query("flagged")
             assert flagged["role"].tolist()[0] == place.rsplit(" ", 1)[0].replace(" ", "_")
         else:
             assert result.baselines()["whole_change"].effect.item() == pytest.approx(0.0, abs=1e-3)
             assert list(effects.values()) == pytest.approx([0.0] * len(effects), abs=1e-3)
-            assert not result.scan()["flagged"].any()
+            assert not result.scan().frame()["flagged"].any()
 
 
 def test_without_a_reference_a_reader_has_no_gap_to_patch_and_says_so():
@@ -291,8 +292,8 @@ def test_without_a_reference_a_reader_has_no_gap_to_patch_and_says_so():
     own = dataclasses.replace(families["prompt_operand"], reference=None)
     with pytest.raises(ValueError, match="none of 8 pairs has a gap"):
         patch_sweep(model, own, kinds=("resid_pre",))
-    kept = patch_sweep(model, own, kinds=("resid_pre",), metrics=("logit_diff",), require_gap=False)
+    kept = patch_sweep(model, own, kinds=("resid_pre",), metrics=("logit_diff",), controls=ANY_GAP)
     table = kept.detail()
     assert table["effect"].isna().all()
     assert (table["n"].eq(0) & table["dropped"].eq(8)).all()
-    assert (kept.runs().share("corrupted", "answer"), kept.runs().told_apart) == (1.0, 0.0)
+    assert (kept.runs().share("corrupted", "answer"), kept.runs().distinguished) == (1.0, 0.0)

@@ -1,7 +1,10 @@
-"""What a patch of a native model becomes: the input of a block at the changed positions, and its queries, keys, values.
+"""The patching sweep of a native model, from its weights: only what a patch can change is computed.
 
-A patch of resid_pre, k or v changes what its own block does with the positions after it. A patch of q, pattern, z,
-attn_out, mlp_out or resid_post changes what its block hands on, at the patched positions alone: it enters the next one.
+A patch becomes the input of a block at the changed positions, and the block's queries, keys and values there. A patch
+of resid_pre, k or v changes what its own block does with the positions after it. A patch of q, pattern, z, attn_out,
+mlp_out or resid_post changes what its block hands on, at the patched positions alone: it enters the next one. Runs that
+enter anywhere are packed into passes over the positions that they share, and each pass starts from the states of the
+unpatched runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,19 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.activations import at_positions
+from cotinterp.mechanism.activations import Budget, at_positions
 from cotinterp.mechanism.metrics import MetricName
-from cotinterp.mechanism.patching.blocks import (
-    MAX_BYTES,
-    Cell,
-    Measured,
-    Meter,
-    Numbers,
-    Runs,
-    known_rows,
-    minus,
-    predicted,
-)
+from cotinterp.mechanism.patching.runs import Cell, Changes, Meter, Numbers, Runs, minus
 from cotinterp.mechanism.sites import Kind, Site
 from cotinterp.models.native.parts import Block, LayerState, NativeParts, forward
 from cotinterp.models.native.resume import Entry, resume_all
@@ -188,15 +181,15 @@ class Sizes:
     n_heads: int
     d_vocab_out: int
     n_pos: int
-    max_bytes: int = MAX_BYTES
+    max_bytes: int = Budget().bytes
     most_rows: int | None = None
 
     @classmethod
-    def of(cls, parts: NativeParts, n_pos: int, *, max_bytes: int | None, most_rows: int | None) -> "Sizes":
+    def of(cls, parts: NativeParts, n_pos: int, budget: Budget) -> "Sizes":
         """The sizes of a model on sequences of `n_pos` tokens. ValueError where one example does not fit."""
         d_mlp = max((len(block.mlp.b_in) for block in parts.blocks if block.mlp is not None), default=0)
         d_vocab_out, d_model = parts.w_u.shape
-        bound = MAX_BYTES if max_bytes is None else max_bytes
+        bound, most_rows = budget.bytes, budget.batch_size
         sizes = cls(len(parts.blocks), d_model, d_mlp, parts.n_heads, d_vocab_out, n_pos, bound, most_rows)
         least = 2 * max(sizes.example(), sizes.run(n_pos))
         if bound < least:
@@ -293,8 +286,8 @@ def native_sweep(
     sizes: Sizes,
     *,
     unrelated_donor: bool = False,
-) -> Measured:
-    """`sweep_block` from the weights.
+) -> Changes:
+    """`sweep_hooks.sweep_block` from the weights.
 
     A patch of the whole first input is the donor's own run, operation for operation: the baselines are read of the runs
     of recipient, donor and unrelated donor, and need none of their own.
@@ -317,20 +310,20 @@ def native_sweep(
     baselines = {
         "self": minus(numbers["recipient"], numbers["recipient"]),
         "full": gaps,
-        "random_donor": known_rows(minus(numbers["unrelated"], numbers["recipient"]), runs),
+        "random_donor": runs.where_unrelated(minus(numbers["unrelated"], numbers["recipient"])),
     }
     if runs.contrast.reference is not None:
         baselines["whole_change"] = minus(numbers["donor"], numbers["recipient"])
     sweep = _Sweep.of(parts, runs, cells, own, unrelated if unrelated_donor else related)
     live, jobs = sweep.planned()
     changes = sweep.changes(live.shape, jobs, meter, sizes, read["recipient"])
-    return Measured(
-        changes=known_rows(changes, runs) if unrelated_donor else changes,
+    return Changes(
+        changes=runs.where_unrelated(changes) if unrelated_donor else changes,
         gaps=gaps,
         baselines=baselines,
         ran=np.asarray(live.any(axis=1)),
+        predicted=runs.predicted(read),
         live=live,
-        predicted=predicted(runs, read),
     )
 
 

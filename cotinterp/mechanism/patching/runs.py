@@ -1,0 +1,320 @@
+"""What every sweep of this folder runs: the two runs of a contrast, a block of examples at a time, and what is read."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+
+import numpy as np
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cotinterp.mechanism.activations import Budget, at_positions, run_and_read
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.interventions import Write, derangement, run_with, stacked_edits
+from cotinterp.mechanism.metrics import MetricName, measure, metric_name
+from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.patching.run_predictions import predictions
+from cotinterp.mechanism.sites import Site, as_kind, head_sites, refuse_write, residual_sites
+
+Numbers = dict[MetricName, Float[np.ndarray, "..."]]
+
+DIRECTIONS = ("denoise", "noise")
+_RUNS = ("recipient", "donor", "unit_recipient", "unit_donor")
+FIRST = Site("resid_pre", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchingControls:
+    """What a sweep is held to.
+
+    Attributes:
+        unrelated_donor: The control of a whole sweep: donors are other examples' runs (same layout), while effects stay
+            normalized by the own donor's gap. A cell whose effect is the same holds nothing about this pair.
+        require_gap: A model that does not tell clean from corrupted raises. False keeps the sweep: its effects are
+            missing and their n is 0.
+        by_hooks: Native models are run through their hooks too, as any other model.
+        seed: Of the unrelated donors and the bootstraps.
+    """
+
+    unrelated_donor: bool = False
+    require_gap: bool = True
+    by_hooks: bool = False
+    seed: int = 0
+
+
+CONTROLS, BUDGET = PatchingControls(), Budget()
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One patch of a sweep: a site, at a place."""
+
+    site: Site
+    place: str
+
+
+def cells_of(
+    model: HookedModel, contrast: Contrast, kinds: Sequence[str], heads: bool | Sequence[str]
+) -> tuple[Cell, ...]:
+    """Every site of these kinds at every place; then the kinds of `heads` (True: z) head by head.
+
+    ValueError for unknown kinds, for those that cannot be written, and where there is no cell.
+    """
+    by_head: Sequence[str] = (("z",) if heads else ()) if isinstance(heads, bool) else heads
+    sites = [site for kind in kinds for site in residual_sites(model, as_kind(kind))]
+    sites += [site for kind in by_head for site in head_sites(model, as_kind(kind))]
+    for site in sites:
+        refuse_write(site)
+    if not sites or not contrast.places:
+        raise ValueError("nothing to patch: no kinds and no heads were asked for, or no place lies before the readout.")
+    return tuple(Cell(site, place) for site in sites for place in contrast.places)
+
+
+def checked_metrics(model: HookedModel, direction: str, metrics: Sequence[str]) -> tuple[MetricName, ...]:
+    """The metrics of a sweep. ValueError for a model in train mode, an unknown direction, unknown metrics or none."""
+    require_eval(model)
+    if direction not in DIRECTIONS:
+        raise ValueError(f"unknown direction {direction!r}: {' or '.join(DIRECTIONS)}.")
+    if not metrics:
+        raise ValueError("a sweep needs at least one metric; the first is primary.")
+    return tuple(metric_name(name) for name in metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Tokens of the runs of a block of examples, and what they are asked.
+
+    `unit_recipient` and `unit_donor` are the pair whose gap is the unit: recipient and donor themselves, but for a
+    contrast with a reference, which stands in for the corrupted run.
+    """
+
+    recipient: Int[Tensor, "batch pos"]
+    donor: Int[Tensor, "batch pos"]
+    unrelated: Int[Tensor, "batch pos"]
+    has_unrelated: Bool[np.ndarray, " batch"]
+    unit_recipient: Int[Tensor, "batch pos"]
+    unit_donor: Int[Tensor, "batch pos"]
+    contrast: Contrast
+
+    def __len__(self) -> int:
+        return len(self.contrast)
+
+    @classmethod
+    def of(cls, contrast: Contrast, rows: slice, partner: Int[np.ndarray, " all"], *, noise: bool) -> "Runs":
+        """The block of these rows. `partner`: whose donor run is each example's unrelated donor, -1 for nobody's."""
+        block = contrast.select(rows)
+        reference = block.corrupted if block.reference is None else block.reference
+        donor, recipient = (block.corrupted, block.clean) if noise else (block.clean, block.corrupted)
+        unit_donor, unit_recipient = (reference, block.clean) if noise else (block.clean, reference)
+        known = partner[rows] >= 0
+        index = np.where(known, partner[rows], np.arange(len(contrast))[rows])
+        whole = contrast.corrupted if noise else contrast.clean
+        unrelated = whole[torch.from_numpy(index).to(whole.device)]
+        return cls(recipient, donor, unrelated, known, unit_recipient, unit_donor, block)
+
+    @classmethod
+    def blocks(cls, contrast: Contrast, size: int, *, direction: str, seed: int) -> Iterator["Runs"]:
+        """All examples, `size` at a time. `seed` draws the unrelated donors."""
+        partner = partners(contrast, np.random.default_rng(seed))
+        for start in range(0, len(contrast), size):
+            yield cls.of(contrast, slice(start, start + size), partner, noise=direction == "noise")
+
+    def where_unrelated(self, numbers: Numbers) -> Numbers:
+        """NaN for the examples that have no unrelated donor."""
+        return {name: np.where(self.has_unrelated, values, np.nan) for name, values in numbers.items()}
+
+    def predicted(self, readouts: Mapping[str, Float[Tensor, "batch d_vocab"]]) -> dict[str, Int[np.ndarray, " batch"]]:
+        """What the clean, corrupted and reference run put first, by the logits at the readout of the runs here."""
+        contrast, first = self.contrast, torch.zeros_like(self.contrast.at)
+        found = {}
+        for name in ("clean", "corrupted", "reference"):
+            tokens = getattr(contrast, name)
+            same = [readouts[run] for run in _RUNS if run in readouts and getattr(self, run) is tokens]
+            if tokens is not None and same:
+                found[name] = predictions(same[0][:, None], first, contrast.answer, contrast.foil)
+        return found
+
+
+def partners(contrast: Contrast, rng: np.random.Generator) -> Int[np.ndarray, " batch"]:
+    """For every example another one of the same layout, whose run is a random donor; -1 where there is none."""
+    layout: dict[bytes, list[int]] = {}
+    for row in range(len(contrast)):
+        masks = b"".join(mask[row].cpu().numpy().tobytes() for mask in contrast.places.values())
+        layout.setdefault(masks + int(contrast.at[row]).to_bytes(8, "little"), []).append(row)
+    partner = np.full(len(contrast), -1, dtype=np.int64)
+    for members in layout.values():
+        if len(members) > 1:
+            group = np.array(members)
+            partner[group] = group[derangement(len(group), rng)]
+    return partner
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """Per example, by metric: what each thing that was tried changed, and the gap that is the unit of effects.
+
+    Attributes:
+        changes: Patched minus recipient, a row for each cell or path.
+        gaps: Donor minus recipient (with a reference: of the clean and the reference run).
+        baselines: The same change for runs whose answer is known; see `EffectsResult.baselines`.
+        ran: Rows that needed a run; in the others nothing that differs was there to write, and the change is 0.
+        predicted: What the runs named there put first, as an index into `run_predictions.PREDICTIONS`.
+        live: Where donor and recipient differ at all, by cell and example; None where rows are not cells.
+    """
+
+    changes: Mapping[MetricName, Float[np.ndarray, "rows batch"]]
+    gaps: Mapping[MetricName, Float[np.ndarray, " batch"]]
+    baselines: Mapping[str, Mapping[MetricName, Float[np.ndarray, " batch"]]]
+    ran: Bool[np.ndarray, " rows"]
+    predicted: Mapping[str, Int[np.ndarray, " batch"]]
+    live: Bool[np.ndarray, "rows batch"] | None = None
+
+    @classmethod
+    def joined(cls, blocks: Sequence["Changes"]) -> "Changes":
+        """Blocks of examples, put one after the other."""
+        parts = {field.name: [getattr(block, field.name) for block in blocks] for field in fields(cls)}
+        ran = np.any(parts.pop("ran"), axis=0)
+        return cls(ran=ran, **{name: _side_by_side(values) for name, values in parts.items()})
+
+
+def _side_by_side(parts: Sequence[object]) -> object:
+    """Arrays joined along their last axis, the examples, however deep they lie in mappings."""
+    if isinstance(parts[0], Mapping):
+        return {key: _side_by_side([part[key] for part in parts]) for key in parts[0]}
+    return None if parts[0] is None else np.concatenate(parts, axis=-1)
+
+
+def minus(numbers: Numbers, others: Numbers) -> Numbers:
+    """The differences, metric by metric."""
+    return {name: numbers[name] - others[name] for name in numbers}
+
+
+@dataclass(frozen=True, eq=False)
+class Meter:
+    """Reads several metrics of the logits of one block, per example, in float64; kl is against `reference`."""
+
+    contrast: Contrast
+    names: Sequence[MetricName]
+    reference: Float[Tensor, "batch d_vocab"]
+
+    @classmethod
+    def against(
+        cls, contrast: Contrast, names: Sequence[MetricName], logits: Float[Tensor, "batch pos d_vocab"]
+    ) -> "Meter":
+        """The meter whose reference is this run."""
+        return cls(contrast, names, at_positions(logits, contrast.at).double())
+
+    def zeros(self) -> Numbers:
+        """A change of 0 in every example."""
+        return {name: np.zeros(len(self.contrast)) for name in self.names}
+
+    def of(self, logits: Float[Tensor, "rows pos d_vocab"], stack: int = 1) -> Numbers:
+        """Every metric of every row; `stack` says how often the block's rows are repeated."""
+        rows = torch.arange(len(self.contrast), device=logits.device).repeat(stack)
+        at = self.contrast.at.to(logits.device)
+        return self.of_readout(at_positions(logits, at[rows]), rows)
+
+    def of_readout(self, readout: Float[Tensor, "rows d_vocab"], rows: Int[Tensor, " rows"] | None = None) -> Numbers:
+        """Every metric of logits that were already read; `rows` says which examples they belong to (all, in order)."""
+        chosen = slice(None) if rows is None else rows
+        tensors = (self.contrast.answer, self.contrast.foil)
+        answer, foil = (tensor.to(readout.device)[chosen] for tensor in tensors)
+        logits, reference = readout.double(), self.reference[chosen]
+        return {
+            name: measure(name, logits, answer=answer, foil=foil, reference=reference).cpu().numpy()
+            for name in self.names
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class StackedRuns:
+    """Several edited runs of the same tokens in one pass, each compared with the same rows of an unedited pass.
+
+    The two passes have one shape, so that an edit without an effect changes exactly nothing.
+    """
+
+    model: HookedModel
+    meter: Meter
+    tokens: Int[Tensor, "rows pos"]
+    size: int
+    unedited: Mapping[Site, Tensor]
+    before: Numbers
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedModel,
+        meter: Meter,
+        recipient: Int[Tensor, "batch pos"],
+        size: int,
+        restored: Sequence[Site] = (),
+    ) -> "StackedRuns":
+        """`size` runs to a pass. `restored`: whole sites at which runs may restore the unedited values."""
+        tokens = repeat(recipient, "batch pos -> (run batch) pos", run=size)
+        if restored:
+            logits, unedited = run_and_read(model, tokens, restored)
+        else:
+            logits, unedited = run_with(model, tokens, []), {}
+        return cls(model, meter, tokens, size, unedited, meter.of(logits, size))
+
+    def changes(self, runs: Iterable[tuple[int, Sequence[Write]]]) -> Iterator[tuple[int, Numbers]]:
+        """What each run's writes change, by the run's number. A pass that is not full repeats its last run."""
+        waiting = iter(runs)
+        while chunk := list(islice(waiting, self.size)):
+            filled = [writes for _, writes in chunk] + [chunk[-1][1]] * (self.size - len(chunk))
+            logits = run_with(self.model, self.tokens, stacked_edits(filled, unedited=self.unedited))
+            change = minus(self.meter.of(logits, self.size), self.before)
+            rows = {name: values.reshape(self.size, -1) for name, values in change.items()}
+            for part, (number, _) in enumerate(chunk):
+                yield number, {name: values[part] for name, values in rows.items()}
+
+
+# Larger passes of a small model leave the processor's cache and are slower per sequence, not faster.
+_TOKENS_AT_ONCE = 3072
+_LOGITS_AT_ONCE = 2**26
+
+
+def rows_at_once(model: HookedModel, contrast: Contrast, batch_size: int | None = None) -> int:
+    """Sequences of one pass: `batch_size`, or as many as keep tokens and logits within bounds. ValueError below 1."""
+    if batch_size is not None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least one sequence must run at once.")
+        return batch_size
+    n = contrast.clean.shape[1]
+    vocabulary = int(getattr(model.cfg, "d_vocab", 0) or 1)
+    return max(1, min(_TOKENS_AT_ONCE // n, _LOGITS_AT_ONCE // (n * vocabulary)))
+
+
+def rows_in(model: HookedModel, contrast: Contrast, wholes: Collection[Site], max_bytes: int) -> int:
+    """Sequences that fit in `max_bytes` of a sweep by hooks, by what one of them holds.
+
+    That is the sites that are patched, in the recipient's run, the donor's and another one's; the widest layer of a
+    pass, and logits. An estimate: an architecture may hold more. ValueError where not one fits.
+    """
+    cfg, n = model.cfg, contrast.clean.shape[1]
+    d_model, heads = int(cfg.d_model), int(cfg.n_heads)
+    d_mlp, vocabulary = (int(getattr(cfg, name, 0) or 0) for name in ("d_mlp", "d_vocab"))
+    held = sum(heads * n if site.kind == "pattern" else d_model for site in wholes)
+    row = 4 * n * (3 * held + 12 * d_model + 2 * d_mlp + 3 * heads * n + 6 * vocabulary)
+    if max_bytes < row:
+        raise ValueError(f"max_bytes={max_bytes:,}: one example of {n} tokens needs {row:,} in this model.")
+    return max_bytes // row
+
+
+def checked_place(place: str, contrast: Contrast) -> str:
+    """`place`, if the contrast has it. ValueError with the places there are."""
+    if place not in contrast.places:
+        raise ValueError(
+            f"no place {place!r} at or before the readout; the contrast has {list(contrast.places)}. Places that only "
+            "some examples have, or that lie after the readout, cannot be used."
+        )
+    return place
+
+
+def place_mask(place: str | None, contrast: Contrast, like: Tensor) -> Tensor:
+    """Where a place lies, `batch pos`, on the device of `like`; None is everywhere."""
+    if place is None:
+        return torch.ones_like(contrast.clean, dtype=torch.bool, device=like.device)
+    return contrast.places[checked_place(place, contrast)].to(like.device)
