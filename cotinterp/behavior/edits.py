@@ -211,7 +211,7 @@ class EditResult(Result):
     def figure(self) -> go.Figure:
         """Share of each outcome by edited step, with intervals, chance in dotted lines.
 
-        Of replaced totals and their control, where there are any, else of every edit; `EditKinds` draws all of them.
+        Of replaced totals and their control, where there are any, else of every edit; `PooledEdits` draws all of them.
         """
         return trace_edits_figure(self.frame())
 
@@ -245,7 +245,7 @@ class EditResult(Result):
 
 
 @dataclass(frozen=True)
-class EditKinds(Result):
+class PooledEdits(Result):
     """Outcomes of every kind of edit, pooled over steps: what `EditResult.pooled` says, as a table of its own."""
 
     edits: EditResult

@@ -33,7 +33,7 @@ def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
       as it is (value), right or wrong. `agreement_chance`: the probability that two different problems are. For
       commutative tasks and regimes that write no totals, where such an order exists.
     - `error_kind` and `error_category`: over the wrong held-out outputs of a regime that writes totals, 1 where the
-      first fault is of that kind (`ERROR_KINDS`) or category (`behavior.diagnosis`). Every wrong output has a value in
+      first fault is of that kind (`ERROR_KINDS`) or category (`behavior.errors`). Every wrong output has a value in
       every condition, so the shares of a k sum to 1; where nothing is wrong there are no rows, which is no evidence
       that some share is 0. An output without an end counts as bookkeeping whatever stands before it.
 

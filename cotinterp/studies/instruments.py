@@ -12,7 +12,7 @@ import pandas as pd
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k, store_evaluation
 from cotinterp.behavior.edit_kinds import all_edits
-from cotinterp.behavior.edits import EditKinds, trace_edits
+from cotinterp.behavior.edits import PooledEdits, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.figures.attention import AttentionView
 from cotinterp.figures.labels import RunKey
@@ -100,7 +100,7 @@ def _edit(subject: Subject, effort: Effort) -> Results:
         rng=np.random.default_rng(0),
         run_seed=subject.run_seed,
     )
-    return {"trace_edits": {"trace_edits": result}, "trace_edit_kinds": {"trace_edit_kinds": EditKinds(result)}}
+    return {"trace_edits": {"trace_edits": result}, "trace_edit_kinds": {"trace_edit_kinds": PooledEdits(result)}}
 
 
 def _probe(subject: Subject, effort: Effort) -> Results:

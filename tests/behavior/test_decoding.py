@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cotinterp.behavior import decoding as native_decoding
+from cotinterp.behavior import decoding
 from cotinterp.behavior.decoding import Guesses, greedy, not_nan, prefixes, text_of, verified, verified_greedy
 from cotinterp.models.build import as_bridge
 from cotinterp.tasks import get_task
@@ -322,8 +322,8 @@ def test_how_much_is_read_at_once_changes_nothing(random_native, some_problems, 
     model = random_native("s3", seed=5, scale=0.4)
     start, stop = prefixes(model, batch), batch.vocabulary.end
     expected = greedy(model, start, stop=stop)
-    monkeypatch.setattr(native_decoding, "WINDOW", window)
-    monkeypatch.setattr(native_decoding, "NODES_ON_CPU", nodes)
+    monkeypatch.setattr(decoding, "WINDOW", window)
+    monkeypatch.setattr(decoding, "NODES_ON_CPU", nodes)
     for batch_size in (1, 3, 100):
         assert verified(model, start, stop=stop, batch_size=batch_size) == expected
 
