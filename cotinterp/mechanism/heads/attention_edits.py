@@ -1,7 +1,7 @@
-"""Edits of what attention does in one block, each told twice: as hooks of any model, and as tensors of a native one.
+"""Edits of attention: what a head writes, what it moves along some paths, where it looks.
 
-Replacing what a head writes, what it moves along some paths, or where it looks. `hooked` is for `run_with`; `applied`
-and `start` are for `edited_runs`, which computes the same from a native model's weights.
+Every edit has two forms that must agree: `hooked`, for any model (`run_with`), and `start` and `applied`, by which
+`EditedRuns` computes of a native model no more than what the edit can change.
 """
 
 from collections.abc import Sequence
@@ -155,7 +155,7 @@ def _first(where: Bool[Tensor, "run pos"]) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Readout:
+class AtReadout:
     """What a run shows at the position that is read: logits, and z of every block."""
 
     logits: Float[Tensor, "run d_vocab_out"]
@@ -169,7 +169,7 @@ class EditedRuns:
     parts: NativeParts
     states: Sequence[LayerState]
     at: Int[Tensor, " run"]
-    _clean: dict[tuple[int, int], Readout] = field(default_factory=dict)
+    _clean: dict[tuple[int, int], AtReadout] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -178,7 +178,7 @@ class EditedRuns:
         return cls(parts, forward(parts, tokens)[1], at.to(tokens.device))
 
     @torch.no_grad()
-    def edited(self, edits: Sequence[AttentionEdit]) -> tuple[Readout, Readout]:
+    def edited(self, edits: Sequence[AttentionEdit]) -> tuple[AtReadout, AtReadout]:
         """With the edits, and without them: the two differ by nothing but the edits.
 
         InertEditError for an edit that should change something and cannot.
@@ -197,12 +197,12 @@ class EditedRuns:
         layer = min((edit.layer for edit in acting), default=n_layers)
         return layer, min([int(self.at.min()), *(starts[edit] for edit in acting)])
 
-    def _run(self, edits: Sequence[AttentionEdit], first: int, start: int) -> Readout:
+    def _run(self, edits: Sequence[AttentionEdit], first: int, start: int) -> AtReadout:
         n = self.states[0].resid_pre.shape[1]
         rows = torch.arange(len(self.at), device=self.at.device)
         seen = [state.z[rows, self.at] for state in self.states[:first]]
         if first == len(self.states):
-            return Readout(self.parts.logits(self.states[-1].resid_post[rows, self.at]), tuple(seen))
+            return AtReadout(self.parts.logits(self.states[-1].resid_post[rows, self.at]), tuple(seen))
         positions = torch.arange(start, n, device=self.at.device).expand(len(rows), -1)
         stream = self.states[first].resid_pre[:, start:]
         for layer in range(first, len(self.states)):
@@ -217,7 +217,7 @@ class EditedRuns:
             seen.append(held.z[rows, 0 if last else self.at - start])
             block = self.parts.blocks[layer]
             stream = block.after_attention(stream, self.parts.attn_out(block, held.z))
-        return Readout(self.parts.logits(stream[:, 0]), tuple(seen))
+        return AtReadout(self.parts.logits(stream[:, 0]), tuple(seen))
 
     def _held(
         self, layer: int, stream: Float[Tensor, "run suffix d_model"], start: int, query: Int[Tensor, "run query"]

@@ -237,13 +237,13 @@ def _written(
     )
 
 
-_AtReadout = Callable[[HeadOutput], tuple[Sequence[Tensor], Sequence[Tensor]]]
+_ZAtReadout = Callable[[HeadOutput], tuple[Sequence[Tensor], Sequence[Tensor]]]
 """z of every layer at the readout, `some head d_head`, with an edit and without it."""
 
 
 def _through_hooks(
     model: HookedModel, tokens: Int[Tensor, "some pos"], at: Int[Tensor, " some"], own: Sequence[Tensor]
-) -> _AtReadout:
+) -> _ZAtReadout:
     whole = residual_sites(model, "z")
     clean = [at_positions(z, at) for z in own]
 
@@ -255,7 +255,7 @@ def _through_hooks(
     return z_at_readout
 
 
-def _from_weights(runs: EditedRuns) -> _AtReadout:
+def _from_weights(runs: EditedRuns) -> _ZAtReadout:
     def z_at_readout(edit: HeadOutput) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         edited, clean = runs.edited([edit])
         return edited.z, clean.z

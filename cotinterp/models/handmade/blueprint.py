@@ -1,7 +1,7 @@
 """What a handmade model does, said in the directions of its residual stream, and written into weights."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,8 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native import NativeModel
 
 from cotinterp.models.build import Bridge, as_bridge
+from cotinterp.models.handmade.layout import Layout
+from cotinterp.transcripts.regimes import Token
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 Direction = tuple[str, Hashable]
@@ -129,6 +131,10 @@ REST: tuple[Vector, Vector] = ({ALWAYS: GAP}, unit("token", "<"))
 """Attention paid to `<`, where a head rests that wants nothing: what it wants, it wants with 2 * GAP."""
 
 
+PROMPT_END: tuple[Vector, Vector] = ({ALWAYS: 2 * GAP}, unit("token", ">"))
+"""Attention paid from everywhere to `>`, once it is there: more than to `<`."""
+
+
 def copies(source: str, target: str, labels: Sequence[Hashable]) -> tuple[tuple[Vector, Vector], ...]:
     """What a head moves that copies coordinates of one subspace into those of the same label in another."""
     return tuple((unit(source, label), unit(target, label)) for label in labels)
@@ -146,12 +152,21 @@ def prompt_end_head(k_at: Mapping[int, int]) -> Head:
     Before there is a `>` it rests on `<`, whose position says nothing.
     """
     ends = tuple((unit("position", position), unit("k", k)) for k, position in k_at.items())
-    return Head("prompt end", (REST, ({ALWAYS: 2 * GAP}, unit("token", ">"))), ends)
+    return Head("prompt end", (REST, PROMPT_END), ends)
 
 
 def all_of(directions: Sequence[Direction], then: Vector) -> Neuron:
     """A neuron that is 1 where all of these 0/1 coordinates are 1, and silent where one of them is 0."""
     return Neuron({**dict.fromkeys(directions, 2.0), ALWAYS: 1.0 - 2.0 * len(directions)}, then)
+
+
+def next_token_neurons(places: Sequence[Layout], says: Callable[[Layout, int, Token], Vector]) -> tuple[Neuron, ...]:
+    """Neurons that know which token comes next, by position and number of operands (in "k"), and write `says` of it."""
+    return tuple(
+        all_of([("position", at), ("k", place.k)], says(place, at, token))
+        for place in places
+        for at, token in place.predictions()
+    )
 
 
 def bumps(scalar: Vector, gate: Sequence[Direction], values: Sequence[Vector]) -> tuple[Neuron, ...]:

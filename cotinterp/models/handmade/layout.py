@@ -1,4 +1,4 @@
-"""Where everything stands in the transcripts of a task, and what is written after each place.
+"""Where everything stands in the transcripts of a task, what is written after each place, and what a task must be like.
 
 States of one symbol make the layout a matter of the number of operands alone, so that it is read off one problem.
 """
@@ -14,6 +14,9 @@ from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.regimes import Regime, Token, get_regime
 from cotinterp.transcripts.render import longest_transcript, render
 from cotinterp.transcripts.roles import RESPONSE_ROLES, Role
+
+KRange = tuple[int, int]
+"""Fewest and most operands, both included."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,33 @@ class Layout:
         return repeated if repeated is not None and repeated <= at else self.where(Role.OPERAND, step)
 
 
-def layouts(task: Task, regime: str, k_range: tuple[int, int]) -> tuple[Layout, ...]:
+def layouts(task: Task, regime: str, k_range: KRange) -> tuple[Layout, ...]:
     """The layout for each number of operands, fewest first."""
     examples = {k: solve(task, np.zeros((1, k), dtype=np.int64))[0] for k in range(k_range[0], k_range[1] + 1)}
     return tuple(Layout(k, render(task, example, regime).tokens) for k, example in examples.items())
 
 
+def fitting_layouts(task: Task, regime: str, k_range: KRange, n_ctx: int | None) -> tuple[tuple[Layout, ...], int]:
+    """`layouts`, and the context length: `n_ctx`, or the longest transcript where that is None.
+
+    ValueError for a range that is none or that the task does not have, and for a context that is too short.
+    """
+    if k_range[0] > k_range[1]:
+        raise ValueError(f"k_range is (fewest, most) operands, both included; got {k_range}")
+    for k in k_range:
+        task.check_k(k)
+    longest = longest_transcript(task, k_range[1], regime)
+    if n_ctx is not None and n_ctx < longest:
+        raise ValueError(
+            f"n_ctx {n_ctx} is too short: {k_range[1]} operands take {longest} tokens in the regime {regime!r}; "
+            "lower k_range or leave n_ctx out"
+        )
+    return layouts(task, regime, k_range), longest if n_ctx is None else n_ctx
+
+
 def prompt_ends(places: tuple[Layout, ...]) -> dict[int, int]:
     """Where `>` stands for each number of operands."""
     return {place.k: place.where(Role.PROMPT_END) for place in places}
-
-
-KRange = tuple[int, int]
 
 
 def require_one_symbol(ref: str | Task, model: str) -> Task:
@@ -135,22 +153,3 @@ def require_trace(regime: str | Regime, model: str) -> str:
     if name not in ("totals", "cot"):
         raise ValueError(f"{model} writes running totals, in the regime 'totals' or 'cot', not {name!r}")
     return name
-
-
-def require_k_range(task: Task, k_range: KRange) -> None:
-    """ValueError unless both ends, inclusive, are lengths that the task has."""
-    if k_range[0] > k_range[1]:
-        raise ValueError(f"k_range is (fewest, most) operands, both included; got {k_range}")
-    for k in k_range:
-        task.check_k(k)
-
-
-def require_context(task: Task, regime: str, k_range: KRange, n_ctx: int | None) -> int:
-    """The context length: the longest transcript, or `n_ctx` where that is at least as much."""
-    longest = longest_transcript(task, k_range[1], regime)
-    if n_ctx is not None and n_ctx < longest:
-        raise ValueError(
-            f"n_ctx {n_ctx} is too short: {k_range[1]} operands take {longest} tokens in the regime {regime!r}; "
-            "lower k_range or leave n_ctx out"
-        )
-    return longest if n_ctx is None else n_ctx

@@ -19,6 +19,7 @@ from cotinterp.models.handmade.blueprint import (
     ALWAYS,
     GAP,
     LOGIT,
+    PROMPT_END,
     REST,
     Blueprint,
     Head,
@@ -30,7 +31,7 @@ from cotinterp.models.handmade.blueprint import (
     unit,
     write,
 )
-from cotinterp.models.handmade.layout import Layout, layouts, require_context, require_k_range, require_one_symbol
+from cotinterp.models.handmade.layout import Layout, fitting_layouts, require_one_symbol
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.roles import Role
@@ -67,9 +68,8 @@ def lookup_blueprint(
         ValueError: The task, the range, the context or the table does not fit.
     """
     task = require_one_symbol(task, "lookup")
-    require_k_range(task, k_range)
-    n_ctx = require_context(task, "direct", k_range, n_ctx)
-    places, symbols = layouts(task, "direct", k_range), tuple(task.operands)
+    places, n_ctx = fitting_layouts(task, "direct", k_range, n_ctx)
+    symbols = tuple(task.operands)
     table = _table(problems, k_range)
     end = {place.k: place.where(Role.PROMPT_END) for place in places}
     entries = (
@@ -81,9 +81,7 @@ def lookup_blueprint(
     )
     guess = Neuron(unit("token", ">"), unit("logit", task.state_text(0), LOGIT / 2))
     stop = Neuron({("prompt over", 1): 1.0, ("token", ">"): -1.0}, unit("logit", "#", LOGIT))
-    find_end = Head(
-        "prompt end", (REST, ({ALWAYS: 2 * GAP}, unit("token", ">"))), ((unit("token", ">"), unit("prompt over", 1)),)
-    )
+    find_end = Head("prompt end", (REST, PROMPT_END), ((unit("token", ">"), unit("prompt over", 1)),))
     heads = (*(_operand_head(places, i, symbols) for i in range(k_range[1])), find_end)
     scratch = {**{f"operand {i}": symbols for i in range(k_range[1])}, "prompt over": (1,)}
     return Blueprint(Vocabulary.of(task), n_ctx, scratch, (Layer(heads, (*entries, guess, stop)),))

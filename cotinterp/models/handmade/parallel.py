@@ -19,9 +19,9 @@ import torch
 
 from cotinterp.models.build import Bridge
 from cotinterp.models.handmade.blueprint import (
-    ALWAYS,
     GAP,
     LOGIT,
+    PROMPT_END,
     REST,
     Blueprint,
     Head,
@@ -32,7 +32,7 @@ from cotinterp.models.handmade.blueprint import (
     unit,
     write,
 )
-from cotinterp.models.handmade.layout import Layout, layouts, require_context, require_k_range, require_sum
+from cotinterp.models.handmade.layout import Layout, fitting_layouts, require_sum
 from cotinterp.tasks.task import FoldTask, Task
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -69,14 +69,12 @@ def parallel_blueprint(
         ValueError: The task, the range or the context does not fit.
     """
     fold = require_sum(task, "parallel")
-    require_k_range(fold, k_range)
-    n_ctx = require_context(fold, "direct", k_range, n_ctx)
-    places = layouts(fold, "direct", k_range)
+    places, n_ctx = fitting_layouts(fold, "direct", k_range, n_ctx)
     values: Vector = {("token", symbol): float(x) for x, symbol in enumerate(fold.operands)}
     operands: Vector = dict.fromkeys(values, 1.0)
     average = Head(
         "average",
-        (REST, ({ALWAYS: 2 * GAP}, unit("token", ">")), (unit("token", ">", 3 * GAP), operands)),
+        (REST, PROMPT_END, (unit("token", ">", 3 * GAP), operands)),
         ((values, unit("mean", 1)), (unit("token", ">"), unit("prompt over", 1))),
     )
     stop = Neuron(unit("prompt over", 1), unit("logit", "#", LOGIT))

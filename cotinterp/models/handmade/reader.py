@@ -30,6 +30,7 @@ from cotinterp.models.handmade.blueprint import (
     Vector,
     all_of,
     copies,
+    next_token_neurons,
     prompt_end_head,
     unit,
     wanted_head,
@@ -37,11 +38,9 @@ from cotinterp.models.handmade.blueprint import (
 )
 from cotinterp.models.handmade.layout import (
     Layout,
-    layouts,
+    fitting_layouts,
     prompt_ends,
-    require_context,
     require_fold,
-    require_k_range,
     require_trace,
 )
 from cotinterp.tasks.task import FoldTask, Task
@@ -88,9 +87,8 @@ def reader_blueprint(
         ValueError: The task, the regime, the range or the context does not fit.
     """
     fold, name = require_fold(task, "reader"), require_trace(regime, "reader")
-    require_k_range(fold, k_range)
-    n_ctx = require_context(fold, name, k_range, n_ctx)
-    places, symbols = layouts(fold, name, k_range), tuple(fold.operands)
+    places, n_ctx = fitting_layouts(fold, name, k_range, n_ctx)
+    symbols = tuple(fold.operands)
     scratch = {
         "k": range(k_range[0], k_range[1] + 1),
         "wanted total": range(n_ctx),
@@ -100,11 +98,7 @@ def reader_blueprint(
         "operand": symbols,
         **({"decoy": symbols} if decoy else {}),
     }
-    plan = tuple(
-        all_of([("position", at), ("k", place.k)], _next(place, at, token))
-        for place in places
-        for at, token in place.predictions()
-    )
+    plan = next_token_neurons(places, _next)
     heads = (
         wanted_head("total", "wanted total", range(n_ctx), copies("token", "total", symbols)),
         wanted_head("operand", "wanted operand", range(n_ctx), copies("token", "operand", symbols)),

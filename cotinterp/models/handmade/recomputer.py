@@ -16,6 +16,8 @@ total, and copies it into a subspace that nothing reads: the running total can b
 is that of a reader, and no logit depends on either.
 """
 
+from functools import partial
+
 import torch
 
 from cotinterp.models.build import Bridge
@@ -27,9 +29,9 @@ from cotinterp.models.handmade.blueprint import (
     Head,
     Layer,
     Vector,
-    all_of,
     bumps,
     copies,
+    next_token_neurons,
     prompt_end_head,
     unit,
     wanted_head,
@@ -37,10 +39,8 @@ from cotinterp.models.handmade.blueprint import (
 )
 from cotinterp.models.handmade.layout import (
     Layout,
-    layouts,
+    fitting_layouts,
     prompt_ends,
-    require_context,
-    require_k_range,
     require_sum,
     require_trace,
 )
@@ -89,9 +89,8 @@ def recomputer_blueprint(
         ValueError: The task, the regime, the range or the context does not fit.
     """
     fold, name = require_sum(task, "recomputer"), require_trace(regime, "recomputer")
-    require_k_range(fold, k_range)
-    n_ctx = require_context(fold, name, k_range, n_ctx)
-    places, symbols, order = layouts(fold, name, k_range), tuple(fold.operands), fold.n_states
+    places, n_ctx = fitting_layouts(fold, name, k_range, n_ctx)
+    symbols, order = tuple(fold.operands), fold.n_states
     scratch = {
         "k": range(k_range[0], k_range[1] + 1),
         "wanted": range(k_range[1]),
@@ -99,11 +98,7 @@ def recomputer_blueprint(
         "sum": (1,),
         **({"wanted decoy": range(n_ctx), "decoy": symbols} if decoy else {}),
     }
-    plan = tuple(
-        all_of([("position", at), ("k", place.k)], _next(place, at, token, decoy))
-        for place in places
-        for at, token in place.predictions()
-    )
+    plan = next_token_neurons(places, partial(_next, decoy=decoy))
     heads = (
         *(_operand_head(places, i, symbols) for i in range(k_range[1])),
         *([wanted_head("decoy", "wanted decoy", range(n_ctx), copies("token", "decoy", symbols))] if decoy else []),
@@ -123,7 +118,7 @@ def _operand_head(places: tuple[Layout, ...], i: int, symbols: tuple[str, ...]) 
     return Head(f"operand {i}", (REST, (unit("wanted", i, 2 * GAP), standing)), ((integer, unit("sum", 1)),))
 
 
-def _next(place: Layout, at: int, token: Token, decoy: bool) -> Vector:
+def _next(place: Layout, at: int, token: Token, *, decoy: bool) -> Vector:
     """What MLP 0 says about the next token: the symbol itself, or the operands that it is the sum of.
 
     With a decoy also where the reader would look for the total that the next token is made of.

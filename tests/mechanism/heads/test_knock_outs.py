@@ -1,4 +1,4 @@
-"""Reads that are needed and reads that are not, on models whose mechanism is known."""
+"""Reads that are needed and reads that are not: which attention is cut, what is lost by it, and the table of it."""
 
 from dataclasses import replace
 
@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.knock_outs import Cuts, knock_out_reads
-from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.heads.knock_outs import (
+    RANDOM_SOURCES,
+    Cuts,
+    KnockOut,
+    KnockOutResult,
+    attention_on,
+    knock_out_reads,
+    read_cuts,
+)
+from cotinterp.mechanism.heads.losses import Draws, scan_columns
 from cotinterp.mechanism.heads.reads import FINAL_TOTAL_READ, KNOCK_OUT_READS
+from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
@@ -158,3 +168,118 @@ def test_what_cannot_be_cut_is_refused(copied, problems):
     pairs = operand_pairs(TASK, problems, "direct", index=1, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"none of the reads \['final_total'\] names a source before answer 3"):
         knock_out_reads(model, Contrast.from_pairs(pairs), [FINAL_TOTAL_READ])
+
+
+TOKENS = torch.zeros(2, 6, dtype=torch.long)
+AT = torch.tensor([5, 4])
+
+
+def marked(*positions):
+    mask = torch.zeros(2, 6, dtype=torch.bool)
+    mask[:, list(positions)] = True
+    return mask
+
+
+def cut(sources, absent=None, dests=("readout", "everywhere"), seed=0):
+    found = read_cuts(sources, absent or {}, AT, TOKENS, dests, np.random.default_rng(seed))
+    return {(each.read, each.control, each.dest): each.mask for each in found}
+
+
+def paths(mask, row):
+    return [tuple(path) for path in mask[row].nonzero().tolist()]
+
+
+def test_the_readout_alone_or_all_that_follow_lose_sight_of_the_sources():
+    found = cut({"totals": marked(1, 3)})
+    assert paths(found["totals", "", "readout"], 0) == [(5, 1), (5, 3)]
+    assert paths(found["totals", "", "readout"], 1) == [(4, 1), (4, 3)]
+    assert paths(found["totals", "", "everywhere"], 0) == [(2, 1), (4, 1), (4, 3), (5, 1), (5, 3)]
+    assert paths(found["totals", "", "everywhere"], 1) == [(2, 1), (4, 1), (4, 3)]
+
+
+def test_random_sources_are_as_many_tokens_that_no_read_names_and_that_stand_before_the_readout():
+    found = cut({"one": marked(1, 3), "other": marked(0)})
+    assert paths(found["one", "random sources", "readout"], 0) == [(5, 2), (5, 4)]
+    assert paths(found["one", "random sources", "readout"], 1) == [(4, 2)]
+    drawn = {
+        tuple(paths(cut({"other": marked(0)}, seed=s)["other", "random sources", "readout"], 0)) for s in range(40)
+    }
+    assert drawn == {((5, src),) for src in (1, 2, 3, 4)}
+
+
+def test_absent_reads_are_cut_like_others_and_have_no_random_sources():
+    assert list(cut({"one": marked(1)}, {"none": marked(2)}, ["readout"])) == [
+        ("one", "", "readout"),
+        ("one", "random sources", "readout"),
+        ("none", "absent read", "readout"),
+    ]
+
+
+def test_sources_behind_the_readout_are_none():
+    with pytest.raises(ValueError, match="read 'late' has no source at or before the readout in 1 of 2 examples"):
+        cut({"late": marked(5)})
+    with pytest.raises(ValueError, match="no reads to knock out"):
+        cut({})
+
+
+def test_attention_on_a_mask_is_the_mass_per_destination(tiny_model, tokens):
+    mask = torch.zeros(5, 8, 8, dtype=torch.bool)
+    mask[:, 6, [1, 2]] = mask[:, 7, [1, 2]] = True
+    pattern = activations(tiny_model, tokens, [Site("pattern", 1)])[Site("pattern", 1)]
+    expected = pattern[:, :, 6:, 1:3].sum(dim=-1).mean(dim=-1)
+    found = attention_on(tiny_model, tokens, [mask], batch_size=2)
+    torch.testing.assert_close(found[0, 1], expected.T)
+
+
+def cell(control="", layer=None, head=None, attention=0.5):
+    return KnockOut("previous_total", control, "readout", layer, head, "pattern", attention)
+
+
+CELLS = (cell(), cell(RANDOM_SOURCES), cell(layer=1), cell(layer=1, head=2), cell(layer=0, head=1, attention=0.0))
+
+
+@pytest.fixture
+def result():
+    rng = np.random.default_rng(0)
+    lost = torch.from_numpy(rng.normal(size=(5, 20)) + np.array([[4], [0], [2], [1], [0]])).float()
+    lost[4] = 0
+    lost[:, 19] = torch.nan
+    return KnockOutResult(CELLS, lost, torch.full((20,), 4.0), {"task": "z6"})
+
+
+def test_a_row_for_each_cut_named_by_its_scope(result):
+    frame = result.frame()
+    assert frame["scope"].tolist() == ["all", "all", "layer", "head", "head"]
+    assert frame["site"].tolist() == ["all", "all", "L1.pattern", "L1H2.pattern", "L0H1.pattern"]
+    assert frame["kind"].tolist() == ["all", "all", "pattern", "pattern", "pattern"]
+    assert frame[["layer", "head"]].to_numpy().tolist() == [[-1, -1], [-1, -1], [1, -1], [1, 2], [0, 1]]
+    assert frame["effect"].to_numpy() == pytest.approx(result.lost[:, :19].mean(dim=1).numpy() / 4, rel=1e-5)
+    assert set(frame["n"]) == {19}
+    assert frame["task"].eq("z6").all()
+
+
+def test_heads_layers_and_all_heads_are_three_scans(result):
+    frame = result.frame()
+    names = ["scan_low", "scan_high", "p"]
+    for rows in ([0, 1], [2], [3, 4]):
+        expected = scan_columns(result.lost[rows], result.clean)[names].to_numpy()
+        np.testing.assert_allclose(frame.loc[rows, names].to_numpy(), expected)
+    assert frame.loc[4, ["effect", "scan_low", "scan_high", "p"]].tolist() == [0, 0, 0, 1]
+
+
+def test_one_effect_by_name(result):
+    asked = {"dest": "readout", "method": "pattern"}
+    assert result.effect("previous_total", **asked) == pytest.approx(result.frame()["effect"][0])
+    assert result.effect("previous_total", **asked, site="L1H2.pattern") == pytest.approx(result.frame()["effect"][3])
+    assert result.effect("previous_total", **asked, control=RANDOM_SOURCES) == pytest.approx(
+        result.frame()["effect"][1]
+    )
+    with pytest.raises(KeyError, match="no knock-out .*'site': 'L7.pattern'.*L1H2.pattern"):
+        result.effect("previous_total", **asked, site="L7.pattern")
+
+
+def test_the_figure_shows_the_effects_and_missing_ones_as_missing(result):
+    cells = next(trace for trace in result.figure().data if trace.z is not None and trace.name != "no value")
+    assert list(cells.x) == ["previous total", "random, as many as previous total"]
+    assert cells.z[list(cells.y).index("all"), 0] == pytest.approx(result.frame()["effect"][0])
+    assert np.isnan(cells.z[list(cells.y).index("L1.pattern"), 1])

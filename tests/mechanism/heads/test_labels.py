@@ -1,8 +1,10 @@
-"""Labels follow their rules at the thresholds, and a reader needs both kinds of evidence."""
+"""Labels follow their rules at the thresholds, a reader needs both kinds of evidence; the evidence by hand."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from cotinterp.mechanism.heads.labels import (
     HEAD_LABELS,
@@ -10,9 +12,14 @@ from cotinterp.mechanism.heads.labels import (
     READER_LABELS,
     Condition,
     LabelRule,
+    attention_above_chance,
+    head_evidence,
+    heads_that_look,
     label_head,
     rule_text,
 )
+from cotinterp.mechanism.heads.read_scores import ReadScores
+from cotinterp.results.multiplicity import max_statistic
 
 NOTHING = {
     "clean_low": 1.0,
@@ -113,3 +120,63 @@ def test_the_text_names_every_rule_threshold_and_measure():
 
 def test_readers_are_labels_that_exist():
     assert {rule.label for rule in HEAD_LABELS} >= READER_LABELS
+
+
+CLEAN = torch.tensor([1.0, 2.0, 3.0])
+
+
+def scores(rows, attention, chance):
+    """Two heads, three examples with one destination of every target in each; attention and chance per row."""
+    spread = torch.tensor(attention)[:, None, :, None].expand(len(rows), 1, 2, 3)
+    return ReadScores(
+        reads=("previous_total", "next_operand"),
+        rows=tuple(rows),
+        attention=spread,
+        peaked=torch.zeros_like(spread),
+        chance=torch.tensor(chance)[:, None].expand(len(rows), 3),
+        n_dest=torch.ones(len(rows), 3, dtype=torch.long),
+    )
+
+
+def test_a_head_looks_above_chance_before_the_target_that_was_named():
+    """Before a: (0.6 - 0.2) / 0.8 = 0.5, although before b its raw score is higher, (0.7 - 0.5) / 0.5 = 0.4."""
+    found = scores([("previous_total", "a"), ("previous_total", "b")], [[0.6, 0.2], [0.7, 0.75]], [0.2, 0.5])
+    assert attention_above_chance(found, "previous_total", "a").tolist() == pytest.approx([0.5, 0.0])
+    assert attention_above_chance(found, "previous_total", "b").tolist() == pytest.approx([0.4, 0.5])
+    assert attention_above_chance(found, "previous_total", "all").tolist() == pytest.approx([0.3 / 0.65, 0.125 / 0.65])
+
+
+def test_a_read_without_the_target_says_nothing():
+    found = scores([("previous_total", "a")], [[0.6, 0.2]], [0.2])
+    assert attention_above_chance(found, "previous_total", "answer").isnan().all()
+    assert attention_above_chance(found, "next_operand", "a").isnan().all()
+    assert attention_above_chance(found, "next_operand", "all").isnan().all()
+
+
+def test_evidence_puts_the_numbers_of_each_head_together():
+    found = scores([("previous_total", "a"), ("next_operand", "a")], [[0.75, 0.0], [0.25, 0.5]], [0.0, 0.0])
+    lost = torch.stack([CLEAN / 2, torch.zeros(3)])
+    direct, unread = torch.stack([CLEAN / 4, CLEAN]), torch.full((2, 3), torch.nan)
+    used = {"previous_total": torch.stack([CLEAN / 10, unread[0]]), "next_operand": unread}
+    first, second = head_evidence(CLEAN, direct, lost, found, "a", used)
+    assert first["ablation_effect"] == pytest.approx(0.5)
+    assert first["attribution_share"] == pytest.approx(0.25)
+    assert (first["previous_total"], first["next_operand"]) == pytest.approx((0.75, 0.25))
+    assert (second["previous_total"], second["next_operand"]) == pytest.approx((0.0, 0.5))
+    together = max_statistic(np.array([[0.25, 0.5, 0.75], [0.0, 0.0, 0.0]]))
+    assert (first["ablation_low"], first["ablation_high"]) == pytest.approx((together.low[0], together.high[0]))
+    assert (first["ablation_p"], second["ablation_p"]) == (0.25, 1.0)
+    assert first["total_read_effect"] == pytest.approx(0.1)
+    assert np.isnan([second["total_read_effect"], first["operand_read_low"]]).all()
+    assert first["clean_low"] == pytest.approx(1.0)
+    assert first["prefers_answer"] == 1.0
+    swapped = torch.tensor([1.0, -1.0, -1.0]) * CLEAN
+    assert head_evidence(swapped, direct, lost, found, "a", used)[0]["prefers_answer"] == pytest.approx(1 / 3)
+    assert (second["ablation_low"], second["ablation_effect"], second["ablation_high"]) == (0, 0, 0)
+    assert second["attribution_share"] == pytest.approx(1.0)
+
+
+def test_heads_that_look_as_much_as_one_that_divides_its_attention_are_asked_for_their_use():
+    found = scores([("previous_total", "a")], [[0.25, 0.24]], [0.0])
+    assert heads_that_look(found, "previous_total", "a") == [0]
+    assert heads_that_look(found, "next_operand", "a") == []
