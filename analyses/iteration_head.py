@@ -45,8 +45,11 @@ def main(quick: bool = False, table: Path = TABLE, root: Path = Path("checkpoint
         "solved": lines(means, x="k", y="accuracy", color="model", facet="task", title="Held-out accuracy, mean"),
         "transfer": lines(moved, x="steps", y="accuracy", color="start", facet="run_seed", title="Parity, held-out"),
     }
-    told = [*told_solved(solved), *(told_peaks(peaky) if heads else ["no peakiness"]), *told_transfer(moved)]
-    return publish(out, tables={"solved": solved, "transfer": moved, "peakiness": peaky}, figures=figures, answer=told)
+    peaks_found = peaks_in_words(peaky) if heads else ["no peakiness"]
+    answer = [*solved_in_words(solved), *peaks_found, *transfer_in_words(moved)]
+    return publish(
+        out, tables={"solved": solved, "transfer": moved, "peakiness": peaky}, figures=figures, answer=answer
+    )
 
 
 def peaks(run: Run) -> pd.DataFrame:
@@ -65,7 +68,7 @@ def transfer(sweep: pd.DataFrame) -> pd.DataFrame:
     return sums.assign(accuracy=sums["correct"] / sums["n"])
 
 
-def told_solved(solved: pd.DataFrame) -> Iterator[str]:
+def solved_in_words(solved: pd.DataFrame) -> Iterator[str]:
     """How many seeds solve every measured length; in the paper two layers with a chain do, and no others."""
     for (task, regime, depth), runs in solved.groupby(["task", "regime", "n_layers"]):
         whole, top = int((runs["frontier"] == runs["k_top"]).sum()), runs["k_top"].max()
@@ -75,7 +78,7 @@ def told_solved(solved: pd.DataFrame) -> Iterator[str]:
         yield f"{task}, {regime}, {depth} layers: {solve}: {agrees if task != 'binary-copy' else 'no claim'}"
 
 
-def told_peaks(peaky: pd.DataFrame) -> Iterator[str]:
+def peaks_in_words(peaky: pd.DataFrame) -> Iterator[str]:
     """Mean peakiness over seeds; the brace after the prompt is a marker as good as its end."""
     for task, rows in peaky.groupby("task"):
         mean = rows.groupby(["layer", "link"])["peakiness"].mean()
@@ -85,12 +88,12 @@ def told_peaks(peaky: pd.DataFrame) -> Iterator[str]:
         yield f"{task}, peakiness: {first}; {second}: {VERDICT[bool(step > 0.5)]}"
 
 
-def told_transfer(moved: pd.DataFrame) -> Iterator[str]:
+def transfer_in_words(moved: pd.DataFrame) -> Iterator[str]:
     """Accuracy of parity at each budget, and the smallest budget that reaches a level, both from either start."""
     both = moved.pivot_table(index="steps", columns="start", values="accuracy")[["scratch", "polynomial"]]
     cells, gain = [f"{one.Index}: {one[1]:.0%}/{one[2]:.0%}" for one in both.itertuples()], both.diff(axis=1).iloc[:, 1]
-    told = f"ahead at {sum(gain > 0.05)} of {len(both)}, behind at {sum(gain < -0.05)}: {VERDICT[max(gain) > 0.05]}"
-    yield f"parity by updates, from scratch/from the polynomial: {', '.join(cells)}; {told}"
+    compared = f"ahead at {sum(gain > 0.05)} of {len(both)}, behind at {sum(gain < -0.05)}: {VERDICT[max(gain) > 0.05]}"
+    yield f"parity by updates, from scratch/from the polynomial: {', '.join(cells)}; {compared}"
     for level in (0.9, 0.99):
         first = {start: min(both.index[both[start] >= level], default=np.inf) for start in both}
         yield f"parity to {level:.0%}, updates: {first}"
