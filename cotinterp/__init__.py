@@ -152,7 +152,7 @@ if TYPE_CHECKING:
     from cotinterp.studies.subject import Subject as Subject
     from cotinterp.sweeps.replication import gather_subjects as gather_subjects
     from cotinterp.sweeps.replication import replicate as replicate
-    from cotinterp.sweeps.planning import joint_plan as joint_plan
+    from cotinterp.sweeps.replication import joint_plan as joint_plan
     from cotinterp.claims.depth_law import depth_verdicts as depth_verdicts
     from cotinterp.claims.depth_law import judge_depth as judge_depth
 
@@ -233,8 +233,7 @@ _NAMES = {
     "cotinterp.studies.evidence": "Evidence read_evidence",
     "cotinterp.claims.judge": "judge judge_all",
     "cotinterp.studies.subject": "Subject",
-    "cotinterp.sweeps.replication": "gather_subjects replicate",
-    "cotinterp.sweeps.planning": "joint_plan",
+    "cotinterp.sweeps.replication": "gather_subjects joint_plan replicate",
     "cotinterp.claims.depth_law": "depth_verdicts judge_depth",
     "cotinterp.results": "Result bootstrap holm max_statistic wilson",
     "cotinterp.report.reproduce": "reproduce",

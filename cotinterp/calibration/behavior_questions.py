@@ -15,7 +15,6 @@ from cotinterp.mechanism.patching.run_predictions import run_predictions, source
 from cotinterp.results import wilson
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import written_total_pairs
-from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Role
 
 
@@ -131,7 +130,7 @@ def comes_from_before(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 def _with_trace(model: GroundTruth) -> str | None:
     """The truth for the models that write totals."""
     truths = {"reader": "trace", "recomputer": "prompt", "untrained": "undecided"}
-    return truths.get(model.kind) if get_regime(model.regime).writes_totals else None
+    return truths.get(model.kind) if model.writes_totals else None
 
 
 def _question(edit: str, text: str) -> Question:

@@ -47,7 +47,7 @@ class CalibrationRow:
 
 @dataclass(frozen=True)
 class CalibrationResult(Result):
-    """Right and wrong answers of the bench about models whose mechanism is known.
+    """Right and wrong answers of the instruments about models whose mechanism is known.
 
     All rows right does not show that an answer about a trained model is right: a mechanism may be of a kind that no
     model here has. A wrong row shows that an instrument cannot be trusted with its question.
@@ -81,7 +81,7 @@ class CalibrationResult(Result):
             y="question",
             value="right",
             bounds=(0.0, 1.0),
-            title="Calibration: what the bench says about models whose mechanism is known",
+            title="Calibration: what the instruments say about models whose mechanism is known",
             x_title="model",
             y_title="question",
             value_title="1 right, 0 wrong",

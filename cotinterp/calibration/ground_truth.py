@@ -267,7 +267,7 @@ Ask = Callable[[GroundTruth, bool], InstrumentAnswer]
 
 @dataclass(frozen=True)
 class Question:
-    """One question to the bench.
+    """One question to an instrument.
 
     Attributes:
         instrument: Which instrument answers it.

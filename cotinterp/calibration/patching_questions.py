@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question
 from cotinterp.mechanism.activations import at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import compare_ablations
@@ -17,10 +17,10 @@ from cotinterp.mechanism.patching.paths import Path
 from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
+from cotinterp.studies.protocol import head_pairs
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
-from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Role
 
 ANY_GAP = PatchingControls(require_gap=False)
@@ -37,7 +37,7 @@ def contrast_of(family: str, model: GroundTruth, quick: bool) -> Contrast:
 
 def any_contrast(model: GroundTruth, quick: bool) -> Contrast:
     """Pairs in which everything that depends on an operand changes: every model that is right has a gap."""
-    if get_regime(model.regime).writes_totals:
+    if model.writes_totals:
         return contrast_of("both", model, quick)
     rng = np.random.default_rng(0)
     pairs = operand_pairs(model.task, model.trained(24 if quick else 60), model.regime, index=1, rng=rng)
@@ -180,7 +180,7 @@ def _carries_total(model: GroundTruth) -> str | None:
     """The reader's total head; in a recomputer, and where nothing was learned, nothing carries a written total."""
     if model.kind == "reader":
         return model.heads["total"]
-    return "none" if get_regime(model.regime).writes_totals else None
+    return "none" if model.writes_totals else None
 
 
 def _carries_operand(model: GroundTruth) -> str | None:
@@ -246,12 +246,7 @@ UNNEEDED = 0.05
 
 def next_total(model: GroundTruth, quick: bool) -> Contrast:
     """Total 3 with total 2 as written or another one: what the head table and the knock-outs are asked about."""
-    problems = model.heldout(40 if quick else 100)
-    readout = (Role.TOTAL, 3)
-    rng = np.random.default_rng(0)
-    return Contrast.from_pairs(
-        written_total_pairs(model.task, problems, model.regime, step=2, rng=rng, readout=readout, first_symbol=True)
-    )
+    return Contrast.from_pairs(head_pairs(model, 40 if quick else 100, k=K))
 
 
 def total_readers(model: GroundTruth, quick: bool) -> InstrumentAnswer:
@@ -306,18 +301,14 @@ def prompt_operands_needed(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     return needed_read("prompt_operands", model, quick)
 
 
-def _writes_totals(model: GroundTruth) -> bool:
-    return get_regime(model.regime).writes_totals
-
-
 def _readers(model: GroundTruth) -> str | None:
-    if not _writes_totals(model):
+    if not model.writes_totals:
         return None
     return model.heads["total"] if model.kind == "reader" else "none"
 
 
 def _flagged(model: GroundTruth) -> str | None:
-    if not _writes_totals(model):
+    if not model.writes_totals:
         return None
     named = {
         "reader": ["total", "operand"],
@@ -333,11 +324,11 @@ def _constant(model: GroundTruth) -> str | None:
 
 
 def _needs_total(model: GroundTruth) -> str | None:
-    return {"reader": "needed", "recomputer": "not needed"}.get(model.kind) if _writes_totals(model) else None
+    return {"reader": "needed", "recomputer": "not needed"}.get(model.kind) if model.writes_totals else None
 
 
 def _needs_operands(model: GroundTruth) -> str | None:
-    return {"reader": "not needed", "recomputer": "needed"}.get(model.kind) if _writes_totals(model) else None
+    return {"reader": "not needed", "recomputer": "needed"}.get(model.kind) if model.writes_totals else None
 
 
 HEAD_QUESTIONS = (

@@ -9,9 +9,9 @@ from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.probing.use import probe_use
 from cotinterp.mechanism.sites import Site
+from cotinterp.studies.protocol import before_total
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs
-from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.roles import Place, Role, place_words
 
 STEP = 2
@@ -20,15 +20,8 @@ STEP = 2
 RENAMINGS = 19
 
 
-def before_total(model: GroundTruth, step: int = STEP) -> Place:
-    """The place that predicts the total of a step."""
-    if model.regime == "cot":
-        return Role.EQUALS, step
-    return (Role.STEP_END, step - 1) if step > 1 else (Role.TRACE_START, -1)
-
-
 def probed(model: GroundTruth, quick: bool, *places: Place, sites: tuple[Site, ...] = ()) -> ProbeResult:
-    """The total of STEP at these places, after the last layer unless told otherwise."""
+    """The total of STEP at these places, by default after the last layer."""
     problems = (*model.trained(400 if quick else 700), *model.heldout(100 if quick else 250))
     last = Site("resid_post", int(model.model.cfg.n_layers) - 1)
     return probe_totals(
@@ -63,7 +56,7 @@ def selective(result: ProbeResult) -> InstrumentAnswer:
 
 def before_it_is_written(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Whether total 2 stands where it is about to be written."""
-    return decodable(probed(model, quick, before_total(model)))
+    return decodable(probed(model, quick, _before_total(model)))
 
 
 def in_the_prompt(model: GroundTruth, quick: bool) -> InstrumentAnswer:
@@ -92,7 +85,7 @@ def uses_previous_total(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """
     problems = model.heldout(30 if quick else 60)
     both = pair_families(model.task, problems, model.regime, step=STEP, rng=np.random.default_rng(0))["both"]
-    return _used(model, Contrast.from_pairs(both), before_total(model), quick, target=STEP - 1, kind="attn_out")
+    return _used(model, Contrast.from_pairs(both), _before_total(model), quick, target=STEP - 1, kind="attn_out")
 
 
 def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> InstrumentAnswer:
@@ -101,6 +94,13 @@ def uses_total_in_the_prompt(model: GroundTruth, quick: bool) -> InstrumentAnswe
     problems = model.heldout(30 if quick else 60)
     pairs = operand_pairs(model.task, problems, model.regime, index=1, rng=rng)
     return _used(model, Contrast.from_pairs(pairs), (Role.OPERAND, STEP), quick, target=STEP, kind="resid_post")
+
+
+def _before_total(model: GroundTruth) -> Place:
+    """The place that predicts total STEP."""
+    (transcript,) = model.batch(model.heldout(1)).transcripts
+    (place,) = before_total(transcript, STEP).values()
+    return place
 
 
 def _used(
@@ -114,7 +114,7 @@ def _used(
 
 
 def _written(model: GroundTruth) -> str | None:
-    if not get_regime(model.regime).writes_totals:
+    if not model.writes_totals:
         return None
     return "no" if model.kind == "untrained" else "yes"
 

@@ -70,7 +70,7 @@ class Estimate:
         return self._tail(threshold - self.value)
 
     def detectable(self, alpha: float) -> float:
-        """How far from a threshold the truth must lie to be told from it with a power of 80% at this one-sided level.
+        """How far from a threshold the truth must lie to be seen at this one-sided level with a power of 80%.
 
         With this spread over seeds and problems; about, because the spread is itself estimated.
         """

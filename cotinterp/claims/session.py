@@ -16,9 +16,8 @@ from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import Evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
-from cotinterp.sweeps.planning import PARTS
 from cotinterp.sweeps.progress import progress_bars
-from cotinterp.sweeps.replication import gather, joint_plan, replicate
+from cotinterp.sweeps.replication import PARTS, Measuring, gather, joint_plan, replicate
 from cotinterp.training.spec import REFERENCE_TASKS, RunSpec
 
 
@@ -35,7 +34,7 @@ class Sources:
         jobs: Processes, one CPU thread each.
         quick: Small samples: a look, not a measurement.
         base: The design of the runs where it is not the reference one.
-        parts: Which of the plan is trained and measured (`planning.PARTS`).
+        parts: Which of the plan is trained and measured (`replication.PARTS`).
     """
 
     tasks: tuple[str, ...] = ()
@@ -66,11 +65,13 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
         evidence = work(
             planned,
             root=sources.root,
-            jobs=sources.jobs,
-            effort=QUICK_EVIDENCE if sources.quick else FULL,
-            device=sources.device,
+            measuring=Measuring(
+                effort=QUICK_EVIDENCE if sources.quick else FULL,
+                device=sources.device,
+                jobs=sources.jobs,
+                store=output_folder(folder / "rows"),
+            ),
             progress=progress,
-            store=output_folder(folder / "rows"),
         )
     evidence.save(output_folder(folder / "evidence"))
     if sources.tables is not None:

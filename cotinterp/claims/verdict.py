@@ -272,7 +272,7 @@ def word_for(
 
 def _seen(part: MeasuredCriterion) -> str:
     if part.detectable == float("inf"):
-        return "nothing that it can be would have been seen"
+        return "no value that it can take would have been seen"
     distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)
     side = f" {part.predicted}" if part.predicted else " to either side of"
     return f"a truth {distance}{side} the threshold of {at} would have been seen"

@@ -95,7 +95,7 @@ def claims_command(
         evidence = read_evidence(tables) if seeds is None else read_evidence(tables).of_seeds(seeds)
     else:
         from cotinterp.claims.session import Sources, gather_evidence
-        from cotinterp.sweeps.planning import PARTS, base_spec
+        from cotinterp.sweeps.replication import PARTS, base_spec
 
         sources = Sources(
             tasks=task,

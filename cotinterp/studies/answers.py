@@ -7,13 +7,14 @@ from math import factorial, prod
 import numpy as np
 import pandas as pd
 
-from cotinterp.behavior.accuracy import Output, accuracy_by_k
-from cotinterp.behavior.edit_kinds import SUBSTITUTE, all_edits
-from cotinterp.behavior.edits import NONE, Outcome, chance_of, trace_edits
+from cotinterp.behavior.accuracy import Output
+from cotinterp.behavior.edit_kinds import SUBSTITUTE
+from cotinterp.behavior.edits import NONE, Outcome, chance_of
 from cotinterp.behavior.errors import BOOKKEEPING, COPYING, CORRECT_ANSWER, Category, categories, error_taxonomy
 from cotinterp.behavior.generalization import majority_credit, neighbor_credit
 from cotinterp.behavior.invariance import permutation_invariance
 from cotinterp.studies.evidence import EditCondition, joined, tally
+from cotinterp.studies.instruments import edited, evaluated
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.problems import Problem
 
@@ -42,15 +43,15 @@ def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
     Raises:
         ValueError: A held-out problem was trained on, or the model gives NaN.
     """
-    problems = subject.evaluation_problems(effort.evaluated)
-    if leaked := sorted({problem.operands for problem in set(problems["heldout"]) & set(subject.trained_on)}):
+    heldout = subject.evaluation_problems(effort.evaluated)["heldout"]
+    if leaked := sorted({problem.operands for problem in set(heldout) & set(subject.trained_on)}):
         raise ValueError(f"{len(leaked)} held-out problems were trained on, e.g. operands {leaked[0]}: the split leaks")
-    measured = accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
+    measured = evaluated(subject, effort)
     parts = list(_accuracy(measured.outputs))
     if subject.writes_totals:
         parts += _errors(subject, measured.of_split("heldout"))
     else:
-        parts += _baselines(subject, problems["heldout"])
+        parts += _baselines(subject, heldout)
         parts += _agreement(subject, effort.reordered)
     return joined(parts)
 
@@ -144,15 +145,7 @@ def edits(subject: Subject, effort: Effort) -> pd.DataFrame:
     """
     if not subject.writes_totals:
         return joined([])
-    result = trace_edits(
-        subject.model,
-        subject.task,
-        subject.regime,
-        subject.heldout_of_each_k(effort.edited),
-        edits=all_edits(values_per_step=effort.edits_per_step),
-        rng=np.random.default_rng(0),
-        run_seed=subject.run_seed,
-    )
+    result = edited(subject, effort)
     examples = result.examples()
     shuffled = examples.dropna(subset=["chance_outcome"])
     shuffled = shuffled.assign(edit=shuffled["edit"].map(chance_of), outcome=shuffled["chance_outcome"])

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k, store_evaluation
 from cotinterp.behavior.edit_kinds import all_edits
-from cotinterp.behavior.edits import PooledEdits, trace_edits
+from cotinterp.behavior.edits import EditResult, PooledEdits, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.figures.attention import AttentionView
 from cotinterp.figures.labels import RunKey
@@ -83,15 +83,15 @@ def attention_example(subject: Subject, effort: Effort = FULL) -> AttentionView:
     )
 
 
-def _evaluate(subject: Subject, effort: Effort) -> Results:
+def evaluated(subject: Subject, effort: Effort) -> AccuracyResult:
+    """Every output on training and held-out problems of each number of operands."""
     problems = subject.evaluation_problems(effort.evaluated)
-    accuracy = accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
-    errors = error_taxonomy(subject.task, subject.regime, accuracy.of_split("heldout"), run_seed=subject.run_seed)
-    return {"accuracy": {"accuracy": accuracy}, "errors": {"errors": errors}}
+    return accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
 
 
-def _edit(subject: Subject, effort: Effort) -> Results:
-    result = trace_edits(
+def edited(subject: Subject, effort: Effort) -> EditResult:
+    """The traces of held-out problems, edited in every way that there is."""
+    return trace_edits(
         subject.model,
         subject.task,
         subject.regime,
@@ -100,6 +100,16 @@ def _edit(subject: Subject, effort: Effort) -> Results:
         rng=np.random.default_rng(0),
         run_seed=subject.run_seed,
     )
+
+
+def _evaluate(subject: Subject, effort: Effort) -> Results:
+    accuracy = evaluated(subject, effort)
+    errors = error_taxonomy(subject.task, subject.regime, accuracy.of_split("heldout"), run_seed=subject.run_seed)
+    return {"accuracy": {"accuracy": accuracy}, "errors": {"errors": errors}}
+
+
+def _edit(subject: Subject, effort: Effort) -> Results:
+    result = edited(subject, effort)
     return {"trace_edits": {"trace_edits": result}, "trace_edit_kinds": {"trace_edit_kinds": PooledEdits(result)}}
 
 

@@ -139,7 +139,7 @@ def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
     written total and the operands since, or all operands up to j. Of these there may be few, 36 for a step of six
     states and six operands; in a hundred dimensions nearly any function of 36 inputs is linear, the true one, a random
     one, and in an untrained model too. Such a probe has stored a table. To read an input that was never shown it, the
-    total itself must lie in the same directions whatever it was made of. So the inputs are dealt into `FOLDS` parts
+    total itself must lie in the same directions whatever it was made of. So the inputs are split into `FOLDS` parts
     of about as many test problems each, and a test problem is read by the probe that was fitted without its part.
 
     - `probe`: 1 where the probe names the total of the test problem, else 0. A total that only one input makes (the
@@ -224,7 +224,7 @@ def _across_inputs(
 
 
 def _parts(shown: Bool[np.ndarray, " n"], inputs: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Part of each row: whole inputs, dealt at random so that about as many test problems fall into each part."""
+    """Part of each row: whole inputs, at random, so that about as many test problems fall into each part."""
     kinds, index = np.unique(inputs, return_inverse=True)
     order = np.random.default_rng(0).permutation(len(kinds))
     tested = np.bincount(index[~shown], minlength=len(kinds))[order]

@@ -56,12 +56,12 @@ def families(subject: Subject, effort: Effort) -> pd.DataFrame:
     changed, other = read["both"]
     gap = clean - changed
     kept = has_gap(gap)
-    told = (first == ANSWER) & (other == FOIL)
+    apart = (first == ANSWER) & (other == FOIL)
     effects = [
         tally("family_effect", (clean - changed)[kept], trials=gap[kept], k=k, condition=family)
         for family, (changed, _) in read.items()
     ]
-    return joined([*effects, tally("family_told_apart", told.astype(float), k=k)])
+    return joined([*effects, tally("family_told_apart", apart.astype(float), k=k)])
 
 
 def _read(

@@ -1,8 +1,8 @@
-"""Evidence from many trained models: train what is missing, measure each, keep its rows, list what failed."""
+"""Evidence from many trained models: which ones a verdict needs; train, measure, keep their rows, list what failed."""
 
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import StringIO
@@ -14,12 +14,9 @@ import pandas as pd
 import torch
 
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Evidence
+from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, RUN_COLUMNS, Evidence
 from cotinterp.studies.measuring import REFUSED, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
-from cotinterp.sweeps.planning import Planned as Planned
-from cotinterp.sweeps.planning import joint_plan as joint_plan
-from cotinterp.sweeps.planning import plan as plan
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.progress import OnProgress, poll_in_order
 from cotinterp.sweeps.single_run import THREADS
@@ -28,8 +25,107 @@ from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
-from cotinterp.training.spec import json_hash
+from cotinterp.training.spec import RunSpec, json_hash
 from cotinterp.training.spec_file import check_same_spec
+
+PARTS = ("regimes", "depths", "sizes", "memory")
+REGIMES = ("direct", "cot", "filler")
+DEPTHS = (1, 2)
+"""Layers of the shallower models without a trace."""
+SIZES, OF_SIZE = (300, 10_000), 3000
+"""Training problems of the models without a trace that saw fewer or more, where the standard ones saw `OF_SIZE`; of a
+base with another number they are as large a share of it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run, and what it is in the evidence.
+
+    Attributes:
+        variant: Empty for the standard run of a task and regime; else what sets it apart from that one, such as `L1`.
+    """
+
+    spec: RunSpec
+    variant: str = ""
+
+
+def plan(
+    task: str, *, seeds: Sequence[int], base: RunSpec | None = None, parts: Collection[str] = PARTS
+) -> tuple[Planned, ...]:
+    """The runs that the claims about a task are judged by, each at every seed.
+
+    - `regimes`: direct, cot and filler, which differ in the response alone; the standard runs.
+    - `depths`: direct with fewer layers (`L1`, `L2`), where the base has more.
+    - `sizes`: direct on other numbers of training problems (`n300`, `n10000` of the reference design).
+    - `memory`: direct on random labels, the ceiling of memory. It is the same run for every task of one base.
+
+    Everything that is not named here is as in `base`, so the runs of a part differ in one thing.
+
+    Args:
+        task: A registered name, or `path/to/file.py:ClassName`.
+        seeds: The trained model is the unit of replication: five or more for a claim that leads.
+        base: The design; its task, regime and seed are not used. By default the reference design in bfloat16.
+
+    Raises:
+        ValueError: No seeds, a seed twice, an unknown part, or a regime whose transcripts do not fit the base.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct, and one at least; got {list(seeds)}")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"unknown parts {unknown}; a plan has {list(PARTS)}")
+    standard = base or RunSpec(task=task, regime="direct", precision="bf16")
+    standard = standard.model_copy(update={"task": task, "regime": "direct"})
+    found = {
+        "regimes": [Planned(standard.model_copy(update={"regime": regime})) for regime in REGIMES],
+        "depths": [_of_depth(standard, layers) for layers in DEPTHS if layers < standard.model.n_layers],
+        "sizes": [one for size in SIZES if (one := _of_size(standard, size)).spec != standard],
+        "memory": [Planned(standard.model_copy(update={"task": MEMORY_TASK}))],
+    }
+    chosen = [one for part in PARTS if part in parts for one in found[part]]
+    at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
+    return tuple(dict.fromkeys(at_seeds))
+
+
+def joint_plan(
+    tasks: Sequence[str], *, seeds: Sequence[int], base: RunSpec | None = None, parts: Collection[str] = PARTS
+) -> tuple[Planned, ...]:
+    """The plans of several tasks as one; a run that they share is in it once."""
+    return tuple(dict.fromkeys(one for task in tasks for one in plan(task, seeds=seeds, base=base, parts=parts)))
+
+
+def _of_depth(standard: RunSpec, layers: int) -> Planned:
+    model = standard.model.model_copy(update={"n_layers": layers})
+    return Planned(standard.model_copy(update={"model": model}), f"L{layers}")
+
+
+def _of_size(standard: RunSpec, size: int) -> Planned:
+    n_train = max(1, round(standard.n_train * size / OF_SIZE))
+    return Planned(standard.model_copy(update={"n_train": n_train}), f"n{n_train}")
+
+
+def base_spec(
+    task: str, *, k_max: int | None = None, n_layers: int | None = None, steps: int | None = None
+) -> RunSpec | None:
+    """The reference design with some of it changed, as `base` of a plan; None where nothing is.
+
+    Args:
+        task: Any task of the plan; it says how many operands there may be.
+        k_max: Most operands.
+        n_layers: Layers of the standard runs.
+        steps: Updates; the warm-up is shortened to a tenth of them where it would take longer.
+    """
+    if (k_max, n_layers, steps) == (None, None, None):
+        return None
+    spec = RunSpec(task=task, regime="direct", precision="bf16")
+    model, optimizer = spec.model, spec.optimizer
+    if n_layers is not None:
+        model = model.model_copy(update={"n_layers": n_layers})
+    if steps is not None:
+        warmup = min(optimizer.warmup, steps // 10)
+        optimizer = optimizer.model_copy(update={"steps": steps, "warmup": warmup})
+    changed = {"model": model, "optimizer": optimizer, "k_max": spec.k_max if k_max is None else k_max}
+    return spec.model_copy(update=changed)
+
 
 PACKAGE = Path(__file__).parents[1]
 MEASURING = tuple(
@@ -109,51 +205,56 @@ FINAL_SHARE = 0.1
 """Share of the logged steps, the last ones, whose mean loss is the final loss: one batch alone is noise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How runs are measured. The evidence depends on effort, device and measures alone.
+
+    Attributes:
+        measures: Functions of a module, instead of those that apply (`measures_of`).
+        jobs: Processes, one CPU thread each; 0 measures in this one.
+        store: Folder in which the rows of each run are kept as soon as it is measured, and looked up (`RowStore`): a
+            measurement that was killed goes on there. None: nothing is kept.
+    """
+
+    effort: Effort = FULL
+    measures: Sequence[Measure] | None = None
+    device: str = "cpu"
+    jobs: int = 2
+    store: Path | None = None
+
+
 def replicate(
     planned: Sequence[Planned],
     *,
     root: Path,
-    jobs: int = 2,
-    effort: Effort = FULL,
-    device: str = "cpu",
+    measuring: Measuring = Measuring(),
     progress: OnProgress | None = None,
-    store: Path | None = None,
 ) -> Evidence:
     """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`."""
     specs = [one.spec for one in planned]
-    outcomes = train_all(specs, root=root, jobs=jobs, device=device, progress=progress)
-    return gather(
-        planned, root=root, jobs=jobs, effort=effort, device=device, progress=progress, store=store, outcomes=outcomes
-    )
+    outcomes = train_all(specs, root=root, jobs=measuring.jobs, device=measuring.device, progress=progress)
+    return gather(planned, root=root, measuring=measuring, progress=progress, outcomes=outcomes)
 
 
 def gather(
     planned: Sequence[Planned],
     *,
     root: Path,
-    jobs: int = 2,
-    effort: Effort = FULL,
-    device: str = "cpu",
+    measuring: Measuring = Measuring(),
     progress: OnProgress | None = None,
-    store: Path | None = None,
     outcomes: Sequence[RunOutcome] = (),
-    measures: Sequence[Measure] | None = None,
 ) -> Evidence:
-    """Every applicable measure of every run, `jobs` runs at a time on one CPU thread each.
+    """Every applicable measure of every run, several runs at a time.
 
-    The evidence does not depend on `jobs`: its rows are in the order of `planned`. A run that cannot be loaded or
-    measured is `failed`, with the error as its note, and has no rows; one that does not answer its own training
-    problems (`CONVERGED`) is `unconverged`, one that some measure refused is `incomplete`, and both have rows.
+    The rows of the evidence are in the order of `planned`. A run that cannot be loaded or measured is `failed`, with
+    the error as its note, and has no rows; one that does not answer its own training problems (`CONVERGED`) is
+    `unconverged`, one that some measure refused is `incomplete`, and both have rows.
 
     Args:
         planned: Equal entries count once.
         root: Where the checkpoints lie, as `<slug>`.
-        jobs: Processes; 0 measures in this one.
         progress: Called twice a second with how far each run is.
-        store: Folder in which the rows of each run are kept as soon as it is measured, and looked up (`RowStore`): a
-            gathering that was killed goes on there. None: nothing is kept.
         outcomes: What became of the trainings: a run that failed there is listed as failed, not asked for.
-        measures: Functions of a module, instead of those that apply (`measures_of`).
 
     Raises:
         FileNotFoundError: Runs are not trained; they are listed, with the command that trains them.
@@ -168,10 +269,10 @@ def gather(
     work.sort(key=lambda one: transcript_length(one.spec), reverse=True)
     slugs = [one.spec.slug for one in work]
 
-    measured = partial(_rows, root=root, effort=effort, device=device, store=store, measures=measures)
+    measured = partial(_rows, root=root, measuring=measuring)
     texts: dict[Planned, str] = {}
     notes = {one: errors.get(one.spec, "") for one in planned}
-    results = parallel_map(measured, work, jobs=jobs, on_poll=poll_in_order(slugs, jobs, progress))
+    results = parallel_map(measured, work, jobs=measuring.jobs, on_poll=poll_in_order(slugs, measuring.jobs, progress))
     for one, result in zip(work, results, strict=True):
         texts[one], notes[one] = result.value or "", result.error
     tables = {one: read_rows(text) for one, text in texts.items() if text}
@@ -183,7 +284,7 @@ def gather(
 def gather_subjects(
     subjects: Iterable[Subject], effort: Effort = FULL, measures: Sequence[Measure] | None = None
 ) -> Evidence:
-    """Every applicable measure of models that are no runs of this bench: handmade ones, or one's own.
+    """Every applicable measure of models that were not trained here: handmade ones, or one's own.
 
     In this process, one after the other, so that a generator need not hold more than one model. What a measure refuses
     is listed as `incomplete`; any other error is raised.
@@ -202,28 +303,20 @@ def gather_subjects(
     return _evidence([part for part in parts if len(part)], runs)
 
 
-def _rows(
-    one: Planned,
-    *,
-    root: Path,
-    effort: Effort,
-    device: str,
-    store: Path | None,
-    measures: Sequence[Measure] | None,
-) -> str:
+def _rows(one: Planned, *, root: Path, measuring: Measuring) -> str:
     """What one process measures on one run; text, so that rows just measured and rows found again are the same."""
-    directory = root / one.spec.slug
+    directory, effort = root / one.spec.slug, measuring.effort
     with torch_threads(THREADS):
         check_same_spec(directory, one.spec)
-        run = load_run(directory, device=device, task=one.spec.task)
+        run = load_run(directory, device=measuring.device, task=one.spec.task)
         subject = Subject.of_run(run, variant=one.variant)
-        chosen = measures_of(subject) if measures is None else measures
-        if store is None:
-            return text_of(measure(subject, effort, chosen))
-        kept = RowStore(store)
-        path = kept.path(run, one.variant, effort, device, chosen)
+        measures = measures_of(subject) if measuring.measures is None else measuring.measures
+        if measuring.store is None:
+            return text_of(measure(subject, effort, measures))
+        kept = RowStore(measuring.store)
+        path = kept.path(run, one.variant, effort, measuring.device, measures)
         if (found := kept.read(path)) is None:
-            kept.write(path, found := measure(subject, effort, chosen))
+            kept.write(path, found := measure(subject, effort, measures))
         return text_of(found)
 
 
@@ -270,8 +363,8 @@ def _fit(rows: pd.DataFrame) -> dict[str, Any]:
     by_k = sums.groupby("k")[["right", "of"]].sum()
     accuracy = by_k["right"] / by_k["of"]
     least = float(accuracy.min())
-    told = f"right on {least:.1%} of its training problems at K = {accuracy.idxmin()}, below {CONVERGED:.0%}"
-    status, note = ("finished", "") if least >= CONVERGED else ("unconverged", told)
+    reason = f"right on {least:.1%} of its training problems at K = {accuracy.idxmin()}, below {CONVERGED:.0%}"
+    status, note = ("finished", "") if least >= CONVERGED else ("unconverged", reason)
     return {"status": status, "train_accuracy": float(f"{least:.6g}"), "note": note}
 
 

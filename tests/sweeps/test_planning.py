@@ -3,7 +3,7 @@
 import pytest
 
 from cotinterp.models.spec import ModelSpec
-from cotinterp.sweeps.planning import PARTS, Planned, base_spec, joint_plan, plan
+from cotinterp.sweeps.replication import PARTS, Planned, base_spec, joint_plan, plan
 from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
 
 SMALL = RunSpec(

@@ -13,12 +13,14 @@ from cotinterp.studies.answers import answers, edits
 from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, joined, read_evidence, tally
 from cotinterp.studies.subject import FULL, QUICK, Subject
 from cotinterp.sweeps import replication as stored_rows
-from cotinterp.sweeps.planning import Planned, plan
 from cotinterp.sweeps.replication import (
+    Measuring,
+    Planned,
     RowStore,
     final_loss,
     gather,
     gather_subjects,
+    plan,
     read_rows,
     replicate,
     source_hash,
@@ -49,6 +51,10 @@ def trained_accuracy(subject, effort):
     return joined([*cells, tally("third", pd.Series([1 / 3]).to_numpy(), k=2, condition="x,y")])
 
 
+def measured_in(store):
+    return Measuring(jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("replication") / "checkpoints"
@@ -64,7 +70,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gathered(root, store):
-    return gather(PLAN, root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+    return gather(PLAN, root=root, measuring=measured_in(store))
 
 
 def test_every_run_is_listed_in_the_order_of_the_plan(gathered):
@@ -110,17 +116,17 @@ def test_rows_that_are_stored_are_not_measured_again(gathered, root, store):
     kept = sorted(store.iterdir())
     assert len(kept) == 4, "a run that failed leaves nothing"
     before = [path.read_bytes() for path in kept]
-    again = gather(PLAN[:4], root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+    again = gather(PLAN[:4], root=root, measuring=measured_in(store))
     assert [path.read_bytes() for path in sorted(store.iterdir())] == before
     assert_frame_equal(again.table, gathered.table)
     for path in kept:
         path.write_text(path.read_text().replace("third", "fourth"))
-    altered = gather(PLAN[:4], root=root, jobs=0, effort=QUICK, measures=[trained_accuracy], store=store)
+    altered = gather(PLAN[:4], root=root, measuring=measured_in(store))
     assert set(altered.table["measure"]) == {"accuracy", "fourth"}
 
 
 def test_the_number_of_processes_changes_nothing(gathered, root):
-    with_one = gather(PLAN, root=root, jobs=1, effort=QUICK, measures=[trained_accuracy])
+    with_one = gather(PLAN, root=root, measuring=replace(measured_in(None), jobs=1))
     assert_frame_equal(with_one.table, gathered.table)
     assert_frame_equal(with_one.runs, gathered.runs)
 
@@ -162,7 +168,12 @@ def test_what_is_not_trained_is_trained_and_what_cannot_be_is_listed(root, tmp_p
     diverging = Planned(diverging.spec.model_copy(update={"optimizer": wild}))
     shallow = Planned(BASE.model_copy(update={"task": reference, "n_train": 10}), "n10")
     seen = []
-    evidence = replicate([fine, diverging, shallow], root=tmp_path / "runs", jobs=0, effort=QUICK, progress=seen.append)
+    evidence = replicate(
+        [fine, diverging, shallow],
+        root=tmp_path / "runs",
+        measuring=Measuring(jobs=0, effort=QUICK),
+        progress=seen.append,
+    )
     assert evidence.runs["status"].tolist() == ["unconverged", "failed", "unconverged"]
     assert evidence.runs["note"][1].startswith("NonFiniteLossError")
     assert set(evidence.table["task"]) == {"doubling"}

@@ -128,7 +128,7 @@ PROBING_MUTATIONS = (
         check_input_baseline,
     ),
     Mutation(
-        "control labels dealt to rows, not to types of input",
+        "control labels given to rows, not to types of input",
         "random label per type of input (selectivity)",
         instead(labels, "random_labels", labels_by_row),
         check_control_labels,
