@@ -77,7 +77,8 @@ def compared(found: pd.DataFrame) -> Iterator[str]:
         best = direct.loc[operations].max()
         short = "in part, above direct and not near 1" if value > best + GAIN else "DIFFERS"
         verdict = "agrees" if value >= NEAR_ONE else short
-        yield f"cot, {COT_DEPTH} layers, {operations} operations: {value:.2f}, the best direct one {best:.2f}: {verdict}"
+        cells = f"{value:.2f}, the best direct one {best:.2f}"
+        yield f"cot, {COT_DEPTH} layers, {operations} operations: {cells}: {verdict}"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from cotinterp.figures.sheet import PALETTE, text
-
-REGIMES = ("cot", "direct", "totals", "filler", "noisy", "tagging", "chain")
-"""In the order of the palette and of the markers; other regimes are black stars."""
-SYMBOLS = ("square", "circle", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
+from cotinterp.figures.sheet import GRAY, INK, REGIMES, regime_mark, styled, text, titled
 
 
 class _Mark(NamedTuple):
@@ -33,9 +29,16 @@ CONVERGENCE_MARKS = {
 }
 """By the column `convergence` of the frontier's table; a run with any other value was not measured."""
 LAW_DASHES = {"linear": "solid", "logarithmic": "dash", "constant": "longdashdot", "none": "dot"}
-GRAY, INK = "#8A8A8A", "#1A1A1A"
 ROW, TOP, SPREAD, LIKELY = 300, 100, 0.1, 0.05
 KEYS = ["task", "reading", "regime", "steps"]
+AXES = {
+    "flops": "FLOPs per answer",
+    "response_tokens": "tokens per answer (END included)",
+    "training_flops": "training FLOPs",
+}
+COMPUTE_DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
+BETWEEN = 36
+"""Pixels between two rows of panels."""
 
 
 def frontier_figure(
@@ -86,14 +89,6 @@ def frontier_figure(
     return figure
 
 
-def _place(regime: str) -> int:
-    return REGIMES.index(regime) if regime in REGIMES else len(REGIMES)
-
-
-def _color(regime: str) -> str:
-    return PALETTE[min(_place(regime), 6)]
-
-
 def _title(
     runs: pd.DataFrame,
     row: tuple[str, str],
@@ -114,7 +109,7 @@ def _points(points: pd.DataFrame, regime: str, top: int) -> list[go.Scatter]:
     seeds = {seed: place for place, seed in enumerate(sorted(points["run_seed"].unique()))}
     shift = points["run_seed"].map(seeds).to_numpy(dtype=float) - (len(seeds) - 1) / 2
     x, y = points["n_layers"].to_numpy() + SPREAD * shift, points["frontier"].to_numpy(dtype=float)
-    color = _color(regime)
+    color = regime_mark(regime).color
     runs = go.Scatter(
         x=x,
         y=y,
@@ -196,29 +191,11 @@ def _style_frontier(figure: go.Figure, rows: int, *, drawn: set[str], laws: bool
         figure.add_scatter(x=[None], y=[None], mode="lines", name=law, line=line)
     line = {"color": INK, "width": 1}
     figure.add_scatter(x=[None], y=[None], mode="lines", name="source: K = L + 1", line=line)
+    styled(figure, height=TOP + ROW * rows + 40, margin={"l": 60, "r": 20, "t": TOP, "b": 50})
     figure.update_layout(
-        template="none",
-        height=TOP + ROW * rows + 40,
-        margin={"l": 60, "r": 20, "t": TOP, "b": 50},
-        font={"size": 13, "color": INK},
-        plot_bgcolor="white",
-        legend={"orientation": "h", "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top"}
     )
-    figure.update_annotations(font_size=13)
-    axis = {"linecolor": GRAY, "ticks": "outside", "tickcolor": GRAY, "zeroline": False, "showgrid": False}
-    axis["title_font_size"] = 13
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-
-
-AXES = {
-    "flops": "FLOPs per answer",
-    "response_tokens": "tokens per answer (END included)",
-    "training_flops": "training FLOPs",
-}
-COMPUTE_DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
-BETWEEN = 36
-"""Pixels between two rows of panels."""
+    figure.update_yaxes(showgrid=False)
 
 
 @dataclass(frozen=True)
@@ -272,7 +249,8 @@ def compute_figure(runs: pd.DataFrame, means: pd.DataFrame, k: int | None = None
 
 def _lines(means: pd.DataFrame) -> Iterator[_Line]:
     budgets = sorted(means["steps"].unique().tolist(), reverse=True)
-    for regime in sorted(means["regime"].unique(), key=lambda name: (_place(name), name)):
+    order = {name: number for number, name in enumerate(REGIMES)}
+    for regime in sorted(means["regime"].unique(), key=lambda name: (order.get(name, len(order)), name)):
         for number, steps in enumerate(budgets):
             yield _Line(str(regime), int(steps), COMPUTE_DASHES[number % len(COMPUTE_DASHES)])
 
@@ -286,7 +264,7 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
     )
     if mean.empty:
         return
-    color, symbol = _color(line.regime), SYMBOLS[_place(line.regime)]
+    color, symbol = regime_mark(line.regime).color, regime_mark(line.regime).symbol
     name = f"{text(line.regime)}, {line.steps} updates"
     shown = ["n_layers", "d_model", "n_parameters", "steps"]
     hover = (
@@ -322,15 +300,9 @@ def _traces(line: _Line, runs: pd.DataFrame, means: pd.DataFrame, price: str) ->
 
 
 def _styled_compute(figure: go.Figure, title: str, inner: int) -> go.Figure:
+    titled(styled(figure, height=inner + 130, margin={"t": 30, "b": 100}), title)
     figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}, "font": {"size": 17}},
-        font={"size": 13},
-        height=inner + 160,
-        margin={"l": 70, "r": 30, "t": 60, "b": 100},
-        legend={"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 0, "yref": "container", "yanchor": "bottom"}
     )
     figure.update_xaxes(type="log", dtick="D2", tickformat="~s", tickangle=0, tickfont_size=12)
-    figure.update_xaxes(showline=True, linecolor="#888", ticks="outside", automargin=True)
-    figure.update_yaxes(showline=True, linecolor="#888", ticks="outside", tickformat=".0%", range=[-0.05, 1.12])
-    return figure
+    return figure.update_yaxes(tickformat=".0%", range=[-0.05, 1.12])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from tests.sweeps.tiny import FIVE, grid_of, tiny
 
 PRELOAD = "cotinterp.sweeps.single_run"
 REPOSITORY = Path(__file__).parents[2]
-LOSES_A_WORKER = grid_of(tiny(steps=300, seed=1), tiny(steps=300, seed=2))
-LOSES_THE_SCHEDULER = grid_of(tiny(steps=300, seed=3), tiny(steps=300, seed=4))
+LOSES_A_WORKER = grid_of(tiny(steps=200, seed=1), tiny(steps=200, seed=2))
+LOSES_THE_SCHEDULER = grid_of(tiny(steps=200, seed=3), tiny(steps=200, seed=4))
 GRIDS = {"five": FIVE, "worker": LOSES_A_WORKER, "scheduler": LOSES_THE_SCHEDULER}
 
 
@@ -63,10 +64,10 @@ def kill_once_at_work(process, grid, root, runs):
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """What became of three sweeps: one left alone, one that lost a worker, one that lost the scheduler.
+def cluster(tmp_path_factory):
+    """What became of three sweeps: one undisturbed, one that lost a worker, one that lost the scheduler.
 
-    The same grids are carried out on one machine in `alone`.
+    The last two grids are carried out by a thread in `alone` too; `five` is that of the undisturbed one.
     """
     folder, found = tmp_path_factory.mktemp("cluster"), {}
     with ExitStack() as stack:
@@ -81,10 +82,10 @@ def course(tmp_path_factory):
                 run_sweep(LOSES_THE_SCHEDULER, folder / "scheduler", executor)
             except ExecutorLostError as lost:
                 found["lost"] = str(lost)
-        with open_executor("local:1", folder=folder) as executor:
-            found["scheduler"] = run_sweep(LOSES_THE_SCHEDULER, folder / "scheduler", executor)
-            for name, grid in GRIDS.items():
-                run_sweep(grid, folder / "alone" / name, executor)
+    with ThreadPoolExecutor(1) as thread:
+        found["scheduler"] = run_sweep(LOSES_THE_SCHEDULER, folder / "scheduler", thread)
+        for name in ("worker", "scheduler"):
+            run_sweep(GRIDS[name], folder / "alone" / name, thread)
     return folder, found
 
 
@@ -93,23 +94,22 @@ def table(grid, root, path):
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_the_table_is_that_of_a_sweep_on_one_machine_byte_for_byte(course, tmp_path, name):
-    there, alone = (
-        table(GRIDS[name], root / name, tmp_path / "table.csv") for root in (course[0], course[0] / "alone")
-    )
-    assert there == alone
+def test_the_table_is_that_of_a_sweep_on_one_machine_byte_for_byte(cluster, five, tmp_path, name):
+    alone = five.root if name == "five" else cluster[0] / "alone" / name
+    there, here = (table(GRIDS[name], root, tmp_path / "table.csv") for root in (cluster[0] / name, alone))
+    assert there == here
 
 
-def test_the_outcomes_are_those_of_a_sweep_on_one_machine(course):
-    assert [outcome.status for outcome in course[1]["five"]] == ["trained"] * 3 + ["failed", "trained"]
-    assert [outcome.attempts for outcome in course[1]["five"]] == [1, 1, 1, 2, 1]
+def test_the_outcomes_are_those_of_a_sweep_on_one_machine(cluster):
+    assert [outcome.status for outcome in cluster[1]["five"]] == ["trained"] * 3 + ["failed", "trained"]
+    assert [outcome.attempts for outcome in cluster[1]["five"]] == [1, 1, 1, 2, 1]
 
 
-def test_a_worker_that_is_killed_at_work_loses_nothing(course):
-    assert [outcome.status for outcome in course[1]["worker"]] == ["trained"] * 2
+def test_a_worker_that_is_killed_at_work_loses_nothing(cluster):
+    assert [outcome.status for outcome in cluster[1]["worker"]] == ["trained"] * 2
 
 
-def test_a_scheduler_that_is_killed_is_told_with_what_to_do_next(course):
-    assert "of 2 runs are finished under" in course[1]["lost"]
-    assert "give the same command: it goes on from there" in course[1]["lost"]
-    assert [outcome.error for outcome in course[1]["scheduler"]] == ["", ""]
+def test_a_scheduler_that_is_killed_is_told_with_what_to_do_next(cluster):
+    assert "of 2 runs are finished under" in cluster[1]["lost"]
+    assert "give the same command: it goes on from there" in cluster[1]["lost"]
+    assert [outcome.error for outcome in cluster[1]["scheduler"]] == ["", ""]
