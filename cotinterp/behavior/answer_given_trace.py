@@ -23,6 +23,7 @@ from cotinterp.behavior.decoding import (
     writing_limit,
 )
 from cotinterp.behavior.sampling import continuation_log_prob, sample_around_greedy
+from cotinterp.results.intervals import bootstrap
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem
@@ -31,6 +32,9 @@ from cotinterp.transcripts.render import longest_transcript, prompt
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 OPEN, CLOSE, STOP = "{", "}", "#"
+
+FLOOR = -20.0
+"""Logarithms below this count as this, in nats: 2e-9 and less is the probability of something that never happens."""
 
 
 class Opening(NamedTuple):
@@ -157,6 +161,12 @@ def greedy_traces(
 def log_mean(log_values: Float[np.ndarray, " n"]) -> float:
     """Natural log of the mean of `exp(log_values)`; -inf where all of them are."""
     return float(np.logaddexp.reduce(log_values) - np.log(len(log_values)))
+
+
+def mean_and_interval(name: str, values: Float[np.ndarray, " n"]) -> dict[str, float]:
+    """The mean and its interval; NaN where the number is not there."""
+    low, high = bootstrap(values) if np.isfinite(values).all() else (np.nan, np.nan)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def _to_the_stop(text: str) -> str:

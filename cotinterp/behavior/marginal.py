@@ -23,9 +23,16 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
 from cotinterp.behavior.accuracy import described, labels_of
-from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, greedy_traces, log_mean, sample_traces
+from cotinterp.behavior.answer_given_trace import (
+    FLOOR,
+    Opening,
+    answer_log_probs,
+    greedy_traces,
+    log_mean,
+    mean_and_interval,
+    sample_traces,
+)
 from cotinterp.behavior.decoding import Decoding, LanguageModel
-from cotinterp.behavior.readiness import FLOOR, mean_and_interval
 from cotinterp.figures import lines
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

@@ -22,13 +22,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
 
 from cotinterp.behavior.accuracy import described, labels_of
-from cotinterp.behavior.answer_given_trace import CLOSE, OPEN, Opening, answer_log_probs, log_mean, sample_traces
+from cotinterp.behavior.answer_given_trace import (
+    CLOSE,
+    FLOOR,
+    OPEN,
+    Opening,
+    answer_log_probs,
+    log_mean,
+    mean_and_interval,
+    sample_traces,
+)
 from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures import lines
-from cotinterp.results.intervals import bootstrap
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem, by_length, informative_totals, substitute_total
@@ -101,8 +108,6 @@ def steps_of(task: Task, regime: str | Regime, problem: Problem) -> tuple[str, .
 
 
 How = Literal["forced", "free"]
-FLOOR = -20.0
-"""Logarithms below this count as this, in nats: 2e-9 and less is the probability of something that never happens."""
 
 
 class Ready(NamedTuple):
@@ -177,12 +182,6 @@ class ReadinessResult(Result):
 
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def mean_and_interval(name: str, values: Float[np.ndarray, " n"]) -> dict[str, float]:
-    """The mean and its interval; NaN where the number is not there."""
-    low, high = bootstrap(values) if np.isfinite(values).all() else (np.nan, np.nan)
-    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def answer_readiness(

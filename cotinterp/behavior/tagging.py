@@ -16,9 +16,9 @@ from cotinterp.figures import lines
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
-from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.regimes import Regime
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.tags import NO_TAG, operand_tags
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -93,34 +93,24 @@ class TagResult(Result):
         )
 
 
-def tag_accuracy(run: Run, problems: Mapping[str, Sequence[Problem]]) -> TagResult:
-    """`read_tags` of a trained run. In other regimes than `tagging` nothing taught the model to name states."""
-    return TagResult(named_states(run.model, run.task, problems), run.labels)
-
-
-def read_tags(
+def tag_accuracy(
     model: LanguageModel,
     task: Task,
+    regime: str | Regime,
     problems: Mapping[str, Sequence[Problem]],
     *,
     run_seed: int = 0,
     batch_size: int = 256,
 ) -> TagResult:
-    """Which states `model` names at the operands of the problems of each split.
+    """Which states `model` names at the operands of the problems of each split: the argmax over all symbols.
 
     Args:
+        regime: What the model was trained on, for the tables; only `tagging` teaches a model to name states.
         run_seed: Label of the trained model in the tables.
 
     Raises:
         ValueError: A split without problems, or a task whose states cannot be named so (`operand_tags`).
     """
-    return TagResult(named_states(model, task, problems, batch_size=batch_size), labels_of(task, "tagging", run_seed))
-
-
-def named_states(
-    model: LanguageModel, task: Task, problems: Mapping[str, Sequence[Problem]], *, batch_size: int = 256
-) -> tuple[Tags, ...]:
-    """What `model` names at every operand of every problem: the argmax over all symbols, the prompt read once."""
     empty = [split for split, chosen in problems.items() if not chosen]
     if empty or not problems:
         raise ValueError(f"no problems to read states on in {', '.join(empty) or 'any split'}; sample some first")
@@ -136,4 +126,4 @@ def named_states(
                 at = wanted != NO_TAG
                 symbols = tuple(vocabulary.symbols[token] for token in got[at].tolist())
                 found.append(Tags(problem, split, symbols, tuple((got == wanted)[at].tolist())))
-    return tuple(found)
+    return TagResult(tuple(found), labels_of(task, regime, run_seed))

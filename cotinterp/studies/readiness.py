@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from cotinterp.behavior.answer_given_trace import FLOOR
 from cotinterp.behavior.marginal import MarginalResult, answer_marginal
-from cotinterp.behavior.readiness import FLOOR, ReadinessResult, answer_readiness
+from cotinterp.behavior.readiness import ReadinessResult, answer_readiness
 from cotinterp.studies.evidence import TraceCondition, joined, tally
 from cotinterp.studies.subject import Effort, Subject
 

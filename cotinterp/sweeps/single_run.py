@@ -156,7 +156,7 @@ def evaluate(run: Run, problems_per_k: int) -> Path:
 def _tags(run: Run, result: AccuracyResult) -> pd.DataFrame:
     """How often the state at the last operand is read right, on the problems of `result`, by split and k."""
     problems = {split: tuple(x.problem for x in result.of_split(split)) for split in ("train", "heldout")}
-    frame = tag_accuracy(run, problems).frame()
+    frame = tag_accuracy(run.model, run.task, run.spec.regime, problems, run_seed=run.spec.seed).frame()
     return frame.loc[frame["reading"] == "tags", list(TAG_COLUMNS)]
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.behavior.answer_given_trace import FLOOR
 from cotinterp.behavior.marginal import AnswerMarginal, MarginalResult, answer_marginal
-from cotinterp.behavior.readiness import FLOOR
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import sample_problems, solve

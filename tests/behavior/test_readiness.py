@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cotinterp.behavior.answer_given_trace import Opening, answer_log_probs, sample_traces
-from cotinterp.behavior.readiness import FLOOR, ReadinessResult, Ready, answer_readiness, shown_traces, steps_of
+from cotinterp.behavior.answer_given_trace import FLOOR, Opening, answer_log_probs, sample_traces
+from cotinterp.behavior.readiness import ReadinessResult, Ready, answer_readiness, shown_traces, steps_of
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import sample_problems, solve, wrong_totals

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.tagging import read_tags, tag_accuracy
+from cotinterp.behavior.tagging import tag_accuracy
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task
@@ -46,7 +46,7 @@ class Names:
 
 
 def test_the_right_states_are_right_everywhere():
-    frame = read_tags(Names(TASK), TASK, PROBLEMS, run_seed=3).frame()
+    frame = tag_accuracy(Names(TASK), TASK, "tagging", PROBLEMS, run_seed=3).frame()
     columns = ["task", "regime", "run_seed", "split", "reading", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]
     assert list(frame.columns) == columns
     assert frame[["split", "reading", "k"]].to_numpy().tolist() == [
@@ -60,7 +60,7 @@ def test_the_right_states_are_right_everywhere():
 
 def test_states_one_operand_late_are_noticed():
     """The control: right states at the wrong places. They agree only where an operand changes nothing."""
-    frame = read_tags(Names(TASK, lag=1), TASK, PROBLEMS).frame()
+    frame = tag_accuracy(Names(TASK, lag=1), TASK, "tagging", PROBLEMS).frame()
     found = frame.groupby("reading")[["correct", "n"]].sum()
     expected = sum(
         ([problem.operands[0], *problem.totals][-2] == problem.answer) for part in PROBLEMS.values() for problem in part
@@ -70,18 +70,18 @@ def test_states_one_operand_late_are_noticed():
 
 
 def test_a_slip_at_step_two_leaves_the_last_state_of_longer_words_right_but_not_all_of_them():
-    frame = read_tags(Names(TASK, slip=2), TASK, PROBLEMS).frame()
+    frame = tag_accuracy(Names(TASK, slip=2), TASK, "tagging", PROBLEMS).frame()
     accuracy = frame[frame["split"] == "heldout"].set_index(["reading", "k"])["accuracy"]
     assert accuracy["tags"].tolist() == [1.0, 0.0, 1.0]
     assert accuracy["all"].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_what_is_named_is_kept_and_batches_change_nothing():
-    result = read_tags(Names(TASK), TASK, {"heldout": PROBLEMS["heldout"]})
+    result = tag_accuracy(Names(TASK), TASK, "tagging", {"heldout": PROBLEMS["heldout"]})
     for tags in result.tags:
         assert tags.named == tuple(TASK.state_text(total) for total in tags.problem.totals)
         assert tags.right == (True,) * (tags.problem.k - 1)
-    assert read_tags(Names(TASK), TASK, {"heldout": PROBLEMS["heldout"]}, batch_size=5) == result
+    assert tag_accuracy(Names(TASK), TASK, "tagging", {"heldout": PROBLEMS["heldout"]}, batch_size=5) == result
     assert len(result.examples()) == 12
 
 
@@ -97,10 +97,11 @@ def test_a_trained_run_learns_states_that_the_same_run_of_direct_does_not(tmp_pa
     )
     runs = [train(one, directory=tmp_path / one.slug, device="cpu") for one in (spec, as_direct(spec))]
     problems = {"train": sample_problems(get_task("parity"), 3, 8, split="train", rng=np.random.default_rng(0))}
-    taught, untaught = (tag_accuracy(run, problems).frame().set_index("reading")["accuracy"] for run in runs)
+    results = [tag_accuracy(run.model, run.task, run.spec.regime, problems, run_seed=run.spec.seed) for run in runs]
+    taught, untaught = (result.frame().set_index("reading")["accuracy"] for result in results)
     assert taught["tags"] > 0.9
     assert untaught["tags"] < 0.7
-    assert tag_accuracy(runs[0], problems).labels == runs[0].labels
+    assert results[0].labels == runs[0].labels
 
 
 def as_direct(spec):
@@ -109,12 +110,12 @@ def as_direct(spec):
 
 def test_no_problems_and_tasks_that_cannot_be_tagged_are_refused():
     with pytest.raises(ValueError, match="no problems to read states on in heldout"):
-        read_tags(Names(TASK), TASK, {"heldout": ()})
+        tag_accuracy(Names(TASK), TASK, "tagging", {"heldout": ()})
     digits = get_task("digit-sum")
     with pytest.raises(ValueError, match="writes '10'"):
-        read_tags(Names(digits), digits, {"train": solve(digits, np.array([[1, 2]]))})
+        tag_accuracy(Names(digits), digits, "tagging", {"train": solve(digits, np.array([[1, 2]]))})
 
 
 def test_the_figure_tells_readings_and_splits_apart():
-    figure = read_tags(Names(TASK), TASK, PROBLEMS).figure()
+    figure = tag_accuracy(Names(TASK), TASK, "tagging", PROBLEMS).figure()
     assert len([trace for trace in figure.data if trace.showlegend]) == 4

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cotinterp.mechanism.patching.sweep import PatchingResult
 
 from cotinterp.depth.compute import ComputeResult
 from cotinterp.figures import (
@@ -21,7 +20,7 @@ from cotinterp.figures import (
 )
 from cotinterp.figures.attention import AttentionView
 from cotinterp.figures.labels import Symbols
-from cotinterp.mechanism.patching.sweep import PatchedBothWays
+from cotinterp.mechanism.patching.sweep import PatchedBothWays, PatchingResult
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report import ReportInputs, write_report
