@@ -35,7 +35,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
         figures[f"answer_readiness_{run.spec.task}"] = curve.figure()
         figures[f"answer_marginal_{run.spec.task}"] = carried.figure()
     tables = {"answer_readiness": pd.concat(curves), "answer_marginal": pd.concat(marginals)}
-    return publish(out, tables=tables, figures=figures, answer=[*settled(tables), *given_away(tables)])
+    return publish(out, tables=tables, figures=figures, answer=[*readiness_lines(tables), *marginal_lines(tables)])
 
 
 def asked(run: Run, n: int) -> tuple[Problem, ...]:
@@ -45,9 +45,9 @@ def asked(run: Run, n: int) -> tuple[Problem, ...]:
     return tuple(problem for k in lengths for problem in sample_problems(run.task, k, n, split="heldout", rng=rng))
 
 
-def settled(tables: dict[str, pd.DataFrame]) -> list[str]:
+def readiness_lines(tables: dict[str, pd.DataFrame]) -> list[str]:
     """One line a run, number of operands and trace: P(true answer) after each total, the rest written by the model."""
-    free = tables["answer_readiness"].query("how == 'free'")
+    free = tables["answer_readiness"].query("answered == 'free'")
     lines = []
     for (task, k, trace), rows in free.groupby(["task", "k", "trace"], sort=False):
         points = ", ".join(f"{p:.3f}" for p in rows.sort_values("step")["probability"])
@@ -57,7 +57,7 @@ def settled(tables: dict[str, pd.DataFrame]) -> list[str]:
     return lines
 
 
-def given_away(tables: dict[str, pd.DataFrame]) -> list[str]:
+def marginal_lines(tables: dict[str, pd.DataFrame]) -> list[str]:
     """One line a run and number of operands: what its own trace adds, and what its own wrong totals lead to."""
     lines = []
     for row in tables["answer_marginal"].to_dict("records"):

@@ -107,21 +107,21 @@ def steps_of(task: Task, regime: str | Regime, problem: Problem) -> tuple[str, .
     return tuple("".join(token.symbol for token in tokens if token.step == step) for step in range(1, problem.k))
 
 
-How = Literal["forced", "free"]
+Answered = Literal["forced", "free"]
 
 
 class Ready(NamedTuple):
     """One problem after one total of one trace.
 
     Attributes:
-        step: How many totals are shown, 0 to k-1.
+        step: Answered many totals are shown, 0 to k-1.
         log_prob: Natural log of P(true answer); -inf where no drawn continuation could give it.
         followed_log_prob: The same of the answer that follows from the edited total; None for traces without an edit.
     """
 
     problem: Problem
     trace: Trace
-    how: How
+    answered: Answered
     step: int
     log_prob: float
     followed_log_prob: float | None
@@ -135,15 +135,15 @@ class ReadinessResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k, trace, how and step: task, regime, run_seed, k, trace, how, step, n, then three numbers.
+        """One row for each k, trace, way of answering and step: task, regime, run_seed, k, trace, answered, step, n, ...
 
         `probability` is the mean of P(true answer) over problems, `log_prob` the mean of its natural log (no lower than
         FLOOR for a problem), `followed` the mean of P(answer that follows from the edit), NaN for other traces; each
         with a bootstrap interval over problems (`<name>_low`, `<name>_high`), NaN for fewer than two problems.
         """
         rows = []
-        for (k, trace, how, step), group in self.cells().items():
-            row: dict[str, object] = {"k": k, "trace": trace, "how": how, "step": step, "n": len(group)}
+        for (k, trace, answered, step), group in self.cells().items():
+            row: dict[str, object] = {"k": k, "trace": trace, "answered": answered, "step": step, "n": len(group)}
             columns: dict[str, Callable[[Ready], float]] = {
                 "probability": lambda point: float(np.exp(point.log_prob)),
                 "log_prob": lambda point: max(point.log_prob, FLOOR),
@@ -164,19 +164,19 @@ class ReadinessResult(Result):
             low="probability_low",
             high="probability_high",
             color="trace",
-            dash="how",
+            dash="answered",
             facet="operands",
             bounds=(0.0, 1.0),
-            title=f"When the answer is settled: {described(self.labels)}",
+            title=f"P(true answer) along the trace: {described(self.labels)}",
             x_title="totals shown",
             y_title="P(true answer)",
             hover=["n", "log_prob", "followed"],
         )
 
-    def cells(self) -> dict[tuple[int, Trace, How, int], list[Ready]]:
-        cells: dict[tuple[int, Trace, How, int], list[Ready]] = {}
+    def cells(self) -> dict[tuple[int, Trace, Answered, int], list[Ready]]:
+        cells: dict[tuple[int, Trace, Answered, int], list[Ready]] = {}
         for point in self.points:
-            cells.setdefault((point.problem.k, point.trace, point.how, point.step), []).append(point)
+            cells.setdefault((point.problem.k, point.trace, point.answered, point.step), []).append(point)
         return cells
 
 
@@ -230,22 +230,22 @@ def answer_readiness(
         Ready(
             shown.problem,
             shown.trace,
-            how,
+            answered,
             n,
             log_prob,
             None if shown.followed is None else next(followed),
         )
-        for (shown, n, how, _), log_prob in zip(cells, true, strict=True)
+        for (shown, n, answered, _), log_prob in zip(cells, true, strict=True)
     ]
     return ReadinessResult(tuple(points), labels_of(task, regime, run_seed))
 
 
 class _Cell(NamedTuple):
-    """A trace, how many totals of it are shown and how, and every text after which the answer is judged."""
+    """A trace, how many totals of it are shown, how it is answered, and every text after which the answer is judged."""
 
     shown: ShownTrace
     n: int
-    how: How
+    answered: Answered
     texts: list[Opening]
 
 

@@ -23,8 +23,8 @@ def readiness(subject: Subject, effort: Effort) -> pd.DataFrame:
     is least likely to be answered without one. `effort.ready` held-out problems, `effort.traces` continuations each.
 
     - `answer_prob`, `answer_log_prob`: P(true answer | prompt, first `step` totals of a trace), step 0 to k-1, and its
-      natural log (no lower than FLOOR). The condition is `<trace>:<how>`, as in `behavior.readiness`.
-    - `followed_prob`, condition `edited:<how>`: P(answer that follows from the wrong total of step 1).
+      natural log (no lower than FLOOR). The condition is `<trace>:<answered>`, as in `behavior.readiness`.
+    - `followed_prob`, condition `edited:<answered>`: P(answer that follows from the wrong total of step 1).
     - `marginal_log_prob`, `own_log_prob`: log P(true answer | problem), log P(true answer | own greedy trace), in nats.
     - `own_wrong_share`: a problem's drawn traces that hold a wrong total, out of all of them (`trials`).
     - `own_wrong_followed`: of those that do not end on the true answer (`trials`), how many are answered with their
@@ -56,7 +56,7 @@ def readiness(subject: Subject, effort: Effort) -> pd.DataFrame:
 
 def _curve(result: ReadinessResult) -> list[pd.DataFrame]:
     parts = []
-    for (k, trace, how, step), points in result.cells().items():
+    for (k, trace, answered, step), points in result.cells().items():
         log_p = np.array([point.log_prob for point in points])
         followed = [point.followed_log_prob for point in points if point.followed_log_prob is not None]
         of = {
@@ -65,7 +65,7 @@ def _curve(result: ReadinessResult) -> list[pd.DataFrame]:
             "followed_prob": np.exp(np.array(followed)).round(PROBABILITY_DIGITS),
         }
         for measure, values in of.items():
-            parts.append(tally(measure, values, k=k, step=step, condition=TraceCondition(trace, how)))
+            parts.append(tally(measure, values, k=k, step=step, condition=TraceCondition(trace, answered)))
     return parts
 
 

@@ -100,8 +100,8 @@ def result():
 
 
 def test_the_table(result):
-    table = result.frame().set_index(["trace", "how", "step"])
-    assert list(result.frame().columns[:8]) == ["task", "regime", "run_seed", "k", "trace", "how", "step", "n"]
+    table = result.frame().set_index(["trace", "answered", "step"])
+    assert list(result.frame().columns[:8]) == ["task", "regime", "run_seed", "k", "trace", "answered", "step", "n"]
     true = table.loc[("true", "free", 0)]
     assert true["probability"] == pytest.approx(0.375)
     assert true["log_prob"] == pytest.approx(-1.5 * np.log(2))
@@ -140,7 +140,7 @@ def curve(model, regime, problems, name="z6", **options):
     found = answer_readiness(model, task, regime, problems, rng=np.random.default_rng(1), n_traces=3, **options)
     cells = {}
     for point in found.points:
-        at = cells.setdefault((point.trace, point.how, point.step), ([], []))
+        at = cells.setdefault((point.trace, point.answered, point.step), ([], []))
         at[0].append(np.exp(point.log_prob))
         at[1].append(np.nan if point.followed_log_prob is None else np.exp(point.followed_log_prob))
     return {key: tuple(map(np.mean, numbers)) for key, numbers in cells.items()}
@@ -201,7 +201,7 @@ def test_nothing_shown_is_one_and_the_same_number(random_native, some_problems):
     )
     for problem in asked:
         for how in ("free", "forced"):
-            at = {p.log_prob for p in found.points if (p.problem, p.how, p.step) == (problem, how, 0)}
+            at = {p.log_prob for p in found.points if (p.problem, p.answered, p.step) == (problem, how, 0)}
             assert len(at) == 1
     assert len({p.log_prob for p in found.points if p.step == 0}) > len(asked)
 
@@ -212,7 +212,7 @@ def test_free_numbers_are_means_over_drawn_continuations(random_native, some_pro
     asked = some_problems("s3", 2, k_max=2)
     found = answer_readiness(model, task, "totals", asked, rng=np.random.default_rng(0), n_traces=300)
     for problem in asked:
-        (point,) = (p for p in found.points if (p.problem, p.trace, p.how, p.step) == (problem, "true", "free", 1))
+        (point,) = (p for p in found.points if (p.problem, p.trace, p.answered, p.step) == (problem, "true", "free", 1))
         place = Opening(problem, "{" + task.state_text(problem.totals[0]))
         (drawn,) = sample_traces(model, task, "totals", [place], rng=np.random.default_rng(9), n_traces=300)
         p = np.exp(answer_log_probs(model, task, [one.opening for one in drawn], [problem.answer] * 300))
