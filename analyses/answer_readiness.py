@@ -1,4 +1,4 @@
-"""When is the answer settled, and what becomes of it once a wrong total is written?
+"""When is the answer known, and what becomes of it once a wrong total is written?
 
 P(true answer) after each written total (after Lanham et al. 2023, arXiv 2307.13702): of the true trace, of one with a
 wrong total at its first step from which the later ones follow, and of another problem's. `free`: the model writes the

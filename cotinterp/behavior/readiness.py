@@ -135,7 +135,7 @@ class ReadinessResult(Result):
     labels: Mapping[str, str | int]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each k, trace, way of answering and step: task, regime, run_seed, k, trace, answered, step, n, ...
+        """One row for each k, trace, answered and step: the labels, k, trace, answered, step, n, then three numbers.
 
         `probability` is the mean of P(true answer) over problems, `log_prob` the mean of its natural log (no lower than
         FLOOR for a problem), `followed` the mean of P(answer that follows from the edit), NaN for other traces; each
