@@ -1,4 +1,4 @@
-"""Steps, prompts and codes of a task, put to the test on a sample of its problems."""
+"""What a task says of itself, put to the test on a sample of its problems: steps, prompts, codes and flags."""
 
 import re
 from itertools import permutations
