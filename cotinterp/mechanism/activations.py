@@ -37,6 +37,9 @@ class Budget:
         return 2**30 if self.max_bytes is None else self.max_bytes
 
 
+BUDGET = Budget()
+
+
 def activations(
     model: HookedModel,
     tokens: Int[Tensor, "batch pos"],

@@ -32,11 +32,11 @@ class Contrast:
     `at`: position whose logits are read (they predict the token after it); `answer` and `foil`: the token that the
     clean and the corrupted run should predict there. `places`: by label, in reading order, which positions of each
     example belong to the place; a place of several tokens is always edited whole. `addresses` names places in tables
-    (by default role = label). `pair` says what was changed. `reference`, where given, is a third run that defines the
-    unit of effects in place of the corrupted one: for changes that should not matter, which have no gap of their own.
-    `batch`: the clean transcripts, whose roles name what heads read; None for tokens without roles. `templates`: a
-    number for each example; only examples with the same number lend each other their activations. None: all have one
-    template, which the caller vouches for.
+    (by default role = label). `pair` says what was changed, `readout` what is read. `reference`, where given, is a
+    third run that defines the unit of effects in place of the corrupted one: for changes that should not matter, which
+    have no gap of their own. `batch`: the clean transcripts, whose roles name what heads read; None for tokens without
+    roles. `templates`: a number for each example; only examples with the same number lend each other their activations.
+    None: all have one template, which the caller vouches for.
 
     Any TransformerLens-style model will do, and no task of ours is needed:
 
@@ -62,16 +62,18 @@ class Contrast:
     reference: Int[Tensor, "..."] | None = None
     batch: Batch | None = None
     templates: Int[np.ndarray, "..."] | None = None
+    readout: str = ""
 
     def __post_init__(self) -> None:
         shape, batch = tuple(self.clean.shape), tuple(self.clean.shape[:1])
-        given = {"corrupted": (self.corrupted, shape), "at": (self.at, batch), "answer": (self.answer, batch)}
-        given |= {"foil": (self.foil, batch)} | {f"place {name!r}": (m, shape) for name, m in self.places.items()}
-        given |= {} if self.reference is None else {"reference": (self.reference, shape)}
-        given |= {} if self.templates is None else {"templates": (self.templates, batch)}
-        for name, (tensor, expected) in given.items():
-            if tuple(tensor.shape) != expected:
-                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; clean tokens {shape} ask for {expected}.")
+        of_tokens = {"corrupted": self.corrupted, "reference": self.reference}
+        of_tokens |= {f"place {name!r}": mask for name, mask in self.places.items()}
+        of_rows = {name: getattr(self, name) for name in ("at", "answer", "foil", "templates")}
+        for given, expected in ((of_tokens, shape), (of_rows, batch)):
+            for name, values in given.items():
+                if values is not None and tuple(values.shape) != expected:
+                    found = tuple(values.shape)
+                    raise ValueError(f"{name} has shape {found}; clean tokens {shape} ask for {expected}.")
         if not self.places:
             raise ValueError("a contrast needs places to compare at; Contrast.by_position makes one of every position.")
         if not len(self) or not 0 <= int(self.at.min()) <= int(self.at.max()) < shape[1]:
@@ -161,11 +163,20 @@ class Contrast:
                 places[label] = mask
                 addresses[label] = Address(token.role.value, token.step, _symbol(batch, mask[0]))
         role, step = pairs.readout
-        pair = f"{pairs.family} {pairs.step} -> {role.value} {step}"
-        tokens = (batch.tokens, pairs.corrupted.tokens)
-        reference = None if pairs.reference is None else pairs.reference.tokens
-        about = (pairs.at, pairs.answer, pairs.foil, places, addresses, pair, reference)
-        return cls(*tokens, *about, batch=batch, templates=templates_of(batch))
+        return cls(
+            clean=batch.tokens,
+            corrupted=pairs.corrupted.tokens,
+            at=pairs.at,
+            answer=pairs.answer,
+            foil=pairs.foil,
+            places=places,
+            addresses=addresses,
+            pair=f"{pairs.family} {pairs.step} -> {role.value} {step}",
+            readout=f"{role.value} {step}",
+            reference=None if pairs.reference is None else pairs.reference.tokens,
+            batch=batch,
+            templates=templates_of(batch),
+        )
 
 
 def templates_of(batch: Batch) -> Int[np.ndarray, " batch"]:

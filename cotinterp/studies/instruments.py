@@ -148,7 +148,9 @@ def _patch(subject: Subject, effort: Effort) -> Results:
         "patching_scan": {f"patching-scan-{name}": sweep.scan() for name, sweep in sweeps.items()},
     }
     if (families := standard_families(subject, effort.paired, k=subject.length(effort))) is not None:
-        results["pair_families"] = {"pair_families": family_predictions(subject.model, families, labels=subject.labels)}
+        contrasts = {family: Contrast.from_pairs(pairs) for family, pairs in families.items()}
+        found = family_predictions(subject.model, contrasts, labels=subject.labels)
+        results["pair_families"] = {"pair_families": found}
     return results
 
 

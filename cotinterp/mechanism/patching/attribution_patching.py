@@ -13,13 +13,12 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from cotinterp.figures import PALETTE, heatmap
-from cotinterp.mechanism.activations import Budget, at_positions, gradients, run_and_read
+from cotinterp.mechanism.activations import BUDGET, Budget, at_positions, gradients, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.metrics import METRIC_WORDS, MetricName, measure
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.patching.runs import (
-    BUDGET,
     CONTROLS,
     FIRST,
     Cell,

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.figures import heatmap
-from cotinterp.mechanism.activations import Budget
+from cotinterp.mechanism.activations import BUDGET, Budget
 from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.metrics import METRIC_WORDS
 from cotinterp.mechanism.model import HookedModel
@@ -26,7 +26,6 @@ from cotinterp.mechanism.patching.path_hooks import path_block
 from cotinterp.mechanism.patching.path_native import native_path_block
 from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.runs import (
-    BUDGET,
     CONTROLS,
     Changes,
     PatchingControls,

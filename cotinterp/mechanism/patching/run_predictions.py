@@ -17,14 +17,14 @@ from torch import Tensor
 
 from cotinterp.figures import stacked_bars
 from cotinterp.figures.patching import families_figure
-from cotinterp.mechanism.activations import at_positions
+from cotinterp.mechanism.activations import BUDGET, Budget, at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.results import Result, wilson, with_labels
-from cotinterp.transcripts.pairs import Pairs
 
 PREDICTIONS = ("answer", "foil", "other")
+_ROWS_AT_ONCE = 256
 FOLLOWS = 0.8
 """Share of examples in which a run must go over to the foil (or, to stay, must not: 1 - FOLLOWS)."""
 
@@ -77,19 +77,20 @@ def run_predictions(
     model: HookedModel,
     contrast: Contrast,
     *,
-    batch_size: int = 256,
+    budget: Budget = BUDGET,
     labels: Mapping[str, str | int] | None = None,
 ) -> RunPredictions:
     """What `model` puts first in each run of `contrast`, without any patch. A sweep records the same: `runs()`."""
+    size = budget.batch_size or _ROWS_AT_ONCE
     runs = {"clean": contrast.clean, "corrupted": contrast.corrupted, "reference": contrast.reference}
     found = {}
     for run, tokens in runs.items():
         if tokens is None:
             continue
         parts = []
-        for start in range(0, len(contrast), batch_size):
-            part = contrast.select(slice(start, start + batch_size))
-            logits = run_with(model, tokens[start : start + batch_size], [])
+        for start in range(0, len(contrast), size):
+            part = contrast.select(slice(start, start + size))
+            logits = run_with(model, tokens[start : start + size], [])
             parts.append(predictions(logits, part.at, part.answer, part.foil))
         found[run] = np.concatenate(parts)
     return RunPredictions(found, contrast.pair, dict(labels or {}))
@@ -171,10 +172,13 @@ class FamilyPredictions(Result):
 
 
 def family_predictions(
-    model: HookedModel, families: Mapping[str, Pairs], *, labels: Mapping[str, str | int] | None = None
+    model: HookedModel,
+    contrasts: Mapping[str, Contrast],
+    *,
+    budget: Budget = BUDGET,
+    labels: Mapping[str, str | int] | None = None,
 ) -> FamilyPredictions:
-    """Run every family of `pair_families`, without any patch. KeyError where a family is missing."""
-    runs = {family: run_predictions(model, Contrast.from_pairs(pairs)) for family, pairs in families.items()}
+    """Run the contrast of every family of `pair_families`, without any patch. KeyError where a family is missing."""
+    runs = {family: run_predictions(model, contrast, budget=budget) for family, contrast in contrasts.items()}
     source(runs)
-    role, step = families["both"].readout
-    return FamilyPredictions(runs, f"{role.value} {step}", dict(labels or {}))
+    return FamilyPredictions(runs, contrasts["both"].readout, dict(labels or {}))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.activations import Budget, at_positions, run_and_read
+from cotinterp.mechanism.activations import at_positions, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Write, derangement, run_with, stacked_edits
 from cotinterp.mechanism.metrics import MetricName, measure, metric_name
@@ -44,7 +45,7 @@ class PatchingControls:
     seed: int = 0
 
 
-CONTROLS, BUDGET = PatchingControls(), Budget()
+CONTROLS = PatchingControls()
 
 
 @dataclass(frozen=True, order=True)
@@ -179,7 +180,7 @@ class Changes:
         return cls(ran=ran, **{name: _side_by_side(values) for name, values in parts.items()})
 
 
-def _side_by_side(parts: Sequence[object]) -> object:
+def _side_by_side(parts: Sequence[Any]) -> Any:
     """Arrays joined along their last axis, the examples, however deep they lie in mappings."""
     if isinstance(parts[0], Mapping):
         return {key: _side_by_side([part[key] for part in parts]) for key in parts[0]}

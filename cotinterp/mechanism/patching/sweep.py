@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 
 from cotinterp.figures.labels import Place
 from cotinterp.figures.patching import patching_figure, patching_scan_figure
-from cotinterp.mechanism.activations import Budget
+from cotinterp.mechanism.activations import BUDGET, Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import MetricName
 from cotinterp.mechanism.model import HookedModel
@@ -35,7 +35,6 @@ from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.patching.effects import ALL, EffectsResult, EffectsScan
 from cotinterp.mechanism.patching.run_predictions import RunPredictions
 from cotinterp.mechanism.patching.runs import (
-    BUDGET,
     CONTROLS,
     DIRECTIONS,
     Cell,

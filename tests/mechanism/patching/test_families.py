@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
@@ -15,7 +16,8 @@ Z6 = get_task("z6")
 @pytest.fixture(scope="module")
 def families():
     problems = sample_problems(Z6, 4, 30, split="heldout", rng=np.random.default_rng(0))
-    return pair_families(Z6, problems, "totals", step=2, rng=np.random.default_rng(0))
+    made = pair_families(Z6, problems, "totals", step=2, rng=np.random.default_rng(0))
+    return {family: Contrast.from_pairs(pairs) for family, pairs in made.items()}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,6 @@ def test_each_follows_what_it_is_made_to_read(families, build, source, followed)
 
 
 def test_a_missing_family_is_named(families):
-    some = {family: pairs for family, pairs in families.items() if family != "unrelated"}
+    some = {family: contrast for family, contrast in families.items() if family != "unrelated"}
     with pytest.raises(KeyError, match="unrelated"):
         family_predictions(reader(Z6, "totals", (2, 4)), some)

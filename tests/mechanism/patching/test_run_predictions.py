@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import RunPredictions, predictions, run_predictions, source
 from cotinterp.mechanism.patching.sweep import patch_sweep
@@ -50,7 +51,7 @@ def test_a_sweep_records_what_the_runs_put_first(tiny_model, tokens):
     with torch.no_grad():
         first = tiny_model(contrast.corrupted)[:, 6].argmax(-1)
     contrast = Contrast.by_position(contrast.clean, contrast.corrupted, contrast.at, (first + 1) % 13, first)
-    alone = run_predictions(tiny_model, contrast, batch_size=2)
+    alone = run_predictions(tiny_model, contrast, budget=Budget(batch_size=2))
     assert alone.predicted["corrupted"].tolist() == [1] * 5
     for direction in ("denoise", "noise"):
         swept = patch_sweep(
