@@ -18,9 +18,9 @@ import tyro
 from analyses.publishing import publish, reference_runs
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.probing.linear_probe import as_place, fit_probe
+from cotinterp.mechanism.probing.linear_probe import ProbedAt, fit_probe
 from cotinterp.mechanism.probing.totals import running_total
-from cotinterp.mechanism.probing.use import ProbeUse, probe_use
+from cotinterp.mechanism.probing.use import ProbeUse, RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.protocol import standard_pairs
 from cotinterp.studies.subject import Subject
@@ -63,20 +63,24 @@ def used(run: Run, *, quick: bool) -> ProbeUse:
     results = []
     for column, (role, step, target) in enumerate(probed):
         for site in sites[1:2] if quick else sites:
-            at, name = as_place(site, role=role, step=step), f"s_{target}"
+            at, name = ProbedAt(site=site, role=role, step=step), f"s_{target}"
             probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)
             place, removal = place_words(role, step), None if quick else "resample"
-            result = probe_use(
-                run.model, contrast, probe, site, place, n_random=n_random, removal=removal, labels=run.labels
+            controls = RandomSubspaces(n=n_random)
+            results.append(
+                probe_use(
+                    run.model, contrast, probe, site, place, removal=removal, controls=controls, labels=run.labels
+                )
             )
-            results.append(result)
     return ProbeUse.joined(results)
 
 
 def answer(name: str, result: ProbeUse) -> list[str]:
     """One line a cell: what was probed where, the verdict, and the numbers behind it."""
-    told = zip(result.cells, result.answers, strict=True)
-    return [f"{name}, {cell.name} (rank {cell.rank}): {verdict}; {reason}" for cell, (verdict, reason) in told]
+    return [
+        f"{name}, {cell.name} (rank {cell.rank}): {found}; {reason}"
+        for cell, (found, reason) in zip(result.cells, result.answers, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from cotinterp.figures import probe_figures
 from cotinterp.studies.instruments import study, table_of
 from cotinterp.studies.subject import FULL, QUICK, Subject
 
-CELL = ["task", "regime", "target", "role", "step", "layer", "site"]
+CELL = ["task", "regime", "target", "left_out", "role", "step", "site"]
 
 
 def main(
@@ -37,7 +37,7 @@ def learned(table: pd.DataFrame) -> pd.DataFrame:
     `learned` is the accuracy beyond the better of the two: what training put there in linear form.
     """
     trained, untrained = (table[(table["model"] == name) & (table["layer"] >= 0)] for name in ("trained", "untrained"))
-    place = ["task", "regime", "target", "role", "step"]
+    place = ["task", "regime", "target", "left_out", "role", "step"]
     inputs = table[(table["site"] == "input") & (table["model"] == "trained")]
     cells = trained.merge(untrained[[*CELL, "accuracy"]], on=CELL, how="left", suffixes=("", "_untrained"))
     cells = cells.merge(inputs[[*place, "accuracy"]], on=place, how="left", suffixes=("", "_input"))
@@ -52,7 +52,7 @@ def answer(cells: pd.DataFrame) -> list[str]:
         best = rows.nlargest(1, "learned").iloc[0]
         where = f"{best['role']} {best['step']}" if best["step"] >= 0 else best["role"]
         lines.append(
-            f"{task} {regime} {target}: best L{best['layer']}.{best['site']} at {where}: accuracy "
+            f"{task} {regime} {target}: best {best['site']} at {where}: accuracy "
             f"{best['accuracy']:.1%} [{best['ci_low']:.1%}, {best['ci_high']:.1%}], untrained "
             f"{best['accuracy_untrained']:.1%}, input {best['accuracy_input']:.1%}, control "
             f"{best['control_accuracy']:.1%}, chance {best['chance']:.1%}"

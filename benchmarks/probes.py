@@ -27,19 +27,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.subjects import Amounts, Subject, probed_batches
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.probing.controls import distinct_rows
-from cotinterp.mechanism.probing.fit import LabelSets
+from cotinterp.mechanism.probing.controls import Controls, distinct_rows
+from cotinterp.mechanism.probing.fit import LabelSets, Split, Target
 from cotinterp.mechanism.probing.result import ProbeCell, ProbeResult
-from cotinterp.mechanism.probing.totals import all_operands, beginnings, probe_totals, running_total
+from cotinterp.mechanism.probing.solver import FitOptions
+from cotinterp.mechanism.probing.totals import beginnings, probe_totals, running_total
 from cotinterp.mechanism.sites import Kind, Site, residual_sites
 from cotinterp.transcripts.batch import Batch, collate
 
 TOLERANCE = 0.005
 PENALTY = 1.0
-SEED = 0
+CONTROLS = Controls(n_shuffles=0)
 KINDS: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_out")
-Cell = tuple[str, int, str, int, str]
-"""Site, layer, role, step, target."""
+CellName = tuple[str, str, int, str]
+"""Site, role, step, target."""
 
 
 class Tolerances(NamedTuple):
@@ -55,10 +56,10 @@ TIGHT = Tolerances(2e-6, 1e-6, "both to the optimum")
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class PeerCell:
     """One cell as the peer gets it: features of all rows, the labels of the target and of its control task."""
 
-    cell: Cell
+    cell: CellName
     features: Float[np.ndarray, "n d_feature"]
     labels: Int[np.ndarray, "sets n"]
     train: Bool[np.ndarray, " n"]
@@ -78,7 +79,7 @@ def probe_comparison(
     cells = [cell for cell in _ours(subject, train, test, DEFAULT).cells if cell.at.site != "input"]
     chosen = cells[:: -(-len(cells) // peer_probes)]
     n_train, n_test = len(train), len(test)
-    sites = {(cell.at.row, cell.at.column) for cell in cells}
+    sites = {(cell.at.label, cell.at.place) for cell in cells}
     d_model = subject.spec.model.d_model
     lengths = np.concatenate([train.length.cpu().numpy(), test.length.cpu().numpy()])
     flops = subject.cost.forward(lengths, read=0) + len(sites) * 2 * n_train * d_model**2
@@ -94,7 +95,7 @@ def probe_comparison(
     )
 
 
-def same_accuracies(ours: ProbeResult, theirs: dict[Cell, float]) -> Agreement:
+def same_accuracies(ours: ProbeResult, theirs: dict[CellName, float]) -> Agreement:
     """Equal where no accuracy differs by more than half a point, or one test row where that is more."""
     found = {_name(cell): float(cell.correct.mean()) for cell in ours.cells}
     difference = max(abs(found[cell] - accuracy) for cell, accuracy in theirs.items())
@@ -109,15 +110,13 @@ def _ours(subject: Subject, train: Batch, test: Batch, tolerances: Tolerances) -
         train,
         test=test,
         sites=sites,
-        penalty=PENALTY,
-        tolerance=tolerances.ours,
-        n_shuffles=0,
-        seed=SEED,
+        controls=CONTROLS,
+        fit=FitOptions(penalty=PENALTY, tolerance=tolerances.ours),
     )
 
 
-def _theirs(fits: Sequence[Fit], tolerances: Tolerances) -> dict[Cell, float]:
-    accuracy: dict[Cell, float] = {}
+def _theirs(fits: Sequence[PeerCell], tolerances: Tolerances) -> dict[CellName, float]:
+    accuracy: dict[CellName, float] = {}
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         for fit in fits:
@@ -132,25 +131,22 @@ def _regression(tolerance: float) -> LogisticRegression:
     return LogisticRegression(C=1 / PENALTY, max_iter=5000, tol=tolerance)
 
 
-def _fits(subject: Subject, cells: Sequence[ProbeCell], train: Batch, test: Batch) -> list[Fit]:
-    """The activations of those cells and their label sets, dealt as `probe_totals` deals them."""
+def _fits(subject: Subject, cells: Sequence[ProbeCell], train: Batch, test: Batch) -> list[PeerCell]:
+    """The activations of those cells and their label sets, drawn as `probe_totals` draws them."""
     batch = collate((*train.transcripts, *test.transcripts), train.vocabulary).to(subject.device)
-    is_train, problems = np.arange(len(batch)) < len(train), distinct_rows(all_operands(batch))
+    is_train, problems = np.arange(len(batch)) < len(train), distinct_rows(batch.operands.cpu().numpy())
+    split = Split(np.arange(len(batch)), is_train, problems)
     fits = []
     for cell in cells:
-        site = Site(_kind(cell.at.site), cell.at.layer)
+        site = Site.parse(cell.at.label)
         positions = batch.where(cell.at.role, cell.at.step, part=-1)
         features = activations(subject.model, batch.tokens, [site], positions=positions)[site].cpu().numpy()
         step = int(cell.target.removeprefix("s_"))
         truth, types = running_total(batch, step), beginnings(batch, positions, step)
-        dealt = LabelSets.deal(cell.target, truth, problems, types, n_controls=1, n_shuffles=0, seed=SEED)
-        fits.append(Fit(_name(cell), features, dealt.stacked, is_train))
+        drawn = LabelSets.draw(cell.target, Target(truth=truth, types=types), split, CONTROLS)
+        fits.append(PeerCell(_name(cell), features, drawn.stacked, is_train))
     return fits
 
 
-def _name(cell: ProbeCell) -> Cell:
-    return cell.at.site, cell.at.layer, cell.at.role, cell.at.step, cell.target
-
-
-def _kind(name: str) -> Kind:
-    return next(kind for kind in KINDS if kind == name)
+def _name(cell: ProbeCell) -> CellName:
+    return cell.at.label, cell.at.role, cell.at.step, cell.target

@@ -4,10 +4,12 @@ import numpy as np
 
 from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question, percent
 from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult
-from cotinterp.mechanism.probing.totals import probe_totals
-from cotinterp.mechanism.probing.use import probe_use
+from cotinterp.mechanism.probing.solver import FitOptions
+from cotinterp.mechanism.probing.totals import Totals, probe_totals
+from cotinterp.mechanism.probing.use import RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site
 from cotinterp.studies.protocol import before_total
 from cotinterp.transcripts.pair_families import pair_families
@@ -30,9 +32,8 @@ def probed(model: GroundTruth, quick: bool, *places: Place, sites: tuple[Site, .
         places=places,
         targets=[STEP],
         sites=sites or (last,),
-        task=model.task,
-        n_renamings=RENAMINGS,
-        keep=True,
+        controls=Controls(task=model.task, n_renamings=RENAMINGS),
+        fit=FitOptions(keep=True),
     )
 
 
@@ -72,7 +73,14 @@ def in_the_prompt_before(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 def probe_at(model: GroundTruth, place: Place, target: int, site: Site, quick: bool) -> LinearProbe:
     """A probe for a total at one place, fitted on training problems."""
     batch = model.batch(model.trained(400 if quick else 700))
-    result = probe_totals(model.model, batch, places=[place], targets=[target], sites=[site], keep=True, written=True)
+    result = probe_totals(
+        model.model,
+        batch,
+        sites=[site],
+        places=[place],
+        targets=Totals(steps=[target], written=True),
+        fit=FitOptions(keep=True),
+    )
     (cell,) = [cell for cell in result.cells if cell.at.site != "input"]
     assert cell.probe is not None
     return cell.probe
@@ -108,7 +116,9 @@ def _used(
 ) -> InstrumentAnswer:
     site = Site.parse(f"L{int(model.model.cfg.n_layers) - 1}.{kind}")
     probe = probe_at(model, place, target, site, quick)
-    result = probe_use(model.model, contrast, probe, site, place_words(*place), n_random=20 if quick else 40)
+    result = probe_use(
+        model.model, contrast, probe, site, place_words(*place), controls=RandomSubspaces(n=20 if quick else 40)
+    )
     ((answer, reason),) = result.answers
     return InstrumentAnswer(answer, reason)
 

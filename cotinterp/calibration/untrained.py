@@ -21,6 +21,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.results import wilson
 from cotinterp.results.multiplicity import max_statistic
@@ -282,7 +283,7 @@ def scan_patches(model: GroundTruth, level: float) -> Counts:
 def scan_probes(model: GroundTruth, level: float) -> Counts:
     """Running totals decoded before they are written, at every site and place."""
     problems = (*model.trained(400), *model.heldout(200))
-    result = probe_totals(model.model, model.batch(problems), task=model.task, n_renamings=RENAMINGS)
+    result = probe_totals(model.model, model.batch(problems), controls=Controls(task=model.task, n_renamings=RENAMINGS))
     scan = result.scan(level).frame()
     flagged, alone = int(scan["flagged"].sum()), int((scan["accuracy"] > scan["null_max"]).sum())
     return Counts(len(scan), flagged, flagged, alone)

@@ -61,24 +61,33 @@ def written_from(places: tuple[Place, ...], target: str) -> int | None:
     return next((index for index, place in enumerate(places) if not is_before(place.role, place.step, step)), None)
 
 
-def probe_figure(frame: pd.DataFrame, measure: str = "selectivity", *, symbols: Symbols = NO_SYMBOLS) -> go.Figure:
+def probe_figure(
+    frame: pd.DataFrame, measure: str = "selectivity", *, left_out: str = "", symbols: Symbols = NO_SYMBOLS
+) -> go.Figure:
     """Selectivity or accuracy of linear probes of one trained model, site by place; one row of panels a target.
 
     Trained beside untrained: what an untrained model shows too was in the tokens and their positions, not learned.
     Selectivity is accuracy minus that of a control on random labels (Hewitt and Liang 2019, arXiv 1909.03368). A dashed
     line stands where the total may have been written. Decodable is not used: a high cell does not show that the model
     reads what the probe reads.
-    Raises KeyError for an unknown measure, ValueError where the table holds more than one trained model.
+
+    Drawn are the rows of one `left_out`: `problems`, or `inputs`; by default that of the table's first row.
+    Raises KeyError for an unknown measure or `left_out`, ValueError where the table holds more than one trained model.
     """
     if measure not in MEASURES:
         raise KeyError(f"no measure {measure!r} of a probe; there are {list(MEASURES)}")
+    tests = list(frame["left_out"].unique())
+    chosen = left_out or tests[0]
+    if chosen not in tests:
+        raise KeyError(f"no rows where left_out is {chosen!r}; there are {tests}")
+    frame = frame[frame["left_out"] == chosen]
     cells = frame.assign(n=frame["n_test"])
     if measure != "accuracy":
         # The stored interval is the accuracy's. That of a selectivity would need the examples.
         cells = cells.assign(ci_low=float("nan"), ci_high=float("nan"))
     said = (
         f"{measure.replace('_', ' ')} of linear probes (fitted on {int(frame['n_train'].max())} problems, "
-        f"tested on {int(frame['n_test'].max())})"
+        f"tested on {int(frame['n_test'].max())}{', on other inputs' if chosen == 'inputs' else ''})"
     )
     return _by_place(cells, measure, MEASURES[measure], said, symbols=symbols)
 

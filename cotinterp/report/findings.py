@@ -44,11 +44,12 @@ def largest(frame: pd.DataFrame, column: str, *, absolute: bool = False) -> dict
 def probe_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
     """For each run and running total the probe before it is written that is furthest above an untrained model.
 
-    Without an untrained model, the most selective one. The rows `input` are a baseline and never the best. Selectivity
+    Without an untrained model, the most selective one, of the rows whose test leaves out problems. The rows `input` are
+    a baseline and never the best. Selectivity
     stands beside it, and what it means where there is none: the probe reads a random label of the same input as well.
     """
     sentences = []
-    for key, run in runs_of(with_sites(frame)):
+    for key, run in runs_of(frame[frame["left_out"] == "problems"]):
         early = run[before_written(run)]
         learned = early[early["model"].eq("trained") & early["layer"].ge(0) & early["selectivity"].notna()]
         caveat = f" This model is {weak[key]}." if weak and key in weak else ""

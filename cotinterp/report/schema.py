@@ -65,8 +65,8 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "probes",
             "cotinterp probe RUN",
-            "task regime run_seed model layer site role step target n_train n_test accuracy control_accuracy "
-            "selectivity chance ci_low ci_high",
+            "task regime run_seed model site kind layer head role step target left_out n_train n_test accuracy "
+            "control_accuracy selectivity chance ci_low ci_high",
         ),
         _schema(
             "patching",

@@ -23,9 +23,13 @@ from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.mechanism.patching.runs import DIRECTIONS, PatchingControls
 from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
+from cotinterp.mechanism.probing.controls import Controls
+from cotinterp.mechanism.probing.result import ProbeResult
+from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import residual_sites
 from cotinterp.results import Result
+from cotinterp.studies.probes import totals_across_inputs
 from cotinterp.studies.protocol import head_pairs, standard_families, standard_pairs
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.training.checkpoints import Run
@@ -118,15 +122,18 @@ def _probe(subject: Subject, effort: Effort) -> Results:
     rng = np.random.default_rng(0)
     train = sample_problems(subject.task, k, effort.probed * 3 // 4, split="train", rng=rng)
     test = sample_problems(subject.task, k, effort.probed // 4, split="heldout", rng=rng)
-    result = probe_totals(
+    everywhere = probe_totals(
         subject.model,
         subject.batch(train),
         test=subject.batch(test),
-        untrained=subject.untrained,
-        max_bytes=effort.max_bytes,
-        labels=subject.labels,
+        controls=Controls(untrained=subject.untrained),
+        fit=FitOptions(max_bytes=effort.max_bytes),
     )
-    return {"probes": {"probes": result}}
+    try:
+        across = totals_across_inputs(subject, effort).cells
+    except ValueError:  # too few problems for the inputs to be divided
+        across = ()
+    return {"probes": {"probes": ProbeResult(everywhere.cells + across, subject.labels)}}
 
 
 def _patch(subject: Subject, effort: Effort) -> Results:

@@ -1,27 +1,25 @@
 """Where running totals can be read before they are written, net of controls; and whether what is read is used."""
 
-from collections import defaultdict
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import has_gap
-from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN, fit_probes
-from cotinterp.mechanism.probing.linear_probe import ProbedAt, as_place, fit_probe
-from cotinterp.mechanism.probing.totals import beginnings, current_token, running_total
-from cotinterp.mechanism.probing.use import Trial, probe_use
+from cotinterp.mechanism.probing.controls import FOLDS, Controls
+from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN
+from cotinterp.mechanism.probing.linear_probe import ProbedAt, fit_probe
+from cotinterp.mechanism.probing.result import ProbeResult
+from cotinterp.mechanism.probing.solver import FitOptions
+from cotinterp.mechanism.probing.totals import probe_totals, running_total
+from cotinterp.mechanism.probing.use import RandomSubspaces, Trial, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import ProbeCondition, joined, tally
 from cotinterp.studies.protocol import OPERAND, PROMPT_END, before_total, places_of, use_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
-from cotinterp.transcripts.problems import EmptySplitError, sample_problems
+from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.roles import Place, Role, place_words
 
 Probed = tuple[str, Place, int]
@@ -81,7 +79,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
     for column, (word, place, target) in enumerate(probed):
         truth = running_total(fitted, target)
         for site in sites:
-            at = as_place(site, role=str(place[0]), step=place[1])
+            at = ProbedAt(site=site, role=str(place[0]), step=place[1])
             probe = fit_probe(read[site][:, column], truth, at=at, target=f"s_{target}")
             result = probe_use(
                 subject.model,
@@ -90,7 +88,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 site,
                 place_words(*place),
                 removal=None,
-                n_random=effort.random_subspaces,
+                controls=RandomSubspaces(n=effort.random_subspaces),
                 batch_size=PASS,
             )
             rows += _rows(
@@ -123,24 +121,46 @@ def _rows(trials: tuple[Trial, ...], *, k: int, step: int, condition: ProbeCondi
     return rows
 
 
-FOLDS = 4
-"""Each quarter of the inputs is read by probes that were fitted on the other three."""
-Features = Mapping[ProbedAt, Float[Tensor, "n d_feature"]]
+def totals_across_inputs(subject: Subject, effort: Effort) -> ProbeResult:
+    """`probe_totals` with inputs left out, for each running total s_j, j = 1 to k-1, at every place of `places_of`.
+
+    Fitted on problems of the training side, tested on held-out ones (`effort.probed` together, a quarter of them for
+    the test). No cells where a side of the split has too few problems of this length to fit and test a probe.
+
+    Raises:
+        ValueError: A total takes so many values that the training problems hold hardly two of each, or too few test
+            problems fall into one part of the inputs.
+        ProbeNotConverged: Names the cell.
+    """
+    k = subject.length(effort)
+    try:
+        train, test = _probed_problems(subject, effort)
+    except EmptySplitError:
+        return ProbeResult((), subject.labels)
+    if len(train) < MIN_TRAIN * FOLDS or len(test) < MIN_TEST * FOLDS:
+        return ProbeResult((), subject.labels)
+    fitted, tested = subject.batch(train), subject.batch(test)
+    results = [
+        probe_totals(
+            subject.model,
+            fitted,
+            test=tested,
+            places=[place],
+            targets=[target],
+            left_out="inputs",
+            controls=Controls(untrained=subject.untrained, n_shuffles=0),
+            fit=FitOptions(batch_size=PASS, max_bytes=effort.max_bytes),
+        )
+        for target in range(1, k)
+        for place in places_of(fitted.transcripts[0], target).values()
+    ]
+    return ProbeResult(tuple(cell for result in results for cell in result.cells), subject.labels)
 
 
 def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `probe` and `probe_control`, and those of `probe_uses` (`probe_use`, its two companions).
 
-    A linear probe (multinomial logistic) for each running total s_j, j = 1 to k-1, at every place of `places_of`, at
-    what enters each layer and what leaves the last.
-
-    Fitted on problems of the training side, tested on held-out ones (`effort.probed` together, a quarter of them for
-    the test), and on inputs that the probe was not fitted on. An input is what s_j is made of at the place: the last
-    written total and the operands since, or all operands up to j. Of these there may be few, 36 for a step of six
-    states and six operands; in a hundred dimensions nearly any function of 36 inputs is linear, the true one, a random
-    one, and in an untrained model too. Such a probe has stored a table. To read an input that was never shown it, the
-    total itself must lie in the same directions whatever it was made of. So the inputs are split into `FOLDS` parts
-    of about as many test problems each, and a test problem is read by the probe that was fitted without its part.
+    The cells of `totals_across_inputs`, test problem by test problem:
 
     - `probe`: 1 where the probe names the total of the test problem, else 0. A total that only one input makes (the
       sum 0) cannot be named.
@@ -153,82 +173,28 @@ def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
     that goes by resemblance does worse than guessing, since inputs that resemble the new one make other totals.
 
     A total that can be decoded is present in linear form at that place; that does not show that the model uses it, and
-    one that cannot may be present in another form. Nothing is corrected here for looking at many places. No rows where
-    a side of the split has too few problems of this length to fit and test a probe.
-
-    Raises:
-        ValueError: A total takes so many values that the training problems hold hardly two of each, or too few test
-            problems fall into one part.
-        ProbeNotConverged: Names the cell.
+    one that cannot may be present in another form. Nothing is corrected here for looking at many places. Errors are
+    those of `totals_across_inputs`.
     """
+    result = totals_across_inputs(subject, effort)
+    if not result.cells:
+        return joined([])
     k = subject.length(effort)
-    n_test = effort.probed // 4
-    try:
-        train = sample_problems(subject.task, k, effort.probed - n_test, split="train", rng=np.random.default_rng(0))
-        test = subject.heldout(n_test, k=k)
-    except EmptySplitError:
-        return joined([])
-    if len(train) < MIN_TRAIN * FOLDS or len(test) < MIN_TEST * FOLDS:
-        return joined([])
-    fitted, batch = subject.batch(train), subject.batch((*train, *test))
-    shown = np.arange(len(batch)) < len(train)
+    fitted = subject.batch(_probed_problems(subject, effort)[0])
     found = []
-    for target in range(1, k):
-        truth = running_total(batch, target)
-        for word, place in places_of(batch.transcripts[0], target).items():
-            at = batch.where(*place, part=-1)
-            read = _read(subject, batch, place, at)
-            for key, (right, control) in _across_inputs(read, truth, shown, beginnings(batch, at, target)).items():
-                condition = ProbeCondition(model=key.model, site=key.row, place=word)
-                found.append(tally("probe", right, k=k, step=target, condition=condition))
-                found.append(tally("probe_control", control, k=k, step=target, condition=condition))
+    for cell in result.cells:
+        step = int(cell.target.removeprefix("s_"))
+        words = {place: word for word, place in places_of(fitted.transcripts[0], step).items()}
+        model = "input" if cell.at.site == "input" else cell.at.model
+        word = words[Role(cell.at.role), cell.at.step]
+        condition = ProbeCondition(model=model, site=cell.at.label, place=word)
+        found.append(tally("probe", cell.correct.astype(float), k=k, step=step, condition=condition))
+        found.append(tally("probe_control", cell.control_correct, k=k, step=step, condition=condition))
     return joined([*found, probe_uses(subject, effort, fitted)])
 
 
-def _read(subject: Subject, batch: Batch, place: Place, at: Int[Tensor, " n"]) -> Features:
-    """What is held at one place: by the model and its control at every site, and by the token that stands there."""
-    role, step = str(place[0]), place[1]
-    sites = (*residual_sites(subject.model), Site("resid_post", int(subject.model.cfg.n_layers) - 1))
-    held: dict[ProbedAt, Tensor] = {as_place("input", role=role, step=step, model="input"): current_token(batch, at)}
-    seen = batch.tokens[:, : int(at.max()) + 1]
-    for name, model in (("trained", subject.model), ("untrained", subject.untrained)):
-        if model is not None:
-            read = activations(model, seen, sites, positions=at, batch_size=PASS)
-            held |= {as_place(site, role=role, step=step, model=name): rows for site, rows in read.items()}
-    return held
-
-
-def _across_inputs(
-    read: Features, truth: Int[np.ndarray, " n"], shown: Bool[np.ndarray, " n"], inputs: Int[np.ndarray, " n"]
-) -> dict[ProbedAt, tuple[Float[np.ndarray, " tested"], Float[np.ndarray, " tested"]]]:
-    """For all features, whether each test problem's total is named by the probe fitted without its input, and the
-    same of the control; one order of problems for all."""
-    part = _parts(shown, inputs)
-    found: dict[ProbedAt, list[tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]]] = defaultdict(list)
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(np.where(shown, part != fold, part == fold))
-        chosen = torch.from_numpy(rows)
-        result = fit_probes(
-            {key: features[chosen.to(features.device)] for key, features in read.items()},
-            {"total": truth[rows]},
-            train=shown[rows],
-            types={"total": inputs[rows]},
-            n_shuffles=0,
-        )
-        for cell in result.cells:
-            found[cell.at].append((cell.correct.astype(float), cell.control_correct))
-    return {
-        key: (np.concatenate([right for right, _ in folds]), np.concatenate([control for _, control in folds]))
-        for key, folds in found.items()
-    }
-
-
-def _parts(shown: Bool[np.ndarray, " n"], inputs: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Part of each row: whole inputs, at random, so that about as many test problems fall into each part."""
-    kinds, index = np.unique(inputs, return_inverse=True)
-    order = np.random.default_rng(0).permutation(len(kinds))
-    tested = np.bincount(index[~shown], minlength=len(kinds))[order]
-    of_kind = np.empty(len(kinds), dtype=np.int64)
-    of_kind[order] = np.minimum((tested.cumsum() - tested) * FOLDS // tested.sum(), FOLDS - 1)
-    part: Int[np.ndarray, " n"] = of_kind[index]
-    return part
+def _probed_problems(subject: Subject, effort: Effort) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Problems to fit on and to test on. EmptySplitError where a side of the split has none of this length."""
+    k, n_test = subject.length(effort), effort.probed // 4
+    train = sample_problems(subject.task, k, effort.probed - n_test, split="train", rng=np.random.default_rng(0))
+    return train, subject.heldout(n_test, k=k)

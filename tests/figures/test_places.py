@@ -36,13 +36,13 @@ def panel(figure: go.Figure, title: str) -> go.Heatmap:
 def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(inputs: ReportInputs) -> None:
     drawn = panel(figures(inputs)["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
     rows = inputs.tables["probes"].query("task == 's3' and regime == 'cot' and model == 'trained' and target == 's_2'")
-    for layer, site, role, step in (
-        (2, "resid_pre", "equals", 1),
-        (3, "resid_post", "step_operand", 2),
-        (-1, "input", "operand", 0),
+    for site, role, step in (
+        ("L2.resid_pre", "equals", 1),
+        ("L3.resid_post", "step_operand", 2),
+        ("input", "operand", 0),
     ):
-        cell = rows.query("layer == @layer and site == @site and role == @role and step == @step")
-        y = list(drawn.y).index(site if layer < 0 else f"L{layer}.{site}")
+        cell = rows.query("site == @site and role == @role and step == @step")
+        y = list(drawn.y).index(site)
         x = [label.split("  ")[0] for label in drawn.x].index(Place(role, step).words)
         assert drawn.z[y][x] == pytest.approx(cell["selectivity"].item(), abs=1e-6)
 

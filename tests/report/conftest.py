@@ -141,7 +141,7 @@ def _probes(rng: np.random.Generator) -> pd.DataFrame:
     for run in _runs():
         for role, step in places(str(run["regime"])):
             for model in ("trained", "untrained"):
-                for layer, site in sites if model == "trained" else sites[1:]:
+                for layer, kind in sites if model == "trained" else sites[1:]:
                     for target in (1, 2):
                         if role in ("total", "answer") and step == target:
                             continue
@@ -150,8 +150,10 @@ def _probes(rng: np.random.Generator) -> pd.DataFrame:
                         )
                         control = float(rng.uniform(0.02, 0.1))
                         low, high = wilson(round(accuracy * 400), 400)
-                        cell = {"model": model, "layer": layer, "site": site, "role": role, "step": step}
-                        size = {"target": f"s_{target}", "n_train": 1600, "n_test": 400}
+                        site = kind if layer < 0 else f"L{layer}.{kind}"
+                        cell = {"model": model, "site": site, "kind": kind, "layer": layer, "head": -1}
+                        cell |= {"role": role, "step": step}
+                        size = {"target": f"s_{target}", "left_out": "problems", "n_train": 1600, "n_test": 400}
                         found = {"accuracy": accuracy, "control_accuracy": control, "selectivity": accuracy - control}
                         rows.append(run | cell | size | found | {"chance": 0.05, "ci_low": low, "ci_high": high})
     return pd.DataFrame(rows)

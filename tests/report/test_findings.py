@@ -152,18 +152,19 @@ def test_the_best_probe_is_looked_for_only_before_the_total_is_written() -> None
         "ci_high": 1,
     }
     rows = [
-        ("trained", 1, "resid_pre", "equals", 1, 0.8),
-        ("trained", 2, "resid_pre", "equals", 1, 0.7),
-        ("untrained", 1, "resid_pre", "equals", 1, 0.35),
-        ("trained", -1, "input", "equals", 1, 0.4),
-        ("trained", 1, "resid_pre", "step_end", 1, 1.0),
+        ("trained", 1, "L1.resid_pre", "equals", 1, 0.8, "problems"),
+        ("trained", 2, "L2.resid_pre", "equals", 1, 0.7, "problems"),
+        ("untrained", 1, "L1.resid_pre", "equals", 1, 0.35, "problems"),
+        ("trained", -1, "input", "equals", 1, 0.4, "problems"),
+        ("trained", 1, "L1.resid_pre", "step_end", 1, 1.0, "problems"),
+        ("trained", 2, "L2.resid_pre", "equals", 1, 0.9, "inputs"),
     ]
     frame = pd.DataFrame(
         [
             cell
-            | {"model": model, "layer": layer, "site": site, "role": role, "step": step}
+            | {"model": model, "layer": layer, "site": site, "role": role, "step": step, "left_out": left_out}
             | {"accuracy": accuracy, "selectivity": accuracy - 0.1}
-            for model, layer, site, role, step, accuracy in rows
+            for model, layer, site, role, step, accuracy, left_out in rows
         ]
     )
     (sentence,) = probe_findings(frame)

@@ -75,9 +75,9 @@ def check_control_labels() -> None:
     rng = np.random.default_rng(0)
     kind = rng.integers(30, size=600)
     features = torch.eye(30)[kind]
-    target = {"label": rng.integers(5, size=30)[kind]}
+    target = {"label": fit.Target(truth=rng.integers(5, size=30)[kind], types=kind)}
     train = controls.hold_out(np.arange(600), seed=1)
-    (cell,) = fit.fit_probes({"one-hot": features}, target, train, types={"label": kind}).cells
+    (cell,) = fit.fit_probes({"one-hot": features}, target, train).cells
     selectivity = float((cell.correct - cell.control_correct).mean())
     require(abs(selectivity) < 0.2, f"a table of inputs is credited with a selectivity of {selectivity:.2f}")
 

@@ -1,10 +1,48 @@
 """What probes are compared with: control labels, held-out groups, and renamed totals that mean nothing."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from cotinterp.mechanism.model import HookedModel
 from cotinterp.results import Interval, bootstrap, wilson
 from cotinterp.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Controls:
+    """What every probe is compared with, on the same features and the same rows.
+
+    Attributes:
+        n_controls: Control tasks, which give a random label to each type of input; their accuracies are averaged.
+        n_shuffles: Shuffles of the labels over problems. Where every problem is a type of its own they are the same
+            thing as the control tasks and are fitted once. Transfer has none.
+        n_renamings: Renamings of the operands (`renamed_totals`), for `ProbeResult.scan`: 19 or more. Each costs as
+            much as a control. Of `probe_totals` alone; other features bring theirs (`Target.renamed`).
+        task: Whose problems these are; needed for renamings alone.
+        untrained: The same model at its initialization (another seed), probed alike. Of `probe_totals` alone.
+        seed: Of the split into training and test and of all labels that are drawn; the same for all features, so that
+            sites are compared on the same controls.
+    """
+
+    n_controls: int = 1
+    n_shuffles: int = 1
+    n_renamings: int = 0
+    task: Task | None = None
+    untrained: HookedModel | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """ValueError without a control."""
+        if self.n_controls < 1:
+            raise ValueError(f"n_controls={self.n_controls}: an accuracy without a control says nothing; use 1 or more")
+
+    def of_features_alone(self) -> "Controls":
+        """These. ValueError where they need a model or a task, for callers that have neither."""
+        if self.untrained is not None or self.n_renamings:
+            raise ValueError("untrained models and n_renamings are controls of probe_totals, which runs the model")
+        return self
 
 
 def hold_out(groups: Int[np.ndarray, " n"], *, fraction: float = 0.25, seed: int = 0) -> Bool[np.ndarray, " n"]:
@@ -23,6 +61,23 @@ def hold_out(groups: Int[np.ndarray, " n"], *, fraction: float = 0.25, seed: int
     return ~np.isin(groups, tested)
 
 
+FOLDS = 4
+"""Each quarter of the inputs is read by probes that were fitted on the other three."""
+
+
+def input_folds(
+    train: Bool[np.ndarray, " n"], inputs: Int[np.ndarray, " n"], *, rng: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """One of `FOLDS` parts for each row: whole inputs, at random, about as many test rows in each part."""
+    distinct, index = np.unique(inputs, return_inverse=True)
+    order = rng.permutation(len(distinct))
+    tested = np.bincount(index[~train], minlength=len(distinct))[order]
+    fold_of = np.empty(len(distinct), dtype=np.int64)
+    fold_of[order] = np.minimum((tested.cumsum() - tested) * FOLDS // tested.sum(), FOLDS - 1)
+    folds: Int[np.ndarray, " n"] = fold_of[index]
+    return folds
+
+
 def check_split(groups: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]) -> None:
     """ValueError where a group has rows on both sides: the test would ask for what the probe was shown."""
     crossing = np.intersect1d(groups[train], groups[~train])
@@ -37,7 +92,7 @@ def check_split(groups: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]) ->
 def random_labels(
     labels: Int[np.ndarray, " n"], types: Int[np.ndarray, " n"], *, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
-    """Labels of a control task: those of `labels`, dealt out anew to the distinct inputs.
+    """Labels of a control task: those of `labels`, permuted over the distinct inputs.
 
     Rows of one type that had one label get one label again, so a probe that stores inputs succeeds here exactly as it
     would on the real task, and one that must generalize to unseen types can only be at chance. Where a type has several
@@ -45,8 +100,7 @@ def random_labels(
     With one type per row, or per problem, this is the shuffled-label control.
     """
     pairs, index = np.unique(np.stack([types, labels], axis=1), axis=0, return_inverse=True)
-    dealt = rng.permutation(pairs[:, 1])
-    return dealt[index.reshape(-1)]
+    return rng.permutation(pairs[:, 1])[index.reshape(-1)]
 
 
 def distinct_rows(rows: Shaped[np.ndarray, "n width"]) -> Int[np.ndarray, " n"]:

@@ -18,39 +18,48 @@ class ProbedAt:
     """Where the features of a probe came from.
 
     Attributes:
-        site: Kind of activation, `input` for the baseline that sees the current token and its position alone.
-        layer: -1 where the features belong to no layer.
+        site: Where in the model, or a name for features from elsewhere: `input` is the baseline that sees the current
+            token and its position alone.
         role: Role of the token, empty where it has none.
         step: Step of the token, -1 where it has none.
         model: `trained`, or `untrained` for the control of the same size at its initialization.
-        place: Words for an axis; role and step where left empty.
+        words: The place on an axis of a figure; role and step where left empty.
     """
 
-    site: str
-    layer: int = -1
+    site: Site | str
     role: str = ""
     step: int = -1
     model: str = "trained"
-    place: str = ""
+    words: str = ""
+
+    @classmethod
+    def of(cls, key: "str | Site | ProbedAt", **where: Any) -> "ProbedAt":
+        """Where features under this name come from; `where` says more about it (role, step, model, words)."""
+        return replace(key, **where) if isinstance(key, ProbedAt) else cls(site=key, **where)
 
     @property
-    def row(self) -> str:
-        """`L2.resid_pre`, or the site alone where it belongs to no layer."""
-        return self.site if self.layer < 0 else f"L{self.layer}.{self.site}"
+    def label(self) -> str:
+        """`L2.resid_pre`, `L1H3.z`; the name of features that belong to no site."""
+        return str(self.site)
 
     @property
-    def column(self) -> str:
+    def place(self) -> str:
         """The place in words."""
-        return self.place or place_words(self.role, self.step) or "everywhere"
+        return self.words or place_words(self.role, self.step) or "everywhere"
 
-
-def as_place(key: str | Site | ProbedAt, **where: Any) -> ProbedAt:
-    """Where features under this name come from; `where` says more about it (role, step, model, place)."""
-    if isinstance(key, ProbedAt):
-        return replace(key, **where)
-    if isinstance(key, str):
-        return ProbedAt(site=key, **where)
-    return ProbedAt(site=key.kind if key.head is None else f"{key.kind}.H{key.head}", layer=key.layer, **where)
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """Its columns in every table of probes: model, site (the label), kind, layer, head, role, step."""
+        layer, head = (self.site.layer, self.site.head) if isinstance(self.site, Site) else (-1, None)
+        return {
+            "model": self.model,
+            "site": self.label,
+            "kind": self.site.kind if isinstance(self.site, Site) else self.site,
+            "layer": layer,
+            "head": -1 if head is None else head,
+            "role": self.role,
+            "step": self.step,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +197,7 @@ def fit_probe(
     classes, index = np.unique(truth, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"target {target!r} has {len(classes)} class(es) {classes.tolist()}; a probe needs two")
-    where = as_place(at)
+    where = ProbedAt.of(at)
     design = Design.of(features, torch.promote_types(features.dtype, torch.float32))
     if circle is not None:
         labels = torch.from_numpy(truth)[None].to(features.device)
@@ -196,7 +205,7 @@ def fit_probe(
         classes = np.arange(len(circle))
     else:
         codes = torch.from_numpy(index.reshape(1, -1)).to(features.device)
-        name = f"{where.model} {where.row} at {where.column}, target {target}"
+        name = f"{where.model} {where.label} at {where.place}, target {target}"
         found = fit_logistic(
             design,
             codes,

@@ -1,8 +1,8 @@
 """What probes found: each test row's prediction, the tables, the scan over all cells and the picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,9 @@ from cotinterp.mechanism.probing.linear_probe import LinearProbe, ProbedAt
 from cotinterp.results import Interval, Result, with_labels
 from cotinterp.results.multiplicity import exchange_test
 
-T = TypeVar("T")
-
-
-def _unique(values: Iterable[T]) -> list[T]:
-    """Each value once, in the order of first appearance."""
-    return list(dict.fromkeys(values))
+LeftOut = Literal["problems", "inputs"]
+Null = Literal["renamed", "control"]
+Score = Literal["selectivity", "accuracy", "control_accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +29,8 @@ class ProbeCell:
         control_truth, control_predicted: The same for probes fitted to a random label per type of input.
         shuffled_truth, shuffled_predicted: The same for probes fitted to labels shuffled over problems; maybe none.
         groups: Problem of each test row: the unit of the intervals.
-        majority: The most frequent class of the training rows.
+        majority: The most frequent class of the training rows, for each test row.
+        left_out: What the probe was not fitted on and is tested on: whole `problems`, or whole `inputs` as well.
         seen: Share of test rows whose type of input stood in the training rows too. At 1 a stored table would do.
         renamed_accuracy: Accuracy of probes fitted to the same target of the task with its operands' symbols renamed,
             one entry a renaming, the same renamings in all cells of a sweep: what `ProbeResult.scan` compares with.
@@ -53,12 +51,30 @@ class ProbeCell:
     shuffled_truth: Int[np.ndarray, "shuffles n"]
     shuffled_predicted: Int[np.ndarray, "shuffles n"]
     groups: Int[np.ndarray, " n"]
-    majority: int
+    majority: Int[np.ndarray, " n"]
     seen: float
+    left_out: LeftOut = "problems"
     renamed_accuracy: Float[np.ndarray, " draws"] = field(default_factory=lambda: np.empty(0))
     r_squared: float = float("nan")
     control_r_squared: float = float("nan")
     probe: LinearProbe | None = None
+
+    @classmethod
+    def joined(cls, folds: Sequence["ProbeCell"]) -> "ProbeCell":
+        """One cell of probes that were fitted on other parts of the inputs, each tested on the part that it lacks.
+
+        `n_train` is that of the probe with fewest training rows; shares of rows are those of all test rows together.
+        """
+        first, n = folds[0], np.array([len(fold.truth) for fold in folds])
+        rows = ("truth", "predicted", "control_truth", "control_predicted", "shuffled_truth", "shuffled_predicted")
+        shares = ("seen", "renamed_accuracy", "r_squared", "control_r_squared")
+        together: dict[str, Any] = {
+            name: np.concatenate([getattr(fold, name) for fold in folds], axis=-1)
+            for name in (*rows, "groups", "majority")
+        }
+        together |= {name: n @ np.stack([getattr(fold, name) for fold in folds]) / n.sum() for name in shares}
+        n_train, n_classes = min(fold.n_train for fold in folds), max(fold.n_classes for fold in folds)
+        return replace(first, left_out="inputs", n_train=n_train, n_classes=n_classes, probe=None, **together)
 
     @property
     def correct(self) -> Bool[np.ndarray, " n"]:
@@ -87,16 +103,16 @@ class ProbeCell:
         """95% bootstrap interval of the selectivity: probe and control are compared on the same problems."""
         return interval_over_groups(self.correct - self.control_correct, self.groups)
 
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """What names the cell in every table of probes: the columns of `ProbedAt`, target, left_out."""
+        return {**self.at.columns, "target": self.target, "left_out": self.left_out}
+
     def summary(self) -> dict[str, str | int | float]:
         """One row of the table."""
         accuracy, control = float(self.correct.mean()), float(self.control_correct.mean())
         return {
-            "model": self.at.model,
-            "layer": self.at.layer,
-            "site": self.at.site,
-            "role": self.at.role,
-            "step": self.at.step,
-            "target": self.target,
+            **self.columns,
             "n_train": self.n_train,
             "n_test": len(self.truth),
             "accuracy": accuracy,
@@ -106,9 +122,6 @@ class ProbeCell:
             "ci_low": self.interval.low,
             "ci_high": self.interval.high,
         }
-
-
-Null = Literal["renamed", "control"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +148,10 @@ class ProbeScan(Result):
     knowledge of the task; not that it is used, nor how well.
 
     Attributes:
-        where: Place and target of each row of the table.
         skipped: Cells that have no other truth to compare with: the input baseline, and totals already written.
     """
 
     table: pd.DataFrame
-    where: tuple[tuple[ProbedAt, str], ...]
     level: float
     skipped: int
     labels: Mapping[str, str | int] = field(default_factory=dict)
@@ -175,8 +186,7 @@ def scan_cells(
     found.sort(key=lambda one: models.index(one[0].at.model))
     table = pd.concat([_table([one for one in found if one[0].at.model == model]) for model in models])
     table = table.assign(flagged=table["p_adjusted"] <= level).reset_index(drop=True)
-    where = tuple((cell.at, cell.target) for cell, _ in found)
-    return ProbeScan(table, where, level, len(cells) - len(found), labels or {})
+    return ProbeScan(table, level, len(cells) - len(found), labels or {})
 
 
 def _table(found: Sequence[tuple[ProbeCell, Float[np.ndarray, " draws"]]]) -> pd.DataFrame:
@@ -184,18 +194,7 @@ def _table(found: Sequence[tuple[ProbeCell, Float[np.ndarray, " draws"]]]) -> pd
     cells, null = [cell for cell, _ in found], np.stack([drawn for _, drawn in found], axis=1)
     accuracy = np.array([cell.correct.mean() for cell in cells])
     mean = np.concatenate([accuracy[None], null]).mean(0)
-    rows = [
-        {
-            "model": cell.at.model,
-            "layer": cell.at.layer,
-            "site": cell.at.site,
-            "role": cell.at.role,
-            "step": cell.at.step,
-            "target": cell.target,
-        }
-        for cell in cells
-    ]
-    return pd.DataFrame(rows).assign(
+    return pd.DataFrame([cell.columns for cell in cells]).assign(
         accuracy=accuracy,
         null_mean=null.mean(0),
         null_max=null.max(0),
@@ -211,9 +210,6 @@ def _accuracies(cell: ProbeCell, null: Null) -> Float[np.ndarray, " draws"]:
     return each
 
 
-Measure = Literal["selectivity", "accuracy", "control_accuracy"]
-
-
 @dataclass(frozen=True, eq=False)
 class ProbeResult(Result):
     """How well a linear probe reads each target at each place of each site, beside what it reads where nothing is.
@@ -227,6 +223,10 @@ class ProbeResult(Result):
     Selectivity, and accuracy minus chance, can be negative: where each operand permutes the answers, as in a group, the
     training problems that resemble a test problem all have other answers, and a probe that goes by resemblance does
     worse than one that guesses.
+
+    Rows where `left_out` is `inputs` come from probes that were fitted without the test row's input (all that the
+    target is made of at the place, `totals.beginnings`): a stored table of inputs reads nothing there, so that what is
+    read is held in the same directions whatever it was made of. Where it is `problems` the input may have been shown.
 
     The best of many cells, or of several coordinates of one total, is high by selection alone: `scan` corrects that.
     """
@@ -247,7 +247,7 @@ class ProbeResult(Result):
             low, high = cell.selectivity_interval
             rows.append(
                 {
-                    "place": cell.at.column,
+                    "place": cell.at.place,
                     "selectivity_low": low,
                     "selectivity_high": high,
                     "shuffled_accuracy": cell.shuffled_accuracy,
@@ -261,15 +261,11 @@ class ProbeResult(Result):
 
     def predictions(self) -> pd.DataFrame:
         """One row per cell and test row: problem, truth, prediction."""
-        columns = ["model", "layer", "site", "role", "step"]
         parts = [
-            pd.DataFrame({"group": cell.groups, "truth": cell.truth, "predicted": cell.predicted}).assign(
-                target=cell.target, **{name: getattr(cell.at, name) for name in columns}
-            )
+            pd.DataFrame({**cell.columns, "group": cell.groups, "truth": cell.truth, "predicted": cell.predicted})
             for cell in self.cells
         ]
-        order = [*columns, "target", "group", "truth", "predicted"]
-        return with_labels(pd.concat(parts, ignore_index=True)[order], self.labels)
+        return with_labels(pd.concat(parts, ignore_index=True), self.labels)
 
     def scan(self, level: float = 0.05, *, null: Null = "renamed") -> ProbeScan:
         """Which cells of each model read their target better than chance alone explains, all cells looked at together.
@@ -278,6 +274,9 @@ class ProbeResult(Result):
         """
         return scan_cells(self.cells, level=level, null=null, labels=self.labels)
 
-    def figure(self, measure: Measure = "selectivity") -> go.Figure:
-        """Site by place, a row of panels for each target, a column for each model; gray where a cell was left out."""
-        return probe_figure(self.frame(), measure)
+    def figure(self, measure: Score = "selectivity", *, left_out: LeftOut | None = None) -> go.Figure:
+        """Site by place, a row of panels for each target, a column for each model; gray where nothing was probed.
+
+        Of cells of both kinds those of one `left_out` are drawn, by default that of the first.
+        """
+        return probe_figure(self.frame(), measure, left_out=left_out or "")

@@ -14,10 +14,10 @@ import plotly.graph_objects as go
 
 from cotinterp.figures import lines
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.probing.controls import distinct_rows
-from cotinterp.mechanism.probing.coordinates import Coordinate
-from cotinterp.mechanism.probing.result import Measure, ProbeResult
-from cotinterp.mechanism.probing.totals import all_operands, probe_totals
+from cotinterp.mechanism.probing.controls import Controls, distinct_rows
+from cotinterp.mechanism.probing.result import ProbeResult, Score
+from cotinterp.mechanism.probing.solver import FitOptions
+from cotinterp.mechanism.probing.totals import Totals, probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, with_labels
 from cotinterp.transcripts.batch import Batch
@@ -25,7 +25,7 @@ from cotinterp.transcripts.roles import Role
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class TrainAndTest:
     """A model with the transcripts that its probes are trained and tested on."""
 
     model: HookedModel
@@ -56,11 +56,11 @@ class SampleSizeCurve(Result):
         first = ["subject", "n_problems"]
         return with_labels(table[[*first, *table.columns.drop(first)]], self.labels)
 
-    def figure(self, measure: Measure = "selectivity") -> go.Figure:
+    def figure(self, measure: Score = "selectivity") -> go.Figure:
         """A line per subject and place, a facet per target; 95% intervals over test problems where there are any."""
         table = self.frame()
-        row = table["site"].where(table["layer"] < 0, "L" + table["layer"].astype(str) + "." + table["site"])
-        table = table.assign(cell=table["subject"] + ": " + table["model"] + " " + row + " at " + table["place"])
+        where = table["model"] + " " + table["site"] + " at " + table["place"]
+        table = table.assign(cell=table["subject"] + ": " + where)
         ends = {"selectivity": ("selectivity_low", "selectivity_high"), "accuracy": ("ci_low", "ci_high")}
         low, high = ends.get(measure, (None, None))
         words = measure.replace("_", " ")
@@ -80,24 +80,21 @@ class SampleSizeCurve(Result):
 
 
 def sample_size_curve(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, TrainAndTest],
     sizes: Sequence[int],
     *,
     sites: Sequence[Site] | None = None,
     places: Mapping[str, Sequence[tuple[Role | str, int]]] | None = None,
-    targets: Sequence[int] | None = None,
-    coordinates: Mapping[str, Coordinate] | None = None,
-    n_controls: int = 3,
-    penalty: float = 1.0,
-    tolerance: float = 1e-4,
-    seed: int = 0,
+    targets: Totals | Sequence[int] = Totals(),
+    controls: Controls = Controls(n_controls=3, n_shuffles=0),
+    fit: FitOptions = FitOptions(),
     labels: Mapping[str, str | int] | None = None,
 ) -> SampleSizeCurve:
     """`probe_totals` at growing numbers of training problems, with the same problems for every subject.
 
     Args:
         subjects: By name, such as the regime. All must hold the same problems in the same order: the same budget.
-        sizes: Numbers of distinct training problems; the first so many in an order drawn with `seed`.
+        sizes: Numbers of distinct training problems; the first so many in an order drawn with `controls.seed`.
         places: For each subject, as in `probe_totals`; by default all of `probe_places`, which is many: name a few.
 
     Other arguments are those of `probe_totals`.
@@ -113,11 +110,11 @@ def sample_size_curve(
                 f"{name!r} has other problems than {names[0]!r}, or another order; curves are compared on the same "
                 "training and test problems: render the same list in each regime"
             )
-    number = distinct_rows(all_operands(next(iter(subjects.values())).train))
+    number = distinct_rows(next(iter(subjects.values())).train.operands.cpu().numpy())
     available = int(number.max()) + 1
     if not sizes or min(sizes) < 1 or max(sizes) > available:
         raise ValueError(f"sizes {list(sizes)} must lie in 1..{available}, the number of distinct training problems")
-    rank = np.random.default_rng(seed).permutation(available)[number]
+    rank = np.random.default_rng(controls.seed).permutation(available)[number]
     results = {
         (name, size): probe_totals(
             subject.model,
@@ -126,12 +123,8 @@ def sample_size_curve(
             sites=sites,
             places=None if places is None else places.get(name),
             targets=targets,
-            coordinates=coordinates,
-            n_controls=n_controls,
-            n_shuffles=0,
-            penalty=penalty,
-            tolerance=tolerance,
-            seed=seed,
+            controls=controls,
+            fit=fit,
         )
         for name, subject in subjects.items()
         for size in sorted(set(sizes))
@@ -139,6 +132,5 @@ def sample_size_curve(
     return SampleSizeCurve(results, labels or {})
 
 
-def _problems(subject: Subject) -> list[tuple[int, ...]]:
-    transcripts = (*subject.train.transcripts, *subject.test.transcripts)
-    return [(-1,), *(transcript.problem.operands for transcript in transcripts)]
+def _problems(subject: TrainAndTest) -> list[tuple[int, ...]]:
+    return [(-1,), *(problem.operands for problem in (*subject.train.problems, *subject.test.problems))]

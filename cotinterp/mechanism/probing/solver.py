@@ -72,6 +72,28 @@ FEW_ROWS, FEW_AXES = 128, 32
 LEAK = 1e-12
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How probes are fitted, and what that may take.
+
+    Attributes:
+        penalty: Strength of the L2 penalty, one over scikit-learn's `C`; features are standardized on training rows.
+        tolerance, max_iterations: The gradient test of convergence, and when to give up (`fit_logistic`).
+        max_bytes: About how much memory a call may take at a time. `probe_totals` shares it between activations,
+            features made ready and the fits that run together, however many sites there are (by default 512 MiB; less
+            makes the model run more often). Where features are given it bounds the fits (`fit_designs`).
+        batch_size: Most sequences that the model runs at once, where it has to be run.
+        keep: Put each fitted probe, a `LinearProbe`, into its cell.
+    """
+
+    penalty: float = 1.0
+    tolerance: float = 1e-4
+    max_iterations: int = 2000
+    max_bytes: int | None = None
+    batch_size: int | None = 256
+    keep: bool = False
+
+
 class ProbeNotConverged(RuntimeError):
     """A probe's gradient did not fall below the tolerance: its accuracy says nothing and must not be reported."""
 

@@ -1,4 +1,4 @@
-"""What probes read away from home: the table and the matrix."""
+"""Do probes transfer? A probe fitted at one place is tested at another: another role, step, layer or model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.controls import (
+    Controls,
     check_split,
     distinct_rows,
     hold_out,
@@ -23,15 +24,16 @@ from cotinterp.mechanism.probing.controls import (
     random_labels,
 )
 from cotinterp.mechanism.probing.fit import check_amount
-from cotinterp.mechanism.probing.linear_probe import ProbedAt, as_place
-from cotinterp.mechanism.probing.solver import Design, fit_designs
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
+from cotinterp.mechanism.probing.result import Score
+from cotinterp.mechanism.probing.solver import Design, FitOptions, fit_designs
 from cotinterp.mechanism.probing.totals import running_total
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.results import Interval, Result, with_labels
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
 
-Measure = Literal["accuracy", "selectivity", "control_accuracy"]
+Center = Literal["fitted", "tested"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +99,7 @@ class TransferResult(Result):
         `chance`: always naming the tested place's most frequent class. `home_accuracy`: the probe that was fitted at
         the tested place; what is there to be read by it. `selectivity`: accuracy minus control accuracy.
         """
-        home = {_key(c.tested, c.tested_target): float(c.correct.mean()) for c in self.cells if _at_home(c)}
+        home = {(c.tested, c.tested_target): float(c.correct.mean()) for c in self.cells if _at_home(c)}
         rows = []
         for cell in self.cells:
             accuracy, control = float(cell.correct.mean()), float(cell.control_correct.mean())
@@ -110,7 +112,7 @@ class TransferResult(Result):
                     "accuracy": accuracy,
                     "control_accuracy": control,
                     "selectivity": accuracy - control,
-                    "home_accuracy": home[_key(cell.tested, cell.tested_target)],
+                    "home_accuracy": home[cell.tested, cell.tested_target],
                     "chance": float((cell.truth == cell.majority).mean()),
                     "ci_low": cell.interval.low,
                     "ci_high": cell.interval.high,
@@ -118,7 +120,7 @@ class TransferResult(Result):
             )
         return with_labels(pd.DataFrame(rows), self.labels)
 
-    def figure(self, measure: Measure = "accuracy") -> go.Figure:
+    def figure(self, measure: Score = "accuracy") -> go.Figure:
         """Fitted at (rows) by tested at (columns); the scale is always 0 to 1."""
         several = len({cell.fitted.model for cell in self.cells}) > 1
         names = {
@@ -140,24 +142,16 @@ class TransferResult(Result):
         )
 
 
-def _key(at: ProbedAt, target: str) -> tuple[ProbedAt, str]:
-    return at, target
-
-
 def _at_home(cell: TransferCell) -> bool:
-    return _key(cell.fitted, cell.fitted_target) == _key(cell.tested, cell.tested_target)
+    return (cell.fitted, cell.fitted_target) == (cell.tested, cell.tested_target)
 
 
 def _columns(prefix: str, at: ProbedAt, target: str) -> dict[str, str | int]:
-    named = {name: getattr(at, name) for name in ("model", "layer", "site", "role", "step")}
-    return {f"{prefix}_{name}": value for name, value in {**named, "target": target}.items()}
+    return {f"{prefix}_{name}": value for name, value in {**at.columns, "target": target}.items()}
 
 
 def _name(at: ProbedAt, target: str, with_model: bool) -> str:
-    return f"{at.model + ' ' if with_model else ''}{target}: {at.row} at {at.column}"
-
-
-Center = Literal["fitted", "tested"]
+    return f"{at.model + ' ' if with_model else ''}{target}: {at.label} at {at.place}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -186,49 +180,47 @@ def transfer_matrix(
     *,
     groups: Int[np.ndarray, " n"] | None = None,
     center: Center = "fitted",
-    n_controls: int = 1,
-    penalty: float = 1.0,
-    tolerance: float = 1e-4,
-    max_iterations: int = 2000,
-    seed: int = 0,
+    controls: Controls = Controls(),
+    fit: FitOptions = FitOptions(),
     labels: Mapping[str, str | int] | None = None,
 ) -> TransferResult:
     """Every probe at every place: fitted on the training rows of one, tested on the other rows of each.
 
     Row i is the same problem at all places. `train` are the rows to fit on; `groups` the problem of each row, by
     default each its own. `center`: whose training mean is subtracted from the rows of a tested place, the probe's own
-    (the rows are read as they are), or that of the tested place, which needs no labels there. The rest is as in
-    `fit_probes`.
+    (the rows are read as they are), or that of the tested place, which needs no labels there. `controls` and `fit` are
+    those of `fit_probes`; labels are not shuffled.
 
     Raises:
         ValueError: Places of different widths or lengths, groups on both sides, too little to fit or to test.
         ProbeNotConverged: Names the place.
     """
     groups = np.arange(len(train)) if groups is None else groups
-    _check(places, train, groups, n_controls)
-    rng = np.random.default_rng(seed)
+    _check(places, train, groups)
+    n_controls, rng = controls.of_features_alone().n_controls, np.random.default_rng(controls.seed)
     truth = np.stack([place.truth for place in places])
     types = np.stack([groups if place.types is None else place.types for place in places])
-    # Dealt to all places at once: the same input has the same label everywhere, or no control could transfer.
-    dealt = [random_labels(truth.ravel(), types.ravel(), rng=rng).reshape(truth.shape) for _ in range(n_controls)]
-    labeled = np.stack([truth, *dealt], axis=1)
+    # Drawn for all places at once: the same input has the same label everywhere, or no control could transfer.
+    drawn = [random_labels(truth.ravel(), types.ravel(), rng=rng).reshape(truth.shape) for _ in range(n_controls)]
+    labeled = np.stack([truth, *drawn], axis=1)
     classes, codes = np.unique(labeled[..., train], return_inverse=True)
     fitted_rows = [place.features[torch.from_numpy(train)] for place in places]
     fits = fit_designs(
         [Design.of(rows) for rows in fitted_rows],
         torch.from_numpy(codes.reshape(labeled[..., train].shape)).to(fitted_rows[0].device),
         len(classes),
-        penalty=penalty,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        names=[f"{place.at.row} at {place.at.column}, target {place.target}" for place in places],
+        penalty=fit.penalty,
+        tolerance=fit.tolerance,
+        max_iterations=fit.max_iterations,
+        names=[f"{place.at.label} at {place.at.place}, target {place.target}" for place in places],
+        max_bytes=fit.max_bytes,
     )
     means = [rows.mean(0) for rows in fitted_rows]
     cells = []
-    for i, (fit, fitted) in enumerate(zip(fits, places, strict=True)):
+    for i, (found, fitted) in enumerate(zip(fits, places, strict=True)):
         for j, tested in enumerate(places):
             rows = tested.features[torch.from_numpy(~train)]
-            predicted = classes[fit.predict(rows if center == "fitted" else rows - means[j] + means[i]).cpu().numpy()]
+            predicted = classes[found.predict(rows if center == "fitted" else rows - means[j] + means[i]).cpu().numpy()]
             known, counts = np.unique(tested.truth[train], return_counts=True)
             cells.append(
                 TransferCell(
@@ -253,13 +245,10 @@ def transfer_totals(
     places: Sequence[tuple[Role | str, int, int]],
     *,
     sites: Sequence[Site] | None = None,
-    test_fraction: float = 0.25,
+    test: float = 0.25,
     center: Center = "fitted",
-    n_controls: int = 1,
-    penalty: float = 1.0,
-    tolerance: float = 1e-4,
-    seed: int = 0,
-    batch_size: int | None = 256,
+    controls: Controls = Controls(),
+    fit: FitOptions = FitOptions(),
     labels: Mapping[str, str | int] | None = None,
 ) -> TransferResult:
     """Transfer of probes for running totals between roles, steps, sites and models.
@@ -271,6 +260,8 @@ def transfer_totals(
             `[("equals", 1, 1), ("equals", 2, 2)]` asks whether step 2 holds its total as step 1 does. Of a value of
             several characters it is the last.
         sites: By default what enters the second and later layers, and what leaves the last.
+        test: Share of the problems that is held out.
+        center, controls, fit, labels: As in `transfer_matrix`.
 
     The type of input in the control task is the pair of `s_{j-1}` and operand j, which decides `s_j` at every step.
 
@@ -279,7 +270,7 @@ def transfer_totals(
             refuses.
     """
     batches = [batch for _, batch in models.values()]
-    operands = [[transcript.problem.operands for transcript in batch.transcripts] for batch in batches]
+    operands = [[problem.operands for problem in batch.problems] for batch in batches]
     if any(other != operands[0] for other in operands[1:]):
         raise ValueError(f"the models {list(models)} read different problems, or in another order; give all the same")
     read: list[ReadAt] = []
@@ -290,10 +281,10 @@ def transfer_totals(
         if not here:
             continue
         positions = torch.stack([batch.where(role, step, part=-1) for role, step, _ in here], dim=1)
-        found = activations(model, batch.tokens, chosen, positions=positions, batch_size=batch_size)
+        found = activations(model, batch.tokens, chosen, positions=positions, batch_size=fit.batch_size)
         read += [
             ReadAt(
-                at=as_place(site, role=role, step=step, model=name),
+                at=ProbedAt(site=site, role=role, step=step, model=name),
                 target=f"s_{target}",
                 features=found[site][:, column].flatten(1),
                 truth=running_total(batch, target),
@@ -304,19 +295,9 @@ def transfer_totals(
         ]
     if not read:
         raise ValueError(f"none of {list(models)} has any of the places {list(places)}")
-    longest = max(map(len, operands[0]))
-    problems = distinct_rows(np.array([(*row, *(-1,) * (longest - len(row))) for row in operands[0]]))
-    return transfer_matrix(
-        read,
-        hold_out(problems, fraction=test_fraction, seed=seed),
-        groups=problems,
-        center=center,
-        n_controls=n_controls,
-        penalty=penalty,
-        tolerance=tolerance,
-        seed=seed,
-        labels=labels,
-    )
+    problems = distinct_rows(batches[0].operands.cpu().numpy())
+    train = hold_out(problems, fraction=test, seed=controls.seed)
+    return transfer_matrix(read, train, groups=problems, center=center, controls=controls, fit=fit, labels=labels)
 
 
 def step_inputs(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
@@ -325,7 +306,7 @@ def step_inputs(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
     At step 0 it is the operand alone, which is the input of no other step. Of a task with several operators it is the
     pair and the step's operator.
     """
-    problems = [transcript.problem for transcript in batch.transcripts]
+    problems = batch.problems
     if step == 0:
         return np.array([-1 - problem.operands[0] for problem in problems])
     symbols = 1 + max(max(problem.step_operands, default=0) for problem in problems)
@@ -335,13 +316,9 @@ def step_inputs(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
     return inputs
 
 
-def _check(
-    places: Sequence[ReadAt], train: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], n_controls: int
-) -> None:
+def _check(places: Sequence[ReadAt], train: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> None:
     if not places:
         raise ValueError("no places to fit at and to test at")
-    if n_controls < 1:
-        raise ValueError(f"n_controls={n_controls}: an accuracy without a control says nothing; use 1 or more")
     check_split(groups, train)
     shapes = {tuple(place.features.shape) for place in places}
     if len(shapes) > 1 or len(places[0].features) != len(train):

@@ -299,8 +299,23 @@ def _numbers(trial: Trial, effects: Effects, p: float) -> dict[str, float | int]
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class RandomSubspaces:
+    """What the probe's directions are compared with: random subspaces of the same rank, which write as much.
+
+    Attributes:
+        n: How many; each costs as much as the probe's.
+        drawn: `uniform`, or from the `data`: where the activations of the two runs vary, which is harder to beat.
+        seed: Of these, of the donors of removals, and of the bootstrap.
+    """
+
+    n: int = 40
+    drawn: Literal["uniform", "data"] = "uniform"
+    seed: int = 0
+
+
 REMOVALS = ("resample", "mean", "zero", None)
-CONTROLS = ("uniform", "data")
+DRAWN = ("uniform", "data")
 Writer = Callable[[Tensor, slice], Tensor]
 """From the activations of some pairs in the recipient's run, and which pairs they are, what is written there."""
 
@@ -313,23 +328,20 @@ def probe_use(
     place: str,
     *,
     removal: str | None = "resample",
-    controls: str = "uniform",
-    n_random: int = 40,
+    controls: RandomSubspaces = RandomSubspaces(),
     rule: UseRule = DECLARED,
     batch_size: int = 64,
-    seed: int = 0,
     labels: Mapping[str, str | int] | None = None,
 ) -> ProbeUse:
-    """Interchange and removal of what `probe` reads at `site` and `place`, against `n_random` random subspaces.
+    """Interchange and removal of what `probe` reads at `site` and `place`, against random subspaces.
 
     `probe` was fitted on activations of this site, on other problems than those of `contrast`: directions fitted on the
     pairs themselves may follow their accidents. A `Subspace` will do (one that was learned by other means; a probe cut
     to its longest directions), but then nobody knows whether the pairs change what the probe reads. The pairs must
     change it, and should change nothing else before the readout. A place of several tokens is edited whole.
 
-    `removal` names the donor of removals (None: none are made, for half of the cost), `controls` how random subspaces
-    are drawn, `seed` both and the bootstrap; `batch_size` bounds the sequences of one pass. The cost is about
-    4 * (n_random + 3) runs of every pair.
+    `removal` names the donor of removals (None: none are made, for half of the cost); `batch_size` bounds the sequences
+    of one pass. The cost is about 4 * (controls.n + 3) runs of every pair.
 
     Raises:
         KeyError: A place that the contrast does not have.
@@ -337,8 +349,8 @@ def probe_use(
             be written, a place behind the readout, a model in train mode.
     """
     require_eval(model)
-    rule.check(n_random)
-    for name, value, known in (("removal", removal, REMOVALS), ("controls", controls, CONTROLS)):
+    rule.check(controls.n)
+    for name, value, known in (("removal", removal, REMOVALS), ("drawn", controls.drawn, DRAWN)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: {', '.join(map(str, known))}")
     if place not in contrast.places:
@@ -349,9 +361,11 @@ def probe_use(
         raise ValueError(f"place {place!r} lies behind the readout, which nothing there can reach")
     subspace = probe if isinstance(probe, Subspace) else Subspace.of_probe(probe)
     bench = _Bench.of(model, contrast, site, place, batch_size)
-    rng = np.random.default_rng(seed)
-    like = torch.cat([run.activation[bench.mask].flatten(1) for run in bench.runs]) if controls == "data" else None
-    drawn = [Subspace.random(subspace.d_site, subspace.rank, rng, like=like) for _ in range(n_random)]
+    rng = np.random.default_rng(controls.seed)
+    like = (
+        torch.cat([run.activation[bench.mask].flatten(1) for run in bench.runs]) if controls.drawn == "data" else None
+    )
+    drawn = [Subspace.random(subspace.d_site, subspace.rank, rng, like=like) for _ in range(controls.n)]
     partner = bench.partners(rng) if removal == "resample" else None
     trials = []
     for direction, (donor, recipient) in zip(DIRECTIONS, (bench.runs, bench.runs[::-1]), strict=True):
@@ -370,7 +384,7 @@ def probe_use(
         trials=tuple(trials),
         read_apart=bench.read_apart(probe) if isinstance(probe, LinearProbe) else float("nan"),
     )
-    return ProbeUse((cell,), rule, dict(labels or {}), seed)
+    return ProbeUse((cell,), rule, dict(labels or {}), controls.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ def accuracies(bridge, prompts, position):
     label = (prompts[:, 2] >= 8).long().numpy()
     result = fit_probes(features, {"upper half": label}, np.arange(N) < N_TRAIN)
     table = result.frame()
-    return dict(zip(table["site"], table["accuracy"], strict=True))
+    return dict(zip(table["kind"], table["accuracy"], strict=True))
 
 
 def test_a_token_is_decodable_where_it_stands_and_in_its_values(bridge, prompts):

@@ -10,6 +10,7 @@ from cotinterp.mechanism.probing.controls import hold_out
 from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import fit_probes
 from cotinterp.mechanism.probing.linear_probe import fit_probe
+from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks import get_task
 
@@ -41,7 +42,7 @@ def test_directions_are_scikit_learns_in_the_units_of_the_features(rows: torch.T
     np.testing.assert_allclose(probe.direction.sum(0), 0, atol=1e-6)
     assert probe.classes.tolist() == [7, 17, 27, 37, 47]
     assert (probe.predict(rows) == oracle.predict(scaler.transform(rows[:, :-1]))).mean() > 0.995
-    assert (probe.at.row, probe.target, probe.n_train) == ("L1.resid_mid", "s_2", N)
+    assert (probe.at.label, probe.target, probe.n_train) == ("L1.resid_mid", "s_2", N)
     for number, one in enumerate(probe.classes):
         torch.testing.assert_close(probe.centers[number].float(), rows[torch.from_numpy(truth == one)].mean(0))
     torch.testing.assert_close(probe.mean.float(), rows.mean(0))
@@ -51,7 +52,7 @@ def test_directions_are_scikit_learns_in_the_units_of_the_features(rows: torch.T
 
 def test_sweep_keeps_the_probe_that_it_tested(rows: torch.Tensor, truth: np.ndarray) -> None:
     train = hold_out(np.arange(N))
-    cell = fit_probes({Site("resid_pre", 2): rows}, {"s_1": truth}, train, keep=True).cells[0]
+    cell = fit_probes({Site("resid_pre", 2): rows}, {"s_1": truth}, train, fit=FitOptions(keep=True)).cells[0]
     assert cell.probe is not None
     assert (cell.probe.predict(rows[torch.from_numpy(~train)]) == cell.predicted).all()
     assert (cell.probe.at, cell.probe.target, cell.probe.n_train) == (cell.at, "s_1", 300)

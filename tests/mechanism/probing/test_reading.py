@@ -14,6 +14,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.probing import fit as cells
 from cotinterp.mechanism.probing import totals as reading
+from cotinterp.mechanism.probing.controls import Controls
+from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals, stream_places
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks import get_task
@@ -76,7 +78,11 @@ def test_more_sites_need_no_more_memory_and_change_no_cell(
     problems = solve(s3, np.random.default_rng(0).permutation(np.array(list(product(range(6), repeat=4))))[:200])
     batch = collate([render(s3, problem, "cot") for problem in problems], Vocabulary.of(s3))
     model = make_tiny(d_vocab=len(batch.vocabulary), n_ctx=64, d_model=64, d_head=16, n_layers=8)
-    options: dict[str, Any] = {"places": [(Role.EQUALS, 2), (Role.EQUALS, 3)], "targets": [3], "n_shuffles": 0}
+    options: dict[str, Any] = {
+        "places": [(Role.EQUALS, 2), (Role.EQUALS, 3)],
+        "targets": [3],
+        "controls": Controls(n_shuffles=0),
+    }
     peak: list[int] = []
     real = cells.solve
 
@@ -93,7 +99,7 @@ def test_more_sites_need_no_more_memory_and_change_no_cell(
         peak.clear()
         gc.collect()
         before = live_bytes()
-        result = probe_totals(model, batch, sites=sites, max_bytes=max_bytes, **options)
+        result = probe_totals(model, batch, sites=sites, **options, fit=FitOptions(max_bytes=max_bytes))
         return max(peak) - before, result.frame()
 
     (four, _), (eight, table), (whole, at_once) = highest(4, 2**21), highest(8, 2**21), highest(8, None)

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from cotinterp.mechanism.probing.controls import hold_out
+from cotinterp.mechanism.probing.controls import Controls, hold_out
 from cotinterp.mechanism.probing.fit import fit_probes
-from cotinterp.mechanism.probing.result import ProbedAt, ProbeResult
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
+from cotinterp.mechanism.probing.result import ProbeResult
+from cotinterp.mechanism.sites import Site
 
 COLUMNS = [
-    *("task", "regime", "run_seed", "model", "layer", "site", "role", "step", "target", "n_train", "n_test"),
-    *("accuracy", "control_accuracy", "selectivity", "chance", "ci_low", "ci_high"),
+    *("task", "regime", "run_seed", "model", "site", "kind", "layer", "head", "role", "step", "target", "left_out"),
+    *("n_train", "n_test", "accuracy", "control_accuracy", "selectivity", "chance", "ci_low", "ci_high"),
 ]
 
 
@@ -25,10 +27,10 @@ def result() -> ProbeResult:
     rows = torch.eye(4)[torch.from_numpy(truth)] + 0.1 * torch.from_numpy(rng.normal(size=(200, 4))).float()
     labels: dict[str, str | int] = {"task": "s3", "regime": "cot", "run_seed": 0}
     at = {
-        step: [ProbedAt(site="resid_pre", layer=layer, role="equals", step=step) for layer in range(2)]
+        step: [ProbedAt(site=Site("resid_pre", layer), role="equals", step=step) for layer in range(2)]
         for step in (1, 2)
     }
-    first = fit_probes(dict.fromkeys(at[1], rows), {"s_1": truth, "s_2": other}, train, n_controls=2)
+    first = fit_probes(dict.fromkeys(at[1], rows), {"s_1": truth, "s_2": other}, train, controls=Controls(n_controls=2))
     second = fit_probes(dict.fromkeys(at[2], rows), {"s_2": other}, train)
     return ProbeResult(first.cells + second.cells, labels)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cotinterp.mechanism.probing.totals import all_operands, beginnings, in_order, is_written, last_written
+from cotinterp.mechanism.probing.totals import beginnings, in_order, is_written, last_written
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import solve
@@ -52,10 +52,6 @@ def test_after_a_written_total_the_input_is_that_total_and_what_follows() -> Non
     assert types(batch, Role.STEP_END, 1, 2) == [0, 0, 2, 3]
     # What has been written is its own input: 7, 7, 7 and 12.
     assert types(batch, Role.EQUALS, 2, 1) == [0, 0, 0, 3]
-
-
-def test_operands_in_the_order_of_the_problems() -> None:
-    assert all_operands(written_out("cot")).tolist() == OPERANDS
 
 
 def chases(*tables: tuple[int, ...]) -> Batch:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from transformer_lens.model_bridge import TransformerBridge
 
-from cotinterp.mechanism.probing.sample_size import SampleSizeCurve, Subject, sample_size_curve
+from cotinterp.mechanism.probing.controls import Controls
+from cotinterp.mechanism.probing.sample_size import SampleSizeCurve, TrainAndTest, sample_size_curve
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks import get_task
@@ -28,23 +29,29 @@ def written_out(operands: np.ndarray, regime: str) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def subjects(make_tiny: Callable[..., TransformerBridge]) -> dict[str, Subject]:
+def subjects(make_tiny: Callable[..., TransformerBridge]) -> dict[str, TrainAndTest]:
     model = make_tiny(d_vocab=len(Vocabulary.of(S3)), n_ctx=40, d_model=32, d_head=8)
     return {
-        regime: Subject(model, written_out(ALL[:160], regime), written_out(ALL[160:], regime))
+        regime: TrainAndTest(model, written_out(ALL[:160], regime), written_out(ALL[160:], regime))
         for regime in ("direct", "cot")
     }
 
 
 @pytest.fixture(scope="module")
-def curve(subjects: dict[str, Subject]) -> SampleSizeCurve:
+def curve(subjects: dict[str, TrainAndTest]) -> SampleSizeCurve:
     places = {"direct": [(Role.OPERAND, 1), (Role.PROMPT_END, -1)], "cot": [(Role.EQUALS, 2)]}
     return sample_size_curve(
-        subjects, [160, 50], sites=[SITE], places=places, targets=[1, 2], n_controls=2, labels={"task": "s3"}
+        subjects,
+        [160, 50],
+        sites=[SITE],
+        places=places,
+        labels={"task": "s3"},
+        targets=[1, 2],
+        controls=Controls(n_controls=2, n_shuffles=0),
     )
 
 
-def test_both_ends_are_the_sweeps_of_those_problems(subjects: dict[str, Subject], curve: SampleSizeCurve) -> None:
+def test_both_ends_are_the_sweeps_of_those_problems(subjects: dict[str, TrainAndTest], curve: SampleSizeCurve) -> None:
     table = curve.frame()
     assert list(table.columns[:3]) == ["task", "subject", "n_problems"]
     assert (table["n_train"] == table["n_problems"]).all()
@@ -56,8 +63,7 @@ def test_both_ends_are_the_sweeps_of_those_problems(subjects: dict[str, Subject]
         sites=[SITE],
         places=[(Role.EQUALS, 2)],
         targets=[1],
-        n_controls=2,
-        n_shuffles=0,
+        controls=Controls(n_controls=2, n_shuffles=0),
     )
     mine = table[(table["subject"] == "cot") & (table["n_problems"] == 160) & (table["target"] == "s_1")]
     assert (
@@ -68,7 +74,7 @@ def test_both_ends_are_the_sweeps_of_those_problems(subjects: dict[str, Subject]
 
 def test_the_curve_tells_a_stored_table_from_a_reading(curve: SampleSizeCurve) -> None:
     table = curve.frame()
-    table = table[table["site"] == "resid_post"].set_index(["subject", "role", "target", "n_problems"]).sort_index()
+    table = table[table["site"] == "L1.resid_post"].set_index(["subject", "role", "target", "n_problems"]).sort_index()
     # s_1 at operand 1 of an untrained model: 36 pairs to store; more of them are known the larger the sample.
     stored = table.loc[("direct", "operand", "s_1")]
     assert stored.loc[160, "accuracy"] > stored.loc[50, "accuracy"] + 0.1
@@ -96,12 +102,12 @@ def test_figure_has_a_line_per_subject_and_place(curve: SampleSizeCurve) -> None
     assert list(trace.x) == [50, 160]
 
 
-def test_other_problems_and_sizes_are_refused(subjects: dict[str, Subject]) -> None:
+def test_other_problems_and_sizes_are_refused(subjects: dict[str, TrainAndTest]) -> None:
     direct, cot = subjects["direct"], subjects["cot"]
-    other = {"direct": direct, "cot": Subject(cot.model, cot.train[:150], cot.test)}
+    other = {"direct": direct, "cot": TrainAndTest(cot.model, cot.train[:150], cot.test)}
     with pytest.raises(ValueError, match="'cot' has other problems than 'direct'"):
         sample_size_curve(other, [50])
-    swapped = {"direct": direct, "cot": Subject(cot.model, cot.train, cot.test[list(range(55, -1, -1))])}
+    swapped = {"direct": direct, "cot": TrainAndTest(cot.model, cot.train, cot.test[list(range(55, -1, -1))])}
     with pytest.raises(ValueError, match="another order"):
         sample_size_curve(swapped, [50])
     for sizes in ([50, 161], [], [0]):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.probing.controls import hold_out, renamed_totals, renamings
+from cotinterp.mechanism.probing.controls import Controls, hold_out, renamed_totals, renamings
 from cotinterp.mechanism.probing.coordinates import coordinates
-from cotinterp.mechanism.probing.fit import fit_probes
+from cotinterp.mechanism.probing.fit import Target, fit_probes
 from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.tasks import get_task
@@ -25,16 +25,13 @@ def ignorant(operands: np.ndarray, seed: int) -> torch.Tensor:
     return torch.relu(bag @ torch.randn(6, 30, generator=generator))
 
 
-def scanned(features: dict[str, torch.Tensor], operands: np.ndarray, seed: int, **options: int) -> ProbeResult:
+def scanned(features: dict[str, torch.Tensor], operands: np.ndarray, seed: int, n_controls: int = 1) -> ProbeResult:
     names = renamings(Z6, operands, 19, rng=np.random.default_rng([seed, 2]))
     return fit_probes(
         {ProbedAt(site=name): rows for name, rows in features.items()},
-        {"s_1": Z6.steps(operands).total[:, 0]},
+        {"s_1": Target(truth=Z6.steps(operands).total[:, 0], renamed=renamed_totals(Z6, operands, 1, names))},
         hold_out(np.arange(len(operands)), seed=seed),
-        renamed={"s_1": renamed_totals(Z6, operands, 1, names)},
-        n_shuffles=0,
-        seed=seed,
-        **options,
+        controls=Controls(n_controls=n_controls, n_shuffles=0, seed=seed),
     )
 
 
@@ -79,11 +76,10 @@ def test_coordinates_share_their_draws_and_are_corrected_together() -> None:
     names = renamings(task, operands, 19, rng=np.random.default_rng(0))
     result = fit_probes(
         {"x": parity_alone},
-        {"s_1": total},
+        {"s_1": Target(truth=total, renamed=renamed_totals(task, operands, 1, names))},
         hold_out(np.arange(100)),
-        renamed={"s_1": renamed_totals(task, operands, 1, names)},
         coordinates=coordinates(task),
-        n_controls=2,
+        controls=Controls(n_controls=2),
     )
     table = result.scan().frame().set_index("target")
     assert table["flagged"].to_dict() == {
@@ -104,9 +100,8 @@ def test_a_parity_of_six_symbols_has_too_few_other_names_to_be_found() -> None:
     total = Z6.steps(operands).total[:, 1]
     result = fit_probes(
         {"x": ONE_HOT[:2][torch.from_numpy(total % 2)]},
-        {"s_2": total % 2},
+        {"s_2": Target(truth=total % 2, renamed=renamed_totals(Z6, operands, 2, names) % 2)},
         hold_out(np.arange(216)),
-        renamed={"s_2": renamed_totals(Z6, operands, 2, names) % 2},
     )
     row = result.scan().frame().iloc[0]
     assert (row["accuracy"], row["null_max"], row["flagged"]) == (1.0, 1.0, False)
@@ -116,7 +111,13 @@ def test_circles_report_how_much_they_explain() -> None:
     total = twice(0).sum(1) % 6
     angle = 2 * np.pi * total / 6
     rows = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).float()
-    result = fit_probes({"x": rows}, {"s_1": total}, hold_out(np.arange(66)), coordinates=coordinates(Z6), n_controls=4)
+    result = fit_probes(
+        {"x": rows},
+        {"s_1": total},
+        hold_out(np.arange(66)),
+        coordinates=coordinates(Z6),
+        controls=Controls(n_controls=4),
+    )
     table = result.detail().set_index("target")
     assert table.loc["fourier 1 of s_1", ["accuracy", "r_squared"]].tolist() == pytest.approx([1.0, 1.0], abs=2e-3)
     assert table.loc["fourier 2 of s_1", "r_squared"] < 0.2
@@ -137,7 +138,10 @@ def test_too_few_or_unequal_labelings_are_refused() -> None:
     with pytest.raises(ValueError, match="strictly between"):
         result.scan(1.0)
     more = fit_probes(
-        {"b": ignorant(operands, 0)}, {"s_1": operands.sum(1) % 6}, hold_out(np.arange(66)), n_controls=20
+        {"b": ignorant(operands, 0)},
+        {"s_1": operands.sum(1) % 6},
+        hold_out(np.arange(66)),
+        controls=Controls(n_controls=20),
     )
     joined = ProbeResult(scanned({"a": ignorant(operands, 0)}, operands, 0, n_controls=19).cells + more.cells)
     with pytest.raises(ValueError, match=r"\[19, 20\] control labelings"):
@@ -151,9 +155,8 @@ def test_models_are_scanned_one_by_one_and_the_baseline_is_left_out() -> None:
     at = [ProbedAt(site="x", model=model) for model in ("trained", "untrained")]
     result = fit_probes(
         {at[0]: known, at[1]: ignorant(operands, 0), ProbedAt(site="input"): known},
-        {"s_1": operands.sum(1) % 6},
+        {"s_1": Target(truth=operands.sum(1) % 6, renamed=renamed_totals(Z6, operands, 1, names))},
         hold_out(np.arange(66)),
-        renamed={"s_1": renamed_totals(Z6, operands, 1, names)},
         labels={"task": "z6"},
     )
     scan = result.scan()

@@ -10,10 +10,12 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.probing.controls import hold_out
+from cotinterp.mechanism.probing.controls import Controls, hold_out
 from cotinterp.mechanism.probing.coordinates import coordinates
-from cotinterp.mechanism.probing.fit import fit_probes
+from cotinterp.mechanism.probing.fit import Target, fit_probes
+from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import (
+    Totals,
     beginnings,
     current_token,
     is_written,
@@ -76,16 +78,21 @@ def test_current_token_is_decodable_before_attention_and_the_previous_one_is_not
         assert abs(cells[other].correct.mean() - 1 / 6) < 0.08
     # The same through the totals: in s3 a total says nothing about the total before it.
     result = probe_totals(
-        model, batch, sites=[site], places=[(Role.TOTAL, 2)], targets=[1, 2], written=True, n_shuffles=0
+        model,
+        batch,
+        sites=[site],
+        places=[(Role.TOTAL, 2)],
+        targets=Totals(steps=[1, 2], written=True),
+        controls=Controls(n_shuffles=0),
     )
-    assert only(result, target="s_2", site="resid_pre").accuracy == 1.0
-    assert abs(only(result, target="s_1", site="resid_pre").accuracy - 1 / 6) < 0.08
+    assert only(result, target="s_2", site="L0.resid_pre").accuracy == 1.0
+    assert abs(only(result, target="s_1", site="L0.resid_pre").accuracy - 1 / 6) < 0.08
     assert np.isnan(result.detail()["shuffled_accuracy"]).all()
 
 
 def test_early_total_in_a_random_model_is_a_stored_table_not_a_reading(model: TransformerBridge, batch: Batch) -> None:
     result = probe_totals(model, batch, sites=[Site("resid_post", 1)], places=[(Role.OPERAND, 1)], targets=[1])
-    row = only(result, site="resid_post")
+    row = only(result, site="L1.resid_post")
     # 36 pairs of operands, all shown in training: any labels of them can be stored, the right ones too.
     assert row.accuracy > 0.9
     assert row.seen == 1.0
@@ -94,7 +101,9 @@ def test_early_total_in_a_random_model_is_a_stored_table_not_a_reading(model: Tr
 
 
 def test_nothing_is_found_before_the_operand_was_read(model: TransformerBridge, batch: Batch) -> None:
-    result = probe_totals(model, batch, targets=[3], places=[(Role.OPERAND, 1), (Role.OPERAND, 2)], n_shuffles=0)
+    result = probe_totals(
+        model, batch, places=[(Role.OPERAND, 1), (Role.OPERAND, 2)], targets=[3], controls=Controls(n_shuffles=0)
+    )
     assert (result.frame()["ci_low"] < 1 / 6).all()
 
 
@@ -115,7 +124,9 @@ def test_default_cells(model: TransformerBridge, batch: Batch) -> None:
         ["operand 0", "operand 1", "operand 2", "operand 3", "prompt_end -1"]
         + [f"{role} {step}" for step in (1, 2, 3) for role in ("step_operand", "equals")]
     )
-    result = probe_totals(model, batch[:160], untrained=model, targets=[1, 3], n_shuffles=0, labels={"regime": "cot"})
+    result = probe_totals(
+        model, batch[:160], labels={"regime": "cot"}, targets=[1, 3], controls=Controls(untrained=model, n_shuffles=0)
+    )
     frame = result.frame()
     # Two blocks: what enters each and what leaves the last, twice, and the input baseline once.
     assert len(frame) == (2 * 3 + 1) * len(places) * 2
@@ -150,7 +161,7 @@ def test_test_batch_and_its_overlap(model: TransformerBridge, batch: Batch) -> N
         "places": [(Role.EQUALS, 2)],
         "sites": [Site("resid_pre", 1)],
         "targets": [2],
-        "n_shuffles": 0,
+        "controls": Controls(n_shuffles=0),
     }
     result = probe_totals(model, batch[:400], test=batch[400:], **options)
     assert result.frame()[["n_train", "n_test"]].drop_duplicates().values.tolist() == [[400, 100]]
@@ -162,7 +173,12 @@ def test_test_batch_and_its_overlap(model: TransformerBridge, batch: Batch) -> N
 def test_repeated_problems_stay_on_one_side(model: TransformerBridge, batch: Batch) -> None:
     thrice = batch[[row for row in range(120) for _ in range(3)]]
     cell = probe_totals(
-        model, thrice, places=[(Role.EQUALS, 2)], sites=[Site("resid_pre", 1)], targets=[3], n_shuffles=0
+        model,
+        thrice,
+        places=[(Role.EQUALS, 2)],
+        sites=[Site("resid_pre", 1)],
+        targets=[3],
+        controls=Controls(n_shuffles=0),
     ).cells[0]
     problems, counts = np.unique(cell.groups, return_counts=True)
     assert len(problems) == 30
@@ -172,7 +188,9 @@ def test_repeated_problems_stay_on_one_side(model: TransformerBridge, batch: Bat
 
 def test_same_seed_same_table(model: TransformerBridge, batch: Batch) -> None:
     options: dict[str, Any] = {"places": [(Role.EQUALS, 2)], "sites": [Site("resid_pre", 1)], "targets": [2, 3]}
-    one, again, other = (probe_totals(model, batch, **options, seed=seed).detail() for seed in (0, 0, 1))
+    one, again, other = (
+        probe_totals(model, batch, **options, controls=Controls(seed=seed)).detail() for seed in (0, 0, 1)
+    )
     assert one.equals(again)
     assert not one.equals(other)
 
@@ -182,8 +200,10 @@ def test_place_of_a_value_is_its_last_character(make_tiny: Tiny) -> None:
     operands = [row for row in product(range(10), repeat=3) if sum(row) in (12, 22)]
     batch = written_out(operands, task="digit-sum")
     model = make_tiny(d_vocab=len(batch.vocabulary), n_ctx=64)
-    result = probe_totals(model, batch, sites=[Site("resid_pre", 0)], places=[("total", 2)], targets=[1], n_shuffles=0)
-    assert {cell.at.column for cell in result.cells} == {"total 2 2"}
+    result = probe_totals(
+        model, batch, sites=[Site("resid_pre", 0)], places=[("total", 2)], targets=[1], controls=Controls(n_shuffles=0)
+    )
+    assert {cell.at.place for cell in result.cells} == {"total 2 2"}
 
 
 def test_current_token_tells_symbol_and_position() -> None:
@@ -235,21 +255,28 @@ def test_written_total_gives_an_untrained_model_no_selectivity(model: Transforme
     # s_1 stands written before step 2, and s_2 is a step from it: an untrained model shows both tokens.
     places = [(Role.EQUALS, 3), (Role.STEP_OPERAND, 2)]
     result = probe_totals(
-        model, batch, sites=[Site("resid_post", 1)], places=places, targets=[1, 2], n_controls=3, n_shuffles=0
+        model,
+        batch,
+        sites=[Site("resid_post", 1)],
+        places=places,
+        targets=[1, 2],
+        controls=Controls(n_controls=3, n_shuffles=0),
     )
     for target, role, step in (("s_1", "equals", 3), ("s_2", "equals", 3), ("s_1", "step_operand", 2)):
-        row = only(result, site="resid_post", target=target, role=role, step=step)
+        row = only(result, site="L1.resid_post", target=target, role=role, step=step)
         assert row.accuracy > 0.5
         assert abs(row.selectivity) < 0.06
         assert row.seen == 1.0
-    pair = only(result, site="resid_post", target="s_2", role="step_operand", step=2)
+    pair = only(result, site="L1.resid_post", target="s_2", role="step_operand", step=2)
     assert pair.accuracy > 0.4
     assert pair.selectivity < 0.1
-    # Had the control dealt labels to the operands alone, what stands written would have passed for a reading.
+    # Had the control given labels to the operands alone, what stands written would have passed for a reading.
     place = (Role.EQUALS, 3)
     rows = activations(model, batch.tokens, [Site("resid_post", 1)], positions=batch.where(*place))
     blind = fit_probes(
-        rows, {"s_2": running_total(batch, 2)}, hold_out(np.arange(500)), types={"s_2": beginnings_of_prompt(batch, 2)}
+        rows,
+        {"s_2": Target(truth=running_total(batch, 2), types=beginnings_of_prompt(batch, 2))},
+        hold_out(np.arange(500)),
     ).cells[0]
     assert blind.correct.mean() - blind.control_correct.mean() > 0.3
 
@@ -262,11 +289,16 @@ def beginnings_of_prompt(batch: Batch, step: int) -> np.ndarray:
 def test_coordinates_and_kept_probes(model: TransformerBridge, batch: Batch) -> None:
     place = (Role.EQUALS, 2)
     result = probe_totals(
-        model, batch, sites=[Site("resid_mid", 0)], places=[place], targets=[2], coordinates=coordinates(S3), keep=True
+        model,
+        batch,
+        sites=[Site("resid_mid", 0)],
+        places=[place],
+        targets=Totals(steps=[2], coordinates=coordinates(S3)),
+        fit=FitOptions(keep=True),
     )
-    assert [(cell.at.site, cell.target) for cell in result.cells] == [
-        ("resid_mid", "s_2"),
-        ("resid_mid", "sign of s_2"),
+    assert [(cell.at.label, cell.target) for cell in result.cells] == [
+        ("L0.resid_mid", "s_2"),
+        ("L0.resid_mid", "sign of s_2"),
         ("input", "s_2"),
         ("input", "sign of s_2"),
     ]
@@ -284,9 +316,8 @@ def test_scan_of_an_untrained_model(model: TransformerBridge, batch: Batch) -> N
         "sites": [Site("resid_post", 1)],
         "places": [(Role.PROMPT_END, -1), (Role.EQUALS, 2)],
         "targets": [1, 2],
-        "n_shuffles": 0,
     }
-    scan = probe_totals(model, batch[:200], task=S3, n_renamings=19, **options).scan()
+    scan = probe_totals(model, batch[:200], **options, controls=Controls(task=S3, n_renamings=19, n_shuffles=0)).scan()
     # s_1 stands written at equals 2: no other truth there. The input baseline is none of the model's.
     table = scan.frame()
     assert table[["role", "target"]].values.tolist() == [
@@ -297,7 +328,7 @@ def test_scan_of_an_untrained_model(model: TransformerBridge, batch: Batch) -> N
     assert scan.skipped == 1 + 4
     assert not table["flagged"][:2].any()
     with pytest.raises(ValueError, match="19 renamings need the task"):
-        probe_totals(model, batch, n_renamings=19, **options)
+        probe_totals(model, batch, **options, controls=Controls(n_renamings=19))
 
 
 @pytest.fixture(scope="module")
@@ -316,23 +347,20 @@ def test_reader_holds_a_total_where_it_writes_it_once_it_has_stepped_and_nowhere
         sites=[Site(kind, layer) for layer in (0, 1) for kind in ("resid_pre", "resid_mid", "mlp_out", "resid_post")],
         places=[(Role.OPERAND, 2), (Role.PROMPT_END, -1), (Role.STEP_END, 1)],
         targets=[1, 2],
-        task=z6,
-        n_renamings=19,
-        n_controls=3,
-        n_shuffles=0,
+        controls=Controls(task=z6, n_renamings=19, n_controls=3, n_shuffles=0),
     )
     found = result.scan().frame().query("flagged")
-    assert found[["layer", "site", "role", "step", "target"]].values.tolist() == [
-        [1, "mlp_out", "step_end", 1, "s_2"],
-        [1, "resid_post", "step_end", 1, "s_2"],
+    assert found[["site", "role", "step", "target"]].values.tolist() == [
+        ["L1.mlp_out", "step_end", 1, "s_2"],
+        ["L1.resid_post", "step_end", 1, "s_2"],
     ]
-    stepped = only(result, site="mlp_out", layer=1, role="step_end", target="s_2")
+    stepped = only(result, site="L1.mlp_out", role="step_end", target="s_2")
     assert stepped.accuracy == 1.0
     assert stepped.selectivity > 0.5
     # The last written total is there as well, as the symbol that attention has fetched: that is not selective.
-    fetched = only(result, site="resid_mid", layer=1, role="step_end", target="s_1")
+    fetched = only(result, site="L1.resid_mid", role="step_end", target="s_1")
     assert (fetched.accuracy, fetched.selectivity) == (1.0, 0.0)
-    assert only(result, site="resid_pre", layer=1, role="step_end", target="s_1").accuracy < 0.3
+    assert only(result, site="L1.resid_pre", role="step_end", target="s_1").accuracy < 0.3
 
 
 def test_parallel_model_has_no_running_total_anywhere() -> None:
@@ -341,7 +369,9 @@ def test_parallel_model_has_no_running_total_anywhere() -> None:
     z6 = get_task("z6")
     operands = np.random.default_rng(0).permutation(np.array(list(product(range(6), repeat=4))))[:260]
     batch = written_out(operands, "direct", "z6")
-    result = probe_totals(parallel(z6, (4, 4)), batch, targets=[1, 2, 3], task=z6, n_renamings=19, n_shuffles=0)
+    result = probe_totals(
+        parallel(z6, (4, 4)), batch, targets=[1, 2, 3], controls=Controls(task=z6, n_renamings=19, n_shuffles=0)
+    )
     found = result.scan().frame().query("flagged")
     # The answer is there, and no total on the way to it.
     assert set(found["target"]) == {"s_3"}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.probing.controls import hold_out
+from cotinterp.mechanism.probing.controls import Controls, hold_out
 from cotinterp.mechanism.probing.fit import fit_probes
 from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.transfer import ReadAt, step_inputs, transfer_matrix, transfer_totals
@@ -52,7 +52,7 @@ def test_the_same_directions_transfer_and_others_do_not(truth, codes):
         place("other", coded(truth, seed=3, directions=codes[1]), truth),
         place("empty", coded(truth, seed=4, directions=0 * codes[0]), truth),
     ]
-    result = transfer_matrix(places, hold_out(np.arange(N)), n_controls=3)
+    result = transfer_matrix(places, hold_out(np.arange(N)), controls=Controls(n_controls=3))
     accuracy, control = matrix(result), matrix(result, "control_accuracy")
     assert accuracy.loc["here", "same"] > 0.97
     assert accuracy.loc["same", "here"] > 0.97
@@ -95,7 +95,9 @@ def test_a_stored_table_transfers_and_has_no_selectivity():
     truth = rng.permutation(np.arange(12) % CLASSES)[types]
     shown = torch.eye(12)[torch.from_numpy(types)]
     result = transfer_matrix(
-        [place(name, shown, truth, types) for name in ("here", "there")], hold_out(np.arange(N)), n_controls=4
+        [place(name, shown, truth, types) for name in ("here", "there")],
+        hold_out(np.arange(N)),
+        controls=Controls(n_controls=4),
     )
     assert matrix(result).loc["here", "there"] == 1.0
     assert matrix(result, "selectivity").loc["here", "there"] == 0.0
@@ -113,7 +115,7 @@ def test_no_problem_is_fitted_on_anywhere_and_tested_anywhere(truth, codes):
     with pytest.raises(ValueError, match="for 100 problems"):
         transfer_matrix(places, hold_out(np.arange(100)))
     with pytest.raises(ValueError, match="n_controls=0"):
-        transfer_matrix(places, hold_out(np.arange(N)), n_controls=0)
+        transfer_matrix(places, hold_out(np.arange(N)), controls=Controls(n_controls=0))
     with pytest.raises(ValueError, match="no places"):
         transfer_matrix([], hold_out(np.arange(N)))
 
@@ -139,7 +141,7 @@ def handmade(batch, make_tiny):
 def test_the_reader_holds_every_steps_total_alike(handmade, batch):
     places = [("step_end", 1, 1), ("step_end", 2, 2), ("trace_start", -1, 0)]
     models = {name: (handmade[name], batch) for name in ("a", "random")}
-    result = transfer_totals(models, places, sites=[Site("attn_out", 1)], n_controls=3)
+    result = transfer_totals(models, places, sites=[Site("attn_out", 1)], controls=Controls(n_controls=3))
     table = result.frame()
     assert len(table) == 36
     own = table.query("fitted_model == 'a' and tested_model == 'a' and tested_role == 'step_end'")

@@ -11,7 +11,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.linear_probe import fit_probe
 from cotinterp.mechanism.probing.subspaces import Subspace
-from cotinterp.mechanism.probing.use import UseRule
+from cotinterp.mechanism.probing.use import RandomSubspaces, UseRule
 from cotinterp.mechanism.probing.use import probe_use as probe_use_in_blocks
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import replaced, told_apart
@@ -29,7 +29,8 @@ from tests.mechanism.slots import (
 
 SITE, PLACE = Site("resid_pre", 0), f"position {ONE_BACK}"
 # All edits of a few short pairs fit into one pass.
-probe_use = partial(probe_use_in_blocks, batch_size=2048, n_random=19)
+FEW = RandomSubspaces(n=19)
+probe_use = partial(probe_use_in_blocks, batch_size=2048, controls=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def directions(part):
 
 
 def test_a_direction_that_is_read_is_used(model, probes):
-    result = probe_use(model, one_back_pairs(40, seed=0), probes["u"], SITE, PLACE, n_random=40)
+    result = probe_use(model, one_back_pairs(40, seed=0), probes["u"], SITE, PLACE, controls=RandomSubspaces(n=40))
     assert [answer for answer, _ in result.answers] == ["used"]
     for direction in ("denoise", "noise"):
         row = of(result, direction)
@@ -116,7 +117,15 @@ def test_random_directions_beat_nothing(model):
     """Random subspaces in the probe's place are called used no more often than the level says."""
     contrast, rng = one_back_pairs(30, seed=2), np.random.default_rng(0)
     found = [
-        probe_use(model, contrast, Subspace.random(D_MODEL, 3, rng), SITE, PLACE, removal=None, seed=seed)
+        probe_use(
+            model,
+            contrast,
+            Subspace.random(D_MODEL, 3, rng),
+            SITE,
+            PLACE,
+            removal=None,
+            controls=RandomSubspaces(n=19, seed=seed),
+        )
         for seed in range(16)
     ]
     p = np.array([[of(result, direction)["p"] for direction in ("denoise", "noise")] for result in found])
@@ -203,7 +212,10 @@ def test_a_resampled_example_takes_from_one_whose_place_lies_alike(model):
 def test_controls_drawn_from_the_data_are_harder(model, probes):
     """Along the axes in which activations vary here there are 4 dimensions, of which the probe reads 3."""
     contrast = one_back_pairs(40, seed=0)
-    uniform, data = (probe_use(model, contrast, probes["u"], SITE, PLACE, controls=c) for c in ("uniform", "data"))
+    uniform, data = (
+        probe_use(model, contrast, probes["u"], SITE, PLACE, controls=RandomSubspaces(n=19, drawn=drawn))
+        for drawn in ("uniform", "data")
+    )
     assert of(data, "noise")["random_effect"] > of(uniform, "noise")["random_effect"] + 0.2
     assert of(data, "noise")["effect"] == of(uniform, "noise")["effect"]
 
@@ -224,13 +236,13 @@ def test_blocks_of_pairs_do_not_matter(model, probes):
         ({"place": "position 7"}, ValueError, "lies behind the readout"),
         ({"site": Site("resid_mid", 0)}, ValueError, "cannot be written"),
         ({"site": Site("resid_pre", 1)}, ValueError, "outside the model"),
-        ({"n_random": 18}, ValueError, "n_random=18: the smallest p-value would be 1/19"),
+        ({"controls": RandomSubspaces(n=18)}, ValueError, "n_random=18: the smallest p-value would be 1/19"),
         ({"removal": "median"}, ValueError, "unknown removal .median.: resample, mean, zero"),
         ({"probe": Subspace(torch.eye(8)[:, :2])}, ValueError, "a subspace of 8 dimensions does not fit"),
     ],
 )
 def test_what_cannot_be_asked(model, changes, error, message):
-    options = {"probe": Subspace(directions(READ)), "site": SITE, "place": PLACE, "n_random": 19} | changes
+    options = {"probe": Subspace(directions(READ)), "site": SITE, "place": PLACE} | changes
     contrast = one_back_pairs(5, seed=0)
     with pytest.raises(error, match=message):
         probe_use(model, contrast, options.pop("probe"), options.pop("site"), options.pop("place"), **options)

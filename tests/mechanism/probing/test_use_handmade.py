@@ -10,7 +10,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.linear_probe import fit_probe
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.probing.totals import running_total
-from cotinterp.mechanism.probing.use import probe_use
+from cotinterp.mechanism.probing.use import RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import reader, reader_blueprint, recomputer, recomputer_blueprint
 from cotinterp.tasks import get_task
@@ -44,7 +44,13 @@ def handmade(request):
         TASK, others, "totals", index=1, rng=np.random.default_rng(0), readout=(Role.TOTAL, 3), first_symbol=True
     )
     use = partial(
-        probe_use, model, Contrast.from_pairs(pairs), site=SITE, place="step end 2", batch_size=1024, n_random=19
+        probe_use,
+        model,
+        Contrast.from_pairs(pairs),
+        site=SITE,
+        place="step end 2",
+        batch_size=1024,
+        controls=RandomSubspaces(n=19),
     )
     return request.param, blueprint(TASK, **OPTIONS), probe, accuracy, use
 
