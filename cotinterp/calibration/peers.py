@@ -124,7 +124,7 @@ def das_agreement(
         "fit_das interchange": (swap, interchange(site, donors, subspace, at)),
         "norm-matched placebo": (
             peer_interchange.NormMatchedPlacebo(swap, random.basis),
-            interchange(site, donors, random, at, as_far_as=subspace),
+            interchange(site, donors, random, at, matched_to=subspace),
         ),
     }
     rows = []

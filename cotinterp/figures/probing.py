@@ -17,6 +17,7 @@ from cotinterp.figures.labels import (
     runs_of,
     with_sites,
 )
+from cotinterp.figures.lines import lines
 from cotinterp.figures.sheet import NamedFigure
 
 MEASURES = {
@@ -144,3 +145,44 @@ def probe_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | None 
         for key, run in runs_of(frame)
         for measure in ("selectivity", "accuracy")
     ]
+
+
+def probe_use_figure(frame: pd.DataFrame) -> go.Figure:
+    """Effects of a probe's subspace, the whole activation and random subspaces, a facet for each probe, site and place.
+
+    Whiskers: 95% interval over pairs; of the random subspaces, the middle 95% of their effects.
+    """
+    cell = ["pair", "target", "site", "role", "step"]
+    names = {
+        key: f"{key[1] + ' in ' if key[1] else ''}{key[2]} at {Place(str(key[3]), int(key[4])).words}"
+        for key in frame[cell].drop_duplicates().itertuples(index=False, name=None)
+    }
+    if len(set(names.values())) < len(names):
+        names = {key: f"{key[0]}: {name}" for key, name in names.items()}
+    what = [names[key] for key in frame[cell].itertuples(index=False, name=None)]
+    edit = frame["intervention"] + ", " + frame["direction"]
+    columns = {
+        "probe's subspace": ("effect", "ci_low", "ci_high"),
+        "whole activation": ("full_effect", "full_effect", "full_effect"),
+        "random subspaces": ("random_effect", "random_low", "random_high"),
+    }
+    parts = [
+        pd.DataFrame(
+            {"what": what, "edit": edit, "written": name, "effect": frame[mid], "low": frame[low], "high": frame[high]}
+        )
+        for name, (mid, low, high) in columns.items()
+    ]
+    figure = lines(
+        pd.concat(parts, ignore_index=True),
+        x="edit",
+        y="effect",
+        low="low",
+        high="high",
+        color="written",
+        facet="what",
+        references={"the other run": 1.0, "no edit": 0.0},
+        title="Is it used? Share of the gap closed by what the probe reads, against norm-matched random subspaces",
+        x_title="intervention and direction",
+        y_title="normalized effect",
+    )
+    return figure.update_traces(mode="markers")

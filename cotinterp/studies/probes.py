@@ -13,7 +13,7 @@ from cotinterp.mechanism.probing.linear_probe import ProbedAt, fit_probe
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals, running_total
-from cotinterp.mechanism.probing.use import RandomSubspaces, Trial, probe_use
+from cotinterp.mechanism.probing.use import RandomSubspaces, UseTest, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import ProbeCondition, joined, tally
 from cotinterp.studies.protocol import OPERAND, PROMPT_END, before_total, places_of, use_pairs
@@ -92,7 +92,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 batch_size=PASS,
             )
             rows += _rows(
-                result.cells[0].trials, k=k, step=target, condition=ProbeCondition(site=site.label, place=word)
+                result.cells[0].tests, k=k, step=target, condition=ProbeCondition(site=site.label, place=word)
             )
     return joined(rows)
 
@@ -105,9 +105,9 @@ def _probed(subject: Subject, fitted: Batch, k: int) -> list[Probed]:
     return [(OPERAND, (Role.OPERAND, k // 2), k // 2), (PROMPT_END, (Role.PROMPT_END, -1), k - 1)]
 
 
-def _rows(trials: tuple[Trial, ...], *, k: int, step: int, condition: ProbeCondition) -> list[pd.DataFrame]:
+def _rows(tests: tuple[UseTest, ...], *, k: int, step: int, condition: ProbeCondition) -> list[pd.DataFrame]:
     """The cells of one site and place: both directions net of the random subspaces, and the whole activation."""
-    by_direction = {trial.direction: trial for trial in trials}
+    by_direction = {test.direction: test for test in tests}
     denoised, noised = by_direction["denoise"], by_direction["noise"]
     measured = {
         "probe_use": (denoised, denoised.change - denoised.random.mean(axis=0)),
@@ -115,9 +115,9 @@ def _rows(trials: tuple[Trial, ...], *, k: int, step: int, condition: ProbeCondi
         "probe_use_whole": (denoised, denoised.full),
     }
     rows = []
-    for measure, (trial, values) in measured.items():
-        kept = has_gap(trial.gap)
-        rows.append(tally(measure, values[kept], trials=trial.gap[kept], k=k, step=step, condition=condition))
+    for measure, (test, values) in measured.items():
+        kept = has_gap(test.gap)
+        rows.append(tally(measure, values[kept], trials=test.gap[kept], k=k, step=step, condition=condition))
     return rows
 
 

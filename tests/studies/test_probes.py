@@ -135,11 +135,11 @@ def test_values_by_hand(decoy_use, monkeypatch):
 
     def known(*arguments, **options):
         result = probe_use(*arguments, **options)
-        for trial, sign in zip(result.cells[0].trials, (1.0, -1.0), strict=True):
+        for test, sign in zip(result.cells[0].tests, (1.0, -1.0), strict=True):
             for name, value in {"gap": 4.0, "change": 3.0, "full": 4.0, "random": 0.5}.items():
-                getattr(trial, name)[...] = sign * value
-            trial.random[0] = sign * 10.0
-            trial.gap[0] = 0.0
+                getattr(test, name)[...] = sign * value
+            test.random[0] = sign * 10.0
+            test.gap[0] = 0.0
         return result
 
     monkeypatch.setattr(measured, "probe_use", known)

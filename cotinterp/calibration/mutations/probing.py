@@ -102,7 +102,7 @@ def as_it_comes(
     current: Float[Tensor, "*batch d_site"],
     donor: Float[Tensor, "*batch d_site"],
     subspace: subspaces.Subspace,
-    as_far_as: subspaces.Subspace | None = None,
+    matched_to: subspaces.Subspace | None = None,
 ) -> Float[Tensor, "*batch d_site"]:
     """An exchange that moves as far as its own subspace happens to reach."""
     return current + subspace.part(donor - current)

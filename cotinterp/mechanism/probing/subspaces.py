@@ -117,16 +117,16 @@ def exchanged(
     current: Float[Tensor, "*batch d_site"],
     donor: Float[Tensor, "*batch d_site"],
     subspace: Subspace,
-    as_far_as: Subspace | None = None,
+    matched_to: Subspace | None = None,
 ) -> Float[Tensor, "*batch d_site"]:
     """`current` with the donor's component in `subspace`.
 
-    With `as_far_as` every row moves in the same direction, but exactly as far as an exchange in that other subspace
+    With `matched_to` every row moves in the same direction, but exactly as far as an exchange in that other subspace
     would move it: the norm-matched placebo. Rows on whose difference `subspace` has no component are left alone.
     """
     move = subspace.part(donor - current)
-    if as_far_as is not None:
-        wanted = as_far_as.part(donor - current).norm(dim=-1, keepdim=True)
+    if matched_to is not None:
+        wanted = matched_to.part(donor - current).norm(dim=-1, keepdim=True)
         own = move.norm(dim=-1, keepdim=True)
         move = move * torch.where(own > 0, wanted / own.clamp_min(torch.finfo(own.dtype).tiny), 0.0)
     return current + move
@@ -138,7 +138,7 @@ def interchange(
     subspace: Subspace,
     positions: Positions | None = None,
     *,
-    as_far_as: Subspace | None = None,
+    matched_to: Subspace | None = None,
     expect_change: bool = True,
 ) -> Edit:
     """Write the donor's component in `subspace` over what is there, and leave the rest (see `exchanged`).
@@ -153,7 +153,7 @@ def interchange(
     n_axes = 2 + (site.kind in HEAD_AXIS and site.head is None)
     gathered = positions is not None and positions.dtype != torch.bool and donor.ndim == n_axes
     given = donor[:, None] if gathered else donor
-    return Edit(site, lambda current: written(site, current, given, subspace, as_far_as), positions, expect_change)
+    return Edit(site, lambda current: written(site, current, given, subspace, matched_to), positions, expect_change)
 
 
 def written(
@@ -161,7 +161,7 @@ def written(
     current: Float[Tensor, "batch pos *vector"],
     donor: Float[Tensor, "*donor"],
     subspace: Subspace,
-    as_far_as: Subspace | None = None,
+    matched_to: Subspace | None = None,
 ) -> Float[Tensor, "batch pos *vector"]:
     """What an interchange writes over `current` in the layout of `Site.of`; `donor` broadcasts to it."""
     wide = torch.promote_types(current.dtype, torch.float32)
@@ -170,7 +170,7 @@ def written(
         rows, others = rows.flatten(2), others.flatten(2)
     if rows.shape[-1] != subspace.d_site:
         raise ValueError(f"a subspace of {subspace.d_site} dimensions does not fit {site}: {rows.shape[-1]}.")
-    return exchanged(rows, others, subspace, as_far_as).reshape(current.shape)
+    return exchanged(rows, others, subspace, matched_to).reshape(current.shape)
 
 
 def _above_rounding(columns: Float[Tensor, "d_site rank"]) -> Float[Tensor, "d_site rank"]:

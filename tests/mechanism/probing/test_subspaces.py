@@ -129,13 +129,13 @@ def test_one_mean_for_all_is_written_everywhere(tiny_model, tokens, donor, some)
 def test_a_placebo_moves_as_far_and_elsewhere(some):
     x, y = rows(9, 0), rows(9, 1)
     other = Subspace.random(D, 5, np.random.default_rng(7))
-    meant, placebo = exchanged(x, y, some) - x, exchanged(x, y, other, as_far_as=some) - x
+    meant, placebo = exchanged(x, y, some) - x, exchanged(x, y, other, matched_to=some) - x
     assert torch.allclose(placebo.norm(dim=1), meant.norm(dim=1), atol=1e-5)
     assert torch.allclose(other.part(placebo), placebo, atol=1e-5)
     unmatched = exchanged(x, y, other) - x
     assert float((unmatched.norm(dim=1) - meant.norm(dim=1)).abs().max()) > 0.1
     # What differs only outside the placebo's subspace gives it no direction to move in.
-    assert torch.equal(exchanged(x, x, other, as_far_as=some), x)
+    assert torch.equal(exchanged(x, x, other, matched_to=some), x)
 
 
 def test_random_subspaces_follow_the_data_where_told_to():
@@ -226,6 +226,6 @@ def test_the_placebo_agrees_with_transformer_lens(tiny_model, das):
     subspace, random = Subspace(learned.basis), Subspace.random(D, 3, np.random.default_rng(2))
     placebo = oracle.NormMatchedPlacebo(oracle.SubspaceInterchange(learned.basis), random.basis)
     theirs = oracle.intervened_logits(tiny_model, SITE.hook, placebo, base, acts, task, positions=at)
-    ours = run_with(tiny_model, base, [interchange(SITE, acts, random, at, as_far_as=subspace)])[:, -1]
+    ours = run_with(tiny_model, base, [interchange(SITE, acts, random, at, matched_to=subspace)])[:, -1]
     assert float((ours - theirs).abs().max()) < 1e-5
     assert not torch.allclose(ours, task(base), atol=0.1)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.mechanism.contrast import Address
-from cotinterp.mechanism.probing.use import DECLARED, DIRECTIONS, ProbeUse, Trial, UsedAt, UseRule
+from cotinterp.mechanism.probing.use import DECLARED, DIRECTIONS, ProbeUse, UseCell, UseRule, UseTest
 from cotinterp.mechanism.sites import Site
 
 N, DRAWS = 40, 40
@@ -18,34 +18,34 @@ def trial(direction, effect, *, random=0.1, full=1.0, gap=10.0, spread=SPREAD, w
     """Every pair has the same gap; `effect` and `full` are means over pairs, `random` the largest of the draws."""
     draws = np.linspace(-random, random, DRAWS)
     sign = 1.0 if direction == "denoise" else -1.0
-    return Trial(
+    return UseTest(
         direction=direction,
         intervention=intervention,
         gap=np.full(N, sign * gap),
         change=sign * gap * (effect + spread),
         full=np.full(N, sign * gap * full),
         random=sign * gap * np.repeat(draws[:, None], N, axis=1),
-        before=np.zeros(N, dtype=bool),
-        taken=np.arange(N) < 30,
-        full_taken=np.ones(N, dtype=bool),
-        random_taken=np.zeros((DRAWS, N), dtype=bool),
+        before_iia=np.zeros(N, dtype=bool),
+        iia=np.arange(N) < 30,
+        full_iia=np.ones(N, dtype=bool),
+        random_iia=np.zeros((DRAWS, N), dtype=bool),
         written=np.full(N, written),
     )
 
 
-def cell(*trials, read_apart=1.0, layer=1):
+def cell(*tests, reads_differ=1.0, layer=1):
     site, address = Site("resid_pre", layer), Address("equals", 2, "=")
-    return UsedAt(
-        site=site, address=address, target="s_2", rank=3, pair="made up", trials=trials, read_apart=read_apart
+    return UseCell(
+        site=site, address=address, target="s_2", rank=3, pair="made up", tests=tests, reads_differ=reads_differ
     )
 
 
 def result(denoise, noise, **options):
-    at = options.pop("read_apart", 1.0)
+    at = options.pop("reads_differ", 1.0)
     trials = [
         trial(direction, effect, **options) for direction, effect in zip(DIRECTIONS, (denoise, noise), strict=True)
     ]
-    return ProbeUse((cell(*trials, read_apart=at),), DECLARED, {"task": "z6"})
+    return ProbeUse((cell(*trials, reads_differ=at),), DECLARED, {"task": "z6"})
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def result(denoise, noise, **options):
         (result(0.8, 0.8, full=0.1), "inconclusive"),
         (result(0.8, 0.8, full=0.75), "used"),
         (result(0.8, 0.8, gap=0.0), "inconclusive"),
-        (result(0.0, 0.0, read_apart=0.3), "inconclusive"),
-        (result(0.0, 0.0, read_apart=float("nan")), "not shown to be used"),
+        (result(0.0, 0.0, reads_differ=0.3), "inconclusive"),
+        (result(0.0, 0.0, reads_differ=float("nan")), "not shown to be used"),
         (result(0.0, 0.0, written=0.001), "inconclusive"),
     ],
 )
@@ -76,7 +76,7 @@ def test_reasons_name_what_was_missing():
         "tell the two runs apart": result(0.8, 0.8, gap=0.0),
         "do more than the whole activation": result(0.8, 0.8, full=0.1),
         "do not differ along the directions": result(0.0, 0.0, written=0.001),
-        "different things in 30% of the pairs": result(0.0, 0.0, read_apart=0.3),
+        "different things in 30% of the pairs": result(0.0, 0.0, reads_differ=0.3),
         "the interval holds 0.1": result(0.11, 0.0, random=0.01),
         r"denoise 0.80 [0.76, 0.84] (random at most 0.10, p 0.024, whole 1.00)": result(0.8, 0.0),
     }
@@ -133,7 +133,7 @@ def test_a_model_that_does_not_tell_the_runs_apart_has_no_effects():
 
 def test_pairs_left_out():
     one = trial("noise", 0.5)
-    kept = one.known(np.arange(N) < 10)
+    kept = one.select(np.arange(N) < 10)
     assert kept.random.shape == (DRAWS, 10)
     assert kept.change.tolist() == one.change[:10].tolist()
     assert (kept.direction, kept.intervention) == ("noise", "interchange")
