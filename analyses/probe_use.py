@@ -65,7 +65,7 @@ def used(run: Run, *, quick: bool) -> ProbeUse:
         for site in sites[1:2] if quick else sites:
             at, name = ProbedAt(site=site, role=role, step=step), f"s_{target}"
             probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)
-            place, removal = place_words(role, step), None if quick else "resample"
+            place = place_words(role, step)
             controls = RandomSubspaces(n=n_random)
             results.append(
                 probe_use(
