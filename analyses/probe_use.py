@@ -65,11 +65,16 @@ def used(run: Run, *, quick: bool) -> ProbeUse:
         for site in sites[1:2] if quick else sites:
             at, name = ProbedAt(site=site, role=role, step=step), f"s_{target}"
             probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)
-            place = place_words(role, step)
-            controls = RandomSubspaces(n=n_random)
             results.append(
                 probe_use(
-                    run.model, contrast, probe, site, place, removal=removal, controls=controls, labels=run.labels
+                    run.model,
+                    contrast,
+                    probe,
+                    site,
+                    place_words(role, step),
+                    removal=None if quick else "resample",
+                    controls=RandomSubspaces(n=n_random),
+                    labels=run.labels,
                 )
             )
     return ProbeUse.joined(results)
