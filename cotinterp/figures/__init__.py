@@ -11,6 +11,8 @@ from cotinterp.figures.behavior import accuracy_figure as accuracy_figure
 from cotinterp.figures.behavior import edit_kinds_figure as edit_kinds_figure
 from cotinterp.figures.behavior import errors_figure as errors_figure
 from cotinterp.figures.behavior import trace_edits_figure as trace_edits_figure
+from cotinterp.figures.heads import attribution_figure as attribution_figure
+from cotinterp.figures.heads import head_figure as head_figure
 from cotinterp.figures.heatmap import heatmap as heatmap
 from cotinterp.figures.labels import RunKey as RunKey
 from cotinterp.figures.lines import lines as lines

@@ -11,7 +11,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.figures import PALETTE
+from cotinterp.figures import attribution_figure
 from cotinterp.mechanism.activations import run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
@@ -293,31 +293,9 @@ class AttributionResult(Result):
 
     def figure(self) -> go.Figure:
         """A bar for each component in the order of the model, colored by kind, with its interval over examples."""
-        table = self.frame()
-        figure = go.Figure()
-        for color, (component, part) in zip(PALETTE, table.groupby("component", sort=False), strict=False):
-            spread = {
-                "array": part["ci_high"] - part["attribution"],
-                "arrayminus": part["attribution"] - part["ci_low"],
-            }
-            figure.add_bar(
-                x=part["site"],
-                y=part["attribution"],
-                error_y={"type": "data", "symmetric": False, **spread},
-                name=str(component).replace("_", " "),
-                marker_color=color,
-                customdata=part["share"],
-                hovertemplate="%{x}: %{y:.3f} logits, %{customdata:.1%} of the difference",
-            )
-        figure.update_layout(
-            template="plotly_white",
-            title=f"Direct attribution of the logit difference ({float(self.logit_difference.mean()):.2f} on average)",
-            yaxis_title="logits toward the answer (mean, 95% interval)",
-            height=520,
-            font_size=13,
-        )
-        figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90, automargin=True)
-        return figure
+        mean = float(self.logit_difference.mean())
+        title = f"Direct attribution of the logit difference ({mean:.2f} on average)"
+        return attribution_figure(self.frame(), title=title)
 
 
 def logit_attribution(

@@ -8,9 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Float, Int
-from plotly.subplots import make_subplots
 from torch import Tensor
 
+from cotinterp.figures import head_figure
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import JointAblation, ablate_heads, ablate_jointly
@@ -42,61 +42,6 @@ from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, predicted_a
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
-
-
-@dataclass(frozen=True)
-class Column:
-    """One number of the table: its heading, and whether it has a sign (red below zero) or is an amount in 0..1."""
-
-    name: str
-    heading: str
-    signed: bool
-
-
-HEAD_COLUMNS: tuple[Column, ...] = (
-    Column("attribution", "direct attribution<br>(logits)", signed=True),
-    Column("ablation_effect", "ablation effect<br>(share of logit difference)", signed=True),
-    Column("attention_to_previous_total", "attention to<br>previous total", signed=False),
-    Column("attention_to_next_operand", "attention to<br>next operand", signed=False),
-)
-
-
-def head_figure(table: pd.DataFrame, *, title: str, columns: Sequence[Column] = HEAD_COLUMNS) -> go.Figure:
-    """`table` has a row per head with layer, head, label and the columns; each column has a color scale of its own."""
-    rows = [f"{row.label}  <b>L{row.layer}H{row.head}</b> " for row in table.itertuples()]
-    figure = make_subplots(cols=len(columns), shared_yaxes=True, horizontal_spacing=0.015)
-    for index, column in enumerate(columns, start=1):
-        values = table[column.name].to_numpy(dtype=float)
-        figure.add_trace(_cells(values, rows, column), row=1, col=index)
-    figure.update_xaxes(side="top", showgrid=False, ticks="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", automargin=True)
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 14}},
-        title_font_size=17,
-        font_size=13,
-        height=130 + 26 * len(rows),
-        margin={"l": 60, "r": 30, "t": 100, "b": 30},
-    )
-    return figure
-
-
-def _cells(values: np.ndarray, rows: Sequence[str], column: Column) -> go.Heatmap:
-    finite = values[np.isfinite(values)]
-    reach = float(np.abs(finite).max()) if len(finite) and np.abs(finite).max() > 0 else 1.0
-    return go.Heatmap(
-        z=values[:, None],
-        x=[column.heading],
-        y=list(rows),
-        text=[["–" if np.isnan(value) else f"{value:.2f}"] for value in values],
-        texttemplate="%{text}",
-        colorscale="RdBu" if column.signed else "Viridis",
-        zmin=-reach if column.signed else 0.0,
-        zmax=reach if column.signed else 1.0,
-        showscale=False,
-        hoverongaps=False,
-        hovertemplate="%{y}: %{z:.3f}<extra></extra>",
-    )
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """The table of heads finds the head whose work is known, and nothing in heads that do nothing."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.labels import HEAD_LABELS, Condition, LabelRule
 from cotinterp.mechanism.heads.losses import Draws
-from cotinterp.mechanism.heads.table import head_figure, head_table
+from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import reader, recomputer
@@ -320,36 +319,3 @@ def test_a_contrast_without_roles_needs_reads_as_masks(copied):
     model, contrast, _ = copied
     with pytest.raises(ValueError, match="no roles, so that no read is known by name"):
         head_table(model, contrast)
-
-
-TABLE = pd.DataFrame(
-    {
-        "layer": [0, 1],
-        "head": [2, 0],
-        "attribution": [-0.5, 2.0],
-        "ablation_effect": [np.nan, np.nan],
-        "attention_to_previous_total": [0.25, 1.0],
-        "attention_to_next_operand": [0.0, 0.5],
-        "label": ["mixed", "total reader"],
-    }
-)
-
-
-def test_each_number_has_a_column_and_each_head_a_row_with_its_label():
-    figure = head_figure(TABLE, title="heads")
-    assert [trace.z[:, 0].tolist() for trace in figure.data if trace.text[0][0] != "–"] == [
-        [-0.5, 2.0],
-        [0.25, 1.0],
-        [0.0, 0.5],
-    ]
-    assert list(figure.data[0].y) == ["mixed  <b>L0H2</b> ", "total reader  <b>L1H0</b> "]
-
-
-def test_signed_numbers_are_white_at_zero_and_amounts_share_one_scale():
-    attribution, _, previous, following = head_figure(TABLE, title="heads").data
-    assert (attribution.zmin, attribution.zmax) == (-2.0, 2.0)
-    assert (previous.zmin, previous.zmax) == (following.zmin, following.zmax) == (0.0, 1.0)
-
-
-def test_numbers_that_are_missing_are_dashes():
-    assert [row[0] for row in head_figure(TABLE, title="heads").data[1].text] == ["–", "–"]
