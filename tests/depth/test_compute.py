@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from cotinterp.depth.compute import COMPUTE_COLUMNS, accuracy_against_compute
+from cotinterp.depth.compute import COMPUTE_COLUMNS, ComputeResult, accuracy_against_compute
 from cotinterp.depth.cost import answer_cost, training_flops
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
@@ -20,8 +20,19 @@ def table() -> pd.DataFrame:
     return made_up_sweep()
 
 
-def test_every_run_and_length_has_the_price_of_its_own_answer_and_training(table: pd.DataFrame) -> None:
-    frame = accuracy_against_compute(table).frame()
+@pytest.fixture(scope="module")
+def priced(table: pd.DataFrame) -> ComputeResult:
+    return accuracy_against_compute(table)
+
+
+@pytest.fixture(scope="module")
+def short() -> pd.DataFrame:
+    """A table of fewer lengths, for what is priced anew."""
+    return made_up_sweep(direct=(1, 2), cot=(1,), k_max=4)
+
+
+def test_every_run_and_length_has_the_price_of_its_own_answer_and_training(priced: ComputeResult) -> None:
+    frame = priced.frame()
     assert tuple(frame) == COMPUTE_COLUMNS
     assert len(frame) == 6 * 2 * 7
     chosen = (frame["regime"] == "cot") & (frame["n_layers"] == 1) & (frame["run_seed"] == 0) & (frame["k"] == 5)
@@ -33,21 +44,21 @@ def test_every_run_and_length_has_the_price_of_its_own_answer_and_training(table
     assert row["training_flops"] == training_flops(spec)
 
 
-def test_training_problems_tags_and_runs_without_an_evaluation_are_no_rows(table: pd.DataFrame) -> None:
-    absent = table.head(1).assign(slug="absent", k=-1, n=0, accuracy=math.nan, split="", reading="", status="absent")
-    tags = table.head(5).assign(reading="tags")
-    more = accuracy_against_compute(pd.concat([table, absent, tags], ignore_index=True)).frame()
-    pd.testing.assert_frame_equal(more, accuracy_against_compute(table).frame())
+def test_training_problems_tags_and_runs_without_an_evaluation_are_no_rows(short: pd.DataFrame) -> None:
+    absent = short.head(1).assign(slug="absent", k=-1, n=0, accuracy=math.nan, split="", reading="", status="absent")
+    tags = short.head(5).assign(reading="tags")
+    more = accuracy_against_compute(pd.concat([short, absent, tags], ignore_index=True)).frame()
+    pd.testing.assert_frame_equal(more, accuracy_against_compute(short).frame())
 
 
-def test_the_order_of_the_rows_does_not_matter(table: pd.DataFrame) -> None:
-    mixed = table.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(accuracy_against_compute(mixed).frame(), accuracy_against_compute(table).frame())
+def test_the_order_of_the_rows_does_not_matter(short: pd.DataFrame) -> None:
+    mixed = short.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(accuracy_against_compute(mixed).frame(), accuracy_against_compute(short).frame())
 
 
-def test_the_least_that_was_enough(table: pd.DataFrame) -> None:
+def test_the_least_that_was_enough(priced: ComputeResult) -> None:
     """K = 5 takes four layers of direct and one of cot: fewer parameters, more tokens."""
-    cheapest = accuracy_against_compute(table).cheapest().set_index(["k", "regime"])
+    cheapest = priced.cheapest().set_index(["k", "regime"])
     direct, cot = cheapest.loc[(5, "direct")], cheapest.loc[(5, "cot")]
     assert (direct["configurations"], direct["good_enough"], direct["configuration"]) == (
         4, 1, "L4, d_model 64, 1000 updates",
@@ -58,38 +69,37 @@ def test_the_least_that_was_enough(table: pd.DataFrame) -> None:
     assert direct["flops"] == answer_cost("s3", "direct", SHAPE.model_copy(update={"n_layers": 4}), 5).flops
 
 
-def test_where_nothing_was_enough_the_nearest_is_told(table: pd.DataFrame) -> None:
-    cheapest = accuracy_against_compute(table).cheapest().set_index(["k", "regime"])
+def test_where_nothing_was_enough_the_nearest_is_told(priced: ComputeResult) -> None:
+    cheapest = priced.cheapest().set_index(["k", "regime"])
     nothing = cheapest.loc[(6, "direct")]
     assert (nothing["good_enough"], nothing["configuration"]) == (0, "")
     assert math.isnan(nothing["flops"])
     assert nothing["best_accuracy"] == pytest.approx(0.65, abs=0.01)
 
 
-def test_the_mean_over_seeds_decides_not_the_best_seed(table: pd.DataFrame) -> None:
-    lucky = table.copy()
-    lucky.loc[(lucky["regime"] == "direct") & (lucky["run_seed"] == 1) & (lucky["k"] == 5), "accuracy"] = 0.7
-    cheapest = accuracy_against_compute(lucky).cheapest().set_index(["k", "regime"])
+def test_the_mean_over_seeds_decides_not_the_best_seed(priced: ComputeResult) -> None:
+    rows = priced.frame()
+    rows.loc[(rows["regime"] == "direct") & (rows["run_seed"] == 1) & (rows["k"] == 5), "accuracy"] = 0.7
+    cheapest = ComputeResult(rows).cheapest().set_index(["k", "regime"])
     assert cheapest.loc[(5, "direct")]["good_enough"] == 0
 
 
 def test_lengths_with_few_problems_buy_nothing() -> None:
-    few = accuracy_against_compute(made_up_sweep(n=20))
+    few = accuracy_against_compute(made_up_sweep(n=20, k_max=4))
     assert few.frame()["n"].max() == 20
     with pytest.raises(KeyError, match="no run was measured at K = 3"):
         few.by_run(3)
 
 
-def test_means_count_every_length_once_and_keep_seeds_apart(table: pd.DataFrame) -> None:
-    result = accuracy_against_compute(table)
-    runs, means = result.by_run(), result.by_configuration()
+def test_means_count_every_length_once_and_keep_seeds_apart(priced: ComputeResult) -> None:
+    runs, means = priced.by_run(), priced.by_configuration()
     assert len(runs) == 12
     assert means["runs"].tolist() == [2] * 6
     one = runs[(runs["regime"] == "cot") & (runs["n_layers"] == 2)]
     assert sorted(one["accuracy"].round(3)) == [0.97, 0.99]
 
 
-def test_what_cannot_be_priced_is_refused(table: pd.DataFrame) -> None:
+def test_what_cannot_be_priced_is_refused(table: pd.DataFrame, priced: ComputeResult) -> None:
     with pytest.raises(KeyError, match="'n_ctx'"):
         accuracy_against_compute(table.drop(columns="n_ctx"))
     with pytest.raises(ValueError, match="no run in the table was evaluated"):
@@ -97,12 +107,12 @@ def test_what_cannot_be_priced_is_refused(table: pd.DataFrame) -> None:
     with pytest.raises(KeyError, match="unknown task 'mine'"):
         accuracy_against_compute(table.assign(task="mine"))
     with pytest.raises(ValueError, match="accuracy is a share"):
-        accuracy_against_compute(table).cheapest(90.0)
+        priced.cheapest(90.0)
 
 
-def test_a_task_that_the_registry_does_not_know_can_be_given(table: pd.DataFrame) -> None:
-    mine = accuracy_against_compute(table.assign(task="mine"), tasks={"mine": get_task("s3")}).frame()
-    assert (mine["flops"] == accuracy_against_compute(table).frame()["flops"]).all()
+def test_a_task_that_the_registry_does_not_know_can_be_given(short: pd.DataFrame) -> None:
+    mine = accuracy_against_compute(short.assign(task="mine"), tasks={"mine": get_task("s3")}).frame()
+    assert (mine["flops"] == accuracy_against_compute(short).frame()["flops"]).all()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The simulator's numbers: by hand, and against the price of an answer, the serial budget and the fitted laws."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -53,23 +54,20 @@ def test_the_curves_are_those_of_the_laws_that_are_fitted(law, n_layers) -> None
 
 
 @pytest.mark.parametrize("task", ["s3", "digit-sum", "parity"])
-@pytest.mark.parametrize("n_layers", [1, 7])
-def test_every_readout_is_the_price_of_an_answer_and_the_serial_budget(task, n_layers) -> None:
-    table = length_table([task], range(2, 9))
-    subject = Simulator.of(SHAPE, table)
-    at = Sliders(k=6, n_layers=n_layers)
-    told = subject.readouts(at)
-    for regime in ("direct", "cot"):
+def test_every_readout_is_the_price_of_an_answer_and_the_serial_budget(task) -> None:
+    simulator = Simulator.of(SHAPE, length_table([task], range(6, 7)))
+    for n_layers, regime in product((1, 7), ("direct", "cot")):
+        shown = simulator.readouts(Sliders(k=6, n_layers=n_layers))
         cost = answer_cost(task, regime, SHAPE.model_copy(update={"n_layers": n_layers}), 6)
-        assert told[f"prompt.{regime}"] == cost.prompt_tokens
-        assert told[f"response.{regime}"] == pytest.approx(cost.response_tokens, rel=1e-12)
-        assert told[f"operations.{regime}"] == pytest.approx(cost.layer_operations, rel=1e-12)
-        assert told[f"slots.{regime}"] == pytest.approx(cost.slots_before_answer, rel=1e-12)
-        assert told[f"flops.{regime}"] == pytest.approx(cost.flops, rel=1e-12)
+        assert shown[f"prompt.{regime}"] == cost.prompt_tokens
+        assert shown[f"response.{regime}"] == pytest.approx(cost.response_tokens, rel=1e-12)
+        assert shown[f"operations.{regime}"] == pytest.approx(cost.layer_operations, rel=1e-12)
+        assert shown[f"slots.{regime}"] == pytest.approx(cost.slots_before_answer, rel=1e-12)
+        assert shown[f"flops.{regime}"] == pytest.approx(cost.flops, rel=1e-12)
         budget = serial_budget(get_task(task), regime, n_layers=n_layers, ks=range(6, 7))
-        assert told[f"slots.{regime}"] == pytest.approx(budget["slots_before_answer"].item(), rel=1e-12)
-        assert told["needed.linear"] == budget["additions"].item()
-        assert told["needed.logarithmic"] == budget["tree_levels"].item()
+        assert shown[f"slots.{regime}"] == pytest.approx(budget["slots_before_answer"].item(), rel=1e-12)
+        assert shown["needed.linear"] == budget["additions"].item()
+        assert shown["needed.logarithmic"] == budget["tree_levels"].item()
 
 
 def test_without_a_task_it_counts_what_states_of_one_symbol_take() -> None:
