@@ -16,7 +16,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.hooks import available_kinds
 from cotinterp.mechanism.interventions import patch, run_with, watch
 from cotinterp.mechanism.model import HookedModel, require_eval, weight
-from cotinterp.mechanism.sites import KINDS, Kind, Site
+from cotinterp.mechanism.sites import KINDS, Kind, Site, site_columns
 from cotinterp.models.native.parts import NativeParts, forward, native_parts
 from cotinterp.models.native.resume import resume
 from cotinterp.results import Result, with_labels
@@ -178,8 +178,7 @@ class ModelCheck(Result):
         """One row per layer and kind, with the columns of `SiteCheck` and the law that the edited run was held to."""
         rows = [
             {
-                "layer": check.site.layer,
-                "site": check.site.kind,
+                **site_columns(check.site),
                 "read": check.read,
                 "written": check.written,
                 "moved": check.moved,
@@ -198,7 +197,7 @@ class ModelCheck(Result):
         table["moved"] = table["moved"].where(table["written"])
         return heatmap(
             table.assign(block=[f"L{layer}" for layer in table["layer"]]),
-            x="site",
+            x="kind",
             y="block",
             value="moved",
             title="Largest change of a logit when a site is replaced by what it holds on other tokens",

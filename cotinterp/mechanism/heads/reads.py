@@ -5,7 +5,7 @@ those of an iteration head (Cabannes et al. 2024, arXiv 2406.02128): at every st
 be consumed next.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -211,14 +211,6 @@ def role_masks(contrast: Contrast) -> dict[str, SourceMask]:
     return {role: mask for role, mask in masks.items() if bool(mask.any())}
 
 
-def read_labels(pattern: ReadPattern) -> Mapping[str, str]:
-    """Each target of the pattern in words, for tables and captions."""
-    return {
-        str(target.role): f"before {target.role}: " + " or ".join(_source_label(source) for source in target.sources)
-        for target in pattern.targets
-    }
-
-
 def _require_order(batch: Batch) -> None:
     example = next((one for one in batch.transcripts if not one.problem.in_order), None)
     if example is not None:
@@ -226,11 +218,6 @@ def _require_order(batch: Batch) -> None:
             f"the reads are those of a left fold: total j - 1 and operand j at step j. The steps of {example.text!r} "
             "take other values, so attention has no declared place to go to there"
         )
-
-
-def _source_label(source: Source) -> str:
-    step = "any step" if source.offset is None else "step j" if source.offset == 0 else f"step j{source.offset:+d}"
-    return f"{source.role} of {step}{' and before' if source.and_earlier else ''}"
 
 
 def _target_mask(batch: Batch, target: Target) -> ReadMask:

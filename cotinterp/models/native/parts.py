@@ -125,10 +125,9 @@ def attend(
 ) -> tuple[Float[Tensor, "batch query head d_head"], Float[Tensor, "batch head query key"]]:
     """z and pattern of causal attention. `future` (of `future_keys`) is masked out.
 
-    Keys and values may lie in memory in any order of the axes; by head is fastest. Two paths that are timed to the
-    millisecond write the same attention out for themselves and are held to this one by their tests: `resume`, whose
-    mask is added within the product of queries and keys, and training without padding, which has a backward pass of
-    its own.
+    Keys and values may lie in memory in any order of the axes; by head is fastest. Two callers have another form of the
+    same attention, because this one would cost them time: `resume` adds its mask within the product of queries and
+    keys, and training without padding has a backward pass of its own.
     """
     scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).div_(scale).masked_fill_(future, -torch.inf)
     pattern = scores.softmax(dim=-1)

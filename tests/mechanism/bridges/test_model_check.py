@@ -44,7 +44,7 @@ def test_everything_but_resid_mid_is_sound(bridge, tokens):
     assert result.sound() == SOUND
     table = result.frame()
     assert len(table) == 2 * len(KINDS)
-    writable = table[table["site"] != "resid_mid"]
+    writable = table[table["kind"] != "resid_mid"]
     assert (writable["own"] == 0).all()
     assert (writable["moved"] > 1e-3).all()
     assert (writable["law_error"] < 1e-5).all()

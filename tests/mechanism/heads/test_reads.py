@@ -17,7 +17,6 @@ from cotinterp.mechanism.heads.reads import (
     PROMPT_OPERANDS_READ,
     STALE_TOTAL_READ,
     predicted_at_readout,
-    read_labels,
     read_masks,
     read_sources,
     role_masks,
@@ -140,18 +139,6 @@ def test_role_masks_cover_every_token_once():
     batch = batch_of("cot", "direct")
     covered = torch.stack(list(role_masks(shown(batch.tokens, batch)).values())).sum(dim=0)
     assert torch.equal(covered, (batch.role != 0).long())
-
-
-@pytest.mark.parametrize(
-    ("pattern", "target", "words"),
-    [
-        (PREVIOUS_TOTAL_READ, "total", "before total: total of step j-1 or previous_total of step j"),
-        (NEXT_OPERAND_READ, "answer", "before answer: operand of any step"),
-        (STALE_TOTAL_READ, "total", "before total: total of step j-2 and before"),
-    ],
-)
-def test_reads_can_be_told_in_words(pattern, target, words):
-    assert read_labels(pattern)[target] == words
 
 
 @pytest.mark.parametrize("name", ["expressions-mod11", "pointers"])
