@@ -4,8 +4,8 @@
 `logit_attribution`, what each component writes; `compare_ablations`, what is lost without a set of heads;
 `knock_out_reads`, what is lost without one of their reads (`ReadPattern`); `backup_heads`, which heads stand in for
 which; `attention_by_role`, `iteration_scores` and `peakiness`, where heads look. Ablations and knock-outs share the
-modules `losses` and `attention_edits`. All take `(model, contrast, *, ...)`, with `Draws` and `Cuts` where that is not enough;
-`peakiness`, which needs transcripts and no readout, takes a batch.
+modules `losses` and `attention_edits`. All take `(model, contrast, *, ...)`, with `Draws` and `Cuts` where that is not
+enough; `peakiness`, which needs transcripts and no readout, takes a batch.
 """
 
 from cotinterp.mechanism.heads.ablation import AblationResult as AblationResult
