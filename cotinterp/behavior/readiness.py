@@ -221,8 +221,8 @@ def answer_readiness(
     begun = list(dict.fromkeys(one.begun(n) for one, n in places))
     drawn = sample_traces(model, task, regime, begun, rng=rng, n_traces=n_traces, decoding=decoding)
     written = {start: [trace.opening for trace in traces] for start, traces in zip(begun, drawn, strict=True)}
-    cells = [_Cell(one, n, "forced", [one.closed(n)]) for one, n in places]
-    cells += [_Cell(one, n, "free", written[one.begun(n)]) for one, n in places]
+    cells = [_Shown(one, n, "forced", [one.closed(n)]) for one, n in places]
+    cells += [_Shown(one, n, "free", written[one.begun(n)]) for one, n in places]
     true = _log_means(model, task, cells, [cell.shown.problem.answer for cell in cells], decoding)
     edited = [cell for cell in cells if cell.shown.followed is not None]
     followed = iter(_log_means(model, task, edited, [cell.shown.followed for cell in edited], decoding))
@@ -240,7 +240,7 @@ def answer_readiness(
     return ReadinessResult(tuple(points), labels_of(task, regime, run_seed))
 
 
-class _Cell(NamedTuple):
+class _Shown(NamedTuple):
     """A trace, how many totals of it are shown, how it is answered, and every text after which the answer is judged."""
 
     shown: ShownTrace
@@ -250,7 +250,7 @@ class _Cell(NamedTuple):
 
 
 def _log_means(
-    model: LanguageModel, task: Task, cells: Sequence[_Cell], answers: Sequence[int | None], decoding: Decoding
+    model: LanguageModel, task: Task, cells: Sequence[_Shown], answers: Sequence[int | None], decoding: Decoding
 ) -> list[float]:
     """Natural log of the mean probability of one answer over the texts of each cell."""
     texts = [text for cell in cells for text in cell.texts]
