@@ -9,11 +9,10 @@ from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k
 from cotinterp.behavior.edits import EditResult, trace_edits
 from cotinterp.behavior.generalization import generalization_by_k
 from cotinterp.behavior.invariance import permutation_invariance
-from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question, by_kind, percent
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question, by_kind, families_of, percent
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import run_predictions, source
 from cotinterp.results import wilson
-from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import written_total_pairs
 from cotinterp.transcripts.roles import Role
 
@@ -109,9 +108,8 @@ def clear_outcome(result: EditResult, edit: str) -> InstrumentAnswer:
 
 def comes_from(model: GroundTruth, quick: bool) -> InstrumentAnswer:
     """Where total 2 comes from, by the four families of pairs."""
-    problems = model.heldout(40 if quick else 150)
-    made = pair_families(model.task, problems, model.regime, step=2, rng=np.random.default_rng(0))
-    found = {family: run_predictions(model.model, Contrast.from_pairs(pairs)) for family, pairs in made.items()}
+    families = families_of(model, 40 if quick else 150)
+    found = {family: run_predictions(model.model, Contrast.from_pairs(pairs)) for family, pairs in families.items()}
     shares = ", ".join(f"{family} {percent(runs.share('corrupted', 'foil'))}" for family, runs in found.items())
     return InstrumentAnswer(source(found), f"goes over to the foil: {shares}")
 

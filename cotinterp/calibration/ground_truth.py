@@ -28,8 +28,10 @@ from cotinterp.models.handmade import (
 )
 from cotinterp.models.handmade.blueprint import write
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.protocol import standard_families
 from cotinterp.studies.subject import Subject, untrained_twin
 from cotinterp.tasks import Task, get_task
+from cotinterp.transcripts.pairs import Pairs
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems, solve
 from cotinterp.transcripts.render import longest_transcript
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -293,6 +295,13 @@ def by_kind(**truths: str) -> Callable[[GroundTruth], str | None]:
         return truths.get(model.kind)
 
     return truth
+
+
+def families_of(model: GroundTruth, n: int) -> dict[str, Pairs]:
+    """The four families of pairs of a model that writes totals."""
+    found = standard_families(model, n, k=K)
+    assert found is not None
+    return found
 
 
 def percent(value: float) -> str:

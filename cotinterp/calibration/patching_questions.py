@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question, families_of
 from cotinterp.mechanism.activations import at_positions
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import compare_ablations
@@ -18,7 +18,6 @@ from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
 from cotinterp.studies.protocol import head_pairs
-from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.roles import Role
@@ -30,9 +29,7 @@ NOTABLE = 0.5
 
 def contrast_of(family: str, model: GroundTruth, quick: bool) -> Contrast:
     """Total 2 under one of the four families of pairs."""
-    problems = model.heldout(24 if quick else 60)
-    made = pair_families(model.task, problems, model.regime, step=2, rng=np.random.default_rng(0))
-    return Contrast.from_pairs(made[family])
+    return Contrast.from_pairs(families_of(model, 24 if quick else 60)[family])
 
 
 def any_contrast(model: GroundTruth, quick: bool) -> Contrast:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question, percent
+from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question, families_of, percent
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
@@ -11,12 +11,11 @@ from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import Totals, probe_totals
 from cotinterp.mechanism.probing.use import RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site
-from cotinterp.studies.protocol import before_total
-from cotinterp.transcripts.pair_families import pair_families
+from cotinterp.studies.protocol import FAMILIES_STEP, before_total
 from cotinterp.transcripts.pairs import operand_pairs
 from cotinterp.transcripts.roles import Place, Role, place_words
 
-STEP = 2
+STEP = FAMILIES_STEP
 """The running total asked about: the sum of three of four operands, written before the last step."""
 
 RENAMINGS = 19
@@ -91,8 +90,7 @@ def uses_previous_total(model: GroundTruth, quick: bool) -> InstrumentAnswer:
 
     The pairs change operand 0 and everything after it, so that whoever is right tells them apart.
     """
-    problems = model.heldout(30 if quick else 60)
-    both = pair_families(model.task, problems, model.regime, step=STEP, rng=np.random.default_rng(0))["both"]
+    both = families_of(model, 30 if quick else 60)["both"]
     return _used(model, Contrast.from_pairs(both), _before_total(model), quick, target=STEP - 1, kind="attn_out")
 
 

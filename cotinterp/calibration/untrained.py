@@ -27,12 +27,12 @@ from cotinterp.results import wilson
 from cotinterp.results.multiplicity import max_statistic
 from cotinterp.results.result import Result
 from cotinterp.studies.measuring import Measure
+from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.replication import gather_subjects
 from cotinterp.training.loop import torch_threads
-from cotinterp.transcripts.pairs import Pairs, written_total_pairs
-from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.pairs import Pairs
 
 LITTLE = replace(LEAST, probed=400)
 """As for handmade models; a probe needs some held-out problems of every total."""
@@ -306,6 +306,4 @@ SCANS: Mapping[str, Callable[[GroundTruth, float], Counts]] = {
 
 def _pairs(model: GroundTruth) -> Pairs:
     """Total 3 with total 2 as written, or another one."""
-    problems, readout = model.heldout(60), (Role.TOTAL, K - 1)
-    rng = np.random.default_rng(0)
-    return written_total_pairs(model.task, problems, model.regime, step=K - 2, rng=rng, readout=readout)
+    return head_pairs(model, 60, k=K)

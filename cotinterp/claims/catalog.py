@@ -1,6 +1,5 @@
 """The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `claims.claim.THRESHOLDS`."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from cotinterp.claims import statistics
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.tasks.registry import module_from_file
 
 SHARE = (0.0, 1.0)
 GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
@@ -326,13 +326,7 @@ def get_claim(ref: str | Claim) -> Claim:
 
 
 def _from_file(path: Path, name: str) -> Claim:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}; a claim is given as path/to/file.py:NAME")
-    spec = importlib.util.spec_from_file_location(f"cotinterp_user_claim_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{str(path)!r} is not a Python file; a claim is given as path/to/file.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = module_from_file(path, "claim", "NAME")
     claim = getattr(module, name, None)
     if not isinstance(claim, Claim):
         found = [key for key, value in vars(module).items() if isinstance(value, Claim)]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -105,7 +105,7 @@ def parse_rivals(text: str) -> tuple[JudgedRival, ...]:
         name, _, state = part.rpartition(": ")
         if state not in get_args(RivalState):
             raise ValueError(f"{part!r} is no rival: name: state is expected, a state of {get_args(RivalState)}")
-        found.append(JudgedRival(name, state))
+        found.append(JudgedRival(name, cast(RivalState, state)))
     return tuple(found)
 
 

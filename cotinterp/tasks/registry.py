@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from cotinterp.tasks.check import check_task
@@ -52,14 +53,26 @@ def get_task(ref: str | Task) -> Task:
     )
 
 
-def _from_file(path: Path, class_name: str) -> Task:
+def module_from_file(path: Path, kind: str, name: str) -> ModuleType:
+    """The module in a file that a user named as `path:name`, run. `kind` is what it should hold: `task`, `claim`.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is not a Python file.
+    """
+    usage = f"a {kind} is given as path/to/file.py:{name}"
     if not path.is_file():
-        raise FileNotFoundError(f"no task file {str(path)!r}; a task is given as path/to/file.py:ClassName")
-    module_spec = importlib.util.spec_from_file_location(f"cotinterp_user_task_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"{str(path)!r} is not a Python file; a task is given as path/to/file.py:ClassName")
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+        raise FileNotFoundError(f"no {kind} file {str(path)!r}; {usage}")
+    spec = importlib.util.spec_from_file_location(f"cotinterp_user_{kind}_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{str(path)!r} is not a Python file; {usage}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_file(path: Path, class_name: str) -> Task:
+    module = module_from_file(path, "task", "ClassName")
     cls = getattr(module, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         found = [name for name, value in vars(module).items() if _is_own_task(value, module.__name__)]

@@ -89,7 +89,7 @@ def test_what_is_no_claim_is_refused(tmp_path):
     path.write_text(OWN)
     with pytest.raises(ValueError, match=r"has no claim 'NUMBER'; claims in it: \['EASY'\]"):
         get_claim(f"{path}:NUMBER")
-    with pytest.raises(FileNotFoundError, match="no file 'nowhere.py'"):
+    with pytest.raises(FileNotFoundError, match="no claim file 'nowhere.py'"):
         get_claim("nowhere.py:EASY")
     (tmp_path / "text.txt").write_text("")
     with pytest.raises(ValueError, match="not a Python file"):

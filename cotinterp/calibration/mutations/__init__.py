@@ -10,7 +10,7 @@ from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
 from cotinterp.calibration.mutations.trial import Mutation as Mutation
-from cotinterp.calibration.mutations.trial import Trial as Trial
+from cotinterp.calibration.mutations.trial import MutationTrial as MutationTrial
 from cotinterp.calibration.mutations.trial import trials_table as trials_table
 from cotinterp.calibration.mutations.trial import try_mutation as try_mutation
 

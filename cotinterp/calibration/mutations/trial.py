@@ -90,7 +90,7 @@ class Mutation:
 
 
 @dataclass(frozen=True)
-class Trial:
+class MutationTrial:
     """What became of one mutation.
 
     Attributes:
@@ -111,15 +111,15 @@ class Trial:
         return self.sound and self.caught
 
 
-def try_mutation(mutation: Mutation) -> Trial:
+def try_mutation(mutation: Mutation) -> MutationTrial:
     """Run the check without and with the bug."""
     before = _complaint(mutation.check)
     with mutation.plant():
         found = _complaint(mutation.check)
-    return Trial(mutation.bug, mutation.control, not before, bool(found), found or before)
+    return MutationTrial(mutation.bug, mutation.control, not before, bool(found), found or before)
 
 
-def trials_table(trials: Sequence[Trial]) -> pd.DataFrame:
+def trials_table(trials: Sequence[MutationTrial]) -> pd.DataFrame:
     """One row a mutation: bug, control, sound, caught, noticed."""
     rows = [(x.bug, x.control, x.sound, x.caught, x.noticed) for x in trials]
     return pd.DataFrame(rows, columns=["bug", "control", "sound", "caught", "noticed"])
