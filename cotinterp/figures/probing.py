@@ -81,7 +81,7 @@ def probe_figure(
     chosen = left_out or tests[0]
     if chosen not in tests:
         raise KeyError(f"no rows where left_out is {chosen!r}; there are {tests}")
-    frame = frame[frame["left_out"] == chosen]
+    frame = frame.loc[frame["left_out"] == chosen]
     cells = frame.assign(n=frame["n_test"])
     if measure != "accuracy":
         # The stored interval is the accuracy's. That of a selectivity would need the examples.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_logistic
-from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.sites import Site, site_columns
 from cotinterp.transcripts.roles import place_words
 
 
@@ -50,16 +50,7 @@ class ProbedAt:
     @property
     def columns(self) -> dict[str, str | int]:
         """Its columns in every table of probes: model, site (the label), kind, layer, head, role, step."""
-        layer, head = (self.site.layer, self.site.head) if isinstance(self.site, Site) else (-1, None)
-        return {
-            "model": self.model,
-            "site": self.label,
-            "kind": self.site.kind if isinstance(self.site, Site) else self.site,
-            "layer": layer,
-            "head": -1 if head is None else head,
-            "role": self.role,
-            "step": self.step,
-        }
+        return {"model": self.model, **site_columns(self.site), "role": self.role, "step": self.step}
 
 
 @dataclass(frozen=True, eq=False)

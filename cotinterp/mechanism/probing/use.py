@@ -26,7 +26,7 @@ from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.probing.controls import distinct_rows
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.subspaces import Subspace, written
-from cotinterp.mechanism.sites import HEAD_AXIS, Site, refuse_write
+from cotinterp.mechanism.sites import HEAD_AXIS, Site, refuse_write, site_columns
 from cotinterp.results import Result, with_labels
 from cotinterp.results.multiplicity import exchange_test
 from cotinterp.transcripts.roles import place_words
@@ -189,10 +189,7 @@ class UseCell:
         return {
             "pair": self.pair,
             "target": self.target,
-            "site": self.site.label,
-            "kind": self.site.kind,
-            "layer": self.site.layer,
-            "head": -1 if self.site.head is None else self.site.head,
+            **site_columns(self.site),
             "role": self.address.role,
             "step": self.address.step,
             "rank": self.rank,

@@ -1,5 +1,6 @@
 """Running totals are found where the tokens put them, not before, and a stored table is not taken for a reading."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.probing.controls import Controls, hold_out
+from cotinterp.mechanism.probing.controls import FOLDS, Controls, hold_out, input_folds
 from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import Target, fit_probes
 from cotinterp.mechanism.probing.solver import FitOptions
@@ -98,6 +99,49 @@ def test_early_total_in_a_random_model_is_a_stored_table_not_a_reading(model: Tr
     assert row.seen == 1.0
     assert row.shuffled_accuracy < 0.35
     assert row.selectivity < 0.1
+
+
+def test_inputs_left_out_are_never_fitted_on(model: TransformerBridge, batch: Batch) -> None:
+    """The cell is that of four fits, each on the training rows of the other inputs; a stored table reads nothing."""
+    site, place = Site("resid_post", 1), (Role.OPERAND, 1)
+    train, inputs = np.arange(500) < 375, beginnings(batch, batch.where(*place), 1)
+    shown, new = (
+        only(
+            probe_totals(
+                model, batch[:375], test=batch[375:], sites=[site], places=[place], targets=[1], left_out=left_out
+            ),
+            site="L1.resid_post",
+        )
+        for left_out in ("problems", "inputs")
+    )
+    assert (shown.left_out, new.left_out, shown.n_test, new.n_test) == ("problems", "inputs", 125, 125)
+    assert (shown.seen, new.seen) == (1.0, 0.0)
+    assert shown.accuracy > 0.9
+    assert new.accuracy < 0.35
+    fold_of = input_folds(train, inputs, rng=np.random.default_rng(0))
+    rows = activations(model, batch.tokens, [site], positions=batch.where(*place))[site]
+    hits = []
+    for fold in range(FOLDS):
+        kept = np.flatnonzero(np.where(train, fold_of != fold, fold_of == fold))
+        assert not set(inputs[kept][train[kept]]) & set(inputs[kept][~train[kept]])
+        target = Target(truth=running_total(batch, 1)[kept], types=inputs[kept])
+        (cell,) = fit_probes({site: rows[torch.from_numpy(kept)]}, {"s_1": target}, train[kept]).cells
+        hits += cell.correct.tolist()
+    assert len(hits) == 125
+    assert new.accuracy == pytest.approx(np.mean(hits), abs=0.01)
+
+
+def test_inputs_are_left_out_of_a_share_of_the_batch_too(model: TransformerBridge, batch: Batch) -> None:
+    options: dict[str, Any] = {"sites": [Site("resid_pre", 1)], "places": [(Role.EQUALS, 2)], "targets": [2]}
+    cell = probe_totals(model, batch, left_out="inputs", **options).cells[0]
+    assert (len(cell.truth), cell.seen) == (125, 0.0)
+    # The parts do not follow the split: no probe has lost more than its quarter of the inputs, or thereabouts.
+    assert cell.n_train > 0.6 * 375
+    assert sorted(cell.groups) == sorted(probe_totals(model, batch, **options).cells[0].groups)
+    with pytest.raises(ValueError, match="each cell has four probes"):
+        probe_totals(model, batch, left_out="inputs", fit=FitOptions(keep=True), **options)
+    with pytest.raises(ValueError, match="left_out='rows'; there are 'problems' and 'inputs'"):
+        inspect.unwrap(probe_totals)(model, batch, left_out="rows", **options)
 
 
 def test_nothing_is_found_before_the_operand_was_read(model: TransformerBridge, batch: Batch) -> None:
