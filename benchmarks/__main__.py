@@ -3,26 +3,47 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
 
-from benchmarks.catalog import WORKS, chosen_works
 from benchmarks.comparison import Comparison, Rates
-from benchmarks.growth import Point, Size, axes, growth, write_growth
-from benchmarks.growth_figure import growth_figure
+from benchmarks.decoding import greedy_decodings, sampled_decodings
+from benchmarks.growth import Point, Size, axes, growth, growth_figure, write_growth
 from benchmarks.machine import computing_with, machine_facts, matmul_rates
-from benchmarks.measurement import Measurement, measured, read_measurements, write_measurements
+from benchmarks.measurement import Measurement, measured, put_table, read_measurements, table, write_measurements
+from benchmarks.patching import head_sweeps, resid_pre_sweeps
+from benchmarks.path_patching import path_sweeps
+from benchmarks.probes import probe_sweeps
 from benchmarks.reproduction import reproductions
-from benchmarks.subjects import FULL, QUICK, Amounts, Subject, trained_subject
-from benchmarks.table import put_table, table
-from benchmarks.whole_run import whole_run
+from benchmarks.start_up import start_ups
+from benchmarks.training import training_steps, whole_run
+from benchmarks.workload import FULL, QUICK, Amounts, Workload, trained_workload
 from cotinterp.figures import NamedFigure, write_figures
 from cotinterp.models.build import resolve_device
 from cotinterp.results import output_folder, write_atomic
+
+WORKS: Mapping[str, Callable[[Workload, Amounts], Iterator[Comparison]]] = {
+    "training": training_steps,
+    "greedy": greedy_decodings,
+    "sampled": sampled_decodings,
+    "resid_pre": resid_pre_sweeps,
+    "heads": head_sweeps,
+    "paths": path_sweeps,
+    "probes": probe_sweeps,
+    "start-up": start_ups,
+}
+
+
+def chosen_works(only: tuple[str, ...]) -> tuple[str, ...]:
+    """`only`, or all of them. KeyError for a name that is no work."""
+    unknown = [name for name in only if name not in WORKS]
+    if unknown:
+        raise KeyError(f"no works {unknown}; there are {list(WORKS)}")
+    return only or tuple(WORKS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +93,13 @@ def main(options: Options) -> list[Measurement]:
         return rows
     works, out = chosen_works(options.only), output_folder(options.out)
     device = resolve_device(options.device)
-    subject = trained_subject(options.run, options.root, device)
+    workload = trained_workload(options.run, options.root, device)
     with computing_with(options.threads):
         rates = matmul_rates(device, size=512 if options.quick else 2048)
         facts = machine_facts(device, rates)
         write_atomic(out / "benchmark_machine.json", json.dumps(facts, indent=1) + "\n")
         rows = []
-        for comparison in _comparisons(options, subject, works):
+        for comparison in _comparisons(options, workload, works):
             rows.append(measured(comparison, rates, repeats=3 if options.quick else options.repeats))
             write_measurements(out / "benchmark.json", rows)
             sys.stderr.write(f"{rows[-1].work}: {rows[-1].ratio:.1f} x {rows[-1].peer}\n")
@@ -88,12 +109,12 @@ def main(options: Options) -> list[Measurement]:
     return rows
 
 
-def _comparisons(options: Options, subject: Subject, works: Sequence[str]) -> Iterator[Comparison]:
+def _comparisons(options: Options, workload: Workload, works: Sequence[str]) -> Iterator[Comparison]:
     amounts: Amounts = QUICK if options.quick else FULL
     for work in works:
-        yield from WORKS[work](subject, amounts)
+        yield from WORKS[work](workload, amounts)
     if options.whole_run:
-        yield whole_run(subject, amounts, options.steps)
+        yield whole_run(workload, amounts, options.steps)
     if options.against is not None:
         with reproductions(options.against, jobs=options.jobs, quick=options.quick) as comparison:
             yield comparison

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import plotly.graph_objects as go
 import torch
 
 from benchmarks.comparison import Comparison, Rates
-from benchmarks.greedy import greedy_decoding
+from benchmarks.decoding import greedy_decoding
 from benchmarks.measurement import Measurement, measured
 from benchmarks.patching import RESID_PRE, patched, sweep_comparison
 from benchmarks.probes import probe_comparison
-from benchmarks.subjects import Subject, probed_batches, untrained_subject
-from benchmarks.training_step import PEERS, training_step
+from benchmarks.training import PEERS, training_step
+from benchmarks.workload import Workload, probed_batches, untrained_workload
+from cotinterp.figures.sheet import BLUE, GRAY, VERMILLION, grid
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results import write_atomic
 from cotinterp.tasks import get_task
@@ -40,7 +42,7 @@ class Size:
     batch: int = 64
     rows: int = 800
 
-    def subject(self, device: torch.device) -> Subject:
+    def workload(self, device: torch.device) -> Workload:
         """An untrained model of this size that writes sums of k digits out."""
         task = get_task("digit-sum")
         model = ModelSpec(
@@ -53,7 +55,7 @@ class Size:
         spec = RunSpec(
             task=task.name, regime="cot", k_min=self.k, k_max=self.k, n_train=512, model=model, optimizer=optimizer
         )
-        return untrained_subject(spec, device)
+        return untrained_workload(spec, device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,23 +95,23 @@ class Point:
 
 
 def _training(size: Size, device: torch.device) -> Comparison:
-    return training_step(size.subject(device).spec, device, next(iter(PEERS)), "fp32")
+    return training_step(size.workload(device).spec, device, next(iter(PEERS)), "fp32")
 
 
 def _greedy(size: Size, device: torch.device) -> Comparison:
-    subject = size.subject(device)
-    batch = subject.batch(subject.heldout(size.batch, k=size.k))
-    return greedy_decoding(subject, batch, f"greedy decoding of {len(batch)} problems, untrained model")
+    workload = size.workload(device)
+    batch = workload.batch(workload.heldout(size.batch, k=size.k))
+    return greedy_decoding(workload, batch, f"greedy decoding of {len(batch)} problems, untrained model")
 
 
 def _resid_pre(size: Size, device: torch.device) -> Comparison:
-    subject = size.subject(device)
-    return sweep_comparison(subject, RESID_PRE, patched(subject, max(1, size.batch // 4), size.k), peer_sequences=640)
+    workload = size.workload(device)
+    return sweep_comparison(workload, RESID_PRE, patched(workload, max(1, size.batch // 4), size.k), peer_sequences=640)
 
 
 def _probes(size: Size, device: torch.device) -> Comparison:
-    subject = size.subject(device)
-    return probe_comparison(subject, *probed_batches(subject, size.rows, size.k), peer_probes=8)
+    workload = size.workload(device)
+    return probe_comparison(workload, *probed_batches(workload, size.rows, size.k), peer_probes=8)
 
 
 KINDS: Mapping[str, Callable[[Size, torch.device], Comparison]] = {
@@ -142,3 +144,54 @@ def write_growth(path: Path, points: Sequence[Point]) -> Path:
     """A JSON list: kind, axis and size in front of the fields of the measurement."""
     rows = [{"kind": x.kind, "axis": x.axis, "size": x.size, **asdict(x.measurement)} for x in points]
     return write_atomic(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+
+
+TITLES = {"training": "training step", "greedy": "greedy decoding", "resid_pre": "resid_pre sweep", "probes": "probes"}
+AXES = {"K": "operands (K)", "layers": "layers", "d_model": "d_model", "batch": "batch (probes: rows)"}
+SIDES = (("ours", BLUE, "circle", "solid"), ("theirs", VERMILLION, "square", "dash"), ("floor", GRAY, "x", "dot"))
+NAMES = {"ours": "cotinterp", "theirs": "peer", "floor": "matmul floor"}
+
+
+def growth_figure(points: Sequence[Point]) -> go.Figure:
+    """Both axes are logarithmic: a line of slope 1 grows in proportion. ValueError where there is nothing to draw."""
+    if not points:
+        raise ValueError("no points of growth to draw")
+    kinds, axes = (list(dict.fromkeys(names)) for names in ((x.kind for x in points), (x.axis for x in points)))
+    titles = [TITLES.get(kind, kind) for kind in kinds for _ in axes]
+    figure = grid(
+        titles,
+        title="Time against size, both logarithmic: cotinterp, the peer, and the matrix products alone",
+        columns=len(axes),
+        heights=[180] * len(kinds),
+        gap=70,
+        below=90,
+        between=0.07,
+    )
+    for row, kind in enumerate(kinds, start=1):
+        for column, axis in enumerate(axes, start=1):
+            here = sorted((x for x in points if (x.kind, x.axis) == (kind, axis)), key=lambda x: x.size)
+            sizes = [x.size for x in here]
+            for side, color, symbol, dash in SIDES:
+                figure.add_trace(_line(here, side, color, symbol, dash, row == column == 1), row, column)
+            figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(x) for x in sizes], row=row, col=column)
+            figure.update_xaxes(title=AXES.get(axis, axis), title_standoff=4, row=row, col=column)
+    figure.update_yaxes(type="log", showgrid=True, dtick=1, exponentformat="power")
+    figure.update_yaxes(title="ms", col=1)
+    legend = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0}
+    return figure.update_layout(legend=legend)
+
+
+def _line(points: Sequence[Point], side: str, color: str, symbol: str, dash: str, legend: bool) -> go.Scatter:
+    values = [getattr(x.measurement, side) for x in points]
+    return go.Scatter(
+        x=[x.size for x in points],
+        y=values,
+        mode="lines+markers",
+        name=NAMES[side],
+        legendgroup=side,
+        showlegend=legend,
+        line={"color": color, "dash": dash, "width": 2},
+        marker={"symbol": symbol, "size": 8},
+        customdata=[[x.measurement.work, x.measurement.ratio] for x in points],
+        hovertemplate=f"%{{customdata[0]}}<br>{NAMES[side]}: %{{y:.3g}} ms<br>ratio %{{customdata[1]:.1f}}",
+    )

@@ -1,8 +1,11 @@
-"""Timing both ways of a work back to back, and the row that comes out of it."""
+"""Timing a comparison, the memory that a call adds at its peak, and the measurements as a Markdown table."""
 
+import ctypes
 import json
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,42 @@ import numpy as np
 import torch
 
 from benchmarks.comparison import Comparison, Rates
-from benchmarks.memory import added_memory
 from cotinterp.results import write_atomic
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@contextmanager
+def added_memory() -> Iterator[Callable[[], float | None]]:
+    """Yields a function that says, after the block, how many MiB the process grew by at the block's peak.
+
+    Counted is resident memory of the host, whoever allocated it (torch, numpy, BLAS, Python): the highest value inside
+    the block minus the value before it. Freed memory is given back to the system first, so that it cannot be used
+    again uncounted. Memory of a GPU is not counted. None where the system does not tell (it is Linux that does).
+    """
+    peak: list[float | None] = [None]
+    before = _fresh_peak()
+    try:
+        yield lambda: peak[0]
+    finally:
+        if before is not None:
+            peak[0] = max(0.0, _status("VmHWM") - before)
+
+
+def _fresh_peak() -> float | None:
+    """Resident MiB now, after the recorded peak was set back to it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        _CLEAR.write_text("5")
+        return _status("VmRSS")
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def _status(name: str) -> float:
+    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.M)
+    assert found is not None, f"{_STATUS} has no {name}"
+    return int(found[1]) / 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,3 +175,53 @@ def _finish_device() -> None:
     """Work handed to a GPU is done when it is done, not when the call returns."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+COLUMNS = ("work", "peer", "ours", "theirs", "ratio", "quartiles", "floor", "ours / floor", "memory, MiB", "equal")
+BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
+
+
+def table(rows: Sequence[Measurement]) -> str:
+    """One line a measurement. `memory, MiB` is what one call adds at its peak: ours / theirs."""
+    cells = [COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(x, widths, strict=True)) + " |" for x in cells]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def put_table(page: Path, rows: Sequence[Measurement]) -> Path:
+    """Writes the table between the two marks of a page. ValueError where the page lacks them."""
+    return put_between(page, (BEGIN, END), table(rows))
+
+
+def put_between(page: Path, marks: tuple[str, str], content: str) -> Path:
+    """Writes `content` between two marks of a page. ValueError where the page lacks them."""
+    text, (begin, end) = page.read_text(), marks
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{page} has no place for the table: put the lines {begin!r} and {end!r} into it, once each")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return write_atomic(page, f"{before}{begin}\n\n{content}\n{end}{after}")
+
+
+def _cells(row: Measurement) -> tuple[str, ...]:
+    low, high = row.spread
+    return (
+        row.work,
+        row.peer,
+        _time(row.ours, row.unit),
+        _time(row.theirs, row.unit),
+        f"{row.ratio:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        "" if row.floor is None else _time(row.floor, row.unit),
+        "" if not row.floor else f"{row.ours / row.floor:.1f}",
+        "" if row.memory_mib is None else " / ".join(f"{mib:.0f}" for mib in row.memory_mib),
+        "yes" if row.equal else "NO",
+    )
+
+
+def _time(value: float, unit: str) -> str:
+    """Three digits, and seconds where milliseconds would be many."""
+    if unit == "ms" and value >= 10_000:
+        return f"{value / 1000:.3g} s"
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"

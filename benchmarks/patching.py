@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer_lens import patching
 
 from benchmarks.comparison import Agreement, Comparison, matmul_floor
-from benchmarks.subjects import Amounts, Subject
+from benchmarks.workload import Amounts, Workload
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.runs import PatchingControls
@@ -49,21 +49,21 @@ RESID_PRE = Sweep("resid_pre sweep", "get_act_patch_resid_pre", "resid_pre", hea
 HEADS = Sweep("z sweep by head and position", "get_act_patch_attn_head_out_by_pos", "z", heads=True)
 
 
-def resid_pre_sweeps(subject: Subject, amounts: Amounts) -> Iterator[Comparison]:
+def resid_pre_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
     """Every layer and position, at every batch size."""
     for batch in amounts.patched:
-        yield sweep_comparison(subject, RESID_PRE, patched(subject, batch, amounts.patched_k), amounts.peer_sequences)
+        yield sweep_comparison(workload, RESID_PRE, patched(workload, batch, amounts.patched_k), amounts.peer_sequences)
 
 
-def head_sweeps(subject: Subject, amounts: Amounts) -> Iterator[Comparison]:
+def head_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
     """Every head and position, at every batch size."""
     for batch in amounts.patched:
-        yield sweep_comparison(subject, HEADS, patched(subject, batch, amounts.patched_k), amounts.peer_sequences)
+        yield sweep_comparison(workload, HEADS, patched(workload, batch, amounts.patched_k), amounts.peer_sequences)
 
 
-def sweep_comparison(subject: Subject, sweep: Sweep, contrast: Contrast, peer_sequences: int) -> Comparison:
+def sweep_comparison(workload: Workload, sweep: Sweep, contrast: Contrast, peer_sequences: int) -> Comparison:
     """Ours over all cells against the peer over those that it is given."""
-    layers, heads = subject.spec.model.n_layers, subject.spec.model.n_heads
+    layers, heads = workload.spec.model.n_layers, workload.spec.model.n_heads
     n = contrast.clean.shape[1]
     axes = (range(layers), range(heads), range(n)) if sweep.heads else (range(layers), range(n))
     cells = list(product(*axes))
@@ -74,48 +74,48 @@ def sweep_comparison(subject: Subject, sweep: Sweep, contrast: Contrast, peer_se
     return Comparison(
         work=f"{sweep.name}, {layers} layers x {n} positions, batch {len(contrast)}",
         peer=f"TransformerLens {sweep.peer}",
-        ours=partial(_ours, subject, sweep, contrast),
-        theirs=partial(_theirs, subject, sweep, contrast, theirs),
-        agree=lambda ours, theirs: same_changes(subject, contrast, ours[chosen], theirs),
-        floor=matmul_floor(sweep_flops(subject, sweep, contrast)),
+        ours=partial(_ours, workload, sweep, contrast),
+        theirs=partial(_theirs, workload, sweep, contrast, theirs),
+        agree=lambda ours, theirs: same_changes(workload, contrast, ours[chosen], theirs),
+        floor=matmul_floor(sweep_flops(workload, sweep, contrast)),
         their_share=len(chosen) / len(cells),
     )
 
 
-def patched(subject: Subject, n: int, k: int) -> Contrast:
+def patched(workload: Workload, n: int, k: int) -> Contrast:
     """`n` pairs whose first operand differs, and with it the whole trace, read at the answer; a place a position."""
-    pairs = patched_pairs(subject, n, k)
+    pairs = patched_pairs(workload, n, k)
     contrast = Contrast.by_position(pairs.clean.tokens, pairs.corrupted.tokens, pairs.at, pairs.answer, pairs.foil)
-    device = subject.device
+    device = workload.device
     moved = contrast.select(slice(0, n)).until_readout()
     tensors = (moved.clean, moved.corrupted, moved.at, moved.answer, moved.foil)
     return Contrast.by_position(*(tensor.to(device) for tensor in tensors))
 
 
-def patched_pairs(subject: Subject, n: int, k: int) -> Pairs:
+def patched_pairs(workload: Workload, n: int, k: int) -> Pairs:
     """At least `n` such pairs, fewer only where the task has fewer."""
     return operand_pairs(
-        subject.task,
-        subject.heldout(2 * n + 8, k=k),
-        subject.spec.regime,
+        workload.task,
+        workload.heldout(2 * n + 8, k=k),
+        workload.spec.regime,
         index=0,
         rng=np.random.default_rng(0),
         readout=(Role.ANSWER, k - 1),
     )
 
 
-def same_changes(subject: Subject, contrast: Contrast, ours: Cells, theirs: Cells) -> Agreement:
+def same_changes(workload: Workload, contrast: Contrast, ours: Cells, theirs: Cells) -> Agreement:
     """Equal where no cell's mean change differs by more than 1e-5 of the largest logit."""
     with torch.no_grad():
-        scale = float(subject.model(contrast.clean).abs().max())
+        scale = float(workload.model(contrast.clean).abs().max())
     difference = float((ours.double().cpu() - theirs.double().cpu()).abs().max())
     what = f"mean change of the logit difference in {len(theirs)} cells (largest logit {scale:.3g})"
     return Agreement.within(difference, TOLERANCE * scale, what)
 
 
-def sweep_flops(subject: Subject, sweep: Sweep, contrast: Contrast) -> float:
+def sweep_flops(workload: Workload, sweep: Sweep, contrast: Contrast) -> float:
     """Of every cell at which the two runs can differ, and of the runs."""
-    cost, layers = subject.cost, subject.spec.model.n_layers
+    cost, layers = workload.cost, workload.spec.model.n_layers
     differ = (contrast.clean != contrast.corrupted).cpu().numpy()
     lengths = contrast.at.cpu().numpy() + 1
     total = 2 * cost.forward(lengths, read=len(lengths))
@@ -123,16 +123,16 @@ def sweep_flops(subject: Subject, sweep: Sweep, contrast: Contrast) -> float:
         here = np.flatnonzero(differ[row, :n])
         for layer, position in product(range(layers), range(int(here[0]), n)):
             if sweep.heads:
-                total += subject.spec.model.n_heads * cost.head_patched(layer, position, n)
+                total += workload.spec.model.n_heads * cost.head_patched(layer, position, n)
             elif layer or differ[row, position]:
                 total += cost.resumed(layer, position, n)
     return total
 
 
-def _ours(subject: Subject, sweep: Sweep, contrast: Contrast) -> Cells:
+def _ours(workload: Workload, sweep: Sweep, contrast: Contrast) -> Cells:
     kinds = () if sweep.heads else (sweep.kind,)
     found = patch_sweep(
-        subject.model,
+        workload.model,
         contrast,
         kinds=kinds,
         heads=sweep.heads,
@@ -142,11 +142,11 @@ def _ours(subject: Subject, sweep: Sweep, contrast: Contrast) -> Cells:
     return torch.from_numpy(found.measured.changes["logit_diff"].mean(axis=1))
 
 
-def _theirs(subject: Subject, sweep: Sweep, contrast: Contrast, cells: pd.DataFrame) -> Cells:
+def _theirs(workload: Workload, sweep: Sweep, contrast: Contrast, cells: pd.DataFrame) -> Cells:
     def metric(logits: Tensor) -> Tensor:
         return logit_diff(logits, contrast.at, contrast.answer, contrast.foil).mean()
 
-    model, names = subject.model, [site.hook for site in residual_sites(subject.model, sweep.kind)]
+    model, names = workload.model, [site.hook for site in residual_sites(workload.model, sweep.kind)]
     function = getattr(patching, sweep.peer)
     with torch.no_grad(), redirect_stderr(StringIO()):  # it shows a progress bar
         _, cache = model.run_with_cache(contrast.clean, names_filter=names)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.patching import TOLERANCE, patched_pairs
-from benchmarks.subjects import Amounts, Subject
+from benchmarks.workload import Amounts, Workload
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
@@ -26,32 +26,32 @@ from cotinterp.mechanism.sites import Site
 Changes = Float[np.ndarray, "paths batch"]
 
 
-def path_sweeps(subject: Subject, amounts: Amounts) -> Iterator[Comparison]:
+def path_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
     """All paths between heads, on one batch of pairs."""
-    pairs = patched_pairs(subject, amounts.path_pairs, amounts.patched_k)
+    pairs = patched_pairs(workload, amounts.path_pairs, amounts.patched_k)
     contrast = Contrast.from_pairs(pairs).select(slice(0, amounts.path_pairs)).until_readout()
-    paths = head_paths(subject.model)
+    paths = head_paths(workload.model)
     yield Comparison(
         work=f"path patching, {len(paths)} paths, batch {len(contrast)}",
         peer="one hooked pass for each path",
-        ours=partial(_swept, subject, contrast),
-        theirs=partial(_hooked, subject, contrast),
-        agree=partial(same_paths, subject, contrast),
-        floor=matmul_floor(path_flops(subject, paths, (contrast.at.cpu().numpy() + 1).tolist())),
+        ours=partial(_swept, workload, contrast),
+        theirs=partial(_hooked, workload, contrast),
+        agree=partial(same_paths, workload, contrast),
+        floor=matmul_floor(path_flops(workload, paths, (contrast.at.cpu().numpy() + 1).tolist())),
     )
 
 
-def same_paths(subject: Subject, contrast: Contrast, ours: Changes, theirs: Changes) -> Agreement:
+def same_paths(workload: Workload, contrast: Contrast, ours: Changes, theirs: Changes) -> Agreement:
     """Equal where no path's change differs in any example by more than 1e-5 of the largest logit."""
     with torch.no_grad():
-        scale = float(subject.model(contrast.clean).abs().max())
+        scale = float(workload.model(contrast.clean).abs().max())
     what = f"change of the logit difference along {len(ours)} paths (largest logit {scale:.3g})"
     return Agreement.within(float(np.abs(ours - theirs).max()), TOLERANCE * scale, what)
 
 
-def path_flops(subject: Subject, paths: tuple[Path, ...], lengths: list[int]) -> float:
+def path_flops(workload: Workload, paths: tuple[Path, ...], lengths: list[int]) -> float:
     """Each sender's way to the receivers once, and behind each receiver everything to the logits."""
-    cost, spec = subject.cost, subject.spec.model
+    cost, spec = workload.cost, workload.spec.model
     total = 0.0
     for n in lengths:
         # A block at all positions, and the last, of which one query is read.
@@ -70,11 +70,11 @@ def path_flops(subject: Subject, paths: tuple[Path, ...], lengths: list[int]) ->
     return total
 
 
-def _swept(subject: Subject, contrast: Contrast) -> Changes:
-    result = path_sweep(subject.model, contrast, controls=PatchingControls(require_gap=False))
+def _swept(workload: Workload, contrast: Contrast) -> Changes:
+    result = path_sweep(workload.model, contrast, controls=PatchingControls(require_gap=False))
     return np.asarray(result.measured.changes["logit_diff"])
 
 
-def _hooked(subject: Subject, contrast: Contrast) -> Changes:
-    with subject.hooked():
-        return _swept(subject, contrast)
+def _hooked(workload: Workload, contrast: Contrast) -> Changes:
+    with workload.hooked():
+        return _swept(workload, contrast)

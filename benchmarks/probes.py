@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.comparison import Agreement, Comparison, matmul_floor
-from benchmarks.subjects import Amounts, Subject, probed_batches
+from benchmarks.workload import Amounts, Workload, probed_batches
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.probing.controls import Controls, distinct_rows
 from cotinterp.mechanism.probing.fit import LabelSets, Split, Target
@@ -65,30 +65,30 @@ class PeerCell:
     train: Bool[np.ndarray, " n"]
 
 
-def probe_sweeps(subject: Subject, amounts: Amounts) -> Iterator[Comparison]:
+def probe_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
     """All layers, sites and places, one number of operands."""
-    batches = probed_batches(subject, amounts.probed, amounts.probed_k)
+    batches = probed_batches(workload, amounts.probed, amounts.probed_k)
     for tolerances in (DEFAULT, TIGHT):
-        yield probe_comparison(subject, *batches, amounts.peer_probes, tolerances)
+        yield probe_comparison(workload, *batches, amounts.peer_probes, tolerances)
 
 
 def probe_comparison(
-    subject: Subject, train: Batch, test: Batch, peer_probes: int, tolerances: Tolerances = DEFAULT
+    workload: Workload, train: Batch, test: Batch, peer_probes: int, tolerances: Tolerances = DEFAULT
 ) -> Comparison:
     """Ours over all cells against the peer over those that it is given."""
-    cells = [cell for cell in _ours(subject, train, test, DEFAULT).cells if cell.at.site != "input"]
+    cells = [cell for cell in _ours(workload, train, test, DEFAULT).cells if cell.at.site != "input"]
     chosen = cells[:: -(-len(cells) // peer_probes)]
     n_train, n_test = len(train), len(test)
     sites = {(cell.at.label, cell.at.place) for cell in cells}
-    d_model = subject.spec.model.d_model
+    d_model = workload.spec.model.d_model
     lengths = np.concatenate([train.length.cpu().numpy(), test.length.cpu().numpy()])
-    flops = subject.cost.forward(lengths, read=0) + len(sites) * 2 * n_train * d_model**2
+    flops = workload.cost.forward(lengths, read=0) + len(sites) * 2 * n_train * d_model**2
     flops += sum(2 * 2 * (2 * n_train + n_test) * d_model * cell.n_classes for cell in cells)
     return Comparison(
         work=f"{len(cells)} probes with a control each, {tolerances.words}, {n_train} + {n_test} rows of {d_model}",
         peer="scikit-learn StandardScaler and LogisticRegression, a loop",
-        ours=partial(_ours, subject, train, test, tolerances),
-        theirs=partial(_theirs, _fits(subject, chosen, train, test), tolerances),
+        ours=partial(_ours, workload, train, test, tolerances),
+        theirs=partial(_theirs, _fits(workload, chosen, train, test), tolerances),
         agree=same_accuracies,
         floor=matmul_floor(flops),
         their_share=len(chosen) / len(cells),
@@ -103,10 +103,10 @@ def same_accuracies(ours: ProbeResult, theirs: dict[CellName, float]) -> Agreeme
     return Agreement.within(difference, max(TOLERANCE, row), f"test accuracy in {len(theirs)} cells")
 
 
-def _ours(subject: Subject, train: Batch, test: Batch, tolerances: Tolerances) -> ProbeResult:
-    sites = [site for kind in KINDS for site in residual_sites(subject.model, kind)]
+def _ours(workload: Workload, train: Batch, test: Batch, tolerances: Tolerances) -> ProbeResult:
+    sites = [site for kind in KINDS for site in residual_sites(workload.model, kind)]
     return probe_totals(
-        subject.model,
+        workload.model,
         train,
         test=test,
         sites=sites,
@@ -131,16 +131,16 @@ def _regression(tolerance: float) -> LogisticRegression:
     return LogisticRegression(C=1 / PENALTY, max_iter=5000, tol=tolerance)
 
 
-def _fits(subject: Subject, cells: Sequence[ProbeCell], train: Batch, test: Batch) -> list[PeerCell]:
+def _fits(workload: Workload, cells: Sequence[ProbeCell], train: Batch, test: Batch) -> list[PeerCell]:
     """The activations of those cells and their label sets, drawn as `probe_totals` draws them."""
-    batch = collate((*train.transcripts, *test.transcripts), train.vocabulary).to(subject.device)
+    batch = collate((*train.transcripts, *test.transcripts), train.vocabulary).to(workload.device)
     is_train, problems = np.arange(len(batch)) < len(train), distinct_rows(batch.operands.cpu().numpy())
     split = Split(np.arange(len(batch)), is_train, problems)
     fits = []
     for cell in cells:
         site = Site.parse(cell.at.label)
         positions = batch.where(cell.at.role, cell.at.step, part=-1)
-        features = activations(subject.model, batch.tokens, [site], positions=positions)[site].cpu().numpy()
+        features = activations(workload.model, batch.tokens, [site], positions=positions)[site].cpu().numpy()
         step = int(cell.target.removeprefix("s_"))
         truth, types = running_total(batch, step), beginnings(batch, positions, step)
         drawn = LabelSets.draw(cell.target, Target(truth=truth, types=types), split, CONTROLS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cotinterp
 from benchmarks.comparison import Agreement, Comparison
-from benchmarks.subjects import Amounts, Subject
+from benchmarks.workload import Amounts, Workload
 
 HEAVY = ("torch", "transformer_lens")
 _SAY = f"print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
@@ -26,7 +26,7 @@ STARTS: Mapping[str, str] = {
 }
 
 
-def start_ups(_: Subject, __: Amounts) -> Iterator[Comparison]:
+def start_ups(_: Workload, __: Amounts) -> Iterator[Comparison]:
     """Both commands."""
     for work, code in STARTS.items():
         yield Comparison(

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
-from benchmarks.table import put_between
+from benchmarks.measurement import put_between
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.executors import open_executor

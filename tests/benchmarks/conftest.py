@@ -1,4 +1,4 @@
-"""A tiny subject with every parameter random, and amounts that take a moment. cotinterp is imported in the fixtures."""
+"""A tiny workload with random parameters, and amounts that take a moment. cotinterp is imported in the fixtures."""
 
 import pytest
 import torch
@@ -18,11 +18,11 @@ def spec():
 
 
 @pytest.fixture(scope="session")
-def subject(spec):
+def workload(spec):
     """Shared and never changed."""
-    from benchmarks.subjects import untrained_subject
+    from benchmarks.workload import untrained_workload
 
-    found = untrained_subject(spec, torch.device("cpu"))
+    found = untrained_workload(spec, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in found.model.parameters():
@@ -32,7 +32,7 @@ def subject(spec):
 
 @pytest.fixture(scope="session")
 def amounts():
-    from benchmarks.subjects import Amounts
+    from benchmarks.workload import Amounts
 
     return Amounts(
         decoded=12, sampled=6, patched=(1, 3), patched_k=3, path_pairs=3, peer_sequences=60, probed=240, probed_k=3,

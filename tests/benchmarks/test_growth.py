@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from benchmarks.comparison import Rates
-from benchmarks.growth import KINDS, Axis, Size, axes, growth, write_growth
-from benchmarks.growth_figure import growth_figure
+from benchmarks.growth import KINDS, Axis, Size, axes, growth, growth_figure, write_growth
 
 TINY = Size(k=2, layers=1, d_model=8, batch=8, rows=80)
 

@@ -3,10 +3,8 @@ import os
 
 import pytest
 
-from benchmarks.__main__ import Options, main
-from benchmarks.catalog import WORKS, chosen_works
-from benchmarks.measurement import read_measurements
-from benchmarks.table import BEGIN, END
+from benchmarks.__main__ import WORKS, Options, chosen_works, main
+from benchmarks.measurement import BEGIN, END, read_measurements
 from cotinterp.training.loop import train
 
 

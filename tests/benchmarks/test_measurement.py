@@ -1,11 +1,26 @@
+"""Pairs of times, peaks of memory, and the table that they are printed as."""
+
 import json
 from dataclasses import asdict, fields, replace
 from itertools import count
 
+import numpy as np
 import pytest
 
+from benchmarks import measurement as memory
 from benchmarks.comparison import Agreement, Comparison, Rates
-from benchmarks.measurement import Measurement, measured, read_measurements, write_measurements
+from benchmarks.measurement import (
+    BEGIN,
+    COLUMNS,
+    END,
+    Measurement,
+    added_memory,
+    measured,
+    put_table,
+    read_measurements,
+    table,
+    write_measurements,
+)
 
 PROMISED = {"work", "peer", "ours", "theirs", "unit", "ratio", "spread", "floor", "equal"}
 
@@ -85,3 +100,62 @@ def test_another_file_is_refused(tmp_path, text):
 
 def test_every_field_is_documented():
     assert [field.name for field in fields(Measurement) if field.name not in (Measurement.__doc__ or "")] == []
+
+
+def test_what_a_block_takes_and_gives_back_is_counted():
+    with added_memory() as added:
+        held = np.ones(2**23)
+        del held
+    assert added() == pytest.approx(64, abs=16)
+
+
+def test_a_block_that_takes_nothing_adds_nothing():
+    with added_memory() as added:
+        pass
+    assert added() < 4
+
+
+def test_a_system_that_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "missing" / "clear_refs")
+    with added_memory() as added:
+        pass
+    assert added() is None
+
+
+ROW = Measurement(
+    work="adding", peer="by hand", ours=2.0, theirs=15000.0, unit="ms", ratio=7500.0, spread=(7000.0, 8000.0),
+    floor=0.5, equal=True, pairs=7, memory_mib=(1.0, 20.4), note="",
+)  # fmt: skip
+UNKNOWN = Measurement(**{**vars(ROW), "floor": None, "memory_mib": None, "equal": False})
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_line_for_each_measurement():
+    head, rule, first, second = table([ROW, UNKNOWN]).splitlines()
+    assert cells(head) == list(COLUMNS)
+    assert set(rule) == {"|", "-"}
+    assert cells(first) == [
+        "adding", "by hand", "2 ms", "15 s", "7500.0", "7000.0 to 8000.0", "0.5 ms", "4.0", "1 / 20", "yes"
+    ]  # fmt: skip
+    assert cells(second)[6:] == ["", "", "", "NO"]
+
+
+def test_a_page_gets_the_table_again_and_keeps_the_rest(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    once = put_table(page, [ROW]).read_text()
+    assert table([ROW]) in once
+    assert (once[:7], once[-6:]) == ("before\n", "after\n")
+    assert "old" not in once
+    assert put_table(page, [ROW]).read_text() == once
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}"])
+def test_a_page_without_a_place_for_it_is_refused(tmp_path, text):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="no place for the table"):
+        put_table(page, [ROW])

@@ -6,9 +6,9 @@ from benchmarks.probes import probe_sweeps
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["default", "tight"])
-def comparison(request, subject, amounts):
+def comparison(request, workload, amounts):
     """Its own calls are costly enough to be made once."""
-    built = list(probe_sweeps(subject, amounts))[request.param]
+    built = list(probe_sweeps(workload, amounts))[request.param]
     ours, theirs = built.ours(), built.theirs()
     return replace(built, ours=lambda: ours, theirs=lambda: theirs)
 

@@ -19,6 +19,6 @@ def test_a_start_that_fails_is_no_start():
         run_python("import no_such_module")
 
 
-def test_the_floor_is_a_bare_process(subject, amounts):
-    assert [x.work for x in start_ups(subject, amounts)] == list(STARTS)
+def test_the_floor_is_a_bare_process(workload, amounts):
+    assert [x.work for x in start_ups(workload, amounts)] == list(STARTS)
     assert bare_start(repeats=1) > 0

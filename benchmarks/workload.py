@@ -1,4 +1,4 @@
-"""What the works are done on: a model, its task, and how much of everything."""
+"""What is timed: a model with its task, and how much of everything."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ QUICK = Amounts(decoded=40, sampled=20, patched=(1, 4), path_pairs=4, peer_seque
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Workload:
     """A model with hooks, in eval mode, and what it was or would be trained on."""
 
     spec: RunSpec
@@ -95,31 +95,31 @@ class Subject:
         return collate([render(self.task, one, self.spec.regime) for one in problems], self.vocabulary).to(self.device)
 
 
-def trained_subject(run_name: str | None, root: Path, device: torch.device) -> Subject:
+def trained_workload(run_name: str | None, root: Path, device: torch.device) -> Workload:
     """A trained run by slug or path; None is the reference run that writes its sums out. Errors as in `load_run`."""
     (spec,) = (one for one in reference_specs() if (one.task, one.regime) == ("digit-sum", "cot"))
     run = load_run(run_name or spec.slug, root=root, device=str(device))
-    return Subject(run.spec, run.task, run.model)
+    return Workload(run.spec, run.task, run.model)
 
 
-def untrained_subject(spec: RunSpec, device: torch.device) -> Subject:
+def untrained_workload(spec: RunSpec, device: torch.device) -> Workload:
     """A model at its initialization: as fast as a trained one wherever the weights do not matter."""
     task = get_task(spec.task)
     model = build_model(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
-    return Subject(spec, task, model)
+    return Workload(spec, task, model)
 
 
-def probed_batches(subject: Subject, n: int, k: int) -> tuple[Batch, Batch]:
+def probed_batches(workload: Workload, n: int, k: int) -> tuple[Batch, Batch]:
     """Three quarters of `n` transcripts of k operands to fit on, a quarter held out; no problem is on both sides."""
     rng = np.random.default_rng(0)
-    train = sample_problems(subject.task, k, n * 3 // 4, split="train", rng=rng)
-    return subject.batch(train), subject.batch(sample_problems(subject.task, k, n // 4, split="heldout", rng=rng))
+    train = sample_problems(workload.task, k, n * 3 // 4, split="train", rng=rng)
+    return workload.batch(train), workload.batch(sample_problems(workload.task, k, n // 4, split="heldout", rng=rng))
 
 
-def mixed_problems(subject: Subject, n: int) -> tuple[Problem, ...]:
+def mixed_problems(workload: Workload, n: int) -> tuple[Problem, ...]:
     """`n` held-out problems over all lengths of the spec, as evenly as there are any; fewer where there are fewer."""
     chosen: list[Problem] = []
-    for k in range(subject.spec.k_min, subject.spec.k_max + 1):
-        share = (n - len(chosen)) // (subject.spec.k_max + 1 - k)
-        chosen += subject.heldout(share, k=k) if share else ()
+    for k in range(workload.spec.k_min, workload.spec.k_max + 1):
+        share = (n - len(chosen)) // (workload.spec.k_max + 1 - k)
+        chosen += workload.heldout(share, k=k) if share else ()
     return tuple(chosen)
