@@ -89,18 +89,14 @@ def about(subject: str, said: str) -> str:
     return f"{subject}: {said}" if subject else said[:1].upper() + said[1:]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in a transcript: a role and the step that it belongs to (-1: to none)."""
+Place = tuple[str, int]
+"""Where in a transcript: a role and the step that it belongs to (-1: to none)."""
 
-    role: str
-    step: int
 
-    @property
-    def words(self) -> str:
-        """The place in words, `total 1`; the role alone where it belongs to no step."""
-        role = self.role.replace("_", " ")
-        return role if self.step < 0 else f"{role} {self.step}"
+def place_words(place: Place) -> str:
+    """A place in words, `total 1`; the role alone where it belongs to no step."""
+    role, step = place[0].replace("_", " "), place[1]
+    return role if step < 0 else f"{role} {step}"
 
 
 Symbols = Mapping[Place, str]
@@ -111,20 +107,22 @@ NO_SYMBOLS: Symbols = MappingProxyType({})
 def reading_order(frame: pd.DataFrame) -> tuple[Place, ...]:
     """The places of a table in the order of their first rows, which is the order of the transcript."""
     pairs = frame[["role", "step"]].drop_duplicates()
-    return tuple(Place(str(role), int(step)) for role, step in zip(pairs["role"], pairs["step"], strict=True))
+    return tuple((str(role), int(step)) for role, step in zip(pairs["role"], pairs["step"], strict=True))
 
 
 def axis_labels(places: tuple[Place, ...], symbols: Symbols = NO_SYMBOLS) -> list[str]:
     """One distinct label a place for a plotly axis; the symbol that stands there in bold where `symbols` knows it."""
-    return [f"{place.words}  <b>{escape(symbols[place])}</b>" if place in symbols else place.words for place in places]
+    words = {place: place_words(place) for place in places}
+    return [
+        f"{words[place]}  <b>{escape(symbols[place])}</b>" if place in symbols else words[place] for place in places
+    ]
 
 
 def symbols_of(tokens: tuple[str, ...], roles: tuple[str, ...], steps: tuple[int, ...]) -> dict[Place, str]:
     """What stands at each place of one transcript; the characters of a total of several characters are joined."""
     found: dict[Place, str] = {}
     for token, role, step in zip(tokens, roles, steps, strict=True):
-        place = Place(role, step)
-        found[place] = found.get(place, "") + token
+        found[role, step] = found.get((role, step), "") + token
     return found
 
 

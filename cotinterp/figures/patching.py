@@ -14,6 +14,7 @@ from cotinterp.figures.labels import (
     file_name,
     only,
     only_run,
+    place_words,
     reading_order,
     runs_of,
     with_sites,
@@ -63,7 +64,7 @@ def without_dead_start(rows: pd.DataFrame) -> tuple[tuple[Place, ...], int]:
     Nothing is left out of a table in which every effect is 0.
     """
     places = reading_order(rows)
-    alive = {Place(str(role), int(step)) for role, step in rows.loc[rows["effect"] != 0, ["role", "step"]].to_numpy()}
+    alive = {(str(role), int(step)) for role, step in rows.loc[rows["effect"] != 0, ["role", "step"]].to_numpy()}
     start = next((index for index, place in enumerate(places) if place in alive), 0)
     return places[start:], start
 
@@ -97,7 +98,7 @@ def patching_figure(
     if metric != primary_metric(frame):
         said = f"{metric.replace('_', ' ')}, {said}"
     if left_out:
-        said += f"; {left_out} places before {places[0].words} left out: every effect there is 0"
+        said += f"; {left_out} places before {place_words(places[0])} left out: every effect there is 0"
     return _by_place(shown, places, about(key.words, said), heads=heads, symbols=symbols)
 
 

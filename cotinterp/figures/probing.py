@@ -59,7 +59,7 @@ def written_from(places: tuple[Place, ...], target: str) -> int | None:
     step = target_step(target)
     if step is None:
         return None
-    return next((index for index, place in enumerate(places) if not is_before(place.role, place.step, step)), None)
+    return next((index for index, (role, at) in enumerate(places) if not is_before(role, at, step)), None)
 
 
 def probe_figure(

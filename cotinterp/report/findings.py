@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.labels import Place, RunKey, percent, runs_of, with_sites
+from cotinterp.figures.labels import RunKey, percent, place_words, runs_of, with_sites
 from cotinterp.figures.patching import HEAD_SITES, is_cell, pair_words, primary_metric, told_apart
 from cotinterp.figures.probing import is_before, target_step, target_words
 from cotinterp.report.behavior_findings import (
@@ -64,7 +64,7 @@ def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
     compared = bool(cells["untrained"].notna().any())
     cells["margin"] = cells["accuracy"] - cells["untrained"] if compared else cells["selectivity"]
     best = largest(cells[cells["margin"].notna()], "margin")
-    where = f"{Place(best['role'], int(best['step'])).words}, {best['site']}"
+    where = f"{place_words((best['role'], int(best['step'])))}, {best['site']}"
     tokens = early[early["site"].eq("input") & early["model"].eq("trained")]
     tokens = tokens[[all(row[name] == best[name] for name in CELL[2:]) for row in tokens.to_dict("records")]]
     beside = [f"untrained model {percent(best['untrained'])}"] if compared else []
@@ -131,7 +131,7 @@ def _strongest(rows: pd.DataFrame, noun: str) -> str:
     noised = noised[noised["role"].eq(best["role"]) & noised["step"].eq(best["step"])]
     lost = f"; noising it {float(noised['effect'].iloc[0]):.2f}" if len(noised) else ""
     return (
-        f"of {len(denoised)} cells of {noun}, {best['site']} at {Place(best['role'], int(best['step'])).words} alone "
+        f"of {len(denoised)} cells of {noun}, {best['site']} at {place_words((best['role'], int(best['step'])))} alone "
         f"restores most, {best['effect']:.2f} of the logit difference ({_interval(best)}, n = {int(best['n'])}{lost})"
     )
 

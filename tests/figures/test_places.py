@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from cotinterp.figures.labels import Place, RunKey, axis_labels, reading_order, symbols_of
+from cotinterp.figures.labels import RunKey, axis_labels, place_words, reading_order, symbols_of
 from cotinterp.figures.patching import (
     families_figure,
     is_cell,
@@ -15,9 +15,11 @@ from cotinterp.figures.patching import (
     told_apart,
     without_dead_start,
 )
-from cotinterp.figures.probing import probe_figures, written_from
+from cotinterp.figures.probing import AFTER_TOTAL, BEFORE_STEPS, BEFORE_TOTAL, probe_figures, written_from
 from cotinterp.figures.sheet import INK
 from cotinterp.report import ReportInputs
+from cotinterp.transcripts import roles
+from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
 COT = RunKey("s3", "cot", 0)
 
@@ -43,7 +45,7 @@ def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(inputs: Rep
     ):
         cell = rows.query("site == @site and role == @role and step == @step")
         y = list(drawn.y).index(site)
-        x = [label.split("  ")[0] for label in drawn.x].index(Place(role, step).words)
+        x = [label.split("  ")[0] for label in drawn.x].index(place_words((role, step)))
         assert drawn.z[y][x] == pytest.approx(cell["selectivity"].item(), abs=1e-6)
 
 
@@ -154,7 +156,7 @@ def test_a_pair_in_words_and_how_often_the_model_tells_it_apart() -> None:
 
 
 def test_a_dashed_line_stands_where_the_total_may_have_been_written(inputs: ReportInputs) -> None:
-    places = (Place("operand", 0), Place("equals", 1), Place("total", 1), Place("equals", 2), Place("total", 2))
+    places = (("operand", 0), ("equals", 1), ("total", 1), ("equals", 2), ("total", 2))
     assert [written_from(places, target) for target in ("s_1", "s_2", "answer")] == [2, 4, None]
     assert written_from(places[:2], "s_1") is None
     figure = figures(inputs)["probes-s3-cot-0-selectivity"]
@@ -165,15 +167,15 @@ def test_a_dashed_line_stands_where_the_total_may_have_been_written(inputs: Repo
 
 
 def test_labels_are_distinct_and_escape_what_would_be_markup() -> None:
-    places = (Place("total", 1), Place("total", 2), Place("end", -1))
+    places = (("total", 1), ("total", 2), ("end", -1))
     labels = axis_labels(places, {places[0]: "<b>", places[2]: "#"})
     assert labels == ["total 1  <b>&lt;b&gt;</b>", "total 2", "end  <b>#</b>"]
 
 
 def test_characters_of_one_total_are_joined() -> None:
     assert symbols_of(("1", "2", ";"), ("total", "total", "step_end"), (2, 2, 2)) == {
-        Place("total", 2): "12",
-        Place("step_end", 2): ";",
+        ("total", 2): "12",
+        ("step_end", 2): ";",
     }
 
 
@@ -186,3 +188,13 @@ def test_bars_are_whole_and_stand_in_the_order_of_the_changes(inputs: ReportInpu
     assert list(figure.layout.xaxis.categoryarray) == ["prompt operand", "written total", "both", "unrelated operand"]
     assert {round(total, 9) for total in totals.values()} == {1.0}
     assert {trace.name for trace in figure.data} == {"as before", "follows the change", "neither"}
+
+
+def test_a_place_has_one_phrase() -> None:
+    for place in ((Role.PREVIOUS_TOTAL, 2), (Role.PROMPT_END, -1), (Role.OPERAND, 0)):
+        assert place_words(place) == roles.place_words(*place)
+
+
+def test_the_roles_before_the_steps_are_those_of_the_prompt_and_where_the_trace_begins() -> None:
+    assert PROMPT_ROLES | {Role.TRACE_START} == BEFORE_STEPS
+    assert {*BEFORE_STEPS, *BEFORE_TOTAL, *AFTER_TOTAL} <= set(Role)
