@@ -39,7 +39,7 @@ from cotinterp.behavior.edit_kinds import (
     Reason,
     get_edit,
 )
-from cotinterp.figures.behavior import edit_kinds_figure, trace_edits_figure
+from cotinterp.figures.edits import edit_kinds_figure, trace_edits_figure
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

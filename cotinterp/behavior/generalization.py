@@ -24,8 +24,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from cotinterp.behavior.accuracy import AccuracyResult, Output, described
-from cotinterp.figures import lines
+from cotinterp.behavior.accuracy import AccuracyResult, Output
+from cotinterp.figures.behavior import generalization_figure, training_size_figure
 from cotinterp.results.intervals import Interval, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
@@ -238,28 +238,7 @@ class GeneralizationResult(Result):
 
     def figure(self) -> go.Figure:
         """Held-out accuracy by number of operands beside what each baseline is worth on the same problems."""
-        names = {"heldout": "model", "nearest": "nearest training problem", "majority": "most frequent answer"}
-        table = self.frame().melt(id_vars=["k", "n_heldout"], value_vars=list(names), var_name="answers")
-        intervals = [
-            wilson(round(value * n), n) for value, n in zip(table["value"], table["n_heldout"].astype(int), strict=True)
-        ]
-        return lines(
-            table.assign(
-                answers=pd.Categorical(table["answers"].map(names), list(names.values())),
-                ci_low=[interval.low for interval in intervals],
-                ci_high=[interval.high for interval in intervals],
-            ),
-            x="k",
-            y="value",
-            low="ci_low",
-            high="ci_high",
-            color="answers",
-            bounds=(0.0, 1.0),
-            title=f"Held-out problems, model against memory: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="share of answers that are right",
-            hover=["n_heldout"],
-        )
+        return generalization_figure(self.frame())
 
 
 def generalization_by_k(task: Task, accuracy: AccuracyResult, trained_on: Sequence[Problem]) -> GeneralizationResult:
@@ -367,24 +346,4 @@ class SizeCurve(Result):
 
     def figure(self) -> go.Figure:
         """Accuracy against training problems, a panel for each number of operands; training problems dashed."""
-        table = self.frame()
-        sides = []
-        for side, words in (("heldout", "held-out problems"), ("train", "training problems")):
-            part = table.assign(side=words, accuracy=table[side], n=table[f"n_{side}"].astype(int))
-            intervals = [wilson(round(p * n), n) for p, n in zip(part["accuracy"], part["n"], strict=True)]
-            sides.append(part.assign(ci_low=[i.low for i in intervals], ci_high=[i.high for i in intervals]))
-        named = ", ".join(str(table[name].iloc[0]) for name in ("task", "regime"))
-        return lines(
-            pd.concat(sides).assign(facet=lambda rows: rows["k"].map("K = {}".format)),
-            x="training_size",
-            y="accuracy",
-            low="ci_low",
-            high="ci_high",
-            dash="side",
-            facet="facet",
-            bounds=(0.0, 1.0),
-            title=f"Accuracy against the number of training problems: {named}",
-            x_title="training problems",
-            y_title="share of answers that are right",
-            hover=["n", "ratio"],
-        )
+        return training_size_figure(self.frame())

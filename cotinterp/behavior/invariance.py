@@ -17,9 +17,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from cotinterp.behavior.accuracy import accuracy_by_k, described
+from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.decoding import Decoding, LanguageModel
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import invariance_figure
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
@@ -69,21 +69,7 @@ class InvarianceResult(Result):
 
     def figure(self) -> go.Figure:
         """Agreement by number of operands, beside that of two different problems."""
-        table = self.frame()
-        chance = table.assign(agreement=table["chance"], ci_low=np.nan, ci_high=np.nan, pair="two different problems")
-        return lines(
-            pd.concat([table.assign(pair="a problem and its unseen reordering"), chance]),
-            x="k",
-            y="agreement",
-            low="ci_low",
-            high="ci_high",
-            color="pair",
-            bounds=(0.0, 1.0),
-            title=f"Same answer in another order: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="share answered alike",
-            hover=["n"],
-        )
+        return invariance_figure(self.frame())
 
 
 def permutation_invariance(

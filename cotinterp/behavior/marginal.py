@@ -22,7 +22,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
-from cotinterp.behavior.accuracy import described, labels_of
+from cotinterp.behavior.accuracy import labels_of
 from cotinterp.behavior.answer_given_trace import (
     FLOOR,
     Opening,
@@ -33,7 +33,7 @@ from cotinterp.behavior.answer_given_trace import (
     sample_traces,
 )
 from cotinterp.behavior.decoding import Decoding, LanguageModel
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import marginal_figure
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import parse_response
@@ -136,23 +136,7 @@ class MarginalResult(Result):
 
     def figure(self) -> go.Figure:
         """Both log-probabilities by number of operands."""
-        table = self.frame()
-        parts = []
-        for name, words in (("marginal", "given the problem"), ("own", "given the problem and its own trace")):
-            columns = {name: "nats", f"{name}_low": "low", f"{name}_high": "high"}
-            parts.append(table[["k", "n", "traces", *columns]].rename(columns=columns).assign(condition=words))
-        return lines(
-            pd.concat(parts, ignore_index=True),
-            x="k",
-            y="nats",
-            low="low",
-            high="high",
-            color="condition",
-            title=f"What the trace carries of the answer: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="log P(true answer), nats",
-            hover=["n", "traces"],
-        )
+        return marginal_figure(self.frame())
 
 
 def _own_wrong(group: list[AnswerMarginal]) -> dict[str, float | int]:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.accuracy import described, labels_of
+from cotinterp.behavior.accuracy import labels_of
 from cotinterp.behavior.answer_given_trace import (
     CLOSE,
     FLOOR,
@@ -35,7 +35,7 @@ from cotinterp.behavior.answer_given_trace import (
     sample_traces,
 )
 from cotinterp.behavior.decoding import Decoding, LanguageModel
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import readiness_figure
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem, by_length, informative_totals, substitute_total
@@ -156,22 +156,7 @@ class ReadinessResult(Result):
 
     def figure(self) -> go.Figure:
         """P(true answer) against the number of totals shown, a color for each trace, dashed where it is forced."""
-        table = self.frame()
-        return lines(
-            table.assign(operands=[f"{k} operands" for k in table["k"]]),
-            x="step",
-            y="probability",
-            low="probability_low",
-            high="probability_high",
-            color="trace",
-            dash="answered",
-            facet="operands",
-            bounds=(0.0, 1.0),
-            title=f"P(true answer) along the trace: {described(self.labels)}",
-            x_title="totals shown",
-            y_title="P(true answer)",
-            hover=["n", "log_prob", "followed"],
-        )
+        return readiness_figure(self.frame())
 
     def cells(self) -> dict[tuple[int, Trace, Answered, int], list[Ready]]:
         cells: dict[tuple[int, Trace, Answered, int], list[Ready]] = {}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.accuracy import described, labels_of
+from cotinterp.behavior.accuracy import labels_of
 from cotinterp.behavior.decoding import LanguageModel, reading
-from cotinterp.figures import lines
+from cotinterp.figures.behavior import tagging_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
@@ -72,25 +72,7 @@ class TagResult(Result):
 
     def figure(self) -> go.Figure:
         """Accuracy by number of operands; held-out problems solid, training problems dashed."""
-        names = {"heldout": "held-out problems", "train": "training problems"}
-        readings = {"tags": "state at the last operand", "all": "state at every operand"}
-        table = self.frame()
-        return lines(
-            table.assign(
-                split=table["split"].map(lambda split: names.get(split, split)), reading=table["reading"].map(readings)
-            ),
-            x="k",
-            y="accuracy",
-            low="ci_low",
-            high="ci_high",
-            color="reading",
-            dash="split",
-            bounds=(0.0, 1.0),
-            title=f"States named at the operands: {described(self.labels)}",
-            x_title="number of operands (K)",
-            y_title="share of problems that are right",
-            hover=["n"],
-        )
+        return tagging_figure(self.frame())
 
 
 def tag_accuracy(

@@ -8,9 +8,9 @@ that is missing; `ValueError` an empty table, or rows that would hide one anothe
 
 from cotinterp.figures.bars import stacked_bars as stacked_bars
 from cotinterp.figures.behavior import accuracy_figure as accuracy_figure
-from cotinterp.figures.behavior import edit_kinds_figure as edit_kinds_figure
 from cotinterp.figures.behavior import errors_figure as errors_figure
-from cotinterp.figures.behavior import trace_edits_figure as trace_edits_figure
+from cotinterp.figures.edits import edit_kinds_figure as edit_kinds_figure
+from cotinterp.figures.edits import trace_edits_figure as trace_edits_figure
 from cotinterp.figures.heads import attribution_figure as attribution_figure
 from cotinterp.figures.heads import head_figure as head_figure
 from cotinterp.figures.heatmap import heatmap as heatmap

@@ -1,22 +1,15 @@
-"""Figures of what a model writes: accuracy, faulty outputs, and what becomes of an answer when its trace is edited."""
+"""Figures of what a model writes: accuracy, faulty outputs, and what its answers owe to memory and to its trace."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.labels import RunKey, about, only, percent, runs_of
-from cotinterp.figures.sheet import (
-    BLUE,
-    GRAY,
-    INK,
-    ORANGE,
-    PURPLE,
-    category_bar,
-    grid,
-    pattern,
-    regime_mark,
-)
+from cotinterp.figures.labels import RunKey, about, only, only_run, runs_of
+from cotinterp.figures.lines import lines
+from cotinterp.figures.sheet import GRAY, category_bar, grid, regime_mark, whiskers
+from cotinterp.results.intervals import wilson
 
 SPLITS = {"heldout": "held-out", "train": "train", "validation": "validation"}
 SPLIT_DASHES = {"heldout": "solid", "train": "dot", "validation": "dash"}
@@ -66,7 +59,7 @@ def _accuracy(key: RunKey, split: str, rows: pd.DataFrame, shift: float) -> go.S
     return go.Scatter(
         x=rows["k"] + shift,
         y=rows["accuracy"],
-        error_y=_whiskers(rows, "accuracy", color=mark.color),
+        error_y=whiskers(rows, "accuracy", color=mark.color),
         mode="lines+markers",
         name=name,
         legendgroup=name,
@@ -79,16 +72,6 @@ def _accuracy(key: RunKey, split: str, rows: pd.DataFrame, shift: float) -> go.S
             "<br>95% interval %{customdata[3]:.1%} to %{customdata[4]:.1%}<extra></extra>"
         ),
     )
-
-
-def _whiskers(rows: pd.DataFrame, value: str, *, color: str = INK) -> dict[str, object]:
-    return {
-        "array": rows["ci_high"] - rows[value],
-        "arrayminus": rows[value] - rows["ci_low"],
-        "color": color,
-        "thickness": 1.2,
-        "width": 4,
-    }
 
 
 def _illustration(regime: str, by_k: Mapping[int, float]) -> go.Scatter:
@@ -123,7 +106,7 @@ def errors_figure(frame: pd.DataFrame) -> go.Figure:
     """
     runs = list(runs_of(frame))
     figure = grid(
-        [_panel_title(key) for key, _ in runs],
+        [key.panel_title for key, _ in runs],
         title=about(only(frame, "task"), "faulty outputs by category"),
         columns=len(runs),
         heights=[300],
@@ -147,10 +130,6 @@ def errors_figure(frame: pd.DataFrame) -> go.Figure:
         barmode="stack",
         legend={"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0, "traceorder": "normal"},
     )
-
-
-def _panel_title(key: RunKey) -> str:
-    return f"<b>{key.regime}</b>, seed {key.run_seed}" if key.regime and key.run_seed >= 0 else key.within_task
 
 
 def _faults(rows: pd.DataFrame, category: str, index: int, legend: bool) -> go.Bar:
@@ -192,280 +171,128 @@ def _fault_totals(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
     )
 
 
-OUTCOMES = {"follows": (BLUE, ""), "ignores": (ORANGE, "/"), "other": (GRAY, ".")}
-CONTROL, CHANCE, RESUMED = "none", "shuffled_target", "resumed"
-SUBSTITUTE = "substitute_total"
-EDIT_WORDS = {
-    "substitute_total": "a wrong total is written",
-    "swap": "another problem's trace is written",
-    "swap_prefix": "another problem's trace is written up to a total",
-    "truncate": "the trace is closed early",
-    "fill_totals": "filler stands for every written total",
-    "fill_steps": "filler stands for every step",
-    "permute": "the steps stand in another order",
-    "delete": "a step is taken out, the later ones go on without it",
-    "edit_prompt": "an operand of the prompt is changed under a fixed trace",
-}
-"""What is done to the trace, by the kind of edit."""
-CONTROL_WORDS = "control: the true trace"
-_EDIT_PANEL, _EDIT_BELOW = 220, 120
+def tagging_figure(frame: pd.DataFrame) -> go.Figure:
+    """Share of problems whose states are named right, by K; held-out problems solid, training problems dashed."""
+    readings = {"tags": "state at the last operand", "all": "state at every operand"}
+    return lines(
+        frame.assign(
+            split=frame["split"].map(lambda split: SPLITS.get(split, split)), reading=frame["reading"].map(readings)
+        ),
+        x="k",
+        y="accuracy",
+        low="ci_low",
+        high="ci_high",
+        color="reading",
+        dash="split",
+        bounds=(0.0, 1.0),
+        title=about(only_run(frame).words, "states named at the operands"),
+        x_title="K (number of operands)",
+        y_title="share of problems that are right",
+        hover=["n"],
+    )
 
 
-def edit_words(edit: str) -> str:
-    """A kind of edit in words; its name, with blanks, where there are none."""
-    return CONTROL_WORDS if edit == CONTROL else EDIT_WORDS.get(edit, edit.replace("_", " "))
+def invariance_figure(frame: pd.DataFrame) -> go.Figure:
+    """How often a problem and its unseen reordering are answered alike, by K, beside two different problems."""
+    chance = frame.assign(agreement=frame["chance"], ci_low=np.nan, ci_high=np.nan, pair="two different problems")
+    return lines(
+        pd.concat([frame.assign(pair="a problem and its unseen reordering"), chance]),
+        x="k",
+        y="agreement",
+        low="ci_low",
+        high="ci_high",
+        color="pair",
+        bounds=(0.0, 1.0),
+        title=about(only_run(frame).words, "same answer in another order"),
+        x_title="K (number of operands)",
+        y_title="share answered alike",
+        hover=["n"],
+    )
 
 
-def substitutions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of edits that are of one replaced total: the edit, its chance, and its control by step."""
-    of_step = (frame["edit"] == CONTROL) & (frame["step"] > 0)
-    return frame[frame["edit"].isin([SUBSTITUTE, CHANCE]) | of_step]
+def generalization_figure(frame: pd.DataFrame) -> go.Figure:
+    """Held-out accuracy by K, beside what each baseline that only remembers is worth on the same problems."""
+    names = {"heldout": "model", "nearest": "nearest training problem", "marginal": "most frequent answer"}
+    table = frame.melt(id_vars=["k", "n_heldout"], value_vars=list(names), var_name="answers")
+    table["answers"] = pd.Categorical(table["answers"].map(names), list(names.values()))
+    return lines(
+        with_intervals(table, rate="value", n="n_heldout"),
+        x="k",
+        y="value",
+        low="ci_low",
+        high="ci_high",
+        color="answers",
+        bounds=(0.0, 1.0),
+        title=about(only_run(frame).words, "held-out problems, model against memory"),
+        x_title="K (number of operands)",
+        y_title="share of answers that are right",
+        hover=["n_heldout"],
+    )
 
 
-def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
-    """Shares of edited transcripts that follow the edit, ignore it or do neither, by the edited step; one task.
-
-    `follows`: the answer is what the task computes from the edited total; `ignores`: the original answer. One panel a
-    trained model and kind of edit, with 95% intervals. Dotted lines are chance: the rows `shuffled_target`, each output
-    judged by another problem's answers. Following shows that the answer depends on what was written; edited traces are
-    off the training distribution of models that saw perfect traces only. Drawn are the rows of replaced totals and
-    their control, or every kind of edit of a table without replaced totals; `edit_kinds_figure` draws all of them with
-    their steps pooled. An edit of the whole trace stands at step -1.
-    Raises ValueError where the table holds more than one task.
-    """
-    task = only(frame, "task")
-    replaced = (frame["edit"] == SUBSTITUTE).any()
-    drawn = substitutions(frame) if replaced else frame
-    panels = [
-        (key, str(edit), rows, run[run["edit"] == (CHANCE if edit == SUBSTITUTE else f"{CHANCE}:{edit}")])
-        for key, run in runs_of(drawn)
-        for edit, rows in run.groupby("edit", sort=False)
-        if not str(edit).startswith(CHANCE)
+def training_size_figure(frame: pd.DataFrame) -> go.Figure:
+    """Accuracy against the number of training problems, a panel for each K; training problems dashed."""
+    sides = [
+        with_intervals(frame.assign(side=words, accuracy=frame[side], n=frame[f"n_{side}"]), rate="accuracy", n="n")
+        for side, words in (("heldout", "held-out problems"), ("train", "training problems"))
     ]
-    n_columns = min(2, len(panels))
-    heights = [_EDIT_PANEL] * -(-len(panels) // n_columns)
-    figure = grid(
-        [about(_panel_title(key), edit_words(edit)) for key, edit, *_ in panels],
-        title=about(task, "after a written total was replaced" if replaced else "after the trace was edited"),
-        columns=n_columns,
-        heights=heights,
-        gap=95,
-        below=_EDIT_BELOW,
-        between=0.05,
-        shared_yaxes=True,
-    )
-    in_legend: set[str] = set()
-    for index, (_, _, rows, chance) in enumerate(panels):
-        at = {"row": index // n_columns + 1, "col": index % n_columns + 1}
-        for outcome in OUTCOMES:
-            figure.add_trace(_rates(rows[rows["outcome"] == outcome], outcome, index == 0), **at)
-        for outcome in ("follows", "ignores"):
-            if len(by_chance := chance[chance["outcome"] == outcome]):
-                figure.add_trace(_chance_line(by_chance, outcome, outcome not in in_legend), **at)
-                in_legend.add(outcome)
-    figure.update_xaxes(title="step whose total was replaced" if replaced else "edited step (-1: none alone)", dtick=1)
-    figure.update_yaxes(range=[0, 1.05], tickformat=".0%", dtick=0.25)
-    figure.update_yaxes(title="share of edited transcripts", col=1)
-    inner = sum(heights) + 95 * (len(heights) - 1)
-    return figure.update_layout(
-        barmode="group",
-        legend={"orientation": "h", "y": -64 / inner, "yanchor": "top", "x": 0},
+    where = ", ".join(str(frame[name].iloc[0]) for name in ("task", "regime") if name in frame)
+    return lines(
+        pd.concat(sides).assign(facet=lambda rows: rows["k"].map("K = {}".format)),
+        x="training_size",
+        y="accuracy",
+        low="ci_low",
+        high="ci_high",
+        dash="side",
+        facet="facet",
+        bounds=(0.0, 1.0),
+        title=about(where, "accuracy against the number of training problems"),
+        x_title="training problems",
+        y_title="share of answers that are right",
+        hover=["n", "ratio"],
     )
 
 
-def _rates(rows: pd.DataFrame, outcome: str, legend: bool) -> go.Bar:
-    color, shape = OUTCOMES[outcome]
-    return go.Bar(
-        x=rows["step"],
-        y=rows["rate"],
-        name=outcome,
-        legendgroup=outcome,
-        showlegend=legend,
-        marker={"color": color, "pattern": pattern(shape)},
-        error_y=_whiskers(rows, "rate"),
-        customdata=rows[["n", "ci_low", "ci_high"]].to_numpy(dtype=float).tolist(),
-        hovertemplate=(
-            f"{outcome}, step %{{x}}: %{{y:.1%}}<br>n = %{{customdata[0]:.0f}}"
-            "<br>95% interval %{customdata[1]:.1%} to %{customdata[2]:.1%}<extra></extra>"
-        ),
-    )
+def with_intervals(frame: pd.DataFrame, *, rate: str, n: str) -> pd.DataFrame:
+    """`frame` with Wilson's interval of a rate of `n`, in `ci_low` and `ci_high`."""
+    intervals = [wilson(round(p * int(of)), int(of)) for p, of in zip(frame[rate], frame[n], strict=True)]
+    return frame.assign(ci_low=[i.low for i in intervals], ci_high=[i.high for i in intervals])
 
 
-def _chance_line(rows: pd.DataFrame, outcome: str, legend: bool) -> go.Scatter:
-    return go.Scatter(
-        x=rows["step"],
-        y=rows["rate"],
-        mode="lines+markers",
-        name=f"chance that it {outcome}",
-        legendgroup=f"chance-{outcome}",
-        showlegend=legend,
-        line={"color": OUTCOMES[outcome][0], "dash": "dot", "width": 2},
-        marker={
-            "symbol": "diamond" if outcome == "follows" else "cross",
-            "size": 8,
-            "line": {"color": "white", "width": 1},
-        },
-        hovertemplate=f"chance that it {outcome}, step %{{x}}: %{{y:.1%}}<extra></extra>",
-    )
-
-
-OPEN, CLOSED, FILLED = "open", "closed", "filled"
-_HEADINGS = {
-    OPEN: "cut after a total: the model goes on",
-    CLOSED: "closed: only the answer is left",
-    FILLED: "closed, with nothing to follow",
-}
-_SEGMENTS = {
-    "follows": ("follows", *OUTCOMES["follows"]),
-    "ignores": ("ignores", *OUTCOMES["ignores"]),
-    RESUMED: ("other: goes on with the trace, no answer", PURPLE, "x"),
-    "other": ("other", *OUTCOMES["other"]),
-}
-_SLOT, _WRITTEN = 38, 0.1
-
-
-def edit_groups(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """The kinds of edit of a table by what is left for the model to write: open, closed, and closed without a trace.
-
-    The control `none` stands last in the first two. A group without an edit is missing.
-    """
-    groups: dict[str, list[str]] = {OPEN: [], CLOSED: [], FILLED: []}
-    for edit, rows in frame[frame["edit"] != CONTROL].groupby("edit", sort=False):
-        closed = CLOSED if (rows["outcome"] == "follows").any() else FILLED
-        groups[closed if rows["closed"].any() else OPEN].append(str(edit))
-    for group in (OPEN, CLOSED):
-        if groups[group] and not of_edit(frame, CONTROL, group).empty:
-            groups[group].append(CONTROL)
-    return {group: edits for group, edits in groups.items() if edits}
-
-
-def of_edit(frame: pd.DataFrame, edit: str, group: str) -> pd.DataFrame:
-    """The rows of a kind of edit; the control is there once for open and once for closed traces."""
-    return frame[(frame["edit"] == edit) & (frame["closed"] == (group != OPEN))]
-
-
-def edit_kinds_figure(frame: pd.DataFrame) -> go.Figure:
-    """Shares of follows, ignores and other after every kind of edit, stacked; one panel a trained model, one task.
-
-    Of `other`, the part is set apart in which the model went on with the trace after its closing brace. The thin pale
-    bar below is chance: the same answers, judged by another problem's. Intervals are in the hover texts. A closed trace
-    leaves the answer alone to be written: following it asks no more than whether the last total is copied. All steps
-    are pooled.
-    Raises ValueError where the table holds more than one task.
-    """
-    said = "every kind of edit, all steps; pale bars below: the same answers judged by another problem's"
-    runs, slots, labels = list(runs_of(frame)), *_slots(frame)
-    n_columns = min(2, len(runs))
-    n_rows = -(-len(runs) // n_columns)
-    inner = _SLOT * len(labels)
-    figure = grid(
-        [_panel_title(key) for key, _ in runs],
-        title=about(only(frame, "task"), said),
-        columns=n_columns,
-        heights=[inner] * n_rows,
-        gap=60,
-        below=110,
-        left=330,
-        between=0.03,
-        shared_yaxes=True,
-    )
-    for index, (key, run) in enumerate(runs):
-        at = {"row": index // n_columns + 1, "col": index % n_columns + 1}
-        bars = _segments(run, slots)
-        for name in _SEGMENTS:
-            rows = bars[bars["segment"] == name]
-            figure.add_trace(_segment(rows, name, key, legend=index == 0, least=_WRITTEN * n_columns), **at)
-            figure.add_trace(_chance_bar(rows, name, key), **at)
-        figure.add_trace(_sizes(bars.drop_duplicates("slot")), **at)
-    figure.update_xaxes(range=[0, 1 + 0.13 * n_columns], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
-    figure.update_xaxes(title="share of edited transcripts, all steps", row=n_rows)
-    figure.update_yaxes(
-        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.4, -0.6], ticks="", showgrid=False
-    )
-    whole = inner * n_rows + 60 * (n_rows - 1)
-    return figure.update_layout(
-        barmode="stack",
-        legend={"orientation": "h", "y": -60 / whole, "yanchor": "top", "x": 0, "traceorder": "normal"},
-    )
-
-
-def _slots(frame: pd.DataFrame) -> tuple[dict[tuple[str, str], int], list[str]]:
-    """Where each kind of edit stands, from above, and what is written at each place: headings too take one."""
-    slots: dict[tuple[str, str], int] = {}
-    labels: list[str] = []
-    for group, edits in edit_groups(frame).items():
-        labels.append(f"<b>{_HEADINGS[group]}</b>")
-        for edit in edits:
-            slots[group, edit] = len(labels)
-            labels.append(edit_words(edit))
-    return slots, labels
-
-
-def _segments(run: pd.DataFrame, slots: Mapping[tuple[str, str], int]) -> pd.DataFrame:
-    """The rows of one model with their places; `other` without the part that went on with the trace."""
+def marginal_figure(frame: pd.DataFrame) -> go.Figure:
+    """Log-probability of the true answer by K: given the problem, and given the problem and the model's own trace."""
     parts = []
-    for (group, edit), slot in slots.items():
-        rows = of_edit(run, edit, group)
-        went_on = float(rows.loc[rows["outcome"] == RESUMED, "rate"].sum())
-        rest = rows["rate"].where(rows["outcome"] != "other", rows["rate"] - went_on)
-        parts.append(rows.assign(slot=slot, segment=rows["outcome"], share=rest))
-    return pd.concat(parts)
-
-
-def _segment(rows: pd.DataFrame, name: str, key: RunKey, *, legend: bool, least: float) -> go.Bar:
-    words, color, shape = _SEGMENTS[name]
-    return go.Bar(
-        x=rows["share"],
-        y=rows["slot"] - 0.08,
-        width=0.58,
-        orientation="h",
-        name=words,
-        legendgroup=name,
-        showlegend=legend,
-        marker={"color": color, "pattern": pattern(shape)},
-        text=[f"<b>{percent(share)}</b>" if share >= least else "" for share in rows["share"]],
-        textposition="inside",
-        insidetextanchor="middle",
-        textangle=0,
-        textfont={"size": 12, "color": "white" if name == "follows" else "black"},
-        constraintext="none",
-        customdata=[
-            [edit_words(str(row["edit"])), row["rate"], row["n"], row["ci_low"], row["ci_high"]]
-            for row in rows.to_dict("records")
-        ],
-        hovertemplate=(
-            f"{key.words}<br>%{{customdata[0]}}<br>{'other, in all' if name == 'other' else words}: "
-            "%{customdata[1]:.1%} of %{customdata[2]}<br>95% interval %{customdata[3]:.1%} to %{customdata[4]:.1%}"
-            "<extra></extra>"
-        ),
+    for name, words in (("marginal", "given the problem"), ("own", "given the problem and its own trace")):
+        columns = {name: "nats", f"{name}_low": "low", f"{name}_high": "high"}
+        parts.append(frame[["k", "n", "traces", *columns]].rename(columns=columns).assign(condition=words))
+    return lines(
+        pd.concat(parts, ignore_index=True),
+        x="k",
+        y="nats",
+        low="low",
+        high="high",
+        color="condition",
+        title=about(only_run(frame).words, "what the trace carries of the answer"),
+        x_title="K (number of operands)",
+        y_title="log P(true answer), nats",
+        hover=["n", "traces"],
     )
 
 
-def _chance_bar(rows: pd.DataFrame, name: str, key: RunKey) -> go.Bar:
-    words, color, _ = _SEGMENTS[name]
-    known = rows[rows["by_chance"].notna()]
-    return go.Bar(
-        x=known["by_chance"],
-        y=known["slot"] + 0.34,
-        width=0.14,
-        orientation="h",
-        legendgroup=name,
-        showlegend=False,
-        marker={"color": color, "opacity": 0.55},
-        customdata=[[edit_words(str(edit))] for edit in known["edit"]],
-        hovertemplate=f"{key.words}<br>%{{customdata[0]}}<br>{words} by chance: %{{x:.1%}}<extra></extra>",
-    )
-
-
-def _sizes(rows: pd.DataFrame) -> go.Scatter:
-    return go.Scatter(
-        x=[1.015] * len(rows),
-        y=rows["slot"] - 0.08,
-        mode="text",
-        text=[f"n = {n:,}" for n in rows["n"]],
-        textposition="middle right",
-        textfont={"size": 11},
-        showlegend=False,
-        hoverinfo="skip",
-        cliponaxis=False,
+def readiness_figure(frame: pd.DataFrame) -> go.Figure:
+    """P(true answer) against the number of totals shown, a color for each trace, dashed where it is forced."""
+    return lines(
+        frame.assign(operands=[f"{k} operands" for k in frame["k"]]),
+        x="step",
+        y="probability",
+        low="probability_low",
+        high="probability_high",
+        color="trace",
+        dash="how",
+        facet="operands",
+        bounds=(0.0, 1.0),
+        title=about(only_run(frame).words, "when the answer is settled"),
+        x_title="totals shown",
+        y_title="P(true answer)",
+        hover=["n", "log_prob", "followed"],
     )

@@ -33,6 +33,11 @@ class RunKey:
         return ", ".join(filter(None, (self.regime, "" if self.run_seed < 0 else f"seed {self.run_seed}")))
 
     @property
+    def panel_title(self) -> str:
+        """The run above its panel, where the task stands in the title."""
+        return f"<b>{self.regime}</b>, seed {self.run_seed}" if self.regime and self.run_seed >= 0 else self.within_task
+
+    @property
     def slug(self) -> str:
         """The run as part of a file name."""
         return file_name("-".join(filter(None, (self.task, self.regime, str(self.run_seed)))))

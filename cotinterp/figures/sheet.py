@@ -80,6 +80,17 @@ def category_bar(number: int) -> dict[str, object]:
     return {"color": PALETTE[number % len(PALETTE)], "pattern": pattern(shape), "line": line}
 
 
+def whiskers(rows: pd.DataFrame, value: str, *, color: str = INK) -> dict[str, object]:
+    """The error bars of `value` from `ci_low` to `ci_high`."""
+    return {
+        "array": rows["ci_high"] - rows[value],
+        "arrayminus": rows[value] - rows["ci_low"],
+        "color": color,
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
 def text(value: object) -> str:
     """`value` as plotly shows it verbatim: `<`, with which a prompt begins, would open a tag."""
     return escape(str(value), quote=False)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.behavior import (
+from cotinterp.figures.behavior import CORRECT
+from cotinterp.figures.edits import (
     CHANCE,
     CLOSED,
     CONTROL,
-    CORRECT,
     FILLED,
     OPEN,
     RESUMED,

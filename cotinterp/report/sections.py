@@ -10,16 +10,9 @@ from markupsafe import Markup
 
 from cotinterp.depth.compute import ComputeResult
 from cotinterp.figures.attention import attention_view
-from cotinterp.figures.behavior import (
-    CITATION,
-    ILLUSTRATIVE,
-    SUBSTITUTE,
-    accuracy_figure,
-    edit_kinds_figure,
-    errors_figure,
-    trace_edits_figure,
-)
+from cotinterp.figures.behavior import CITATION, ILLUSTRATIVE, accuracy_figure, errors_figure
 from cotinterp.figures.claims import forest
+from cotinterp.figures.edits import SUBSTITUTE, edit_kinds_figure, trace_edits_figure
 from cotinterp.figures.labels import tasks_of
 from cotinterp.figures.patching import families_figure, is_cell, patching_figures
 from cotinterp.figures.probing import probe_figures

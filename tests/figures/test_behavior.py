@@ -9,17 +9,16 @@ from cotinterp.behavior.edit_kinds import ALL_EDITS
 from cotinterp.behavior.edits import NONE, SHUFFLED
 from cotinterp.behavior.edits import RESUMED as RESUMED_OUTCOME
 from cotinterp.behavior.edits import SUBSTITUTE as SUBSTITUTE_EDIT
-from cotinterp.figures.behavior import (
+from cotinterp.figures.behavior import accuracy_figure, errors_figure
+from cotinterp.figures.edits import (
     CHANCE,
     CONTROL,
     EDIT_WORDS,
     RESUMED,
     SUBSTITUTE,
-    accuracy_figure,
     edit_groups,
     edit_kinds_figure,
     edit_words,
-    errors_figure,
     of_edit,
     trace_edits_figure,
 )
