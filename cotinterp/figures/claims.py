@@ -10,9 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from cotinterp.figures.sheet import PALETTE, text
+from cotinterp.figures.sheet import BLUE, GRAY, INK, VERMILLION, styled, text, titled
 
-BLUE, VERMILLION, INK, RULE = PALETTE[0], PALETTE[1], "#1a1a1a", "#8a8a8a"
 MARKS = {
     "holds": ("circle", BLUE),
     "fails": ("x", VERMILLION),
@@ -26,7 +25,7 @@ LEGEND = {"above": "above, not predicted", "below": "below, not predicted"}
 NUMBERS = ("threshold", "estimate", "ci_low", "ci_high")
 
 PREDICTED = "rgba(0, 114, 178, 0.10)"
-ROW, TOP, BOTTOM, LEFT, WRAP = 66, 96, 24, 330, 46
+ROW, TOP, BOTTOM, LEFT, WRAP = 66, 96, 24, 380, 46
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _marks(cell: pd.DataFrame, rings: pd.DataFrame) -> list[go.Scatter]:
         x=rings["estimate"],
         y=np.full(len(rings), -0.45),
         mode="markers",
-        marker={"symbol": "circle-open", "size": 7, "color": RULE, "line": {"width": 1.4}},
+        marker={"symbol": "circle-open", "size": 7, "color": GRAY, "line": {"width": 1.4}},
         customdata=rings[["run_seed"]].to_numpy(),
         hovertemplate="seed %{customdata[0]}: %{x:.3f}<extra></extra>",
         showlegend=False,
@@ -196,21 +195,19 @@ def _dress(figure: go.Figure, shapes: Sequence[dict[str, object]], *, height: in
     """A legend on top and thin axes; the figure is changed in place."""
     drawn = {name for trace in figure.data for name, (symbol, _) in MARKS.items() if trace.marker.symbol == symbol}
     marks = {LEGEND.get(name, name): mark for name, mark in MARKS.items() if name in drawn}
-    for name, (symbol, color) in (*marks.items(), ("one seed", ("circle-open", RULE))):
+    for name, (symbol, color) in (*marks.items(), ("one seed", ("circle-open", GRAY))):
         mark = {"symbol": symbol, "size": 10, "color": color, "line": {"width": 1.6}}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=name, marker=mark, hoverinfo="skip")
     line = {"color": INK, "width": 2}
     figure.add_scatter(x=[None], y=[None], mode="lines", name="threshold", line=line)
+    styled(figure, height=height, margin={"l": LEFT, "r": 20, "t": TOP, "b": BOTTOM})
+    titled(figure, "Every criterion of every claim: estimate, 95% interval, threshold, and one ring for each seed")
     figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": LEFT, "r": 20, "t": TOP, "b": BOTTOM},
         shapes=list(shapes),
-        font={"size": 13, "color": INK},
-        plot_bgcolor="white",
-        legend={"orientation": "h", "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 1 - 32 / height, "yref": "container"},
+        legend_yanchor="top",
     )
     figure.update_yaxes(range=[-1, 1], visible=False, fixedrange=True)
     figure.update_xaxes(
-        nticks=5, ticks="outside", ticklen=3, tickfont={"size": 11}, linecolor=RULE, showgrid=False, zeroline=False
+        nticks=5, ticks="outside", ticklen=3, tickfont={"size": 11}, linecolor=GRAY, showgrid=False, zeroline=False
     )

@@ -34,8 +34,6 @@ VERDICT_WORDS: dict[str, str] = {
     ),
 }
 
-FOREST_CAPTION = "Every criterion of every claim: estimate, 95% interval, threshold, and one ring for each seed"
-
 TEXTS: dict[str, SectionText] = {
     "verdicts": {
         "title": "Verdicts",

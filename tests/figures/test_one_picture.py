@@ -72,7 +72,7 @@ def seen_at(symbols: Symbols) -> AttentionView:
     """An example of which these symbols are known."""
     places = list(symbols)
     nothing = np.zeros((1, 1, len(places), len(places)))
-    roles, steps = tuple(place.role for place in places), tuple(place.step for place in places)
+    roles, steps = zip(*places, strict=True)
     return AttentionView(RunKey("s3", "cot", 0), tuple(symbols.values()), roles, steps, nothing)
 
 

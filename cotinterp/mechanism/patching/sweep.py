@@ -165,7 +165,7 @@ class CellsResult(EffectsResult):
     @property
     def symbols(self) -> dict[Place, str]:
         """What stands at each place of the first example."""
-        return {Place(str(role), step): symbol for role, step, symbol in self.addresses.values() if symbol}
+        return {(str(role), step): symbol for role, step, symbol in self.addresses.values() if symbol}
 
     def scan_figure(self, scanned: pd.DataFrame) -> go.Figure:
         """Effects of the flagged cells, sites by places."""
