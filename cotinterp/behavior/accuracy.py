@@ -29,13 +29,6 @@ def labels_of(task: Task, regime: str | Regime, run_seed: int) -> dict[str, str 
     return {"task": task.name, "regime": get_regime(regime).name, "run_seed": run_seed}
 
 
-def described(labels: Mapping[str, str | int]) -> str:
-    """Labels as the end of a title: `digit-sum, cot, run seed 0`."""
-    return ", ".join(
-        str(value) if isinstance(value, str) else f"{name.replace('_', ' ')} {value}" for name, value in labels.items()
-    )
-
-
 @dataclass(frozen=True)
 class Output:
     """What the model wrote for one problem, and whether it is right.

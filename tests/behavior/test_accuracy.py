@@ -9,7 +9,6 @@ import pytest
 
 from cotinterp.behavior.accuracy import (
     accuracy_by_k,
-    described,
     evaluate_run,
     evaluation_problems,
     evaluation_record,
@@ -30,10 +29,6 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 
 def test_labels_are_the_first_columns_of_every_table():
     assert list(labels_of(get_task("s3"), "cot", 4).items()) == [("task", "s3"), ("regime", "cot"), ("run_seed", 4)]
-
-
-def test_described():
-    assert described({"task": "s3", "regime": "cot", "run_seed": 4}) == "s3, cot, run seed 4"
 
 
 COLUMNS = ["task", "regime", "run_seed", "split", "k", "n", "correct", "accuracy", "ci_low", "ci_high"]

@@ -120,7 +120,7 @@ def test_the_table(result):
 def test_the_figure_has_a_line_for_each_trace_and_way(result):
     figure = result.figure()
     assert {trace.name for trace in figure.data} >= {"true, free", "edited, free", "edited, forced"}
-    assert "digit-sum, cot, run seed 3" in figure.layout.title.text
+    assert "digit-sum, cot, seed 3" in figure.layout.title.text
 
 
 K_RANGE = (2, 4)
