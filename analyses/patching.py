@@ -16,7 +16,7 @@ import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp.figures import patching_figures
-from cotinterp.figures.patching import is_cell, with_sites
+from cotinterp.figures.patching import is_cell
 from cotinterp.studies.instruments import study, table_of
 from cotinterp.studies.subject import FULL, QUICK, Subject
 from cotinterp.transcripts.roles import place_words
@@ -47,7 +47,7 @@ def answer(table: pd.DataFrame, most: int = 3) -> list[str]:
             f"{site} {effect:.3f}" for site, effect in zip(baselines["site"], baselines["effect"], strict=True)
         )
         lines.append(f"{task} {regime}, {pair}, {direction}: {shown}")
-        cells = with_sites(sweep[is_cell(sweep) & (sweep["effect"] >= SHOWN)])
+        cells = sweep[is_cell(sweep) & (sweep["effect"] >= SHOWN)]
         for kind, of_kind in cells.groupby("kind", sort=False):
             top = ", ".join(named(cell) for cell in of_kind.nlargest(most, "effect").to_dict("records"))
             lines.append(f"    {kind}: {top}")

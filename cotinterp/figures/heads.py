@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from cotinterp.figures.sheet import PALETTE
+from cotinterp.figures.sheet import DIVERGING, PALETTE, SEQUENTIAL, grid
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,20 @@ HEAD_COLUMNS: tuple[Column, ...] = (
 def head_figure(table: pd.DataFrame, *, title: str, columns: Sequence[Column] = HEAD_COLUMNS) -> go.Figure:
     """`table` has a row per head with layer, head, label and the columns; each column has a color scale of its own."""
     rows = [f"{row.label}  <b>L{row.layer}H{row.head}</b> " for row in table.itertuples()]
-    figure = make_subplots(cols=len(columns), shared_yaxes=True, horizontal_spacing=0.015)
+    figure = grid(
+        title=title,
+        columns=len(columns),
+        heights=[26 * len(rows)],
+        below=30,
+        above=50,
+        between=0.015,
+        shared_yaxes=True,
+    )
     for index, column in enumerate(columns, start=1):
         values = table[column.name].to_numpy(dtype=float)
         figure.add_trace(_cells(values, rows, column), row=1, col=index)
-    figure.update_xaxes(side="top", showgrid=False, ticks="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", automargin=True)
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 14}},
-        title_font_size=17,
-        font_size=13,
-        height=130 + 26 * len(rows),
-        margin={"l": 60, "r": 30, "t": 100, "b": 30},
-    )
+    figure.update_xaxes(side="top", ticks="")
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
     return figure
 
 
@@ -57,7 +56,7 @@ def _cells(values: np.ndarray, rows: Sequence[str], column: Column) -> go.Heatma
         y=list(rows),
         text=[["–" if np.isnan(value) else f"{value:.2f}"] for value in values],
         texttemplate="%{text}",
-        colorscale="RdBu" if column.signed else "Viridis",
+        colorscale=DIVERGING if column.signed else SEQUENTIAL,
         zmin=-reach if column.signed else 0.0,
         zmax=reach if column.signed else 1.0,
         showscale=False,
@@ -68,7 +67,7 @@ def _cells(values: np.ndarray, rows: Sequence[str], column: Column) -> go.Heatma
 
 def attribution_figure(table: pd.DataFrame, *, title: str) -> go.Figure:
     """A bar for each component in the order of the table, colored by what it is, with its interval over examples."""
-    figure = go.Figure()
+    figure = grid(title=title, heights=[360], below=110)
     for color, (component, part) in zip(PALETTE, table.groupby("component", sort=False), strict=False):
         spread = {
             "array": part["ci_high"] - part["attribution"],
@@ -83,12 +82,6 @@ def attribution_figure(table: pd.DataFrame, *, title: str) -> go.Figure:
             customdata=part["share"],
             hovertemplate="%{x}: %{y:.3f} logits, %{customdata:.1%} of the difference",
         )
-    figure.update_layout(
-        template="plotly_white",
-        title=title,
-        yaxis_title="logits toward the answer (mean, 95% interval)",
-        height=520,
-        font_size=13,
-    )
-    figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90, automargin=True)
+    figure.update_yaxes(title="logits toward the answer (mean, 95% interval)")
+    figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90)
     return figure

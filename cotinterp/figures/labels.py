@@ -137,15 +137,3 @@ def percent(share: float) -> str:
     if shown == "100.0%" and share < 1:
         return ">99.9%"
     return "<0.1%" if shown == "0.0%" and share > 0 else shown
-
-
-def with_sites(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of sites with `kind` beside `site`, for tables that were written without it."""
-    if "kind" in frame.columns:
-        return frame
-    if "model" in frame.columns:
-        site = [
-            str(s) if layer < 0 else f"L{layer}.{s}" for s, layer in zip(frame["site"], frame["layer"], strict=True)
-        ]
-        return frame.assign(kind=frame["site"], site=site)
-    return frame.assign(kind=frame["site"].str.rsplit(".", n=1).str[-1])

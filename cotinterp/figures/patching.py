@@ -17,7 +17,6 @@ from cotinterp.figures.labels import (
     place_words,
     reading_order,
     runs_of,
-    with_sites,
 )
 from cotinterp.figures.sheet import DIVERGING, NamedFigure
 
@@ -29,7 +28,7 @@ _DIRECTIONS = {"denoise": "denoise (clean into corrupted)", "noise": "noise (cor
 
 def is_cell(frame: pd.DataFrame) -> pd.Series:
     """True for the rows that are one site at one place; False for baselines (self, full, random donor)."""
-    return with_sites(frame)["kind"].isin([*LAYER_SITES, *HEAD_SITES])
+    return frame["kind"].isin([*LAYER_SITES, *HEAD_SITES])
 
 
 def primary_metric(frame: pd.DataFrame) -> str:
@@ -81,7 +80,6 @@ def patching_figure(
     has no other cells.
     Raises ValueError where the table holds several models or families, no such cells, or not the metric.
     """
-    frame = with_sites(frame)
     key, pair = only_run(frame), only(frame, "pair")
     metric = primary_metric(frame) if metric is None else metric
     rows = frame[is_cell(frame) & (frame["metric"] == metric)]
@@ -107,7 +105,6 @@ def patching_scan_figure(frame: pd.DataFrame, *, symbols: Symbols = NO_SYMBOLS) 
 
     Of one trained model and one pair family, `PatchingResult.scan`.
     """
-    frame = with_sites(frame)
     key, pair = only_run(frame), only(frame, "pair")
     rows = frame.assign(effect=frame["effect"].where(frame["flagged"].astype(bool)), row=frame["site"])
     panels = [
@@ -128,7 +125,7 @@ def patching_scan_figure(frame: pd.DataFrame, *, symbols: Symbols = NO_SYMBOLS) 
 def patching_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | None = None) -> list[NamedFigure]:
     """`patching_figure` of every trained model and pair family in a table, by layer and by head."""
     figures = []
-    for key, run in runs_of(with_sites(frame)):
+    for key, run in runs_of(frame):
         for pair, of_pair in run.groupby("pair", sort=False):
             kinds = set(of_pair["kind"])
             for view, sites in {"layer": LAYER_SITES, "head": HEAD_SITES}.items():

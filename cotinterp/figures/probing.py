@@ -13,9 +13,9 @@ from cotinterp.figures.labels import (
     Symbols,
     about,
     only_run,
+    place_words,
     reading_order,
     runs_of,
-    with_sites,
 )
 from cotinterp.figures.lines import lines
 from cotinterp.figures.sheet import NamedFigure
@@ -113,7 +113,6 @@ def _by_place(
     hover: tuple[str, ...] = ("ci_low", "ci_high", "n"),
 ) -> go.Figure:
     """Site by place, a row of panels for each target and a column for each model."""
-    frame = with_sites(frame)
     key, cells = only_run(frame), frame.assign(row=frame["site"])
     rows = cells[["layer", "row"]].drop_duplicates().iloc[::-1]
     rows = rows.sort_values("layer", ascending=False, kind="stable")["row"]
@@ -154,7 +153,7 @@ def probe_use_figure(frame: pd.DataFrame) -> go.Figure:
     """
     cell = ["pair", "target", "site", "role", "step"]
     names = {
-        key: f"{key[1] + ' in ' if key[1] else ''}{key[2]} at {Place(str(key[3]), int(key[4])).words}"
+        key: f"{key[1] + ' in ' if key[1] else ''}{key[2]} at {place_words((str(key[3]), int(key[4])))}"
         for key in frame[cell].drop_duplicates().itertuples(index=False, name=None)
     }
     if len(set(names.values())) < len(names):

@@ -148,6 +148,7 @@ def grid(
     columns: int = 1,
     heights: Sequence[int] = (320,),
     gap: int = 0,
+    above: int = 0,
     below: int = 60,
     left: int = 70,
     right: int = 30,
@@ -157,7 +158,8 @@ def grid(
 ) -> go.Figure:
     """An empty figure of `columns` panels side by side in rows of `heights` pixels, set apart by `gap` pixels.
 
-    `titles` are those of the panels, row by row. `between` is the share of the width between two columns.
+    `titles` are those of the panels, row by row. `above` leaves pixels between them and the title. `between` is the
+    share of the width between two columns.
     """
     inner = sum(heights) + gap * (len(heights) - 1)
     figure = make_subplots(
@@ -170,9 +172,9 @@ def grid(
         vertical_spacing=gap / inner if len(heights) > 1 else 0,
         horizontal_spacing=between if columns > 1 else 0,
     )
-    above = _TITLED + _TITLES * any(titles)
-    margin = {"l": left, "r": right, "t": above, "b": below}
-    return titled(styled(figure, height=above + inner + below, margin=margin), title)
+    top = _TITLED + _TITLES * any(titles) + above
+    margin = {"l": left, "r": right, "t": top, "b": below}
+    return titled(styled(figure, height=top + inner + below, margin=margin), title)
 
 
 def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None) -> go.Figure:

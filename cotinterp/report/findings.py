@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cotinterp.figures.labels import RunKey, percent, place_words, runs_of, with_sites
+from cotinterp.figures.labels import RunKey, percent, place_words, runs_of
 from cotinterp.figures.patching import HEAD_SITES, is_cell, pair_words, primary_metric, told_apart
 from cotinterp.figures.probing import is_before, target_step, target_words
 from cotinterp.report.behavior_findings import (
@@ -100,7 +100,7 @@ def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str
     named where the top prediction tells clean from corrupted in fewer than half of the pairs, or the run is in `weak`.
     """
     sentences = []
-    for key, run in runs_of(with_sites(frame)):
+    for key, run in runs_of(frame):
         for pair, of_pair in run.groupby("pair", sort=False):
             told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
             if (told and 2 * told[0] < max(told[1], 1)) or (weak and key in weak):
