@@ -5,7 +5,7 @@ import torch
 
 from cotinterp.calibration.peers import PEERS, peer_agreement
 from cotinterp.mechanism.interventions import patch
-from cotinterp.mechanism.patching import sweep
+from cotinterp.mechanism.patching import runs
 from tests.mechanism.contrasts import replaced, told_apart
 
 TOLERANCE = 1e-5
@@ -38,8 +38,8 @@ def test_native_bridges_agree(tiny_model):
 
 
 def test_heads_in_another_order_would_show(gpt2, monkeypatch):
-    in_order = sweep.head_sites
-    monkeypatch.setattr(sweep, "head_sites", lambda model: in_order(model)[::-1])
+    in_order = runs.head_sites
+    monkeypatch.setattr(runs, "head_sites", lambda model, kind: in_order(model, kind)[::-1])
     found = peer_agreement(gpt2, asked(gpt2, 41), checks=["attn_head_out_all_pos"])
     assert (found["largest_difference"] > 1000 * TOLERANCE).all()
 

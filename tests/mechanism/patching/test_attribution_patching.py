@@ -1,5 +1,7 @@
 """Gradient estimates of patching: exact where the model is linear, and compared with the truth where it is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from cotinterp.mechanism.activations import Budget, activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching.attribution_patching import attribution_patch
+from cotinterp.mechanism.patching.attribution_patching import agreement_of, attribution_patch
 from cotinterp.mechanism.patching.runs import FIRST, Cell
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
@@ -219,3 +221,178 @@ def test_train_mode_and_missing_gaps_are_refused(make_tiny, tiny_model, contrast
     table = attribution_patch(tiny_model, same, controls=ANY_GAP).frame()
     assert table["effect"].isna().all()
     assert (table["n"] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny):
+    return make_tiny()
+
+
+@pytest.fixture(scope="module")
+def eight_pairs(model):
+    tokens = torch.randint(0, 13, (8, 8), generator=torch.Generator().manual_seed(1))
+    return told_apart(model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
+
+
+@pytest.fixture(scope="module")
+def estimated(model, eight_pairs):
+    return attribution_patch(model, eight_pairs, labels={"task": "none", "run_seed": 3}, **SITES)
+
+
+@pytest.fixture(scope="module")
+def true(model, eight_pairs):
+    return patch_sweep(model, eight_pairs, metrics=("logit_diff", "kl"), **SITES)
+
+
+def test_the_table_has_the_format_of_patching(estimated, true):
+    frame, other = estimated.frame(), true.frame()
+    assert list(frame.columns) == list(other.columns)
+    assert frame["site"].tolist()[:3] == ["self", "full", "random_donor"]
+    cells = other[(other["metric"] == "logit_diff") & (other["role"] != "all")]
+    address = ["site", "layer", "role", "step"]
+    assert frame[address].iloc[3:].values.tolist() == cells[address].values.tolist()
+    assert frame["effect"].iloc[3:].tolist() == estimated.effects().effect.tolist()
+    assert frame["effect"].iloc[0] == 0.0
+    assert frame["effect"].iloc[1] not in (0.0, 1.0)
+    assert (frame["ci_low"] <= frame["effect"]).all()
+
+
+def test_agreement_with_the_truth_it_estimates(estimated, true):
+    agreement = estimated.agreement(true)
+    table = agreement.frame()
+    assert table["sites"].tolist() == ["all sites", "resid_pre", "attn_out", "mlp_out", "z of heads"]
+    assert table.loc[0, ["task", "run_seed", "metric", "direction", "pair", "steps"]].tolist() == [
+        "none", 3, "logit_diff", "denoise", "pair", 1,
+    ]  # fmt: skip
+    difference = np.abs(estimated.effects().effect - true.effects().effect)
+    assert table.loc[0, "max_difference"] == pytest.approx(difference.max())
+    assert table.loc[0, "spearman"] > 0.8
+    assert table.loc[0, "n"] + table.loc[0, "left_out"] == len(true.cells)
+
+
+def test_scores_at_the_wrong_sites_do_not_agree(estimated, true):
+    """Scores of other cells, as after an off-by-one in places: the correlation shows it."""
+    rolled = np.roll(estimated.measured.changes["logit_diff"], 1, axis=0)
+    wrong = replace(estimated, measured=replace(estimated.measured, changes={"logit_diff": rolled}))
+    right = estimated.agreement(true).frame()["spearman"][0]
+    assert wrong.agreement(true).frame()["spearman"][0] < right - 0.3
+
+
+def test_only_the_same_question_is_compared(model, eight_pairs, estimated, true):
+    with pytest.raises(ValueError, match="'direction': 'noise'"):
+        estimated.agreement(replace(true, direction="noise"))
+    with pytest.raises(ValueError, match="the gaps differ"):
+        estimated.agreement(patch_sweep(model, eight_pairs.select(slice(0, 4)), metrics=("logit_diff",)))
+    with pytest.raises(ValueError, match="log_prob was not patched, only"):
+        attribution_patch(model, eight_pairs, metric="log_prob").agreement(true)
+    with pytest.raises(ValueError, match="no cell in common"):
+        attribution_patch(model, eight_pairs, kinds=("resid_post",)).agreement(true)
+
+
+def test_a_part_of_the_cells_can_be_compared(model, eight_pairs, true):
+    some = attribution_patch(model, eight_pairs, kinds=("mlp_out", "resid_post")).agreement(true)
+    assert some.frame()["sites"].tolist() == ["all sites", "mlp_out"]
+
+
+def test_the_figure_says_what_it_is(estimated, model, eight_pairs):
+    figure = estimated.figure()
+    drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data if trace.type == "heatmap"])
+    np.testing.assert_allclose(np.sort(drawn[np.isfinite(drawn)]), np.sort(estimated.effects().effect))
+    title = figure.layout.title.text.replace("<br>", " ")
+    assert "estimated from gradients at the recipient" in title
+    assert "agreement with true patching" in title
+    several = attribution_patch(model, eight_pairs, kinds=("mlp_out",), steps=2).figure()
+    assert "averaged over 2 steps" in several.layout.title.text.replace("<br>", " ")
+
+
+CELLS = tuple(Cell(Site("resid_pre", layer), f"position {i}") for layer in range(2) for i in range(4))
+CELLS += tuple(Cell(Site("z", 0, head), "position 0") for head in range(4))
+#                  resid_pre                                     z of heads
+EFFECT = np.array([0.9, 0.0, 0.5, -0.8, 0.3, 0.2, 0.1, 0.0] + [0.6, 0.0, -0.4, 0.05])
+SCORE = np.array([0.8, 0.0, 0.4, 0.2, 0.35, 0.1, 0.05, 0.0] + [0.5, 0.0, -0.3, 0.10])
+
+
+def row(sites, **options):
+    table = agreement_of(CELLS, SCORE, EFFECT, **{"top": (1, 3, 20), **options}).frame()
+    return table[table["sites"] == sites].iloc[0]
+
+
+def test_the_table_worked_by_hand():
+    """Ranks by size: 0.9 -0.8 0.6 0.5 -0.4 0.3 0.2 0.1 0.05 against 0.8 0.5 0.4 0.35 -0.3 0.2 0.1 0.1 0.05."""
+    overall = row("all sites")
+    assert overall[["n", "left_out", "ranking"]].tolist() == [9, 3, "absolute"]
+    assert overall[["overlap_1", "overlap_3"]].tolist() == [1.0, 2 / 3]
+    assert np.isnan(overall["overlap_20"])
+    assert overall["max_difference"] == pytest.approx(1.0)
+    # Squared rank differences 16 + 1 + 1 + 0 + 4 + 0.25 + 1 + 2.25 of nine cells, one pair of ties among the scores.
+    effect, score = np.array([9, 6, 8, 4, 3, 2, 7, 5, 1]), np.array([9, 7, 4, 6, 2.5, 1, 8, 5, 2.5])
+    assert overall["spearman"] == pytest.approx(np.corrcoef(effect, score)[0, 1])
+    told = EFFECT != 0
+    assert overall["pearson"] == pytest.approx(np.corrcoef(EFFECT[told], SCORE[told])[0, 1])
+
+
+def test_kinds_are_compared_by_themselves():
+    assert row("resid_pre")[["n", "left_out"]].tolist() == [6, 2]
+    heads = row("z of heads")
+    assert heads[["n", "left_out", "overlap_1", "overlap_3"]].tolist() == [3, 1, 1.0, 1.0]
+    assert heads["spearman"] == pytest.approx(1.0)
+    assert heads["max_difference"] == pytest.approx(0.1)
+
+
+def test_signed_ranking_is_another_answer():
+    """By size -0.8 is the second largest effect; signed it is the last, and its score of 0.2 is in the middle."""
+    signed, absolute = row("all sites", ranking="signed"), row("all sites")
+    assert signed["ranking"] == "signed"
+    assert signed["overlap_3"] == 1.0
+    assert absolute["overlap_3"] == 2 / 3
+    assert signed["spearman"] != absolute["spearman"]
+
+
+def test_cells_that_are_zero_on_both_sides_do_not_help():
+    """Zeros appended to both would raise the correlation without end."""
+    more = tuple(Cell(Site("resid_pre", 2), f"position {i}") for i in range(50))
+    padded = agreement_of(CELLS + more, np.append(SCORE, np.zeros(50)), np.append(EFFECT, np.zeros(50)))
+    plain = agreement_of(CELLS, SCORE, EFFECT)
+    assert padded.frame().iloc[0]["spearman"] == plain.frame().iloc[0]["spearman"]
+    assert padded.frame().iloc[0]["left_out"] == 53
+    assert "L2.resid_pre" not in padded.worst(100)["site"].tolist()
+
+
+def test_the_worst_cells():
+    worst = agreement_of(CELLS, SCORE, EFFECT).worst(2)
+    assert worst["site"].tolist()[0] == "L0.resid_pre"
+    assert worst["place"].tolist()[0] == "position 3"
+    assert worst["difference"].tolist()[0] == pytest.approx(1.0)
+    assert len(worst) == 2
+
+
+def test_scores_of_noise_do_not_agree():
+    rng = np.random.default_rng(0)
+    cells = tuple(Cell(Site("resid_pre", 0), f"position {i}") for i in range(400))
+    table = agreement_of(cells, rng.normal(size=400), rng.normal(size=400), top=(40,)).frame().iloc[0]
+    assert abs(table["spearman"]) < 0.15
+    assert table["overlap_40"] < 0.3
+
+
+def test_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="unknown ranking 'size': absolute or signed"):
+        agreement_of(CELLS, SCORE, EFFECT, ranking="size")
+    with pytest.raises(ValueError, match="all 12 cells are exactly 0"):
+        agreement_of(CELLS, 0 * SCORE, 0 * EFFECT)
+    with pytest.raises(ValueError, match="name at least one k"):
+        agreement_of(CELLS, SCORE, EFFECT, top=(0,))
+
+
+def test_constant_sides_have_no_correlation():
+    table = agreement_of(CELLS, 0 * SCORE, EFFECT, top=(3,)).frame()
+    assert table["spearman"].isna().all()
+    assert table["max_difference"].iloc[0] == pytest.approx(0.9)
+
+
+def test_the_figure_has_every_cell(tmp_path):
+    result = agreement_of(CELLS, SCORE, EFFECT, labels={"task": "z6"})
+    figure = result.figure()
+    assert sum(len(trace.x) for trace in figure.data) == len(CELLS)
+    assert [trace.name for trace in figure.data] == ["resid_pre", "z of heads"]
+    assert "absolute" in figure.layout.title.text
+    assert result.save(tmp_path, "agreement")[0].read_text().startswith("task,sites,n,left_out,ranking,spearman")

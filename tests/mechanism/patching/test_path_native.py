@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.activations import Budget
+from cotinterp.mechanism.activations import Budget, activations
+from cotinterp.mechanism.interventions import Edit, run_with
 from cotinterp.mechanism.patching import path_patching
+from cotinterp.mechanism.patching.path_native import (
+    InputChange,
+    PackedPaths,
+    Recipient,
+    SenderChange,
+    head_output,
+    run_frozen,
+)
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
-from cotinterp.mechanism.patching.runs import PatchingControls
+from cotinterp.mechanism.patching.runs import Meter, PatchingControls
 from cotinterp.mechanism.sites import Site, head_sites
+from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, replaced, told_apart
-from tests.mechanism.path_changes import HERE, SENDER, THERE, contrast_of
+from tests.mechanism.path_changes import AT, HERE, SENDER, THERE, contrast_of
 
 SENDERS = (Site("z", 0, 1), Site("z", 1, 2), Site("resid_pre", 0), Site("resid_pre", 1), Site("attn_out", 0))
 ALL_METRICS = ("logit_diff", "kl", "probability", "accuracy")
@@ -155,3 +165,170 @@ def test_a_model_with_hooks_of_its_own_is_run_through_them(make_tiny, tokens, mo
     with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", ablated)]):
         found = path_sweep(model, contrast, paths, controls=ANY_GAP)
     assert found.measured.ran.tolist() == [False, True]
+
+
+AT_FROZEN = torch.tensor([7, 3, 7, 7, 7])
+
+
+@pytest.fixture
+def runs(tiny_model, tokens):
+    parts, other = native_parts(tiny_model), tokens.clone()
+    other[:, 3] = (other[:, 3] + 1) % 13
+    with torch.no_grad():
+        return parts, forward(parts, tokens)[1], forward(parts, other)[1]
+
+
+def sent_by(runs, site, place=None):
+    parts, own, donor = runs
+    everywhere = torch.ones(5, 8, dtype=torch.bool) if place is None else place
+    return SenderChange.of(parts, site, own[site.layer], donor[site.layer], everywhere)
+
+
+def test_a_head_sends_its_change_through_its_own_output_weights(tiny_model, runs):
+    site = Site("z", 0, 2)
+    sent, (parts, own, donor) = sent_by(runs, site), runs
+    assert sent.position.min() == 3
+    assert torch.equal(head_output(parts, site), tiny_model.W_O[0, 2])
+    change = (donor[0].z - own[0].z)[sent.row, sent.position, 2] @ tiny_model.W_O[0, 2]
+    torch.testing.assert_close(sent.stream - sent.own, change, atol=1e-6, rtol=1e-5)
+
+
+def test_places_where_both_runs_agree_send_nothing(runs):
+    before = torch.zeros(5, 8, dtype=torch.bool)
+    before[:, :3] = True
+    assert sent_by(runs, Site("z", 0, 2), before) is None
+
+
+@pytest.mark.parametrize("through_mlps", [True, False])
+def test_one_block_later(runs, through_mlps):
+    """The stream goes through the first MLP or past it, takes up the recipient's attention, and is read by layer 1."""
+    parts, own, _ = runs
+    sent, asked = sent_by(runs, Site("attn_out", 0)), frozenset({Site("q", 1), Site("mlp_out", 1)})
+    found = run_frozen(parts, own, sent, sent.stream, asked, AT_FROZEN, through_mlps=through_mlps, to_the_end=True)
+    here = sent.row, sent.position
+    first = parts.blocks[0].mlp(sent.stream) if through_mlps else own[0].mlp_out[here]
+    stream = sent.stream + first
+    torch.testing.assert_close(found.inputs[Site("q", 1)], parts.qkv(parts.blocks[1], stream, sent.position)[:, 0])
+    between = stream + own[1].attn_out[here]
+    torch.testing.assert_close(found.inputs[Site("mlp_out", 1)], parts.blocks[1].mlp(between))
+    last = between + (parts.blocks[1].mlp(between) if through_mlps else own[1].mlp_out[here])
+    assert found.read.tolist() == [i for i in range(len(sent.row)) if sent.position[i] == AT_FROZEN[sent.row[i]]]
+    torch.testing.assert_close(found.stream, last[found.read])
+
+
+def test_the_recipients_own_stream_gives_what_it_holds(runs):
+    parts, own, _ = runs
+    sent, asked = sent_by(runs, Site("resid_pre", 0)), frozenset({Site("k", 1), Site("mlp_out", 0)})
+    found = run_frozen(parts, own, sent, sent.own, asked, AT_FROZEN, through_mlps=True, to_the_end=False)
+    assert set(found.inputs) == asked
+    for site, value in found.inputs.items():
+        held = getattr(own[site.layer], site.kind)[sent.row, sent.position]
+        torch.testing.assert_close(value, held, atol=1e-5, rtol=1e-5)
+
+
+READ = torch.tensor([7, 5, 6, 7, 7])
+
+
+@pytest.fixture
+def model(make_tiny):
+    return make_tiny(n_layers=3)
+
+
+@pytest.fixture
+def receivers(model, tokens):
+    with torch.no_grad():
+        parts = native_parts(model)
+        return Recipient(parts, forward(parts, tokens)[1], READ)
+
+
+def arrival_of(site, width):
+    """Position 4 of every example, changed by ones."""
+    reach = torch.arange(8).expand(5, -1) >= 4
+    return InputChange(
+        0, site, torch.arange(5), torch.full((5,), 4), torch.ones(5, width), reach & (reach.cumsum(1) < 4)
+    )
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["q", "k", "v"])
+def test_a_written_input_is_what_an_edit_of_it_is(model, receivers, tokens, kind, layer):
+    site = Site(kind, layer, 1)
+    arrival = arrival_of(site, 4)
+    with torch.no_grad():
+        found = receivers.logits(arrival.stream, 4, [None, arrival]).unflatten(0, (2, 5))
+    own = activations(model, tokens, [site])[site]
+    own[:, 4] = 1.0
+    # Everything the readout can see: the reach of three queries ends at position 6, so compare examples read there.
+    expected = run_with(model, tokens, [Edit(site, own)])[torch.arange(5), READ]
+    unpatched = run_with(model, tokens, [])[torch.arange(5), READ]
+    torch.testing.assert_close(found[0], unpatched, atol=1e-5, rtol=1e-5)
+    seen = READ <= 6 if kind != "q" else torch.ones(5, dtype=torch.bool)
+    torch.testing.assert_close(found[1][seen], expected[seen], atol=1e-5, rtol=1e-5)
+    assert (found[1] - found[0]).abs().max() > 1e-4 or (kind == "q" and layer == 2)
+
+
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_a_changed_stream_is_an_edit_of_it(model, receivers, tokens, layer):
+    site = Site("resid_pre", layer)
+    written = Site("resid_pre", layer) if layer < 3 else Site("resid_post", 2)
+    row = torch.arange(5)
+    arrival = InputChange(0, site, row, READ, torch.ones(5, 16), torch.ones(5, 8, dtype=torch.bool))
+    own = activations(model, tokens, [written])[written]
+    own[row, READ] += 1.0
+    with torch.no_grad():
+        found = receivers.logits(site, 5, [arrival])
+    torch.testing.assert_close(found, run_with(model, tokens, [Edit(written, own)])[row, READ], atol=1e-5, rtol=1e-5)
+
+
+def test_its_own_values_change_exactly_nothing(receivers):
+    for site, width in (
+        (Site("k", 1, 2), 4),
+        (Site("v", 2, 0), 4),
+        (Site("attn_out", 1), 16),
+        (Site("resid_pre", 3), 16),
+    ):
+        arrival = receivers.itself(arrival_of(site, width))
+        with torch.no_grad():
+            same, other = (receivers.logits(arrival.stream, 4, [slot]) for slot in (arrival, None))
+        assert torch.equal(same, other)
+
+
+@pytest.fixture
+def arrivals():
+    """Twelve paths into streams of every kind, from different positions on; the last one reaches nothing."""
+    row = torch.arange(5)
+
+    def one(path, site, position):
+        reach = (torch.arange(7) >= position).expand(5, -1) & (path < 11)
+        value = torch.randn(5, 16 if site.head is None else 4, generator=torch.Generator().manual_seed(path))
+        return InputChange(path, site, row, torch.full((5,), position), value, reach)
+
+    sites = [
+        Site("k", 1, 2),
+        Site("v", 1, 0),
+        Site("attn_out", 0),
+        Site("resid_pre", 1),
+        Site("v", 2, 3),
+        Site("q", 2, 1),
+    ]
+    return [one(path, sites[path % 6], 1 + path % 5) for path in range(12)]
+
+
+def test_packs_of_any_size_agree(make_tiny, tokens, arrivals):
+    model = make_tiny(n_layers=3)
+    contrast = contrast_of(model, tokens).until_readout()
+    names = ("logit_diff",)
+    with torch.no_grad():
+        parts = native_parts(model)
+        logits, states = forward(parts, contrast.corrupted)
+        meter = Meter(contrast, names, logits[:, AT].double())
+        found = []
+        for n_tokens in (1, 100, 10_000):
+            slots = PackedPaths(Recipient(parts, states, contrast.at), meter, n_tokens, meter.zeros())
+            changes = dict(change for arrival in arrivals for change in slots.add(arrival)) | dict(slots.flush())
+            assert sorted(changes) == list(range(11))
+            assert not slots.itself["logit_diff"].any()
+            found.append(np.stack([changes[path]["logit_diff"] for path in range(11)]))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-5)
+    assert np.abs(found[0]).max() > 1e-2

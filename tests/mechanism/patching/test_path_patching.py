@@ -1,16 +1,18 @@
 """Sweeps over paths: directions, baselines, places, models that are not ours, and what is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from cotinterp.mechanism.activations import Budget, activations
-from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.interventions import Edit, run_with
-from cotinterp.mechanism.patching.path_patching import path_sweep
+from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
+from cotinterp.mechanism.patching.runs import Changes
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import UNRELATED, replaced, told_apart
@@ -193,3 +195,183 @@ def test_runs_that_the_model_does_not_tell_apart_are_refused(tiny_model, contras
     same = Contrast(contrast.clean, contrast.clean, contrast.at, contrast.answer, contrast.foil, contrast.places)
     with pytest.raises(ValueError, match="none of 5 pairs has a gap"):
         path_sweep(tiny_model, same)
+
+
+COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "through_mlps"]
+COLUMNS += ["sender", "sender_kind", "sender_layer", "sender_head", "source_role", "source_step"]
+COLUMNS += ["receiver", "receiver_kind", "receiver_layer", "receiver_head"]
+COLUMNS += ["destination_role", "destination_step", "metric", "effect", "ci_low", "ci_high", "p_adjusted", "n"]
+PATHS = (
+    Path(Site("z", 0, 2), "any", "total 1"),
+    Path(Site("z", 0, 2), "logits", "total 1"),
+    Path(Site("z", 0, 2), Site("k", 1, 3), "total 1", "equals 2"),
+    Path(Site("mlp_out", 0), Site("mlp_out", 1)),
+)
+
+
+def by_hand(n=2, **changes):
+    """Every gap is 4. Path 0 closes 1 and 3 of them in turn, path 1 nothing, path 2 all, path 3 two too many."""
+    gap = np.full(n, 4.0)
+    rows = np.stack([np.resize([1.0, 3.0], n), np.zeros(n), gap, -0.5 * gap])
+    measured = Changes(
+        changes={"logit_diff": rows},
+        gaps={"logit_diff": gap},
+        baselines={"self": {"logit_diff": 0 * gap}, "full": {"logit_diff": gap}},
+        ran=np.array([True, False, True, True]),
+        predicted={"clean": np.zeros(n, dtype=int), "corrupted": np.ones(n, dtype=int)},
+    )
+    addresses = {"total 1": Address("total", 1, "13"), "equals 2": Address("equals", 2, "=")}
+    given = {"through_mlps": True, "direction": "denoise", "pair": "p", "labels": {"task": "z6"}, **changes}
+    return PathPatchingResult(paths=PATHS, measured=measured, addresses=addresses, **given)
+
+
+def test_the_table_worked_by_hand():
+    frame = by_hand().frame()
+    assert list(frame.columns) == COLUMNS
+    assert frame[["sender", "receiver", "receiver_kind", "effect", "n"]].values.tolist() == [
+        ["self", "any", "any", 0.0, 2],
+        ["full", "any", "any", 1.0, 2],
+        ["L0H2.z", "any", "any", 0.5, 2],
+        ["L0H2.z", "logits", "logits", 0.0, 2],
+        ["L0H2.z", "L1H3.k", "k", 1.0, 2],
+        ["L0.mlp_out", "L1.mlp_out", "mlp_out", -0.5, 2],
+    ]
+    path = frame.iloc[4]
+    assert path[["source_role", "source_step", "destination_role", "destination_step"]].tolist() == [
+        "total", 1, "equals", 2,
+    ]  # fmt: skip
+    assert path[["sender_layer", "sender_head", "receiver_layer", "receiver_head"]].tolist() == [0, 2, 1, 3]
+    assert frame.loc[0, ["sender_layer", "sender_head", "receiver_layer", "receiver_head"]].tolist() == [-1] * 4
+    assert frame.loc[5, ["sender_head", "receiver_layer", "receiver_head"]].tolist() == [-1, 1, -1]
+    assert frame.loc[5, ["source_role", "source_step"]].tolist() == ["all", -1]
+    assert frame.loc[2, ["ci_low", "ci_high"]].tolist() == [0.25, 0.75]
+    assert frame["through_mlps"].all()
+
+
+def test_p_values_are_those_of_the_scan():
+    """Eight pairs: the constant paths reach the smallest p there is, 1 / 2^7; the empty one has p = 1."""
+    result = by_hand(n=8)
+    p = result.frame()["p_adjusted"].tolist()[2:]
+    assert p == result.scan().frame()["p_adjusted"].tolist()
+    assert p[1] == 1.0
+    assert p[2] == p[3] == 1 / 2**7
+    assert p[2] <= p[0] < 0.05
+    assert np.isnan(result.frame()["p_adjusted"][:2]).all()
+
+
+def test_one_path():
+    assert by_hand().of(PATHS[3]) == -0.5
+    with pytest.raises(KeyError, match="L0H2.z -> any is not among the 4 paths"):
+        by_hand().of(Path(Site("z", 0, 2), "any"))
+
+
+def test_unmeasured_metrics():
+    with pytest.raises(ValueError, match="did you mean 'logit_diff'"):
+        by_hand().effects("logitdiff")
+    with pytest.raises(ValueError, match=r"kl was not measured in this sweep; it has \['logit_diff'\]"):
+        by_hand().scan("kl")
+
+
+def test_without_a_gap_effects_are_missing():
+    result = by_hand()
+    result.measured.gaps["logit_diff"][:] = 0.0
+    frame = result.frame()
+    assert frame["effect"].isna().all()
+    assert frame["p_adjusted"].isna().all()
+    assert (frame["n"] == 0).all()
+    with pytest.raises(ValueError, match="none of 2 pairs has a gap"):
+        result.check()
+    result.check(require_gap=False)
+
+
+def test_the_figure_draws_every_path():
+    figure = by_hand().figure()
+    drawn = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert sorted(note.text for note in figure.layout.annotations)[:4] == ["any", "k", "logits", "mlp_out"]
+    values = np.concatenate([np.ravel(trace.z) for trace in drawn])
+    assert sorted(values[np.isfinite(values)].tolist()) == [-0.5, 0.0, 0.5, 1.0]
+    assert [list(trace.x) for trace in drawn if "L1H3" in trace.x[0]] == [["L1H3 at equals 2"]]
+    title = figure.layout.title.text.replace("<br>", " ")
+    assert "restored along one path" in title
+    assert "MLPs recomputed on the way" in title
+    assert "lost along one path" in by_hand(direction="noise").figure().layout.title.text.replace("<br>", " ")
+
+
+def test_saved(tmp_path):
+    table, _ = by_hand().save(tmp_path, "paths")
+    assert list(pd.read_csv(table).columns) == COLUMNS
+
+
+def test_a_result_holds_no_model():
+    assert not any(isinstance(value, torch.nn.Module) for value in vars(by_hand()).values())
+
+
+HEAD = Site("z", 0, 1)
+
+
+def test_a_path_in_words():
+    path = Path(HEAD, Site("k", 2, 0), "total 1", "equals 2")
+    assert path.label == "L0H1.z at total 1 -> L2H0.k at equals 2"
+    assert Path(HEAD, "logits").label == "L0H1.z -> logits"
+    assert [Path(HEAD, end).input for end in ("any", "logits", Site("mlp_out", 0))] == [
+        "any",
+        "logits",
+        "mlp_out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ((Site("q", 0, 0), "any"), "L0H0.q does not write to the residual stream"),
+        ((Site("resid_mid", 0), "any"), "L0.resid_mid does not write"),
+        ((HEAD, Site("attn_out", 1)), "L1.attn_out is no input of a component"),
+        ((HEAD, Site("q", 1)), "L1.q are all heads of a layer; name one"),
+        ((HEAD, Site("q", 0, 2)), "L0H1.z cannot reach L0H2.q"),
+        ((Site("mlp_out", 1), Site("mlp_out", 1)), "L1.mlp_out cannot reach L1.mlp_out"),
+        ((HEAD, "logit"), "unknown receiver 'logit'"),
+        ((HEAD, "logits", None, "total 1"), "'logits' is read at the readout"),
+    ],
+)
+def test_what_is_no_path(ends, message):
+    with pytest.raises(ValueError, match=message):
+        Path(*ends)
+
+
+def test_what_the_order_of_a_layer_allows():
+    """The stream into a layer reaches its heads and its MLP, a head its own layer's MLP."""
+    assert Path(Site("resid_pre", 1), Site("q", 1, 0)).check
+    assert Path(Site("z", 1, 0), Site("mlp_out", 1)).check
+    assert Path(Site("attn_out", 1), Site("mlp_out", 1)).check
+
+
+def test_all_paths_between_heads(tiny_model, make_tiny):
+    """4 senders of the first layer reach 3 inputs of 4 heads; all 8 have a sum of all paths and a direct one."""
+    paths = head_paths(tiny_model)
+    assert len(paths) == len(set(paths)) == 4 * 3 * 4 + 8 * 2
+    assert all(path.sender.layer < path.receiver.layer for path in paths if isinstance(path.receiver, Site))
+    assert len(head_paths(make_tiny(n_key_value_heads=2), ends=())) == 4 * (4 + 2 + 2)
+    assert len(head_paths(tiny_model, inputs=("mlp_out",), ends=())) == 4 * 2 + 4
+    named = head_paths(tiny_model, senders=[Site("resid_pre", 0)], receivers=[Site("v", 1, 3)], ends=("logits",))
+    assert [path.label for path in named] == ["L0.resid_pre -> logits", "L0.resid_pre -> L1H3.v"]
+
+
+def test_places_that_cannot_be_joined_are_left_out(tiny_model):
+    receivers = [Site("q", 1, 0), Site("v", 1, 0)]
+    options = {"senders": [HEAD], "receivers": receivers, "ends": ()}
+    found = head_paths(tiny_model, sources=("a", "b", None), destinations=("a", None), **options)
+    joined = {(path.input, path.source, path.destination) for path in found}
+    assert len(found) == len(joined) == 11
+    assert ("v", "b", "a") in joined
+    assert ("q", "b", "a") not in joined
+
+
+def test_what_cannot_be_listed(tiny_model):
+    with pytest.raises(ValueError, match="'z' is no input of a component"):
+        head_paths(tiny_model, inputs=("z",))
+    with pytest.raises(ValueError, match="did you mean"):
+        head_paths(tiny_model, inputs=("mlp_ot",))
+    with pytest.raises(ValueError, match="no path: no sender comes before"):
+        head_paths(tiny_model, senders=[Site("z", 1, 0)], inputs=("q",), ends=())
+    with pytest.raises(ValueError, match="its z has heads 0 to 3"):
+        head_paths(tiny_model, senders=[Site("z", 0, 9)])

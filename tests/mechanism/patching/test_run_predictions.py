@@ -1,10 +1,18 @@
+"""The four families on models whose mechanism is known."""
+
 import numpy as np
 import pytest
 import torch
 
 from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.patching.run_predictions import RunPredictions, predictions, run_predictions, source
+from cotinterp.mechanism.patching.run_predictions import (
+    RunPredictions,
+    family_predictions,
+    predictions,
+    run_predictions,
+    source,
+)
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
@@ -111,3 +119,37 @@ def test_reader_and_recomputer_are_told_apart(make, verdict, regime):
     for family, follows in (expected | {"both": True, "unrelated": False}).items():
         assert found[family].share("corrupted", "foil") == float(follows), family
         assert found[family].share("corrupted", "answer") == float(not follows), family
+
+
+Z6 = get_task("z6")
+
+
+@pytest.fixture(scope="module")
+def families():
+    problems = sample_problems(Z6, 4, 30, split="heldout", rng=np.random.default_rng(0))
+    made = pair_families(Z6, problems, "totals", step=2, rng=np.random.default_rng(0))
+    return {family: Contrast.from_pairs(pairs) for family, pairs in made.items()}
+
+
+@pytest.mark.parametrize(
+    ("build", "source", "followed"),
+    [(reader, "trace", {"written_total", "both"}), (recomputer, "prompt", {"prompt_operand", "both"})],
+)
+def test_each_follows_what_it_is_made_to_read(families, build, source, followed):
+    result = family_predictions(build(Z6, "totals", (2, 4)), families, labels={"task": "z6"})
+    frame = result.frame()
+    assert result.source == source
+    assert set(frame["source"]) == {source}
+    assert set(frame["readout"]) == {"total 2"}
+    shares = frame.pivot(index="family", columns="prediction", values="share")
+    assert set(shares.index[shares["foil"] == 1]) == followed
+    assert set(shares.index[shares["answer"] == 1]) == set(families) - followed
+    assert (shares.sum(axis=1) == 1).all()
+    assert (frame["n"] == len(families["both"])).all()
+    assert len(result.figure().data) == 3
+
+
+def test_a_missing_family_is_named(families):
+    some = {family: contrast for family, contrast in families.items() if family != "unrelated"}
+    with pytest.raises(KeyError, match="unrelated"):
+        family_predictions(reader(Z6, "totals", (2, 4)), some)

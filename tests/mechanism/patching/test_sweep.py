@@ -1,3 +1,5 @@
+"""Which way a sweep takes: from the weights of a native model, or by the hooks of any other."""
+
 import dataclasses
 
 import numpy as np
@@ -10,13 +12,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.patching.sweep import patch_sweep
+from cotinterp.mechanism.patching.sweep import patch_both_ways, patch_sweep
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
-from tests.mechanism.contrasts import ANY_GAP, UNRELATED, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, UNRELATED, replaced, told_apart
 
 CHANGED, AT = 3, 6
 
@@ -297,3 +299,123 @@ def test_without_a_reference_a_reader_has_no_gap_to_patch_and_says_so():
     assert table["effect"].isna().all()
     assert (table["n"].eq(0) & table["dropped"].eq(8)).all()
     assert (kept.runs().share("corrupted", "answer"), kept.runs().distinguished) == (1.0, 0.0)
+
+
+@pytest.fixture
+def one_change(tiny_model, tokens):
+    return told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+
+
+def changes(result):
+    return result.measured.changes["logit_diff"]
+
+
+def counted(model, monkeypatch):
+    """How many passes the model itself makes from now on."""
+    passes = []
+    forward = type(model).forward
+
+    def count(self, *args, **named):
+        passes.append(len(args[0]))
+        return forward(self, *args, **named)
+
+    monkeypatch.setattr(type(model), "forward", count)
+    return passes
+
+
+def test_a_native_model_is_patched_from_its_weights_and_by_hooks_where_asked(tiny_model, one_change, monkeypatch):
+    passes = counted(tiny_model, monkeypatch)
+    fast = patch_sweep(tiny_model, one_change, heads=True)
+    assert len(passes) == 1, "one look at the model, to compare"
+    slow = patch_sweep(tiny_model, one_change, heads=True, controls=BY_HOOKS)
+    assert len(passes) > 5
+    np.testing.assert_allclose(changes(fast), changes(slow), atol=2e-5)
+
+
+def test_hooks_that_somebody_attached_act_on_the_sweep(make_tiny, one_change):
+    """The weights alone would not know of them."""
+    model = make_tiny()
+    without = changes(patch_sweep(model, one_change, kinds=("attn_out",)))
+    with model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", lambda value, hook: 0 * value)]):
+        found = changes(patch_sweep(model, one_change, kinds=("attn_out",)))
+        np.testing.assert_array_equal(
+            found, changes(patch_sweep(model, one_change, kinds=("attn_out",), controls=BY_HOOKS))
+        )
+    assert np.abs(found - without).max() > 1e-3
+
+
+def test_a_model_whose_forward_pass_was_replaced_is_run_as_it_is(make_tiny, one_change, monkeypatch):
+    model = make_tiny()
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, *args, **named: 2.0 * forward(self, *args, **named))
+    with pytest.warns(UserWarning, match=r"not those of its weights \(off by 0\.5 of the largest logit\)"):
+        found = patch_sweep(model, one_change)
+    slow = patch_sweep(model, one_change, controls=BY_HOOKS)
+    assert found.measured.gaps["logit_diff"].tolist() == slow.measured.gaps["logit_diff"].tolist()
+
+
+@pytest.fixture(scope="module")
+def eight_pairs(tiny_model):
+    tokens = torch.randint(0, 13, (8, 8), generator=torch.Generator().manual_seed(1))
+    return told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
+
+
+@pytest.fixture(scope="module")
+def both(tiny_model, eight_pairs):
+    return patch_both_ways(tiny_model, eight_pairs, kinds=("resid_pre", "attn_out"), heads=True, labels={"run_seed": 2})
+
+
+def test_both_sweeps_with_the_same_options(tiny_model, eight_pairs, both):
+    frame = both.frame()
+    for direction in ("denoise", "noise"):
+        alone = patch_sweep(
+            tiny_model,
+            eight_pairs,
+            kinds=("resid_pre", "attn_out"),
+            heads=True,
+            labels={"run_seed": 2},
+            direction=direction,
+        ).frame()
+        rows = frame[frame["direction"] == direction].reset_index(drop=True)
+        assert rows["site"].tolist() == alone["site"].tolist()
+        np.testing.assert_array_equal(rows["effect"], alone["effect"])
+
+
+def test_side_by_side_is_one_row_a_cell(both):
+    table, frame = both.side_by_side(), both.frame()
+    assert len(table) == len(frame) / 2
+    for direction in ("denoise", "noise"):
+        rows = frame[frame["direction"] == direction]
+        np.testing.assert_array_equal(table[f"{direction}_effect"], rows["effect"])
+        np.testing.assert_array_equal(table[f"{direction}_n"], rows["n"])
+    np.testing.assert_array_equal(table["difference"], table["denoise_effect"] - table["noise_effect"])
+    of_logits = table[table["metric"] == "logit_diff"].set_index("site")
+    assert of_logits.loc["self", ["denoise_effect", "noise_effect"]].tolist() == [0.0, 0.0]
+    assert of_logits.loc["full", ["denoise_effect", "noise_effect"]].tolist() == [1.0, 1.0]
+    assert of_logits.loc["L1.resid_pre", "difference"].abs().max() > 1e-3
+
+
+def test_scans_and_details_of_both(both):
+    assert both.scan().frame()["direction"].value_counts().to_dict() == dict.fromkeys(
+        ("denoise", "noise"), len(both.denoise.cells)
+    )
+    assert len(both.detail()) == len(both.frame())
+    assert both.runs().predicted["clean"].tolist() == both.noise.runs().predicted["clean"].tolist()
+
+
+def test_figure_has_a_facet_for_each_kind_and_direction(both):
+    figure = both.figure(heads=False)
+    titles = [note.text.split(" (")[0] for note in figure.layout.annotations]
+    ways = ("denoise", "noise")
+    assert titles == [f"<b>{kind}</b>, {way}" for kind in ("resid_pre", "attn_out") for way in ways]
+    drawn = np.concatenate([np.ravel(trace.z) for trace in figure.data if trace.type == "heatmap"])
+    frame = both.frame()
+    cells = frame[(frame["metric"] == "logit_diff") & (frame["head"] == -1) & (frame["role"] != "all")]
+    shown = cells[cells["effect"] != 0]["effect"]
+    np.testing.assert_allclose(np.sort(drawn[drawn != 0]), np.sort(shown), rtol=1e-6)
+
+
+def test_files(both, tmp_path):
+    paths = [str(path.relative_to(tmp_path)) for path in both.save(tmp_path, "patching")]
+    assert paths == ["tables/patching.csv", "figures/patching.html", "tables/patching_directions.csv"]
+    assert all((tmp_path / path).stat().st_size for path in paths)

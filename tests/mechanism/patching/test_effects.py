@@ -1,3 +1,5 @@
+"""The scan as a result: the table is that of the sweep, and the picture shows flagged cells alone."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -6,16 +8,18 @@ import pytest
 import torch
 
 from cotinterp.mechanism.contrast import Address, Contrast
-from cotinterp.mechanism.metrics import METRICS
+from cotinterp.mechanism.metrics import METRICS, normalized_effects
+from cotinterp.mechanism.patching.effects import scan_effects
 from cotinterp.mechanism.patching.runs import Cell, Changes
 from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
 from cotinterp.mechanism.sites import Site
-from cotinterp.results import sign_flip_p
+from cotinterp.models.handmade import reader
+from cotinterp.results import sign_flip_p, simultaneous_half_width
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pairs import written_total_pairs
-from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.vocabulary import Vocabulary
-from tests.mechanism.contrasts import ANY_GAP
+from tests.mechanism.contrasts import ANY_GAP, replaced, told_apart
 
 COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "site", "kind", "layer", "head"]
 COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n"]
@@ -269,3 +273,136 @@ def test_saved_table_and_figures(sweep, tmp_path):
 def test_a_result_holds_no_model(sweep):
     held = [sweep, *vars(sweep).values(), *vars(sweep.measured).values()]
     assert not any(isinstance(value, torch.nn.Module) for value in held)
+
+
+CELLS = (
+    Cell(Site("resid_pre", 0), "a"),
+    Cell(Site("resid_pre", 1), "a"),
+    Cell(Site("z", 0, 1), "a"),
+    Cell(Site("resid_pre", 0), "b"),
+)
+
+
+def measured(changes, live):
+    nothing = np.zeros(len(changes[0]))
+    measured = Changes(
+        changes={"logit_diff": np.array(changes)},
+        gaps={"logit_diff": nothing},
+        baselines={},
+        ran=np.ones(len(CELLS), dtype=bool),
+        live=np.array(live, dtype=bool),
+        predicted={"clean": nothing.astype(int)},
+    )
+    about = {"addresses": {}, "direction": "denoise", "pair": "pair", "labels": {}}
+    return PatchingResult(cells=CELLS, measured=measured, **about)
+
+
+def test_the_mean_over_live_cells_worked_by_hand():
+    """Example 0: (4 + 2) / 2 of resid_pre; example 1: 6 / 1; example 2 has no live cell. Dead cells are not counted."""
+    given = measured(
+        [[4.0, 0.0, 0.0], [2.0, 6.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]],
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]],
+    )
+    found = given.baseline_changes("logit_diff")
+    np.testing.assert_array_equal(found["random_site resid_pre"], [3.0, 6.0, np.nan])
+    np.testing.assert_array_equal(found["random_site z head"], [1.0, 1.0, 1.0])
+
+
+def test_what_was_not_measured_is_missing():
+    given = measured([[np.nan, 1.0]] * 4, [[1, 1]] * 4)
+    np.testing.assert_array_equal(given.baseline_changes("logit_diff")["random_site resid_pre"], [np.nan, 1.0])
+
+
+def test_it_is_the_average_cell_of_a_sweep_and_not_zero(tiny_model, tokens):
+    """One layer of cells per kind; the cells before the change are dead and do not pull it to 0."""
+    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    result = patch_sweep(tiny_model, contrast, kinds=("resid_pre", "attn_out"))
+    baselines = result.baselines()
+    for kind, live in (("resid_pre", 1 + 4), ("attn_out", 4 + 4)):
+        cells = [i for i, cell in enumerate(result.cells) if cell.site.kind == kind and result.measured.live[i].any()]
+        assert len(cells) == live
+        mean = np.mean([result.effects().effect[i] for i in cells])
+        assert baselines[f"random_site {kind}"].effect[0] == pytest.approx(mean)
+        assert abs(mean) > 1e-3
+
+
+def test_effects_are_those_of_the_table():
+    rng = np.random.default_rng(0)
+    change, gap = rng.normal(size=(3, 20)), rng.uniform(1.0, 5.0, size=20)
+    gap[4] = 0.0
+    scan, effects = scan_effects(change, gap), normalized_effects(change, gap)
+    assert scan.effect.tolist() == effects.effect.tolist()
+    assert (scan.n, scan.dropped) == (effects.n, effects.dropped) == (19, 1)
+
+
+def test_a_constant_share_of_every_gap_has_no_width_and_nothing_is_exactly_nothing():
+    gap = np.random.default_rng(1).uniform(1.0, 20.0, size=12)
+    scan = scan_effects(np.stack([0.4 * gap, gap, 0 * gap]), gap)
+    np.testing.assert_allclose([scan.ci_low, scan.ci_high], [[0.4, 1.0, 0.0]] * 2, atol=1e-12)
+    assert scan.p[2] == 1.0
+    assert (scan.p[:2] == 1 / 2**11).all()
+
+
+def test_families_are_corrected_each_by_itself():
+    rng = np.random.default_rng(2)
+    change, gap = rng.normal(size=(30, 15)) + 0.6, np.full(15, 2.0)
+    scan = scan_effects(change, gap, [[3], [i for i in range(30) if i != 3]])
+    assert scan.p[3] == sign_flip_p(change[3:4])[0] < scan_effects(change, gap).p[3]
+    assert scan.ci_high[3] - scan.effect[3] == pytest.approx(
+        simultaneous_half_width((change[3:4] - scan.effect[3] * 2.0) / 2.0)[0]
+    )
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_noise_is_flagged_at_the_level(dependent):
+    """Gaps are there, changes are noise (alone, or the same in all cells but for a little): 5% of scans flag a cell."""
+    rng, repeats, flagged, covered = np.random.default_rng(3), 200, 0, 0
+    for seed in range(repeats):
+        gap = rng.uniform(2.0, 6.0, size=16)
+        noise = rng.standard_t(4, size=(25, 16)) * (0.2 if dependent else 1.0) + dependent * rng.normal(size=16)
+        scan = scan_effects(noise, gap, seed=seed, n_resamples=199)
+        flagged += bool((scan.p <= 0.05).any())
+        covered += bool(((scan.ci_low <= 0) & (scan.ci_high >= 0)).all())
+    assert flagged / repeats <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
+    assert covered / repeats >= 0.9
+
+
+def test_one_true_cell_among_many():
+    rng = np.random.default_rng(4)
+    gap = rng.uniform(2.0, 6.0, size=24)
+    change = rng.normal(size=(40, 24))
+    change[11] += 0.5 * gap
+    scan = scan_effects(change, gap, n_resamples=400)
+    assert np.flatnonzero(scan.p <= 0.05).tolist() == [11]
+    assert scan.ci_low[11] > 0
+
+
+def test_a_gap_of_either_sign_has_no_interval():
+    scan = scan_effects(np.ones((1, 3)), np.array([5.0, -4.0, 5.0]))
+    assert np.isnan([scan.ci_low[0], scan.ci_high[0]]).all()
+    without = scan_effects(np.ones((1, 3)), np.zeros(3))
+    assert np.isnan([without.effect[0], without.p[0], without.ci_low[0]]).all()
+    assert (without.n, without.dropped) == (0, 3)
+
+
+Z6 = get_task("z6")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    problems = sample_problems(Z6, 4, 20, split="heldout", rng=np.random.default_rng(0))
+    pairs = written_total_pairs(Z6, problems, "totals", step=2, rng=np.random.default_rng(0))
+    return patch_sweep(reader(Z6, "totals", (2, 4)), Contrast.from_pairs(pairs), kinds=("resid_pre",)).scan()
+
+
+def test_some_cells_are_flagged_and_others_not(scan):
+    assert scan.frame()["flagged"].any()
+    assert not scan.frame()["flagged"].all()
+
+
+def test_only_flagged_cells_have_a_color(scan):
+    table = scan.frame()
+    colored = [trace for trace in scan.figure().data if trace.coloraxis]
+    shown = np.concatenate([np.asarray(trace.z, dtype=float).ravel() for trace in colored])
+    assert np.isfinite(shown).sum() == table["flagged"].sum()
+    assert sorted(shown[np.isfinite(shown)]) == pytest.approx(sorted(table.loc[table["flagged"], "effect"]))
