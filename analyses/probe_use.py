@@ -2,9 +2,10 @@
 
 Probes are fitted on training problems; what they read is then exchanged between the two runs of minimal pairs of
 held-out problems, at the place where it was read, against random subspaces that move every example as far. Pairs and
-places are declared here: where totals are written, the last but one of them is changed, and the probes read it and the
-next total at the equals sign of the last step; in `direct` a prompt operand is changed, and the probes read the total
-there, and the answer at the end of the prompt. The rule is that of `cotinterp.mechanism.probing.use.UseRule`.
+places are those of `cotinterp.studies.protocol`: where totals are written, the last but one of them is changed, and the
+probes read it and the next total at the equals sign of the last step; in `direct` a prompt operand is changed, and the
+probes read the total there, and the answer at the end of the prompt. The rule is that of
+`cotinterp.mechanism.probing.use.UseRule`.
 
     python -m analyses.probe_use [--quick]
 """
@@ -22,12 +23,11 @@ from cotinterp.mechanism.probing.linear_probe import ProbedAt, fit_probe
 from cotinterp.mechanism.probing.totals import running_total
 from cotinterp.mechanism.probing.use import ProbeUse, RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.studies.protocol import standard_pairs
+from cotinterp.studies.protocol import standard_pairs, use_places
 from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.problems import sample_problems
-from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.roles import Role, place_words
+from cotinterp.transcripts.roles import place_words
 
 K = 4
 
@@ -43,25 +43,19 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     )
 
 
-def places(regime: str) -> tuple[str, list[tuple[Role, int, int]]]:
-    """Name of the pairs, and role, step and target of what is probed in them."""
-    if not get_regime(regime).writes_totals:
-        return f"operand-{K // 2}", [(Role.OPERAND, K // 2, K // 2), (Role.PROMPT_END, -1, K - 1)]
-    return f"total-{K - 2}-next", [(Role.EQUALS, K - 1, target) for target in (K - 2, K - 1)]
-
-
 def used(run: Run, *, quick: bool) -> ProbeUse:
     """Every probe of one run at every site, as one scan."""
     n_train, n_pairs, n_random = (200, 8, 19) if quick else (1200, 48, 40)
-    pairs, probed = places(run.spec.regime)
     subject = Subject.of_run(run)
+    pairs = f"total-{K - 2}-next" if subject.writes_totals else f"operand-{K // 2}"
     contrast = Contrast.from_pairs(standard_pairs(subject, n_pairs, k=K)[pairs])
     train = subject.batch(sample_problems(run.task, K, n_train, split="train", rng=np.random.default_rng(0)))
     sites = (*residual_sites(run.model)[1:], Site("resid_post", int(run.model.cfg.n_layers) - 1))
-    positions = torch.stack([train.where(role, step, part=-1) for role, step, _ in probed], dim=1)
+    probed = use_places(train.transcripts[0], k=K)
+    positions = torch.stack([train.where(*place, part=-1) for _, place, _ in probed], dim=1)
     read = activations(run.model, train.tokens, sites, positions=positions, batch_size=256)
     results = []
-    for column, (role, step, target) in enumerate(probed):
+    for column, (_, (role, step), target) in enumerate(probed):
         for site in sites[1:2] if quick else sites:
             at, name = ProbedAt(site=site, role=role, step=step), f"s_{target}"
             probe = fit_probe(read[site][:, column], running_total(train, target), at=at, target=name)

@@ -22,6 +22,7 @@ from .protocol import places_of as places_of
 from .protocol import standard_families as standard_families
 from .protocol import standard_pairs as standard_pairs
 from .protocol import use_pairs as use_pairs
+from .protocol import use_places as use_places
 from .subject import FULL as FULL
 from .subject import QUICK as QUICK
 from .subject import QUICK_EVIDENCE as QUICK_EVIDENCE

@@ -16,14 +16,11 @@ from cotinterp.mechanism.probing.totals import probe_totals, running_total
 from cotinterp.mechanism.probing.use import RandomSubspaces, UseTest, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import ProbeCondition, joined, tally
-from cotinterp.studies.protocol import OPERAND, PROMPT_END, before_total, places_of, use_pairs
+from cotinterp.studies.protocol import places_of, use_pairs, use_places
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
-from cotinterp.transcripts.roles import Place, Role, place_words
-
-Probed = tuple[str, Place, int]
-"""A place by its word, its role and step, and the total that is probed there."""
+from cotinterp.transcripts.roles import Role, place_words
 
 SPARE = 2
 """Problems for each pair that is wanted: of a sum written in full, about half have a change of the same layout."""
@@ -70,7 +67,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
         ProbeNotConverged: Names the cell.
     """
     k = subject.length(effort)
-    probed = _probed(subject, fitted, k)
+    probed = use_places(fitted.transcripts[0], k=k)
     contrast = Contrast.from_pairs(use_pairs(subject, SPARE * effort.used, k=k)).select(slice(effort.used))
     sites = (*residual_sites(subject.model)[1:], Site("resid_post", int(subject.model.cfg.n_layers) - 1))
     positions = torch.stack([fitted.where(*place, part=-1) for _, place, _ in probed], dim=1)
@@ -95,14 +92,6 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 result.cells[0].tests, k=k, step=target, condition=ProbeCondition(site=site.label, place=word)
             )
     return joined(rows)
-
-
-def _probed(subject: Subject, fitted: Batch, k: int) -> list[Probed]:
-    """What is probed where: the two questions of the regime."""
-    if subject.writes_totals:
-        last = before_total(fitted.transcripts[0], k - 1)
-        return [(word, place, target) for word, place in last.items() for target in (k - 2, k - 1) if target]
-    return [(OPERAND, (Role.OPERAND, k // 2), k // 2), (PROMPT_END, (Role.PROMPT_END, -1), k - 1)]
 
 
 def _rows(tests: tuple[UseTest, ...], *, k: int, step: int, condition: ProbeCondition) -> list[pd.DataFrame]:

@@ -117,3 +117,14 @@ def before_total(transcript: Transcript, step: int) -> dict[str, Place]:
         for last, token in zip(tokens, tokens[1:], strict=False)
         if (token.role, token.step, token.part) == (Role.TOTAL, step, 0)
     }
+
+
+def use_places(transcript: Transcript, *, k: int) -> list[tuple[str, Place, int]]:
+    """Where it is asked whether what a probe reads is used: the place by its word, and the total that is probed there.
+
+    Where totals are written, the symbol before the last total, for the total before and for the last one. Else the
+    middle operand, for the total there, and the end of the prompt, for the answer.
+    """
+    if last := before_total(transcript, k - 1):
+        return [(word, place, target) for word, place in last.items() for target in (k - 2, k - 1) if target]
+    return [(OPERAND, (Role.OPERAND, k // 2), k // 2), (PROMPT_END, (Role.PROMPT_END, -1), k - 1)]
