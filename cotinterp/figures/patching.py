@@ -18,7 +18,7 @@ from cotinterp.figures.labels import (
     reading_order,
     runs_of,
 )
-from cotinterp.figures.sheet import DIVERGING, NamedFigure
+from cotinterp.figures.sheet import DIVERGING, GRAY, PALETTE, SYMBOLS, NamedFigure, grid
 
 LAYER_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
@@ -201,3 +201,23 @@ def families_figure(frame: pd.DataFrame) -> go.Figure:
         y_title="share of problems",
         hover=["count", "n"],
     )
+
+
+def agreement_figure(cells: pd.DataFrame, *, title: str) -> go.Figure:
+    """Estimate (`score`) over truth (`effect`), one point a cell, colored by kind; on the line they agree."""
+    figure = grid(title=title, heights=[420])
+    for number, (kind, of_kind) in enumerate(cells.groupby("kind", sort=False)):
+        figure.add_scatter(
+            x=of_kind["effect"],
+            y=of_kind["score"],
+            mode="markers",
+            name=str(kind),
+            marker={"color": PALETTE[number % len(PALETTE)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 7},
+            text=of_kind["site"] + " at " + of_kind["place"],
+            hovertemplate="%{text}: true %{x:.3f}, estimated %{y:.3f}",
+        )
+    ends = cells[["effect", "score"]].to_numpy(dtype=float)
+    low, high = min(0.0, float(ends.min())), max(0.0, float(ends.max()))
+    figure.add_shape(type="line", x0=low, x1=high, y0=low, y1=high, line={"color": GRAY, "dash": "dot"})
+    figure.update_xaxes(title="effect of the patch")
+    return figure.update_yaxes(title="estimate from gradients")

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from cotinterp.figures import PALETTE, heatmap
+from cotinterp.figures import heatmap
+from cotinterp.figures.patching import agreement_figure
 from cotinterp.mechanism.activations import BUDGET, Budget, at_positions, gradients, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
@@ -91,32 +92,21 @@ class AttributionAgreement(Result):
 
     def figure(self) -> go.Figure:
         """Estimate over truth, one point a cell, colored by kind; on the line they agree."""
-        figure = go.Figure()
-        kinds = np.array([kind_of(cell) for cell in self.cells])
-        for color, kind in zip(PALETTE, dict.fromkeys(kinds), strict=False):
-            of_kind = kinds == kind
-            figure.add_scatter(
-                x=self.effect[of_kind],
-                y=self.score[of_kind],
-                mode="markers",
-                name=str(kind),
-                marker_color=color,
-                text=[f"{cell.site} at {cell.place}" for cell, drawn in zip(self.cells, of_kind, strict=True) if drawn],
-                hovertemplate="%{text}: true %{x:.3f}, estimated %{y:.3f}",
-            )
-        low, high = (float(f([*self.effect, *self.score, 0.0])) for f in (min, max))
-        figure.add_shape(type="line", x0=low, x1=high, y0=low, y1=high, line={"color": "gray", "dash": "dot"})
+        cells = pd.DataFrame(
+            {
+                "site": [cell.site.label for cell in self.cells],
+                "place": [cell.place for cell in self.cells],
+                "kind": [kind_of(cell) for cell in self.cells],
+                "score": self.score,
+                "effect": self.effect,
+            }
+        )
         overall = self.frame().iloc[0]
-        figure.update_layout(
-            template="plotly_white",
+        return agreement_figure(
+            cells,
             title=f"Attribution against true patching: rank correlation {overall['spearman']:.2f} ({self.ranking}), "
             f"largest difference {overall['max_difference']:.2f}",
-            xaxis_title="effect of the patch",
-            yaxis_title="estimate from gradients",
-            height=520,
-            font_size=13,
         )
-        return figure
 
     def _agreement(self, members: Int[np.ndarray, " members"]) -> dict[str, str | int | float]:
         left_out = int((~self.compared[members]).sum())
