@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cotinterp.mechanism import model_check as fast
+from cotinterp.mechanism import model_check
 from cotinterp.mechanism.hooks import hooked
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.sites import Site
@@ -40,9 +40,9 @@ def test_hooks_and_other_architectures(make_tiny, tokens):
 
 def test_a_resumed_run_that_differs_from_the_whole_one_is_noticed(tiny_model, tokens, monkeypatch):
     """A self-patch in the middle of the text is a check that can fail."""
-    honest = fast.resume
+    honest = model_check.resume
     monkeypatch.setattr(
-        fast, "resume", lambda *args, **named: honest(*args, **{**named, "rows": named["rows"].flip(0)})
+        model_check, "resume", lambda *args, **named: honest(*args, **{**named, "rows": named["rows"].flip(0)})
     )
     with pytest.warns(UserWarning, match="not those of its weights"):
         assert exact_parts(tiny_model, tokens) is None
