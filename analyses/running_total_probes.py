@@ -46,9 +46,10 @@ def learned(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(cells: pd.DataFrame) -> list[str]:
-    """One line a run and target: the place where training added most, with its controls."""
+    """One line a run and target: the place where training added most on other problems, with its controls."""
     lines = []
-    for (task, regime, target), rows in cells.groupby(["task", "regime", "target"], sort=False):
+    tested = cells[cells["left_out"] == "problems"]
+    for (task, regime, target), rows in tested.groupby(["task", "regime", "target"], sort=False):
         best = rows.nlargest(1, "learned").iloc[0]
         where = f"{best['role']} {best['step']}" if best["step"] >= 0 else best["role"]
         lines.append(

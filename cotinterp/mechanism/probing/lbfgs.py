@@ -92,7 +92,7 @@ class Curvature:
         solved: Tensor = (self.modes @ by_mode).add_(by_class)
         return solved.addcmul_(self.share, by_class.sum(2, keepdim=True), value=-1)
 
-    def taken(self, at: tuple[Tensor, Tensor]) -> "Curvature":
+    def select(self, at: tuple[Tensor, Tensor]) -> "Curvature":
         """That of these label sets alone."""
         return Curvature(self.modes[at], self.share[at], self.rest[:, *at], self.block[:, *at])
 
@@ -155,7 +155,7 @@ class History:
         self._rescale(place)
         self.count += 1
 
-    def reseen(self, curvature: Curvature) -> None:
+    def refresh(self, curvature: Curvature) -> None:
         """The same steps under another initial inverse Hessian."""
         shape = (*curvature.modes.shape[:3], -1)
         for place in range(min(self.count, MEMORY)):
@@ -177,7 +177,7 @@ class History:
         moved = (coefficients.mT @ self.basis).view_as(gradient)
         return moved.addcmul_(seen, -self.size.to(gradient))
 
-    def taken(self, at: tuple[Tensor, Tensor]) -> None:
+    def select(self, at: tuple[Tensor, Tensor]) -> None:
         """Keep these label sets alone."""
         for name in ("changes", "basis", "inverse", "gram", "size"):
             setattr(self, name, getattr(self, name)[at])
@@ -203,7 +203,7 @@ BUSY = 0.8
 _SLOTTED = ("weight", "logits", "target", "residual", "gradient", "norm", "seen", "present")
 
 
-class Fits:
+class RunningFits:
     """The label sets that have not converged yet, on all designs, and one L-BFGS step for all of them.
 
     Tensors are `designs sets classes axes` (weights; the last axis of a design is its bias) or `designs sets classes n`
@@ -289,7 +289,7 @@ class Fits:
         """Move every label set once along its own L-BFGS direction."""
         if self.n_steps in REFRESHED or (self.n_steps and self.n_steps % REFRESH_EVERY == 0):
             self.curvature = self._curvature()
-            self.history.reseen(self.curvature)
+            self.history.refresh(self.curvature)
             self.seen = self.curvature.times(self.gradient)
         direction = self.history.direction(self.gradient, self.seen)
         # Rounding may turn the remembered steps against the gradient; the curvature alone never is.
@@ -310,8 +310,8 @@ class Fits:
         at = designs[:, None], order
         for name in _SLOTTED:
             setattr(self, name, getattr(self, name)[at])
-        self.history.taken(at)
-        self.curvature = self.curvature.taken(at)
+        self.history.select(at)
+        self.curvature = self.curvature.select(at)
         self.index, self.active = self.index[at], self.active[at]
         self.design = self.design[designs]
         if len(designs) < len(self.rows_t):

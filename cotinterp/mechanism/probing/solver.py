@@ -1,6 +1,6 @@
 """Label sets as partitions of the training rows: what a fit depends on. Names of classes do not matter to it.
 
-A control task deals the labels anew to the types of input. Where a type is a written total, that only renames the
+A control task permutes the labels over the types of input. Where a type is a written total, that only renames the
 classes, and the control's regression is the target's with its columns exchanged: it is fitted once.
 """
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.probing.lbfgs import Fits
+from cotinterp.mechanism.probing.lbfgs import RunningFits
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +250,7 @@ def solve(
         classes = max(parts[i].n_classes for i in batch)
         rows = [designs[i].distinct for i in batch]
         counts = [parts[i].counts(designs[i].place, len(designs[i].distinct), classes) for i in batch]
-        fits = Fits(rows, counts, penalty)
+        fits = RunningFits(rows, counts, penalty)
         while fits.record(tolerance):
             if fits.n_steps == max_iterations or not fits.finite():
                 where, norm, left = fits.worst()
@@ -290,7 +290,7 @@ def _batches(designs: Sequence[Design], parts: Sequence[Partitions], max_bytes: 
     for number in sorted(range(len(designs)), key=size, reverse=True):
         own = size(number)
         sets, n, axes, classes = both = [max(pair) for pair in zip(own, largest, strict=True)]
-        each = Fits.n_bytes(sets, n, axes, classes, designs[number].distinct.element_size())
+        each = RunningFits.n_bytes(sets, n, axes, classes, designs[number].distinct.element_size())
         alike = own[0] == largest[0] and all(4 * one >= 3 * top for one, top in zip(own, both, strict=True))
         if alike and (len(batches[-1]) + 1) * each <= max_bytes:
             batches[-1].append(number)

@@ -43,11 +43,11 @@ def test_control_labels_are_a_function_of_the_type_with_the_labels_frequencies()
     rng = np.random.default_rng(0)
     types = rng.integers(0, 60, size=500)
     labels = (types * 7 % 5).astype(np.int64)
-    dealt = random_labels(labels, types, rng=rng)
-    table = dict(zip(types.tolist(), dealt.tolist(), strict=True))
-    assert [table[one] for one in types.tolist()] == dealt.tolist()
+    drawn = random_labels(labels, types, rng=rng)
+    table = dict(zip(types.tolist(), drawn.tolist(), strict=True))
+    assert [table[one] for one in types.tolist()] == drawn.tolist()
     assert sorted(table.values()) == sorted(one * 7 % 5 for one in table)
-    assert 0.05 < (dealt == labels).mean() < 0.4
+    assert 0.05 < (drawn == labels).mean() < 0.4
 
 
 def test_control_is_as_ambiguous_as_the_task() -> None:
@@ -55,17 +55,17 @@ def test_control_is_as_ambiguous_as_the_task() -> None:
     types = np.array([0, 0, 0, 1, 1])
     labels = np.array([5, 6, 5, 7, 7])
     for seed in range(5):
-        dealt = random_labels(labels, types, rng=np.random.default_rng(seed))
-        assert dealt[0] == dealt[2] != dealt[1]
-        assert dealt[3] == dealt[4]
-        assert set(dealt) == {5, 6, 7}
+        drawn = random_labels(labels, types, rng=np.random.default_rng(seed))
+        assert drawn[0] == drawn[2] != drawn[1]
+        assert drawn[3] == drawn[4]
+        assert set(drawn) == {5, 6, 7}
 
 
 def test_one_type_per_row_is_a_permutation() -> None:
     labels = np.random.default_rng(0).integers(0, 9, size=300)
-    dealt = random_labels(labels, np.arange(300), rng=np.random.default_rng(1))
-    assert (np.bincount(dealt) == np.bincount(labels)).all()
-    assert (dealt != labels).mean() > 0.7
+    drawn = random_labels(labels, np.arange(300), rng=np.random.default_rng(1))
+    assert (np.bincount(drawn) == np.bincount(labels)).all()
+    assert (drawn != labels).mean() > 0.7
 
 
 def test_interval_is_wilsons_where_every_row_is_its_own_group() -> None:

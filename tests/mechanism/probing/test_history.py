@@ -59,11 +59,11 @@ def test_another_initial_inverse_hessian_and_fewer_label_sets() -> None:
     old, new, known, history = diagonal(0), diagonal(5), pairs(3), History(gradient)
     for step, change in known:
         history.add(step, change, old.times(change))
-    history.reseen(new)
+    history.refresh(new)
     wanted = two_loops(known, new, gradient)
     torch.testing.assert_close(history.direction(gradient, new.times(gradient)), wanted)
     at = torch.tensor([[1]]), torch.tensor([[2, 0]])
-    history.taken(at)
+    history.select(at)
     torch.testing.assert_close(history.direction(gradient[at], new.times(gradient)[at]), wanted[at])
 
 

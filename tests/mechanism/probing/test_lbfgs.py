@@ -2,7 +2,7 @@
 
 import torch
 
-from cotinterp.mechanism.probing.lbfgs import Fits
+from cotinterp.mechanism.probing.lbfgs import RunningFits
 from cotinterp.mechanism.probing.solver import Design
 
 
@@ -18,7 +18,7 @@ def block() -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
 
 def test_fits_leave_as_they_converge_and_the_block_shrinks() -> None:
     rows, labels, counts = block()
-    fits, sizes = Fits(rows, counts, 0.1), []
+    fits, sizes = RunningFits(rows, counts, 0.1), []
     while fits.record(1e-8):
         sizes.append(fits.weight.shape[0] * fits.weight.shape[1])
         fits.step()
@@ -40,7 +40,7 @@ def test_fits_leave_as_they_converge_and_the_block_shrinks() -> None:
 
 def test_axes_that_a_design_lacks_stay_without_weight() -> None:
     rows, _, counts = block()
-    fits = Fits(rows, counts, 0.1)
+    fits = RunningFits(rows, counts, 0.1)
     for _ in range(10):
         fits.step()
     assert fits.weight[0, ..., :2].abs().max() == 0
@@ -49,7 +49,7 @@ def test_axes_that_a_design_lacks_stay_without_weight() -> None:
 
 def test_memory_estimate_grows_with_what_it_counts() -> None:
     sizes = {"sets": 3, "n": 100, "axes": 20, "n_classes": 6}
-    base = Fits.n_bytes(**sizes, itemsize=4)
-    assert Fits.n_bytes(**sizes, itemsize=8) == 2 * base
+    base = RunningFits.n_bytes(**sizes, itemsize=4)
+    assert RunningFits.n_bytes(**sizes, itemsize=8) == 2 * base
     for name in sizes:
-        assert Fits.n_bytes(**{**sizes, name: 2 * sizes[name]}, itemsize=4) > 1.2 * base
+        assert RunningFits.n_bytes(**{**sizes, name: 2 * sizes[name]}, itemsize=4) > 1.2 * base
