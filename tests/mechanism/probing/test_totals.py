@@ -1,6 +1,8 @@
 """Running totals are found where the tokens put them, not before, and a stored table is not taken for a reading."""
 
+import gc
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -11,6 +13,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.probing import fit as cells
+from cotinterp.mechanism.probing import totals as reading
 from cotinterp.mechanism.probing.controls import FOLDS, Controls, hold_out, input_folds
 from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import Target, fit_probes
@@ -19,10 +23,13 @@ from cotinterp.mechanism.probing.totals import (
     Totals,
     beginnings,
     current_token,
+    in_order,
     is_written,
+    last_written,
     probe_places,
     probe_totals,
     running_total,
+    stream_places,
 )
 from cotinterp.mechanism.sites import Site
 from cotinterp.tasks import get_task
@@ -420,3 +427,151 @@ def test_parallel_model_has_no_running_total_anywhere() -> None:
     # The answer is there, and no total on the way to it.
     assert set(found["target"]) == {"s_3"}
     assert set(found["role"]) == {"prompt_end"}
+
+
+# Totals 7, 12 and 7, 12 and 7, 13 and 12, 17: the first two problems arrive at the same totals.
+OPERANDS = [[3, 4, 5], [4, 3, 5], [3, 4, 6], [9, 3, 5]]
+
+
+def digit_sums(regime: str) -> Batch:
+    task = get_task("digit-sum")
+    problems = solve(task, np.array(OPERANDS))
+    return collate([render(task, problem, regime) for problem in problems], Vocabulary.of(task))
+
+
+def types(batch: Batch, role: Role, step: int, target: int) -> list[int]:
+    numbers = beginnings(batch, batch.where(role, step, part=-1), target).tolist()
+    return [numbers.index(one) for one in numbers]
+
+
+def test_last_written_total() -> None:
+    batch = digit_sums("cot")
+    for role, step, expected in (
+        (Role.OPERAND, 2, 0),
+        (Role.EQUALS, 1, 0),
+        (Role.TOTAL, 1, 1),
+        (Role.STEP_END, 1, 1),
+        (Role.EQUALS, 2, 1),
+        (Role.TOTAL, 2, 2),
+        (Role.ANSWER, 2, 2),
+    ):
+        assert last_written(batch, batch.where(role, step, part=-1)).tolist() == [expected] * 4
+    direct = digit_sums("direct")
+    assert last_written(direct, direct.where(Role.PROMPT_END)).tolist() == [0] * 4
+    assert last_written(direct, direct.where(Role.ANSWER, 2, part=-1)).tolist() == [2] * 4
+
+
+def test_after_a_written_total_the_input_is_that_total_and_what_follows() -> None:
+    batch = digit_sums("cot")
+    # Before anything is written: all operands up to the target.
+    assert types(batch, Role.EQUALS, 1, 2) == [0, 1, 2, 3]
+    assert types(batch, Role.EQUALS, 1, 1) == [0, 1, 0, 3]
+    # After 7: the total and the last operand. The third differs in the operand, the fourth in the total.
+    assert types(batch, Role.EQUALS, 2, 2) == [0, 0, 2, 3]
+    assert types(batch, Role.STEP_END, 1, 2) == [0, 0, 2, 3]
+    # What has been written is its own input: 7, 7, 7 and 12.
+    assert types(batch, Role.EQUALS, 2, 1) == [0, 0, 0, 3]
+
+
+def chases(*tables: tuple[int, ...]) -> Batch:
+    task = get_task("pointers")
+    return collate([render(task, problem, "cot") for problem in solve(task, np.array(tables))], Vocabulary.of(task))
+
+
+def test_without_the_order_of_a_fold_an_input_is_all_that_stands_there() -> None:
+    """Tables 2,0,1 and 2,1,1 go 0, 2, 1 and differ in an entry that no step reads; 1,0,2 goes 0, 1, 0."""
+    batch = chases((2, 0, 1), (2, 1, 1), (1, 0, 2), (2, 0, 1))
+    assert not in_order(batch)
+    assert types(batch, Role.OPERAND, 0, 2) == [0, 0, 2, 0]
+    assert types(batch, Role.PROMPT_END, -1, 2) == types(batch, Role.EQUALS, 2, 2) == [0, 1, 2, 0]
+
+
+def test_copies_of_a_total_are_known_only_in_order() -> None:
+    copies = [(Role.PREVIOUS_TOTAL, 2), (Role.PREVIOUS_TOTAL, 3), (Role.STEP_OPERAND, 1), (Role.STEP_OPERAND, 2)]
+    assert [is_written(role, step, 1) for role, step in copies] == [True, False, False, False]
+    assert all(is_written(role, step, 1, in_order=False) for role, step in copies)
+    assert not is_written(Role.STEP_OPERAND, 1, 2, in_order=False)
+    assert not is_written(Role.EQUALS, 2, 1, in_order=False)
+
+
+SITES = [Site("resid_pre", 1), Site("z", 0), Site("k", 1, head=2), Site("pattern", 1), Site("mlp_out", 0)]
+
+
+@pytest.mark.parametrize("max_bytes", [1, 5 * 3 * 16 * 4, 2**20], ids=["one place at a time", "a site", "all"])
+def test_every_place_of_every_site_in_order(
+    tiny_model: TransformerBridge, tokens: torch.Tensor, max_bytes: int
+) -> None:
+    positions = torch.randint(0, 8, (5, 3), generator=torch.Generator().manual_seed(0))
+    expected = activations(tiny_model, tokens, SITES, positions=positions)
+    found = list(stream_places(tiny_model, tokens, SITES, positions, max_bytes=max_bytes, batch_size=2))
+    assert [(site, column) for site, column, _ in found] == [(site, column) for site in SITES for column in range(3)]
+    for site, column, rows in found:
+        torch.testing.assert_close(rows, expected[site][:, column].flatten(1), atol=1e-5, rtol=0)
+
+
+def test_parts_stay_within_their_bytes(
+    tiny_model: TransformerBridge, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    stream = reading.stream_activations
+
+    def counted(model, tokens, sites, *, positions, batch_size):  # type: ignore[no-untyped-def]
+        for rows, found in stream(model, tokens, sites, positions=positions, batch_size=batch_size):
+            read.append(sum(part.nbytes for part in found.values()))
+            yield rows, found
+
+    monkeypatch.setattr(reading, "stream_activations", counted)
+    positions = torch.zeros(5, 3, dtype=torch.long)
+    sites = [Site(kind, layer) for layer in (0, 1) for kind in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+    each = 5 * 3 * 16 * 4
+    seen = Counter(site for site, _, _ in stream_places(tiny_model, tokens, sites, positions, max_bytes=2 * each))
+    assert seen == dict.fromkeys(sites, 3)
+    assert read == [2 * each] * 4
+
+
+def test_sites_outside_the_model_are_refused(tiny_model: TransformerBridge, tokens: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="layers 0 to 1"):
+        list(stream_places(tiny_model, tokens, [Site("resid_pre", 2)], torch.zeros(5, 1, dtype=torch.long)))
+
+
+def live_bytes() -> int:
+    """What all tensors that exist take, storage by storage."""
+    held = (one.untyped_storage() for one in gc.get_objects() if type(one) is torch.Tensor)
+    return sum({part.data_ptr(): part.nbytes() for part in held}.values())
+
+
+def test_more_sites_need_no_more_memory_and_change_no_cell(
+    make_tiny: Callable[..., TransformerBridge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = get_task("s3")
+    problems = solve(s3, np.random.default_rng(0).permutation(np.array(list(product(range(6), repeat=4))))[:200])
+    batch = collate([render(s3, problem, "cot") for problem in problems], Vocabulary.of(s3))
+    model = make_tiny(d_vocab=len(batch.vocabulary), n_ctx=64, d_model=64, d_head=16, n_layers=8)
+    options: dict[str, Any] = {
+        "places": [(Role.EQUALS, 2), (Role.EQUALS, 3)],
+        "targets": [3],
+        "controls": Controls(n_shuffles=0),
+    }
+    peak: list[int] = []
+    real = cells.solve
+
+    def watched(*args: Any, **settings: Any) -> Any:
+        for number, found in enumerate(real(*args, **settings)):
+            if number == 0:
+                peak.append(live_bytes())
+            yield found
+
+    monkeypatch.setattr(cells, "solve", watched)
+
+    def highest(n_layers: int, max_bytes: int | None) -> tuple[int, Any]:
+        sites = [Site(kind, layer) for layer in range(n_layers) for kind in ("resid_pre", "attn_out", "mlp_out")]
+        peak.clear()
+        gc.collect()
+        before = live_bytes()
+        result = probe_totals(model, batch, sites=sites, **options, fit=FitOptions(max_bytes=max_bytes))
+        return max(peak) - before, result.frame()
+
+    (four, _), (eight, table), (whole, at_once) = highest(4, 2**21), highest(8, 2**21), highest(8, None)
+    assert eight < 1.1 * four
+    assert eight < 2**21 < whole
+    assert table.drop(columns=["ci_low", "ci_high"]).equals(at_once.drop(columns=["ci_low", "ci_high"]))
