@@ -251,8 +251,8 @@ def _cells(
             f"panel {panel.title!r} has more than one value for {twice}; select one metric, pair and site first"
         )
     index = pd.MultiIndex.from_tuples([(row, *place) for row in panel.rows for place in places])
-    table = cells.reindex(index).to_numpy(dtype=float, na_value=np.nan)
-    table = table.reshape(len(panel.rows), len(places), 1 + len(hover))
+    flat = cells.reindex(index).to_numpy(dtype=float, na_value=np.nan)
+    table = flat.reshape(len(panel.rows), len(places), 1 + len(hover))
     return go.Heatmap(
         z=table[:, :, 0].astype(np.float32),
         x=labels,

@@ -53,8 +53,9 @@ def runs_of(frame: pd.DataFrame) -> Iterator[tuple[RunKey, pd.DataFrame]]:
         yield RunKey(), frame
         return
     for key, rows in frame.groupby(labels, sort=False, dropna=False):
-        known = {name: value for name, value in zip(labels, key, strict=True) if not pd.isna(value) and value != ""}
-        yield RunKey(*(str(known.get(name, "")) for name in ("task", "regime")), int(known.get("run_seed", -1))), rows
+        known = {name: "" if str(value) == "nan" else str(value) for name, value in zip(labels, key, strict=True)}
+        task, regime, seed = (known.get(name, "") for name in ("task", "regime", "run_seed"))
+        yield RunKey(task, regime, int(float(seed)) if seed else -1), rows
 
 
 def tasks_of(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -114,8 +114,8 @@ def _by_place(
 ) -> go.Figure:
     """Site by place, a row of panels for each target and a column for each model."""
     key, cells = only_run(frame), frame.assign(row=frame["site"])
-    rows = cells[["layer", "row"]].drop_duplicates().iloc[::-1]
-    rows = rows.sort_values("layer", ascending=False, kind="stable")["row"]
+    sites = cells[["layer", "row"]].drop_duplicates().iloc[::-1]
+    rows = sites.sort_values("layer", ascending=False, kind="stable")["row"]
     models = [model for model in ("trained", "untrained") if model in set(cells["model"])]
     models += [str(model) for model in cells["model"].unique() if model not in models]
     places = reading_order(cells)
