@@ -5,13 +5,17 @@ training problems, 0 where nothing but the training problems themselves was lear
 an algorithm where training accuracy does not: both may be perfect there. A ratio near 1 says nothing about which
 algorithm; one near 0 nothing about why (too little data is memory as well).
 
-Beside it stand two baselines that see the training problems with their answers and nothing of the task (the most
-frequent answer, that of the nearest training problem), and the ratio at fixed marginals: by chance some operand or
-answer is rarer among held-out problems, and `rake` finds weights that take this away.
+Beside it stand two baselines that see the training problems with their answers and nothing of the task: the most
+frequent answer, and that of the nearest training problem. A model that is no better on held-out problems than these has
+shown no more than memory. Held-out problems also differ from training problems in more than being new: by chance some
+operand or answer is rarer among them. `rake` finds weights that take this away, so that what is left of a difference in
+accuracy (the ratio at fixed marginals) is due to the composition itself.
 
-Against the number of training problems (`SizeCurve`) an algorithm needs few and a table needs them all. Where held-out
-accuracy rises with their number at the same number of updates, something that generalizes was learned from enough of
-them. A curve of one seed for each size describes those models, not the training method.
+Against the number of training problems (`SizeCurve`) an algorithm needs few and a table needs them all. A table of
+tuples holds no held-out problem (the sides are disjoint), however large it grows; it answers them only as far as near
+neighbors share the answer. Where held-out accuracy rises with the number of training problems at the same number of
+updates, something that generalizes was learned from enough of them. A curve of one seed for each size describes those
+models, not the training method.
 """
 
 from collections import Counter

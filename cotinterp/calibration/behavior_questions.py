@@ -1,4 +1,8 @@
-"""Questions about what models write: memory, and whether the written trace is read."""
+"""Questions about what models write: memory, and whether the written trace is read.
+
+The edits asked about put a symbol of the same role in every symbol's place: the handmade models find places by
+position, and are made for no other trace. Deleting, truncating and filling are questions to trained models.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -67,6 +67,11 @@ FOREIGN: Mapping[str, Callable[[], PreTrainedModel]] = {"gpt2": _gpt2, "llama": 
 def foreign_model(name: str, *, seed: int = 0, scale: float = 0.5) -> Bridge:
     """A tiny `gpt2` or `llama` of 2 layers, 4 heads, 41 tokens and 24 positions, as a bridge in eval mode.
 
+    They show whether an instrument leans on something that only native models have. GPT-2 has LayerNorm, learned
+    positions, fused query-key-value weights, biases everywhere and a tied unembedding; Llama has RMSNorm, rotary
+    positions, grouped-query attention (two key-value heads for four heads), a gated MLP, no biases, and here a head
+    size that is not d_model / n_heads. Nothing is downloaded.
+
     Every parameter, biases and the scales of norms included, is drawn from N(0, scale²): Hugging Face starts them at 0
     and 1, which hides mistakes. The global random state is left alone. KeyError naming the architectures.
     """
@@ -101,9 +106,11 @@ def das_agreement(
 ) -> pd.DataFrame:
     """The largest difference between our logits and TransformerLens's, at the last position, over all examples.
 
-    The subspace is fitted to turn the answers of `base` into those of `source` at `site` and positions `at` (a few
-    epochs: it need not succeed to be compared). Two rows: the interchange in it, and its norm-matched placebo. Columns
-    as in `peer_agreement`; `largest_change` is the largest change of a logit, for scale.
+    `fit_das` of TransformerLens (distributed alignment search: Geiger et al. 2023, arXiv:2303.02536) learns the
+    subspace that turns the answers of `base` into those of `source` at `site` and positions `at` (a few epochs: it need
+    not succeed to be compared). Compared is what the two libraries then do with it. Two rows: the interchange in it,
+    and its norm-matched placebo, which moves each example as far in random directions. Columns as in `peer_agreement`;
+    `largest_change` is the largest change of a logit, for scale.
     """
     require_eval(model)
 
@@ -178,6 +185,10 @@ def peer_agreement(
     model: HookedModel, contrast: Contrast, *, name: str = "model", checks: Sequence[str] = tuple(PEERS)
 ) -> pd.DataFrame:
     """One row per `get_act_patch_*` and direction: the largest difference from ours over all cells and examples.
+
+    TransformerLens runs every cell by itself, on the whole batch, with hooks of its own; `patch_sweep` stacks cells and
+    skips those that cannot matter. Agreement says that the two write the same value at the same place of the same head;
+    it does not say that patching answers a question well.
 
     Compared is the change of logit[answer] - logit[foil], in logits and not normalized, at every position and at all of
     them together; the places of `contrast` are not used. `largest_change` is the largest such change, for scale.

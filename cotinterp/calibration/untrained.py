@@ -1,4 +1,10 @@
-"""Models that know nothing, scanned and judged: how often something is found in them."""
+"""Models that know nothing, scanned and judged: how often something is found in them.
+
+A model with random weights computes nothing on purpose. All its heads, patched cells and probe cells are scanned as a
+user would scan them: the share of models in which anything at all is flagged should be about the level or below it.
+Beside it stands what the same scans flag without correction, which is the price of looking at many cells. The claims
+are judged on worlds of such models too: none of them is so there, and none may come out as supported.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -204,7 +204,11 @@ class Simulated:
 
 @dataclass(frozen=True)
 class VerdictLevel(Result):
-    """False support and coverage in worlds whose truth is known."""
+    """False support and coverage in worlds whose truth is known.
+
+    The truth is put exactly on the threshold, the hardest case of "it is not above": `supported` should come out in at
+    most the level of such worlds (alpha), and the 95% interval should hold the truth in at least 95% of them.
+    """
 
     cells: tuple[Simulated, ...]
     level: float = ALPHA

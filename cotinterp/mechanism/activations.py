@@ -198,6 +198,10 @@ def gradients(
     at some of the sites first: the gradient is taken there. Sites of the same run do not exclude each other: the
     gradient at one counts everything that it does downstream, also by way of the others.
 
+    The hooks add zeros to the activations, and the gradient is taken with respect to these: an architecture may hand a
+    hook a reshaped view that its own forward pass never uses, but what the hook returns it does use. The model is left
+    as it was: no parameter gains a `.grad`, and none needs to require one.
+
     ValueError: a model in train mode, torch.inference_mode, sites with a head, or that do not exist or do not fire.
     InertEditError: what is written at a site is discarded, so that the score has no gradient there.
     """

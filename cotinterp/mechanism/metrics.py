@@ -1,4 +1,12 @@
-"""Numbers read off logits for each example, and effects normalized by the gap between two runs."""
+"""Numbers read off logits for each example, and effects normalized by the gap between two runs.
+
+Everywhere `at` is the position whose logits are read: they predict the token at `at + 1`. Means and intervals over
+examples come later, in the tables.
+
+The logit difference is the primary metric (Zhang & Nanda 2023, arXiv:2309.16042; Heimersheim & Nanda 2024,
+arXiv:2404.15255): it is linear in the final residual stream up to the final norm, and does not saturate. It cannot tell
+a raised answer from a lowered foil; `correct_logit` and `wrong_logit` can.
+"""
 
 import difflib
 from dataclasses import dataclass

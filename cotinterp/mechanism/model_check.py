@@ -1,4 +1,11 @@
-"""What has to hold in a model before it is taken apart, and which models may be run from their weights."""
+"""What has to hold in a model before it is taken apart, and which models may be run from their weights.
+
+`check_model` is the first thing to run on a model of your own. An edit that fires but does not act looks exactly like a
+site that does not matter. So every site is replaced by what it holds on other tokens, and two things are asked: did the
+logits move, and does the edited run still obey the arithmetic of a transformer block (`LAWS`), with the written value
+in the place of the old one? An edit that is discarded fails the first; one that reaches only some of the site's readers
+(TransformerLens's resid_mid) fails the second.
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence

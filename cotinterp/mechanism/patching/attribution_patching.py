@@ -1,4 +1,28 @@
-"""Attribution patching: a gradient in place of many patched runs, and how far it agrees with them."""
+"""Attribution patching: a gradient in place of many patched runs, and how far it agrees with them.
+
+A patch changes the metric by about (donor - recipient) . gradient of the metric at the recipient's activation. Two
+forward passes and one backward pass give this score for every site and place of a batch at once, where true patching
+takes a pass for each cell. Directions, signs and units are those of `patch_sweep`.
+
+The score is a first-order estimate, to be read beside its agreement with true patching
+(`AttributionPatchingResult.agreement`). It is exact where the model is linear between the two runs; on a linear model
+the scores of the first resid_pre sum to the metric gap. It misleads where the slope at the recipient says little about
+a step of this size:
+
+- Saturated attention has hardly a slope: a head that would turn to another token when patched scores about 0 at
+  everything that moves its q and k (Kramar et al. 2024 recompute the softmax there; this does not).
+- A ReLU that is off at the recipient passes no gradient, and one that is on never turns off; GELU likewise, softened.
+- A norm rescales a large step (above all one at the first resid_pre), of which its gradient knows nothing.
+- Paths of opposite sign that cancel at the recipient hide a site that true patching shows.
+
+`steps` above 1 averages the gradients over points between the two runs' first resid_pre (integrated gradients over the
+input: Sundararajan et al. 2017, arXiv:1703.01365; Hanna et al. 2024, arXiv:2403.17806). As steps grow, the sum
+of the scores of the first resid_pre then tends to the gap, whatever the model; at later sites it helps where saturation
+is the trouble, without such a guarantee.
+
+Nanda 2023 (neelnanda.io/mechanistic-interpretability/attribution-patching); Syed et al. 2023, arXiv:2310.10348; Kramar
+et al. 2024, arXiv:2403.00745.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

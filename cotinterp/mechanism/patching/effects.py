@@ -181,11 +181,15 @@ class EffectsResult(Result):
 class EffectsScan(Result):
     """Which effects of a sweep are told from nothing when all of them are looked at. A flag does not say "large".
 
+    The largest of a hundred effects is large by chance. Each interval holds for all rows at once, and each p-value is
+    adjusted for their number, given how the sweep's own effects depend on one another (max-statistic: Westfall & Young
+    1993; Romano & Wolf 2005).
+
     A row is flagged where its `p_adjusted` is at most 1 - level and the model distinguishes the runs of the unit in at
     least `min_distinguished` of the pairs (`RunPredictions.distinguished`): with nothing to explain, nothing explains
     it. The chance of one false flag in a whole family is then at most 1 - level. `headline`, the rows declared before
-    looking, are a family of their own, the others the second. With fewer than 6 pairs nothing can be flagged at 95%.
-    Several sweeps are corrected each by itself. What is tested: `scan_effects`.
+    looking, are a family of their own, the others the second: flags in one say nothing about the other. With fewer than
+    6 pairs nothing can be flagged at 95%. Several sweeps are corrected each by itself. What is tested: `scan_effects`.
     """
 
     sweeps: tuple[EffectsResult, ...]

@@ -1,9 +1,25 @@
 """Path patching: what one component writes, along one way only, to one input of a later one.
 
-Three runs make an effect: the recipient's and the donor's; one in which a sender's output is the donor's and every
-later head is held, which says what reaches the receiver's input directly; and one in which that input alone is changed.
-Directions, signs and limits are those of `sweep`. Wang et al. 2022, arXiv:2211.00593; Goldowsky-Dill et al. 2023,
-arXiv:2304.05969.
+An ordinary patch of a head's z acts by way of every later layer before it is read; a path is one of these ways. Three
+runs make its effect: the recipient's and the donor's; one in which a sender's output is the donor's and every later
+head is held at its recipient value, which says what reaches the receiver's input directly; and one in which that input
+alone is changed in the recipient, and everything after it recomputed.
+
+The effect is (patched - recipient) / (donor - recipient): 0 where nothing goes this way, 1 where all of the gap does;
+positive and negative paths may cancel in the sum of all paths ("any"). `direction` is that of `patch_sweep`: denoise
+asks which path suffices, noise which is necessary. A path that cannot matter is exactly 0.
+
+- `through_mlps=True` (as Wang et al.): MLPs between sender and receiver are recomputed, so that "direct" means past no
+  other head. False: they are held as well, and only the residual stream is left. The difference of the two is what the
+  MLPs on the way make of it.
+- Norms are recomputed in every run, never frozen: the scale at the receiver, and before the logits, is that of the
+  stream that carries the sender's change. On a model without norms, and with MLPs held, the direct path of a head
+  changes the logits by exactly (z_donor - z_recipient) W_O W_U.
+
+What it does not establish: paths do not add up to "any" unless the model is linear between them; a path that is 0 by
+itself may matter together with another (q and k meet in a softmax); a path by way of a third head counts at that head.
+
+Wang et al. 2022, arXiv:2211.00593; Goldowsky-Dill et al. 2023, arXiv:2304.05969.
 """
 
 from collections.abc import Mapping, Sequence
