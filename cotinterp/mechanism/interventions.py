@@ -131,6 +131,15 @@ def stacked_edits(runs: Sequence[Sequence[Write]], *, unedited: Mapping[Site, Te
 
     def edit(site: Site, writes: Sequence[tuple[int, Write]]) -> Edit:
         def overwrite(current: Tensor) -> Tensor:
+            first = writes[0][1].value
+            if isinstance(first, Tensor) and all(write.value is first for _, write in writes):
+                # All runs write parts of one donor: one pass over the stack.
+                where = torch.zeros(len(runs), *writes[0][1].mask.shape, dtype=torch.bool, device=current.device)
+                for run, write in writes:
+                    where[run] |= write.mask
+                own = site.by_position(current).unflatten(0, (len(runs), -1))
+                merged = torch.where(where[..., None], site.by_position(first).to(current), own)
+                return site.by_position(merged.flatten(0, 1))
             written = current.clone()
             parts = written.chunk(len(runs))
             for run, write in writes:
