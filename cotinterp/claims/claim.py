@@ -206,6 +206,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "own-wrong": Threshold(0.5, "most of the model's own wrong totals"),
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
+"""By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the
+other seeds were measured; none was changed afterwards. `cotinterp claims` says which verdicts would change if one of
+them were a tenth higher or lower (`threshold_changes`). The report prints them with their reasons."""
 
 LEAST_DEPTHS = 3
 """Depths below which no law of depth is named: two points lie on every law with one free number."""

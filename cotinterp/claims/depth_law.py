@@ -1,4 +1,13 @@
-"""Which law of depth the runs of a sweep prefer, and the controls without which none is named."""
+"""Which law of depth the runs of a sweep prefer, and the controls without which none is named.
+
+The hypothesis is that K - 1 serial steps need K - 1 layers, so the longest solvable problem is K* = 1 + L. Its rivals
+are a tree (K* = 2^(b L)), a depth that is enough for every length, and a depth that buys nothing
+(`cotinterp.depth.laws`). A run whose training had not converged says "at least this far", not "no further", so every
+law is fitted twice: to the frontiers as they are at this budget (`as trained`), and with those of unconverged runs as
+lower bounds (`censored`). A law is named only where both prefer it. The verdict is `cannot tell` where more updates
+change the law, where the runs cannot tell the laws apart, and where a control fails; its reason says what would decide.
+A law is about these configurations and this training: a length that was not learned may still be expressible.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,13 @@
-"""What a response costs in operations and in serial steps, and shapes of models that cost the same."""
+"""What a response costs in operations and in serial steps, and shapes of models that cost the same.
+
+The two ways to buy accuracy are parameters (a deeper or wider model that answers at once) and tokens (a small one that
+writes first). These are their prices in one currency. They are counted from shapes and transcripts, not measured: they
+hold no time and no memory, and say nothing about whether a model uses what it is given.
+
+Written tokens cost operations, so a model that writes nothing has to be given as many in depth or in width before the
+two are compared: `equal_flops` and `equal_parameters` give such shapes. What is matched is a count; equal counts need
+not be equally easy to learn with.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

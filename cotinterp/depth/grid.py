@@ -102,6 +102,11 @@ def _of_seed(base: RunSpec, design: DepthDesign, seed: int) -> Iterator[RunSpec]
 def matched_controls(table: pd.DataFrame, task: str | Task, within: float = WITHIN) -> pd.DataFrame:
     """One row for each pair of a cot run and a control: CONTROL_COLUMNS.
 
+    Written tokens cost operations, so "cot solves longer problems" may mean "more compute solves longer problems". Each
+    cot run is paired with the runs of the same task and seed, trained for at least as many updates, that had as many
+    operations an answer (a deeper or wider direct model), as many tokens (filler of the same shape), or as many
+    parameters (direct). A match is in one counted quantity alone; the runs may differ in the others.
+
     `match` is `equal operations`, `equal tokens` or `equal parameters`; `ratio` is the control's count divided by that
     of the cot run. Operations are those of one answer to the longest problem that the cot run was measured on, with a
     cache of keys (`answer_cost`). `convergence` stands beside both frontiers: that of an unconverged run is a lower

@@ -342,8 +342,10 @@ class Trend:
 def leftover_trend(data: FrontierIntervals, fit: LawFit) -> Trend:
     """The trend that remains when log2 K* = law + slope * (L - least depth) is fitted with theta and sigma free.
 
-    The constant law's c stays where the fit has it; depths from which everything is solved can show no trend. A trend
-    says that the law is not so; that there is none says only that these runs do not show one.
+    Akaike weights say which of four laws is best, not that it is right. A head start (K* = 4 + L) is none of them, and
+    with noise the law `none` can be the best of the four while depth plainly helps; a trend added to the law finds
+    that. The constant law's c stays where the fit has it; depths from which everything is solved can show no trend. A
+    trend says that the law is not so; that there is none says only that these runs do not show one.
     """
     lowest, depth = float(data.depths[0]), data.depth.astype(float)
     away = (depth - lowest) / max(1.0, float(data.depths[-1]) - lowest)

@@ -2,8 +2,9 @@
 
 A result's `figure()`, the report and a script draw a table with the same function, named after it. Generic charts are
 `lines`, `stacked_bars` and `heatmap`. All are drawn for a page 1200 pixels wide, keep categories in the order given (of
-a categorical column, else of first appearance), and use colors that survive color blindness. `KeyError` names a column
-that is missing; `ValueError` an empty table, or rows that would hide one another.
+a categorical column, else of first appearance), and use colors that survive color blindness: Okabe and Ito's for
+series, red to blue around a midpoint, viridis for amounts. `KeyError` names a column that is missing; `ValueError` an
+empty table, or rows that would hide one another.
 """
 
 from cotinterp.figures.bars import stacked_bars as stacked_bars

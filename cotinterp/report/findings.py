@@ -1,4 +1,11 @@
-"""Sentences about what is inside a model: probes, patching, heads; and all sentences that a report begins with."""
+"""Sentences about what is inside a model: probes, patching, heads; and all sentences that a report begins with.
+
+Every sentence is built from the numbers of one table. It says what was counted, of how many, and with what interval
+where there is one; a largest value says how many it was chosen from. None says why: a difference between two trained
+models is reported as a difference between two trained models. Where a model is wrong on most held-out problems,
+the sentences about patching and heads name none, for what moves a guess is no finding, and those about probes say how
+often the model is right.
+"""
 
 import math
 from collections.abc import Callable, Mapping

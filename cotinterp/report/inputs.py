@@ -1,4 +1,7 @@
-"""What a run was made with: specs, seeds, versions, revision, platform, threads, hashes, time. No names of people."""
+"""What a report is made from: tables, attention views, verdicts, and the manifest of what they were made with.
+
+The manifest has specs, seeds, versions, revision, platform, threads, hashes and time. No names of people.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What stands in place of a section of the report whose table takes more than one command to make."""
+"""The sections of the report: figures, tables and words of each, or how to make its table where that is missing."""
 
 import math
 from collections.abc import Callable

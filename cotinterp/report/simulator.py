@@ -1,4 +1,9 @@
-"""What the serial-compute simulator prints for one position of its sliders: the first rendering, without a script."""
+"""The serial-compute simulator: what depth and tokens offer, what each law of depth asks, what runs have solved.
+
+One fragment of HTML with its script and its data inside; it stands in the report and on a page of its own
+(`build_simulator`). Its numbers are those of `cotinterp.depth.simulator`: capacities and laws, not measurements, but
+for the runs that are laid over the charts.
+"""
 
 import json
 from collections.abc import Hashable, Iterator, Mapping

@@ -25,6 +25,10 @@ ERROR_KINDS = {"bookkeeping": BOOKKEEPING, "copying": COPYING, "arithmetic": fro
 def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows about the answers of one model, for each number of operands k.
 
+    Every output is free-running. The held-out problems are the same for every seed, and none of them was trained on. On
+    a commutative task a held-out problem may still have a reordered twin in training: `reordered` counts what that is
+    worth.
+
     - `accuracy`, condition `heldout` or `train`: 1 where the output ended with the right answer.
     - `chance`, `nearest`, `reordered`: what always giving the most frequent training answer, that of the nearest
       training problem, and that of the nearest in any order are worth on the held-out problems, from 0 to 1. `chance`

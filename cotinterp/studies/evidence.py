@@ -170,7 +170,7 @@ class Evidence:
         return Evidence(self.table[self.table["run_seed"].isin(kept)], self.runs[self.runs["run_seed"].isin(kept)])
 
     def save(self, directory: Path | str) -> list[Path]:
-        """Write evidence.csv (`evidence_file`) and runs.csv under `directory`: equal evidence gives equal files."""
+        """Write evidence.csv (`cells_text`) and runs.csv under `directory`: equal evidence gives equal files."""
         folder = output_folder(directory)
         runs = self.runs[list(RUN_COLUMNS)].sort_values(list(LABELS), kind="stable")
         written = write_atomic(folder / EVIDENCE_FILE, cells_text(self.table, [*LABELS, *CELL]))
@@ -205,7 +205,12 @@ TYPES = {"n_layers": int, "run_seed": int, "k": int, "step": int}
 
 
 def cells_text(table: pd.DataFrame, names: list[str]) -> str:
-    """The rows of evidence as CSV text, a line for each cell in the order of `names`; equal evidence, equal text."""
+    """The rows of evidence as CSV text, a line for each cell in the order of `names`; equal evidence, equal text.
+
+    The column `outcomes` lists value and number of problems, such as `0:36 1:964`. Where the trials are not 1 they
+    stand between: `2/3:5` is five problems with 2 of 3. So the answers to a hundred thousand problems take a few
+    hundred kilobytes, which git can keep and a reader can read.
+    """
     ordered = table.sort_values([*names, "value", "trials"], kind="stable")
     outcomes = [
         f"{value:g}:{problems}" if trials == 1 else f"{value:g}/{trials:g}:{problems}"

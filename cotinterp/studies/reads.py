@@ -1,4 +1,7 @@
-"""What a total is computed from: the written total before it or the prompt, and which reads it rests on."""
+"""What a total is computed from: the written total before it or the prompt, and which reads it rests on.
+
+`families` changes tokens of the prompt or the trace, `knock_outs` cuts what attention reads from them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -30,6 +33,17 @@ ANSWER, FOIL = PREDICTIONS.index("answer"), PREDICTIONS.index("foil")
 def families(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `family_effect` and `family_told_apart`, on up to `effort.paired` held-out problems.
 
+    One question, total 2, under four changes of the same problems (`transcripts.pair_families`). A changed run is a
+    patched run: what enters layer 0 at a place is made of the token there and its position, so replacing tokens is the
+    same as writing the corrupted run's `resid_pre` of layer 0 at their places. The effect of a family is activation
+    patching in the direction of noise, at all places of the change together, as a share of what changing everything
+    does (Zhang & Nanda 2023, arXiv 2309.16042; Heimersheim & Nanda 2024, arXiv 2404.15255).
+
+    The other direction needs no runs of its own. Denoising the trace in the run of `both`, where everything was
+    changed, gives the prompt of `both` before the clean trace, which is the run of `prompt_operand`. So the share of
+    the gap that denoising the trace restores is 1 - effect(`prompt_operand`): necessity and sufficiency of the trace
+    are both here.
+
     - `family_effect`, condition `prompt_operand`, `written_total`, `unrelated` or `both`: value, in nats, how far the
       logit difference between answer and foil falls from the clean run to the changed one; trials, how far it falls
       under `both`. 1 says that the change does all that changing everything does, 0 that it does nothing. A model that
@@ -41,8 +55,8 @@ def families(subject: Subject, effort: Effort) -> pd.DataFrame:
       model does not tell them apart, there is no gap, and a ratio of two small numbers says nothing.
 
     No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, or with fewer
-    than four operands. Where a model looks, not which of its
-    parts does: behavior under a trace that it may never have been trained on.
+    than four operands. An effect says where a model looks, not which of its parts does. It is behavior under a trace
+    that the model may never have been trained on.
 
     Raises:
         ValueError: No problem of the task has an admissible change.
