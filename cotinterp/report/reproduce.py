@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -150,7 +151,7 @@ def _measure_all(
 ) -> Tables:
     """Every applicable study of every run, in parallel; rows come back in the order of the runs."""
     asked = [(run, name) for run in runs for name in applicable(run.spec.regime)]
-    work = [(run.directory, run.spec.task, name, device, effort, store) for run, name in asked]
+    work = [(run.directory, run.spec.task, run.weight_hash, name, device, effort, store) for run, name in asked]
     names = [f"{name} {run.spec.slug}" for run, name in asked]
     with progress_bars("measure", console) as progress:
         results = parallel_map(_measure, work, jobs=jobs, on_poll=poll_in_order(names, jobs, progress))
@@ -161,14 +162,23 @@ def _measure_all(
     return {table: pd.concat(parts, ignore_index=True) for table, parts in frames.items()}
 
 
-def _measure(work: tuple[Path, str, StudyName, str, Effort, bool]) -> Tables:
-    directory, task, name, device, effort, store = work
+def _measure(work: tuple[Path, str, str, StudyName, str, Effort, bool]) -> Tables:
+    directory, task, weight_hash, name, device, effort, store = work
     with torch_threads(THREADS):
-        run = load_run(directory, device=device, task=task)
+        run = _loaded(directory, task, weight_hash, device)
         results = study(name, Subject.of_run(run), effort)
         if store and "accuracy" in results:
             store_accuracy(run, results)
         return {table: table_of(parts) for table, parts in results.items()}
+
+
+@lru_cache(maxsize=4)
+def _loaded(directory: Path, task: str, weight_hash: str, device: str) -> Run:
+    """The run in `directory`, loaded once for all of its studies that one process is given."""
+    run = load_run(directory, device=device, task=task)
+    if run.weight_hash != weight_hash:
+        raise RuntimeError(f"the weights in {directory} changed while they were measured")
+    return run
 
 
 def _budget(run: Run) -> pd.DataFrame:
