@@ -87,6 +87,12 @@ def replaced_head(site: Site, given: Held, own: Held, some: Examples, givers: Ex
 class AblationResult(Result):
     """Logit difference lost without each set of heads, by each method, in logits and per example.
 
+    Positive: the heads carried something in favor of the answer. Methods remove different things. Resampling keeps the
+    heads' usual output and takes away what they know of this problem; the mean also takes away its variation, zero the
+    average output as well, which later layers may be built on (Zhang & Nanda 2023, arXiv 2309.16042). Where the methods
+    differ, the difference is the finding: a head that zero alone calls needed writes a constant that the model relies
+    on, and knows nothing of the problem.
+
     Attributes:
         head_sets: What was ablated together; single heads are sets of one.
         methods: How, in the order of the first axis of `lost`.
@@ -213,6 +219,9 @@ def _spearman(one: Float[np.ndarray, " sets"], other: Float[np.ndarray, " sets"]
 @dataclass(frozen=True)
 class JointAblation:
     """Logit difference lost, in logits and per example, when several heads are resampled at once; NaN without a donor.
+
+    Single ablations understate heads that stand in for one another; a joint one shows them. Losing several heads at
+    once also costs something whatever they do: compare with the random sets.
 
     Attributes:
         readers: The heads in question: those labeled as readers, or all that look at one read; possibly none.

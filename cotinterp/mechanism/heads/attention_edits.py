@@ -164,7 +164,11 @@ class AtReadout:
 
 @dataclass(eq=False)
 class EditedRuns:
-    """Some examples of a native model, run once, and with any edits."""
+    """Some examples of a native model, run once, and with any edits, from the first block and position that change.
+
+    An edited run is compared with one that is computed in the same way and unedited, so that edits which change nothing
+    give the same logits bit for bit.
+    """
 
     parts: NativeParts
     states: Sequence[LayerState]

@@ -1,4 +1,16 @@
-"""Direct logit attribution: which parts of the model write the logit difference, exactly and for each example."""
+"""Direct logit attribution: which parts of the model write the logit difference, exactly and for each example.
+
+Every block of a pre-norm transformer only adds to the residual stream, so the final stream is a sum of named parts:
+embeddings, heads, attention biases, MLPs. With the scale of the final norm frozen at its value on this input, the logit
+difference is linear in that stream, so each part has a share, and the shares sum to what the model says. Elhage et al.
+2021, "A Mathematical Framework for Transformer Circuits" (transformer-circuits.pub/2021/framework); nostalgebraist
+2020, "interpreting GPT: the logit lens".
+
+What it does not establish: causation. A share is what the part writes *directly* to this readout. What later layers
+make of it is counted as theirs; a head whose share is zero may be indispensable; the frozen scale hides that removing a
+part would rescale all others; and other heads may take over for one that is removed. `head_table` sets the ablation
+beside it.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +65,10 @@ def frozen_readout(
     foil: Int[Tensor, " batch"],
 ) -> Readout:
     """The readout of answer against foil, with the final norm's scale frozen at its value on `residual`.
+
+    With the scale frozen the norm is affine, so logit[answer] - logit[foil] = <direction, residual> + constant, where
+    `direction` is W_U[:, answer] - W_U[:, foil] pulled back through the norm; whatever sums to the residual stream also
+    sums to the logit difference.
 
     Exact on `residual` itself. It does not say what the logits of *another* residual stream would be: there the scale
     differs. ValueError for a model whose readout is not linear after the norm (soft-capped logits, an unknown norm).
@@ -195,6 +211,8 @@ def stream_parts(
 
 def parts_in(model: HookedModel, stream: StreamParts, readout: Readout) -> Iterator[Part]:
     """Each component with what it adds to the readout, in the order in which the model writes it.
+
+    A component is given by this one number an example, never as a vector: attribution needs no more.
 
     The position embedding is whatever enters the first block beside the token embedding; a model where that is exactly
     zero (rotary, ALiBi, no positions) has no such component, and one whose attention adds no bias (Llama) no b_O.

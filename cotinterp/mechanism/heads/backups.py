@@ -1,4 +1,15 @@
-"""Heads that stand in for one another: ablated in pairs, and what one writes once the other is gone."""
+"""Heads that stand in for one another: ablated in pairs, and what one writes once the other is gone.
+
+A head whose loss another makes good looks idle when it is ablated alone: the backup name movers of Wang et al. 2022
+(arXiv 2211.00593), the self-repair of McGrath et al. 2023 (arXiv 2307.15771). Two signs are measured. The interaction
+of a pair is what both together cost beyond the sum of what each costs alone: positive where either does the work,
+negative where the work needs both (the one feeds the other, or both reach one threshold). The repair is the rise of the
+later head's direct attribution when the earlier is ablated: a backup that reacts. Heads of one layer cannot react to
+one another: they may show interaction, never repair.
+
+Pairs do not show what three heads do for one another, any two of which can be spared: `HeadResult.joint_frame` ablates
+all heads that look at one read, and `compare_ablations` any set.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,13 @@
-"""Is a read needed? Attention from one place to others is cut, or what it moves is exchanged."""
+"""Is a read needed? Attention from one place to others is cut, or what it moves is exchanged.
+
+Attention weight alone is no evidence that a token is used (Jain & Wallace 2019, arXiv 1902.10186). So the path of one
+read is intervened on, with everything else left as it is (attention knock-out: Geva et al. 2023, arXiv 2304.14767);
+`Cuts` names the ways. Cutting the attention also changes what is read instead, because the rest is renormalized;
+exchanging the values for those of another example removes only what they say about this problem. Where the two
+disagree, go by the exchange.
+
+No cut touches what the model has computed at places before the sources, such as the total on its way to being written.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,11 +65,12 @@ class Cuts:
     """Which cuts are made of every read.
 
     Attributes:
-        dests: Who loses sight of the sources: the "readout" alone, or "everywhere", all that follow them, which also
-            cuts detours by way of other tokens (Geva et al. 2023, arXiv 2304.14767).
+        dests: Who loses sight of the sources: the "readout" alone, the position whose logits are read, or "everywhere",
+            all that follow the sources, which also cuts detours by way of other tokens.
         scopes: In which heads: in each "head" alone, in all heads of a "layer", in "all" heads of all layers together.
-        methods: "pattern" sets the attention to 0 and renormalizes; "resample", "mean" and "zero" leave it as it is and
-            exchange the values that it moves.
+        methods: "pattern" sets the attention to 0 and renormalizes, as a mask inside the softmax would do. "resample",
+            "mean" and "zero" leave it as it is and exchange the values that it moves: for those of another example of
+            the template, for their mean over the template, for nothing.
 
     ValueError for names that do not exist, and where one of the three is empty.
     """

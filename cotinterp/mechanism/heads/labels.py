@@ -193,7 +193,7 @@ def head_evidence(
     target: str,
     read_lost: Mapping[str, Float[Tensor, "head batch"]],
 ) -> list[dict[Measure, float]]:
-    """The measures of `labels.MEASURES` for each head, its attention being that before `target`.
+    """The `MEASURES` of each head, its attention being that before `target`.
 
     `read_lost[read]`: what is lost when the values that a head moves along that read are another problem's, with rows
     of NaN for heads that do not look there (see `heads_that_look`), whose use of the read was not asked for.

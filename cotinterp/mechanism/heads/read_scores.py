@@ -34,6 +34,10 @@ class PeakinessResult(Result):
     which no step needs: the control. Even attention has no entry above one half where three tokens or more can be seen.
     Where a head looks is not what it does (Jain and Wallace 2019, arXiv 1902.10186).
 
+    The measure is that of Cabannes et al. 2024 (arXiv 2406.02128). In their iteration heads the first layer looks from
+    every position of the chain at the token that ends the input, and the second from the position that writes s_t at
+    the operand x_t.
+
     Attributes:
         links: Names of the links.
         share: Share of a problem's steps whose entry is a peak.
@@ -123,7 +127,9 @@ class ReadScores(Result):
     """Attention on the tokens to be read, summed over each example's destinations of each read.
 
     A row is one target (the role that the destination predicts) of one read. Sums and counts are kept, so that targets
-    can be pooled with every destination counting once.
+    can be pooled with every destination counting once. Attention is the mass on all source tokens together; a
+    destination peaks where a single one of them holds more than `PEAK` (after the peakiness of Cabannes et al. 2024,
+    arXiv 2406.02128). Both say where a head looks, not that it uses what it finds.
 
     Attributes:
         reads: All reads that were asked for, found in these tokens or not.

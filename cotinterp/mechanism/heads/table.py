@@ -1,4 +1,10 @@
-"""The head table: what each head writes, reads and is needed for, with a label and the rule behind it."""
+"""The head table: what each head writes, reads and is needed for, with a label and the rule behind it.
+
+The numbers answer different questions and often disagree: attribution is the direct path alone and no cause; ablation
+is a cause, but on one readout and with all other heads free to compensate; attention says where a head looks. The label
+(`labels` has the rules) rests on all of them together, and calls no head a reader unless the values that it moves from
+there are what it is needed for. `backup_heads` finds the heads that stand in for one another.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,19 @@
-"""What probes are compared with: control labels, held-out groups, and renamed totals that mean nothing."""
+"""What probes are compared with: control labels, held-out groups, and renamed totals that mean nothing.
+
+A probe may reach a high accuracy without reading a variable: because the test rows were in the training rows in all
+but name, or because it can store a table of the inputs that recur. A split by group (`hold_out`) rules out the first.
+The control task measures the second: every type of input is given a random label of its own, the same wherever that
+input recurs (Hewitt & Liang 2019, arXiv 1909.03368). Selectivity is the accuracy beyond what the probe reaches there.
+
+Random labels show how much a probe can store, but are the wrong null for whether a model knows a variable. In a group
+every operand permutes the states, so true labels are balanced over each operand and random ones are not; and an
+untrained model that adds up its embeddings has nearly the same features for 1, 2 and 2, 1, which have the same total in
+a commutative task and different random labels. `renamed_totals` are the null for that: the labels of the same task with
+its operand symbols permuted, the same permutation at every place. They share every regularity of the true ones
+(balance, symmetry, the share of inputs that recur, how totals of different steps depend on one another). To a model
+whose embeddings were drawn alike for all symbols, and which was never told what the symbols stand for, the true naming
+is one among all; what it makes more of than of the others it has learned.
+"""
 
 from dataclasses import dataclass
 

@@ -1,15 +1,9 @@
-"""How a softmax regression curves, for every label set of a block: what turns a gradient into nearly a Newton step.
+"""L-BFGS for a block of convex softmax regressions that take their steps together.
 
-The Hessian couples all classes with all features. It is taken apart in two ways, and the two inverses are added, as in
-domain decomposition (additive Schwarz: a coarse and a local correction, neither of which is good alone):
-
-- by modes, the eigenvectors of the classes' mean coupling `diag(p) - p p'`. Where classes are ordered they run from
-  slow to fast, with curvatures a hundred times apart. In modes and in the features' principal axes at once the
-  Hessian's diagonal is exact (eigenvalue-corrected Kronecker factors: George et al. 2018, arXiv 1806.03884).
-- by classes, each with the rows that are undecided about it, which modes average over all classes.
-
-In both, the few axes with most of the variance are a whole block, inverted, and the others a diagonal. The products of
-those axes are the same for all label sets of a design, so all blocks of all of them are one matrix product.
+All label sets on all designs move at once (Liu & Nocedal 1989), each with a direction, a step length and a history of
+its own, from an initial inverse Hessian that is close to the true one (`Curvature`) and is refreshed as the fit
+proceeds. The objective is convex, so a step is judged by the slope at its end (the approximate Wolfe test of Hager &
+Zhang 2005), and no function value is ever compared in float32.
 """
 
 from collections.abc import Sequence
@@ -28,7 +22,19 @@ NULL, TINY = 1e-3, 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """An approximate inverse Hessian of each label set, taken at certain probabilities."""
+    """An approximate inverse Hessian of each label set, taken at certain probabilities, for nearly a Newton step.
+
+    The Hessian couples all classes with all features. It is taken apart in two ways, and the two inverses are added, as
+    in domain decomposition (additive Schwarz: a coarse and a local correction, neither of which is good alone):
+
+    - by modes, the eigenvectors of the classes' mean coupling `diag(p) - p p'`. Where classes are ordered they run from
+      slow to fast, with curvatures a hundred times apart. In modes and in the features' principal axes at once the
+      Hessian's diagonal is exact (eigenvalue-corrected Kronecker factors: George et al. 2018, arXiv 1806.03884).
+    - by classes, each with the rows that are undecided about it, which modes average over all classes.
+
+    In both, the few axes with most of the variance are a whole block, inverted, and the others a diagonal. The products
+    of those axes are the same for all label sets of a design, so all blocks of all of them are one matrix product.
+    """
 
     modes: Float[Tensor, "designs sets classes classes"]
     """Columns: orthonormal combinations of classes; 0 in place of the constant and of classes that are absent."""
@@ -116,6 +122,9 @@ MEMORY = 10
 
 class History:
     """Steps, the gradients' changes over them, and those seen through the initial inverse Hessian.
+
+    The estimated inverse Hessian times the gradient is that of the two loops of Liu & Nocedal (1989), in the compact
+    form of Byrd, Nocedal & Schnabel (1994, theorem 2.2): two products with all steps instead of forty with one.
 
     Vectors are `designs sets classes axes`; the oldest step makes room for the newest. Every pair is scaled so that
     step and change have inner product 1, which changes no direction. A pair without positive curvature (rounding) is

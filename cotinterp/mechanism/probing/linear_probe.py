@@ -55,7 +55,12 @@ class ProbedAt:
 
 @dataclass(frozen=True, eq=False)
 class CircleFit:
-    """Ridge regressions onto the points of a circle, one for each label set, in units of the standardized features."""
+    """Ridge regressions onto the points of a circle, one for each label set, in units of the standardized features.
+
+    They say whether a residue v modulo n is laid out as (cos, sin) of 2 pi f v / n, and where on the circle a row falls
+    (`coordinates` names models that do so). A classifier over all residues finds such a variable too, but not that it
+    is a circle, and needs more data to find it.
+    """
 
     design: Design
     points: Float[Tensor, "classes 2"]

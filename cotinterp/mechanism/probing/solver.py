@@ -1,7 +1,9 @@
-"""Label sets as partitions of the training rows: what a fit depends on. Names of classes do not matter to it.
+"""Multinomial logistic regression for many feature sets and many label sets at once, solved to a gradient test.
 
-A control task permutes the labels over the types of input. Where a type is a written total, that only renames the
-classes, and the control's regression is the target's with its columns exchanged: it is fitted once.
+A probing sweep fits thousands of small, full-batch, L2-regularized softmax regressions. What the label sets of one set
+of features share is done once (`Design`): standardization, and the eigenvectors of the features' Gram matrix, in which
+the L2 penalty is unchanged and the curvature nearly diagonal, which is where L-BFGS does well to start. Label sets that
+differ in the names of their classes alone are one regression (`Partitions`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,12 @@ from cotinterp.mechanism.probing.lbfgs import RunningFits
 
 @dataclass(frozen=True, eq=False)
 class Partitions:
-    """The label sets of one design without repetition, classes numbered by their first training row."""
+    """The label sets of one design without repetition, classes numbered by their first training row.
+
+    A fit depends on how its labels part the training rows, not on what the classes are called. A control task permutes
+    the labels over the types of input. Where a type is a written total, that only renames the classes, and the
+    control's regression is the target's with its columns exchanged: it is fitted once.
+    """
 
     codes: Int[Tensor, "distinct n"]
     same: Int[Tensor, " sets"]

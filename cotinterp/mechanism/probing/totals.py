@@ -1,4 +1,11 @@
-"""Which running totals can be read off the activations, where, and from which layer on."""
+"""Which running totals can be read off the activations, where, and from which layer on.
+
+A target `s_j` is the running total after step j. In a causal model nothing can hold `s_j` before operand j was read;
+places before that are probed all the same, as cells in which no more may be found than the operands so far allow. At
+the place where a total is written it is the symbol itself, so such places are left out (`is_written`). The question is
+whether the total is there earlier: at the operands and the end of the prompt, at the step's operand and its equals
+sign. At places after a total was written, the model may simply look it up.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,15 @@
-"""Do probes transfer? A probe fitted at one place is tested at another: another role, step, layer or model."""
+"""Do probes transfer? A probe fitted at one place is tested at another: another role, step, layer or model.
+
+A probe that transfers found the same direction in both places: one code for "the total so far", say, whatever the step.
+One that is accurate only where it was fitted found a code of that place. The control is the same transfer with probes
+for random labels, one for each type of input: what they carry over is a stored table of inputs that look alike in both
+places. The problems are the same everywhere and split once, so none that any probe was fitted on is tested anywhere.
+
+Residual streams of two models have unrelated bases, even if only their seeds differ: a probe that does not transfer
+between them says nothing about what they hold, and chance is what to expect. Compare a transfer between regimes with
+the transfer to an untrained model, or between two seeds of one regime. Within a model, layers share the residual stream
+but not its scale, and places do not share their mean: `center="tested"` subtracts the tested place's own mean.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,27 @@
 """Does the model use what a probe reads? What it reads is exchanged between two runs, against random subspaces.
 
-`probe_use` intervenes, `UseRule` says beforehand what counts as used, `ProbeUse` holds the effects of every pair.
+Decodable is not used: a probe finds what is there, whether or not anything reads it. `probe_use` intervenes on the
+probe's directions, at the site and place where it reads, in pairs of runs that differ in what it reads; `UseRule` says
+beforehand what counts as used; `ProbeUse` holds the effects of every pair.
+
+- interchange: the component along the directions is taken from the other run. An effect is a share of the gap between
+  the two runs' logit differences: at 1 the directions alone carry the whole difference, at 0 nothing of it. Both ways
+  are run: denoise (clean into corrupted: the directions suffice) and noise (corrupted into clean: they are needed).
+- removal: the component is taken from another problem's run instead (or is the mean, or zero), and effects are
+  normalized by the same gap. Denoise says how far losing the corrupted value helps, noise how much losing the clean one
+  costs.
+
+Random subspaces of the same rank are the yardstick, and each moves every example exactly as far as the probe's does. A
+random subspace of rank r in d dimensions holds about r/d of a squared difference, so one that is not matched hardly
+writes anything and would lose to any probe. By default they are uniform, which is TransformerLens's placebo too and can
+be drawn where few directions vary. `RandomSubspaces(drawn="data")` draws them where the activations vary, in
+proportion: a harder control, which cannot be beaten where the probe's directions are most of what varies at all.
+
+An effect is one of this site and place, in these pairs. The activation may hold a copy that nothing reads while another
+copy is read elsewhere; "not shown to be used" speaks of this one. `subspaces` says why a direction with an effect need
+not be what the model uses.
+
+Geiger et al. 2021, arXiv:2106.02997; Elazar et al. 2021, arXiv:2006.00995; Makelov et al. 2023, arXiv:2311.17030.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,10 @@
-"""What a handmade model does, said in the directions of its residual stream, and written into weights."""
+"""What a handmade model does, said in the directions of its residual stream, and written into weights.
+
+The residual stream is divided into named subspaces with one coordinate a label: `("token", ">")` is 1 where the token
+is `>`, `("position", 7)` is 1 at position 7, `("logit", "#")` is the logit of `#`. What a part of the model reads or
+writes is a `Vector` over such directions, so that the blueprint of a model can be read aloud, and its weights are
+nothing but a transcription of it (`write`).
+"""
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence

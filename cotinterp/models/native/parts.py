@@ -1,4 +1,8 @@
-"""A native model as tensors and plain functions of them, and the whole forward pass made of these."""
+"""A native model as tensors and plain functions of them, and the whole forward pass made of these.
+
+Everything here reads the module's own parameters as they are at the moment of the call; only the joined q, k and v
+weights are a copy.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
