@@ -14,7 +14,7 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.behavior.accuracy import evaluate_run
+from cotinterp import evaluate_run
 from cotinterp.figures import accuracy_figure
 
 

@@ -16,10 +16,9 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
+from cotinterp import Problem, answer_readiness, sample_problems
 from cotinterp.behavior.marginal import answer_marginal
-from cotinterp.behavior.readiness import answer_readiness
 from cotinterp.training.checkpoints import Run
-from cotinterp.transcripts.problems import Problem, sample_problems
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/answer_readiness")) -> list[str]:

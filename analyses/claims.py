@@ -14,10 +14,11 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish
+from cotinterp import judge_all, read_evidence
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.judge import decide, estimate_claims, judge_all, judged_tasks, threshold_changes
+from cotinterp.claims.judge import decide, estimate_claims, judged_tasks, threshold_changes
 from cotinterp.claims.verdict import Verdicts, rivals_text, shown
-from cotinterp.studies.evidence import Evidence, read_evidence
+from cotinterp.studies.evidence import Evidence
 
 Words = Mapping[tuple[str, str], str]
 

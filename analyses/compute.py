@@ -15,10 +15,9 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish
-from cotinterp.depth.compute import PRICES, ComputeResult, accuracy_against_compute
+from cotinterp import ModelSpec, accuracy_against_compute, depth_frontier
+from cotinterp.depth.compute import PRICES, ComputeResult
 from cotinterp.depth.cost import answer_cost, equal_flops
-from cotinterp.depth.frontier import depth_frontier
-from cotinterp.models.spec import ModelSpec
 from cotinterp.report.simulator import build_simulator
 from cotinterp.sweeps.table import read_sweep_table
 

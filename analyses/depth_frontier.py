@@ -15,7 +15,7 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish
-from cotinterp.claims.depth_law import depth_verdicts
+from cotinterp import depth_verdicts
 from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, parameters_in_words
 from cotinterp.depth.frontier import CONVERGED
 from cotinterp.depth.grid import matched_controls

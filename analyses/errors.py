@@ -12,7 +12,8 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.behavior import CORRECT_ANSWER, error_taxonomy, evaluate_run
+from cotinterp import error_taxonomy, evaluate_run
+from cotinterp.behavior import CORRECT_ANSWER
 from cotinterp.behavior.errors import BOOKKEEPING
 from cotinterp.figures import errors_figure
 from cotinterp.transcripts.regimes import get_regime

@@ -14,11 +14,10 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.mechanism.contrast import Contrast
+from cotinterp import Contrast, Subject, head_table
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
-from cotinterp.mechanism.heads.table import HeadResult, head_table
+from cotinterp.mechanism.heads.table import HeadResult
 from cotinterp.studies.protocol import head_pairs
-from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
 
 

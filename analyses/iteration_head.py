@@ -16,14 +16,11 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, tiny_sweep
-from cotinterp.depth.frontier import depth_frontier
+from cotinterp import collate, depth_frontier, load_run, render, sample_problems
 from cotinterp.figures import lines
 from cotinterp.mechanism.heads.read_scores import peakiness
 from cotinterp.sweeps.table import read_sweep_table
-from cotinterp.training.checkpoints import Run, load_run
-from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.problems import sample_problems
-from cotinterp.transcripts.render import render
+from cotinterp.training.checkpoints import Run
 
 TABLE, OUT, VERDICT = Path("analyses/out/iteration_head.csv"), Path("out/iteration_head"), ("DIFFERS", "agrees")
 

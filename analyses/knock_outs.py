@@ -16,14 +16,13 @@ import plotly.graph_objects as go
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.ablation import AblationResult, compare_ablations
-from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult, backup_heads
-from cotinterp.mechanism.heads.knock_outs import Cuts, KnockOutResult, knock_out_reads
+from cotinterp import Contrast, Subject, backup_heads, compare_ablations, knock_out_reads
+from cotinterp.mechanism.heads.ablation import AblationResult
+from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult
+from cotinterp.mechanism.heads.knock_outs import Cuts, KnockOutResult
 from cotinterp.mechanism.heads.losses import Draws
 from cotinterp.mechanism.heads.reads import EARLIER_OPERANDS_READ, KNOCK_OUT_READS
 from cotinterp.studies.protocol import head_pairs
-from cotinterp.studies.subject import Subject
 
 READS = (*KNOCK_OUT_READS, EARLIER_OPERANDS_READ)
 

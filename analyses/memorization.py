@@ -15,13 +15,11 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.behavior.accuracy import evaluate_run
-from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, generalization_by_k, size_specs
-from cotinterp.behavior.invariance import InvarianceResult, permutation_invariance
+from cotinterp import RunSpec, evaluate_run, generalization_by_k, permutation_invariance, train
+from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, size_specs
+from cotinterp.behavior.invariance import InvarianceResult
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.data import problems_of
-from cotinterp.training.loop import train
-from cotinterp.training.spec import RunSpec
 
 
 def main(

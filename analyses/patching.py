@@ -15,10 +15,11 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
+from cotinterp import Subject, study
 from cotinterp.figures import patching_figures
 from cotinterp.figures.patching import is_cell
-from cotinterp.studies.instruments import study, table_of
-from cotinterp.studies.subject import FULL, QUICK, Subject
+from cotinterp.studies.instruments import table_of
+from cotinterp.studies.subject import FULL, QUICK
 from cotinterp.transcripts.roles import place_words
 
 BASELINES = ("self", "full", "random_donor")

@@ -17,14 +17,12 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.patching.path_patching import PathPatchingResult, path_sweep
+from cotinterp import Contrast, Site, Subject, head_paths, path_sweep
+from cotinterp.mechanism.patching.path_patching import PathPatchingResult
 from cotinterp.mechanism.patching.paths import Path as Route
-from cotinterp.mechanism.patching.paths import head_paths
 from cotinterp.mechanism.patching.runs import PatchingControls
-from cotinterp.mechanism.sites import Site, head_sites
+from cotinterp.mechanism.sites import head_sites
 from cotinterp.studies.protocol import standard_pairs
-from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
 
 SHOWN, LEVEL, MOST = 0.05, 0.05, 4

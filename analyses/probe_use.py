@@ -17,16 +17,21 @@ import torch
 import tyro
 
 from analyses.publishing import publish, reference_runs
-from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.probing.linear_probe import ProbedAt, fit_probe
-from cotinterp.mechanism.probing.totals import running_total
-from cotinterp.mechanism.probing.use import ProbeUse, RandomSubspaces, probe_use
-from cotinterp.mechanism.sites import Site, residual_sites
+from cotinterp import (
+    Contrast,
+    Site,
+    Subject,
+    activations,
+    fit_probe,
+    probe_use,
+    residual_sites,
+    running_total,
+    sample_problems,
+)
+from cotinterp.mechanism.probing.linear_probe import ProbedAt
+from cotinterp.mechanism.probing.use import ProbeUse, RandomSubspaces
 from cotinterp.studies.protocol import standard_pairs, use_places
-from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import Run
-from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.roles import place_words
 
 K = 4

@@ -6,14 +6,13 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp import RunSpec, load_run, sweep_table, train
 from cotinterp.figures import NamedFigure, write_figures
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
-from cotinterp.sweeps.table import sweep_table
-from cotinterp.training.checkpoints import Run, load_run
-from cotinterp.training.loop import train
-from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, RunSpec, reference_specs
+from cotinterp.training.checkpoints import Run
+from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
 
 
 def reference_runs(

@@ -13,9 +13,10 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
+from cotinterp import Subject, study
 from cotinterp.figures import probe_figures
-from cotinterp.studies.instruments import study, table_of
-from cotinterp.studies.subject import FULL, QUICK, Subject
+from cotinterp.studies.instruments import table_of
+from cotinterp.studies.subject import FULL, QUICK
 
 CELL = ["task", "regime", "target", "left_out", "role", "step", "site"]
 

@@ -13,16 +13,13 @@ from typing import Annotated
 import tyro
 
 from analyses.publishing import publish
-from cotinterp.claims.depth_law import depth_verdicts
-from cotinterp.depth.compute import accuracy_against_compute
+from cotinterp import accuracy_against_compute, depth_verdicts, get_task, run_sweep, sweep_table
 from cotinterp.depth.grid import DepthDesign, depth_grid, matched_controls
 from cotinterp.report.simulator import build_simulator
 from cotinterp.results import output_folder
 from cotinterp.sweeps.executors import open_executor
 from cotinterp.sweeps.progress import progress_bars
-from cotinterp.sweeps.sweep import run_sweep
-from cotinterp.sweeps.table import sweep_table, write_sweep_table
-from cotinterp.tasks import get_task
+from cotinterp.sweeps.table import write_sweep_table
 
 
 def main(

@@ -17,9 +17,9 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, tiny_sweep
+from cotinterp import get_task
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
-from cotinterp.tasks import get_task
 
 TABLE, OUT = Path("analyses/out/tagging_groups.csv"), Path("out/tagging_groups")
 SOLVED, LEAST = 0.9, 30

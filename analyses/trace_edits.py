@@ -15,10 +15,10 @@ import pandas as pd
 import tyro
 
 from analyses.publishing import publish, reference_runs
+from cotinterp import Effort, Subject, study
 from cotinterp.behavior.edits import EditResult
 from cotinterp.figures import edit_kinds_figure, trace_edits_figure
-from cotinterp.studies.instruments import study
-from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
+from cotinterp.studies.subject import FULL, QUICK
 from cotinterp.training.checkpoints import Run
 
 WORDS = {"resumed": "of it the trace gone on with"}
