@@ -58,7 +58,7 @@ def ablate_heads(
 
     Positive: the heads carried something in favor of the answer. NaN for examples without a donor, whatever the method,
     so that methods are compared on the same examples. `donors[draw]` names, for each example, the example whose z it
-    receives; naming itself changes nothing. Means are over the examples of one template.
+    receives at all positions; naming itself changes nothing. Means are over the examples of one template.
     """
     foreign = [site.label for heads in head_sets for site in heads if site.kind != "z" or site.head is None]
     if foreign:
