@@ -1,4 +1,7 @@
-"""The sections of the report: figures, tables and words of each, or how to make its table where that is missing."""
+"""The sections of the report: a question, how to read the answer, the answer, and what it does not establish.
+
+Where the table of a section is missing, a note in its place says how to make it.
+"""
 
 import math
 from collections.abc import Callable
