@@ -3,6 +3,7 @@
 Problems are held-out ones wherever the answer could be a memory, and the same for all models of a task.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -131,7 +132,8 @@ def _probe(subject: Subject, effort: Effort) -> Results:
     )
     try:
         across = totals_across_inputs(subject, effort).cells
-    except ValueError:  # too few problems for the inputs to be divided
+    except ValueError as error:
+        warnings.warn(f"the table of probes has no rows with inputs left out: {error}", stacklevel=2)
         across = ()
     return {"probes": {"probes": ProbeResult(everywhere.cells + across, subject.labels)}}
 
