@@ -15,7 +15,7 @@ import grimp
 
 ROOT = Path(__file__).parents[1] / "cotinterp"
 PICTURE = Path(__file__).parent / "images" / "house.svg"
-WIDTH, BOX, FLOOR, GAP, MARGIN = 1080, 190, 86, 44, 20
+WIDTH, BOX, FLOOR, GAP, MARGIN = 900, 200, 86, 40, 20
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif"
 
 
@@ -32,17 +32,24 @@ def rooms() -> dict[str, set[str]]:
     return imports
 
 
-def floors(imports: dict[str, set[str]]) -> dict[str, int]:
-    """How high each room lies: one floor above the highest room that it imports.
+def floors(imports: dict[str, set[str]]) -> list[list[str]]:
+    """The rooms from the top floor down, each one floor below the lowest room that imports it.
 
-    Raises ValueError where rooms import one another in a circle, naming them.
+    On a floor a room stands under those that import it. Raises ValueError where rooms import one another in a circle,
+    naming them.
     """
-    found: dict[str, int] = {}
-    while len(found) < len(imports):
-        ready = [name for name, others in imports.items() if name not in found and others <= found.keys()]
+    importers = {name: {other for other in imports if name in imports[other]} for name in imports}
+    found: list[list[str]] = []
+    left = dict(importers)
+    while left:
+        done = imports.keys() - left.keys()
+        ready = sorted(name for name, above in left.items() if above <= done)
         if not ready:
-            raise ValueError(f"these folders import one another in a circle: {sorted(imports.keys() - found.keys())}")
-        found |= {name: 1 + max((found[other] for other in imports[name]), default=-1) for name in ready}
+            raise ValueError(f"these folders import one another in a circle: {sorted(left)}")
+        where = {name: (n + 1) / (len(floor) + 1) for floor in found for n, name in enumerate(floor)}
+        middle = {name: sum(where[one] for one in importers[name]) / max(1, len(importers[name])) for name in ready}
+        found.append(sorted(ready, key=lambda name: (middle[name], name)))
+        left = {name: above for name, above in left.items() if name not in ready}
     return found
 
 
@@ -80,23 +87,20 @@ def caption(name: str) -> tuple[list[str], str]:
     files = sorted((ROOT / name).rglob("*.py"))
     sentence = (ast.get_docstring(ast.parse((ROOT / name / "__init__.py").read_text())) or "").split("\n\n")[0]
     first = " ".join(sentence.split()).split(". ")[0].rstrip(".")
-    lines = wrap(first, 33)
-    kept = lines if len(lines) <= 3 else [*lines[:2], lines[2][:30] + " ..."]
+    lines = wrap(first, 30, max_lines=3, placeholder=" ...")
     inside = sum(path.name != "__init__.py" for path in files)
-    return kept, f"{inside} files, {sum(map(code_lines, files)):,} lines of code"
+    return lines, f"{inside} files, {sum(map(code_lines, files)):,} lines of code"
 
 
 def draw(imports: dict[str, set[str]]) -> str:
     """The picture as SVG."""
-    height_of = floors(imports)
-    top = max(height_of.values())
-    place: dict[str, tuple[float, float]] = {}
-    for floor in range(top + 1):
-        row = sorted(name for name, at in height_of.items() if at == floor)
-        step = WIDTH / (len(row) + 1)
-        for number, name in enumerate(row, start=1):
-            place[name] = (number * step, MARGIN + (top - floor) * (FLOOR + GAP))
-    height = 2 * MARGIN + (top + 1) * (FLOOR + GAP) - GAP
+    rows = floors(imports)
+    place = {
+        name: ((number + 1) * WIDTH / (len(row) + 1), MARGIN + floor * (FLOOR + GAP))
+        for floor, row in enumerate(rows)
+        for number, name in enumerate(row)
+    }
+    height = 2 * MARGIN + len(rows) * (FLOOR + GAP) - GAP
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="{escape(FONT)}" '
         'font-size="11" role="img" aria-label="The folders of cotinterp and what they import">',
@@ -106,10 +110,10 @@ def draw(imports: dict[str, set[str]]) -> str:
     ]
     for upper, lower in arrows(imports):
         (x, y), (to_x, to_y) = place[upper], place[lower]
-        bend = GAP * 0.9
+        start, turn = y + FLOOR, y + FLOOR + GAP - 10  # into the column of the lower room at once, then straight down
         parts.append(
-            f'<path d="M{x:.0f} {y + FLOOR} C{x:.0f} {y + FLOOR + bend:.0f} {to_x:.0f} {to_y - bend:.0f} '
-            f'{to_x:.0f} {to_y}" fill="none" stroke="#5a5a5a" stroke-width="1.2" marker-end="url(#tip)"/>'
+            f'<path d="M{x:.0f} {start} C{x:.0f} {turn} {to_x:.0f} {start} {to_x:.0f} {turn} V{to_y}" fill="none" '
+            'stroke="#5a5a5a" stroke-width="1.2" marker-end="url(#tip)"/>'
         )
     for name, (x, y) in place.items():
         lines, size = caption(name)
