@@ -28,7 +28,7 @@ from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.workload import Amounts, Workload, probed_batches
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.probing.controls import Controls, distinct_rows
-from cotinterp.mechanism.probing.fit import LabelSets, Split, Target
+from cotinterp.mechanism.probing.fit import LabelSets, Target, TrainTestSplit
 from cotinterp.mechanism.probing.result import ProbeCell, ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import beginnings, probe_totals, running_total
@@ -135,7 +135,7 @@ def _fits(workload: Workload, cells: Sequence[ProbeCell], train: Batch, test: Ba
     """The activations of those cells and their label sets, drawn as `probe_totals` draws them."""
     batch = collate((*train.transcripts, *test.transcripts), train.vocabulary).to(workload.device)
     is_train, problems = np.arange(len(batch)) < len(train), distinct_rows(batch.operands.cpu().numpy())
-    split = Split(np.arange(len(batch)), is_train, problems)
+    split = TrainTestSplit(np.arange(len(batch)), is_train, problems)
     fits = []
     for cell in cells:
         site = Site.parse(cell.at.label)

@@ -8,7 +8,7 @@ from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
-from cotinterp.mechanism.probing.totals import Totals, probe_totals
+from cotinterp.mechanism.probing.totals import TotalTargets, probe_totals
 from cotinterp.mechanism.probing.use import RandomSubspaces, probe_use
 from cotinterp.mechanism.sites import Site
 from cotinterp.studies.protocol import FAMILIES_STEP, before_total
@@ -77,7 +77,7 @@ def probe_at(model: GroundTruth, place: Place, target: int, site: Site, quick: b
         batch,
         sites=[site],
         places=[place],
-        targets=Totals(steps=[target], written=True),
+        targets=TotalTargets(steps=[target], written=True),
         fit=FitOptions(keep=True),
     )
     (cell,) = [cell for cell in result.cells if cell.at.site != "input"]

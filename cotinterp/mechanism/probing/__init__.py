@@ -26,7 +26,7 @@ from cotinterp.mechanism.probing.solver import FitOptions as FitOptions
 from cotinterp.mechanism.probing.solver import ProbeNotConverged as ProbeNotConverged
 from cotinterp.mechanism.probing.subspaces import Subspace as Subspace
 from cotinterp.mechanism.probing.subspaces import interchange as interchange
-from cotinterp.mechanism.probing.totals import Totals as Totals
+from cotinterp.mechanism.probing.totals import TotalTargets as TotalTargets
 from cotinterp.mechanism.probing.totals import probe_places as probe_places
 from cotinterp.mechanism.probing.totals import probe_totals as probe_totals
 from cotinterp.mechanism.probing.totals import running_total as running_total

@@ -48,7 +48,7 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class TrainTestSplit:
     """The rows that a probe is fitted on and those that it is tested on; others take no part.
 
     Attributes:
@@ -93,7 +93,7 @@ def fit_probes(
     """
     groups = np.arange(len(train)) if groups is None else groups
     check_split(groups, train)
-    split = Split(np.arange(len(train)), train, groups)
+    split = TrainTestSplit(np.arange(len(train)), train, groups)
     known = {name: one if isinstance(one, Target) else Target(truth=one) for name, one in targets.items()}
     asked = label_sets(known, split, controls.of_features_alone(), coordinates)
     planned = [
@@ -107,7 +107,7 @@ def fit_probes(
 
 def label_sets(
     targets: Mapping[str, Target],
-    split: Split,
+    split: TrainTestSplit,
     controls: Controls,
     coordinates: Mapping[str, Coordinate] | None = None,
 ) -> list["LabelSets"]:
@@ -150,7 +150,7 @@ class LabelSets:
     """
 
     name: str
-    split: Split
+    split: TrainTestSplit
     stacked: Int[np.ndarray, "sets n"]
     types: Int[np.ndarray, " n"]
     control: slice
@@ -159,7 +159,7 @@ class LabelSets:
     coordinate: Coordinate | None = None
 
     @classmethod
-    def draw(cls, name: str, target: Target, split: Split, controls: Controls) -> "LabelSets":
+    def draw(cls, name: str, target: Target, split: TrainTestSplit, controls: Controls) -> "LabelSets":
         """Draw them. The draws depend on the seed and the inputs alone, so that all features see the same ones."""
         # Another stream than that of the split (`hold_out`), which may have the same seed.
         rng = np.random.default_rng([controls.seed, 1])
@@ -220,7 +220,7 @@ class PreparedFeatures:
 
     @classmethod
     def of(
-        cls, at: ProbedAt, features: Float[Tensor, "n d_feature"], split: Split, *, keep: bool = False
+        cls, at: ProbedAt, features: Float[Tensor, "n d_feature"], split: TrainTestSplit, *, keep: bool = False
     ) -> "PreparedFeatures":
         """The training rows alone make the design."""
         fitted, tested = (

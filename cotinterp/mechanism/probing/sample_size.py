@@ -17,7 +17,7 @@ from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.controls import Controls, distinct_rows
 from cotinterp.mechanism.probing.result import ProbeResult, Score
 from cotinterp.mechanism.probing.solver import FitOptions
-from cotinterp.mechanism.probing.totals import Totals, probe_totals
+from cotinterp.mechanism.probing.totals import TotalTargets, probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.results import Result, with_labels
 from cotinterp.transcripts.batch import Batch
@@ -85,7 +85,7 @@ def sample_size_curve(
     *,
     sites: Sequence[Site] | None = None,
     places: Mapping[str, Sequence[tuple[Role | str, int]]] | None = None,
-    targets: Totals | Sequence[int] = Totals(),
+    targets: TotalTargets | Sequence[int] = TotalTargets(),
     controls: Controls = Controls(n_controls=3, n_shuffles=0),
     fit: FitOptions = FitOptions(),
     labels: Mapping[str, str | int] | None = None,

@@ -34,8 +34,8 @@ from cotinterp.mechanism.probing.fit import (
     LabelSets,
     PlannedCell,
     PreparedFeatures,
-    Split,
     Target,
+    TrainTestSplit,
     fit_cells_as_read,
     label_sets,
 )
@@ -54,7 +54,7 @@ WITHOUT_STEPS = frozenset({Role.OPERAND, Role.PROMPT_END, Role.TRACE_START, Role
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Totals:
+class TotalTargets:
     """Which running totals are the targets, and in which terms.
 
     Attributes:
@@ -79,7 +79,7 @@ def probe_totals(
     test: Batch | float = 0.25,
     sites: Sequence[Site] | None = None,
     places: Sequence[tuple[Role | str, int]] | None = None,
-    targets: Totals | Sequence[int] = Totals(),
+    targets: TotalTargets | Sequence[int] = TotalTargets(),
     left_out: LeftOut = "problems",
     controls: Controls = Controls(),
     fit: FitOptions = FitOptions(),
@@ -108,7 +108,7 @@ def probe_totals(
             refused.
         sites: By default what enters each layer (`resid_pre`) and what leaves the last (`resid_post`).
         places: Role and step (-1 where it has none); by default `probe_places(batch)`.
-        targets: The totals of these steps, or `Totals` that say more.
+        targets: The totals of these steps, or `TotalTargets` that say more.
         left_out: What no probe is both fitted and tested on: `problems`, or `inputs` as well.
         controls: Control tasks, shuffles, renamings, an untrained model, and the seed.
         fit: Penalty and tolerance, memory, and whether the probes are kept.
@@ -136,8 +136,8 @@ def probe_totals(
     if not chosen:
         raise ValueError("no places to probe; name some as (role, step), or leave them to probe_places(batch)")
     sites = (*residual_sites(model), Site("resid_post", int(model.cfg.n_layers) - 1)) if sites is None else sites
-    what = targets if isinstance(targets, Totals) else Totals(steps=targets)
-    whole = Split(np.arange(len(everything)), train, problems)
+    what = targets if isinstance(targets, TotalTargets) else TotalTargets(steps=targets)
+    whole = TrainTestSplit(np.arange(len(everything)), train, problems)
     columns = _columns(everything, chosen, what, whole, controls, fold_seed if left_out == "inputs" else None)
     if not columns:
         named = ", ".join(f"{role} {step}" for role, step in chosen)
@@ -194,7 +194,7 @@ class _Column:
     step: int
     words: str
     positions: Int[Tensor, " batch"]
-    asked: Sequence[tuple[Split, Sequence[LabelSets]]]
+    asked: Sequence[tuple[TrainTestSplit, Sequence[LabelSets]]]
 
     def cells(
         self, site: Site | str, model: str, features: Float[Tensor, "batch d_feature"], *, keep: bool
@@ -211,8 +211,8 @@ class _Column:
 def _columns(
     batch: Batch,
     places: Sequence[Place],
-    targets: Totals,
-    whole: Split,
+    targets: TotalTargets,
+    whole: TrainTestSplit,
     controls: Controls,
     fold_seed: Sequence[int] | None,
 ) -> list[_Column]:
@@ -244,12 +244,14 @@ def _columns(
     return found
 
 
-def _without_inputs(whole: Split, inputs: Int[np.ndarray, " n"] | None, seed: Sequence[int]) -> list[Split]:
+def _without_inputs(
+    whole: TrainTestSplit, inputs: Int[np.ndarray, " n"] | None, seed: Sequence[int]
+) -> list[TrainTestSplit]:
     """For each part of the inputs, its test rows and the training rows of all others."""
     assert inputs is not None
     fold_of = input_folds(whole.train, inputs, rng=np.random.default_rng(seed))
     rows = [np.flatnonzero(np.where(whole.train, fold_of != fold, fold_of == fold)) for fold in range(FOLDS)]
-    return [Split(kept, whole.train[kept], whole.groups[kept]) for kept in rows]
+    return [TrainTestSplit(kept, whole.train[kept], whole.groups[kept]) for kept in rows]
 
 
 @dataclass(frozen=True, eq=False)

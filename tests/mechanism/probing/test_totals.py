@@ -20,7 +20,7 @@ from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import Target, fit_probes
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import (
-    Totals,
+    TotalTargets,
     beginnings,
     current_token,
     in_order,
@@ -90,7 +90,7 @@ def test_current_token_is_decodable_before_attention_and_the_previous_one_is_not
         batch,
         sites=[site],
         places=[(Role.TOTAL, 2)],
-        targets=Totals(steps=[1, 2], written=True),
+        targets=TotalTargets(steps=[1, 2], written=True),
         controls=Controls(n_shuffles=0),
     )
     assert only(result, target="s_2", site="L0.resid_pre").accuracy == 1.0
@@ -344,7 +344,7 @@ def test_coordinates_and_kept_probes(model: TransformerBridge, batch: Batch) -> 
         batch,
         sites=[Site("resid_mid", 0)],
         places=[place],
-        targets=Totals(steps=[2], coordinates=coordinates(S3)),
+        targets=TotalTargets(steps=[2], coordinates=coordinates(S3)),
         fit=FitOptions(keep=True),
     )
     assert [(cell.at.label, cell.target) for cell in result.cells] == [
