@@ -14,7 +14,7 @@ from cotinterp.mechanism.heads.reads import (
     NEXT_OPERAND_READ,
     PREVIOUS_TOTAL_READ,
     ReadPattern,
-    Target,
+    ReadTarget,
 )
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.metrics import has_gap, logit_diff
@@ -92,7 +92,11 @@ KNOCK_OUT_OPERANDS = 3
 READS = (PREVIOUS_TOTAL_READ, EARLIER_OPERANDS_READ, NEXT_OPERAND_READ)
 ALL_VALUES_READ = ReadPattern(
     "all_values",
-    (Target(Role.TOTAL, tuple(s for read in READS for t in read.targets if t.role is Role.TOTAL for s in t.sources)),),
+    (
+        ReadTarget(
+            Role.TOTAL, tuple(s for read in READS for t in read.targets if t.role is Role.TOTAL for s in t.sources)
+        ),
+    ),
 )
 """Whatever the last total can be made of: the yardstick of the others."""
 

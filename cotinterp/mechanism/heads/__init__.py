@@ -29,7 +29,7 @@ from cotinterp.mechanism.heads.read_scores import ReadScores as ReadScores
 from cotinterp.mechanism.heads.read_scores import iteration_scores as iteration_scores
 from cotinterp.mechanism.heads.read_scores import peakiness as peakiness
 from cotinterp.mechanism.heads.reads import ReadPattern as ReadPattern
+from cotinterp.mechanism.heads.reads import ReadTarget as ReadTarget
 from cotinterp.mechanism.heads.reads import Source as Source
-from cotinterp.mechanism.heads.reads import Target as Target
 from cotinterp.mechanism.heads.table import HeadResult as HeadResult
 from cotinterp.mechanism.heads.table import head_table as head_table

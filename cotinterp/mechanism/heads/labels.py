@@ -22,7 +22,7 @@ from cotinterp.mechanism.heads.reads import NEXT_OPERAND_READ, PREVIOUS_TOTAL_RE
 from cotinterp.results import Interval, bootstrap
 from cotinterp.results.multiplicity import Simultaneous
 
-Measure = Literal[
+HeadMeasure = Literal[
     "clean_low",
     "prefers_answer",
     "ablation_effect",
@@ -40,7 +40,7 @@ Measure = Literal[
 ]
 Relation = Literal[">", ">=", "<", "<="]
 
-MEASURES: Mapping[Measure, str] = {
+MEASURES: Mapping[HeadMeasure, str] = {
     "clean_low": "lower end of the 95% interval of the mean clean logit difference (logits)",
     "prefers_answer": "share of the examples whose clean logit difference is positive",
     "ablation_effect": "mean loss of logit difference under resample ablation, over the mean clean logit difference",
@@ -76,14 +76,14 @@ _RELATIONS: Mapping[Relation, Callable[[float, float], bool]] = {
 
 
 @dataclass(frozen=True)
-class Condition:
+class LabelCondition:
     """One comparison of a measure of the head with a threshold; false where the measure is NaN."""
 
-    measure: Measure
+    measure: HeadMeasure
     relation: Relation
     threshold: float
 
-    def holds(self, evidence: Mapping[Measure, float]) -> bool:
+    def holds(self, evidence: Mapping[HeadMeasure, float]) -> bool:
         """Whether the evidence meets the condition."""
         return _RELATIONS[self.relation](evidence[self.measure], self.threshold)
 
@@ -97,9 +97,9 @@ class LabelRule:
 
     label: str
     meaning: str
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[LabelCondition, ...] = ()
 
-    def holds(self, evidence: Mapping[Measure, float]) -> bool:
+    def holds(self, evidence: Mapping[HeadMeasure, float]) -> bool:
         """Whether all conditions are met."""
         return all(condition.holds(evidence) for condition in self.conditions)
 
@@ -108,12 +108,12 @@ class LabelRule:
 
 
 NEEDED = (
-    Condition("ablation_low", ">", 0.0),
-    Condition("ablation_p", "<=", FAMILY_ERROR),
-    Condition("ablation_effect", ">=", MATTERS),
+    LabelCondition("ablation_low", ">", 0.0),
+    LabelCondition("ablation_p", "<=", FAMILY_ERROR),
+    LabelCondition("ablation_effect", ">=", MATTERS),
 )
-USES_TOTAL = (Condition("total_read_low", ">", 0.0), Condition("total_read_effect", ">=", MATTERS))
-USES_OPERAND = (Condition("operand_read_low", ">", 0.0), Condition("operand_read_effect", ">=", MATTERS))
+USES_TOTAL = (LabelCondition("total_read_low", ">", 0.0), LabelCondition("total_read_effect", ">=", MATTERS))
+USES_OPERAND = (LabelCondition("operand_read_low", ">", 0.0), LabelCondition("operand_read_effect", ">=", MATTERS))
 UNDETERMINED = "undetermined"
 READER_LABELS = frozenset({"iteration head", "total reader", "operand reader"})
 
@@ -121,19 +121,19 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
     LabelRule(
         UNDETERMINED,
         "the model does not tell answer from foil here, so there is nothing to attribute or to lose",
-        (Condition("clean_low", "<=", 0.0),),
+        (LabelCondition("clean_low", "<=", 0.0),),
     ),
     LabelRule(
         UNDETERMINED,
         "the model prefers the answer in too few examples: a mean carried by some of them is no account of the task",
-        (Condition("prefers_answer", "<", SEPARATES),),
+        (LabelCondition("prefers_answer", "<", SEPARATES),),
     ),
     LabelRule(
         "iteration head",
         "divides its attention between the previous total and the next operand, and is needed for what both say",
         (
-            Condition("previous_total", ">=", LOOKS_AT_BOTH),
-            Condition("next_operand", ">=", LOOKS_AT_BOTH),
+            LabelCondition("previous_total", ">=", LOOKS_AT_BOTH),
+            LabelCondition("next_operand", ">=", LOOKS_AT_BOTH),
             *NEEDED,
             *USES_TOTAL,
             *USES_OPERAND,
@@ -142,36 +142,36 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
     LabelRule(
         "total reader",
         "looks at the previous total and is needed for what it finds there",
-        (Condition("previous_total", ">=", LOOKS), *NEEDED, *USES_TOTAL),
+        (LabelCondition("previous_total", ">=", LOOKS), *NEEDED, *USES_TOTAL),
     ),
     LabelRule(
         "operand reader",
         "looks at the next operand and is needed for what it finds there",
-        (Condition("next_operand", ">=", LOOKS), *NEEDED, *USES_OPERAND),
+        (LabelCondition("next_operand", ">=", LOOKS), *NEEDED, *USES_OPERAND),
     ),
     LabelRule(
         "answer writer",
         "writes the answer directly and is needed, but not for what it finds at either",
-        (Condition("attribution_share", ">=", WRITES), Condition("attribution_low", ">", 0.0), *NEEDED),
+        (LabelCondition("attribution_share", ">=", WRITES), LabelCondition("attribution_low", ">", 0.0), *NEEDED),
     ),
     LabelRule(
         "inert",
         "alone neither needed nor writing: its interval is small and holds zero (other heads may stand in for it)",
         (
-            Condition("ablation_p", ">", FAMILY_ERROR),
-            Condition("ablation_low", "<=", 0.0),
-            Condition("ablation_high", ">=", 0.0),
-            Condition("ablation_low", ">=", -MATTERS),
-            Condition("ablation_high", "<=", MATTERS),
-            Condition("attribution_share", "<=", MATTERS),
-            Condition("attribution_share", ">=", -MATTERS),
+            LabelCondition("ablation_p", ">", FAMILY_ERROR),
+            LabelCondition("ablation_low", "<=", 0.0),
+            LabelCondition("ablation_high", ">=", 0.0),
+            LabelCondition("ablation_low", ">=", -MATTERS),
+            LabelCondition("ablation_high", "<=", MATTERS),
+            LabelCondition("attribution_share", "<=", MATTERS),
+            LabelCondition("attribution_share", ">=", -MATTERS),
         ),
     ),
     LabelRule("mixed", "none of the above: needed for something else, harmful, or not measured closely enough"),
 )
 
 
-def label_head(evidence: Mapping[Measure, float], rules: Sequence[LabelRule] = HEAD_LABELS) -> str:
+def label_head(evidence: Mapping[HeadMeasure, float], rules: Sequence[LabelRule] = HEAD_LABELS) -> str:
     """Label of the first rule all of whose conditions hold. ValueError if none does."""
     for rule in rules:
         if rule.holds(evidence):
@@ -192,7 +192,7 @@ def head_evidence(
     reads: ReadScores,
     target: str,
     read_lost: Mapping[str, Float[Tensor, "head batch"]],
-) -> list[dict[Measure, float]]:
+) -> list[dict[HeadMeasure, float]]:
     """The `MEASURES` of each head, its attention being that before `target`.
 
     `read_lost[read]`: what is lost when the values that a head moves along that read are another problem's, with rows

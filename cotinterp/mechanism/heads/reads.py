@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Target:
+class ReadTarget:
     """The destinations of a read: positions whose logits predict the first character of a value of this role.
 
     Attributes:
@@ -65,14 +65,14 @@ class ReadPattern:
     """A named set of destinations, each with the tokens that a head of this kind reads from there."""
 
     name: str
-    targets: tuple[Target, ...]
+    targets: tuple[ReadTarget, ...]
 
 
 PREVIOUS_TOTAL_READ = ReadPattern(
     "previous_total",
     (
-        Target(Role.TOTAL, (Source(Role.TOTAL, -1), Source(Role.PREVIOUS_TOTAL))),
-        Target(Role.PREVIOUS_TOTAL, (Source(Role.TOTAL, -1),), first_step=2),
+        ReadTarget(Role.TOTAL, (Source(Role.TOTAL, -1), Source(Role.PREVIOUS_TOTAL))),
+        ReadTarget(Role.PREVIOUS_TOTAL, (Source(Role.TOTAL, -1),), first_step=2),
     ),
 )
 """The running total as written. Before total j: TOTAL of step j-1 and PREVIOUS_TOTAL of step j, whichever are written
@@ -82,10 +82,10 @@ no totals has no such destination and the score is NaN there."""
 NEXT_OPERAND_READ = ReadPattern(
     "next_operand",
     (
-        Target(Role.TOTAL, (Source(Role.OPERAND), Source(Role.STEP_OPERAND))),
-        Target(Role.PREVIOUS_TOTAL, (Source(Role.OPERAND),), first_step=2),
-        Target(Role.STEP_OPERAND, (Source(Role.OPERAND),)),
-        Target(Role.ANSWER, (Source(Role.OPERAND, None),), unless=frozenset({Role.TOTAL})),
+        ReadTarget(Role.TOTAL, (Source(Role.OPERAND), Source(Role.STEP_OPERAND))),
+        ReadTarget(Role.PREVIOUS_TOTAL, (Source(Role.OPERAND),), first_step=2),
+        ReadTarget(Role.STEP_OPERAND, (Source(Role.OPERAND),)),
+        ReadTarget(Role.ANSWER, (Source(Role.OPERAND, None),), unless=frozenset({Role.TOTAL})),
     ),
 )
 """The operand to be consumed. Before total j: the prompt's operand j and, once written, STEP_OPERAND of step j. Before
@@ -94,13 +94,13 @@ operand is the next one: before the answer all operands of the prompt count, and
 
 READ_PATTERNS = (PREVIOUS_TOTAL_READ, NEXT_OPERAND_READ)
 
-FINAL_TOTAL_READ = ReadPattern("final_total", (Target(Role.ANSWER, (Source(Role.TOTAL),)),))
+FINAL_TOTAL_READ = ReadPattern("final_total", (ReadTarget(Role.ANSWER, (Source(Role.TOTAL),)),))
 """Before the answer: the last total, where one is written."""
 
 PROMPT_OPERANDS_READ = ReadPattern(
     "prompt_operands",
     tuple(
-        Target(role, (Source(Role.OPERAND, -1, and_earlier=True),))
+        ReadTarget(role, (Source(Role.OPERAND, -1, and_earlier=True),))
         for role in (Role.TOTAL, Role.PREVIOUS_TOTAL, Role.ANSWER)
     ),
 )
@@ -110,7 +110,7 @@ each total from the prompt needs them; one that reads the written total does not
 EARLIER_OPERANDS_READ = ReadPattern(
     "earlier_operands",
     tuple(
-        Target(target.role, (*target.sources, Source(Role.STEP_OPERAND, -1, and_earlier=True)))
+        ReadTarget(target.role, (*target.sources, Source(Role.STEP_OPERAND, -1, and_earlier=True)))
         for target in PROMPT_OPERANDS_READ.targets
     ),
 )
@@ -119,7 +119,8 @@ EARLIER_OPERANDS_READ = ReadPattern(
 STALE_TOTAL_READ = ReadPattern(
     "stale_total",
     tuple(
-        Target(role, (Source(Role.TOTAL, -2, and_earlier=True),), first_step=3) for role in (Role.TOTAL, Role.ANSWER)
+        ReadTarget(role, (Source(Role.TOTAL, -2, and_earlier=True),), first_step=3)
+        for role in (Role.TOTAL, Role.ANSWER)
     ),
 )
 """Before a value of step j: the totals of steps up to j-2, which neither a reader of the written totals nor a model
@@ -220,7 +221,7 @@ def _require_order(batch: Batch) -> None:
         )
 
 
-def _target_mask(batch: Batch, target: Target) -> ReadMask:
+def _target_mask(batch: Batch, target: ReadTarget) -> ReadMask:
     """True at [example, dest, src]; the last position predicts nothing that is known."""
     predicted_role, predicted_step, predicted_part = (x.roll(-1, dims=1) for x in (batch.role, batch.step, batch.part))
     dest = (predicted_role == ROLE_CODE[target.role]) & (predicted_part == 0) & (predicted_step >= target.first_step)

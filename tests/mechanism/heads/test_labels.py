@@ -10,7 +10,7 @@ from cotinterp.mechanism.heads.labels import (
     HEAD_LABELS,
     MEASURES,
     READER_LABELS,
-    Condition,
+    LabelCondition,
     LabelRule,
     attention_above_chance,
     head_evidence,
@@ -105,7 +105,7 @@ def test_every_condition_of_every_rule_is_needed():
 
 def test_rules_that_cover_nothing_are_refused():
     with pytest.raises(ValueError, match="no rule covers"):
-        label_head(NOTHING, [LabelRule("never", "", (Condition("clean_low", "<", 0.0),))])
+        label_head(NOTHING, [LabelRule("never", "", (LabelCondition("clean_low", "<", 0.0),))])
 
 
 def test_the_text_names_every_rule_threshold_and_measure():
@@ -114,7 +114,7 @@ def test_the_text_names_every_rule_threshold_and_measure():
         assert str(rule) in text
     assert "total reader: previous_total >= 0.5 and ablation_low > 0 and ablation_p <= 0.05 and ablation_effect" in text
     assert all(f"{measure}: " in text for measure in MEASURES)
-    stricter = replace(HEAD_LABELS[3], conditions=(Condition("previous_total", ">=", 0.9),))
+    stricter = replace(HEAD_LABELS[3], conditions=(LabelCondition("previous_total", ">=", 0.9),))
     assert "total reader: previous_total >= 0.9 (" in rule_text([stricter])
 
 

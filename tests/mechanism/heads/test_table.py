@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.labels import HEAD_LABELS, Condition, LabelRule
+from cotinterp.mechanism.heads.labels import HEAD_LABELS, LabelCondition, LabelRule
 from cotinterp.mechanism.heads.losses import Draws
 from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.sites import Site
@@ -206,7 +206,7 @@ def test_equal_seeds_give_equal_tables_and_other_seeds_other_draws(model, pairs)
 
 def readers_above(threshold):
     """Rules by which a head is a reader if it writes more than this share; for tests of what is done with readers."""
-    reader = LabelRule("total reader", "", (Condition("attribution_share", ">", threshold),))
+    reader = LabelRule("total reader", "", (LabelCondition("attribution_share", ">", threshold),))
     return (reader, LabelRule("mixed", ""))
 
 
