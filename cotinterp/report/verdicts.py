@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class ClaimVerdicts:
     """One claim and its verdict on each task."""
 
     claim: str
@@ -80,7 +80,7 @@ def verdicts_html(tables: Mapping[str, pd.DataFrame]) -> Markup:
     frame = tables[VERDICTS]
     left = [(row["claim"], row["task"], _left(row["rivals"])) for row in frame.to_dict("records")]
     groups = [
-        Group(str(claim), str(rows["statement"].iloc[0]), tuple(_row(row) for row in rows.to_dict("records")))
+        ClaimVerdicts(str(claim), str(rows["statement"].iloc[0]), tuple(_row(row) for row in rows.to_dict("records")))
         for claim, rows in frame.groupby("claim", sort=False)
     ]
     return _filled(

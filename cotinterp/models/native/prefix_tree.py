@@ -21,7 +21,7 @@ ROWS_ATTENDED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class AttentionBatch:
     """Rows whose new positions attend together.
 
     Attributes:
@@ -55,9 +55,9 @@ class PrefixTree:
     tokens: Int[Tensor, " node"]
     position: Int[Tensor, " node"]
     node: Int[Tensor, "row pos"]
-    groups: tuple[Group, ...]
+    groups: tuple[AttentionBatch, ...]
     read: Int[Tensor, " read"]
-    read_groups: tuple[Group, ...]
+    read_groups: tuple[AttentionBatch, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def read_tree(parts: NativeParts, tree: PrefixTree) -> Reading:
 def _attended(
     q: Float[Tensor, "asked head d_head"],
     kv: Float[Tensor, "node two head d_head"],
-    groups: tuple[Group, ...],
+    groups: tuple[AttentionBatch, ...],
     scale: float,
 ) -> Float[Tensor, "asked head d_head"]:
     z = torch.empty_like(q)
@@ -203,7 +203,7 @@ def _groups(
     start: Int[np.ndarray, " row"],
     length: Int[np.ndarray, " row"],
     placed: Callable[[np.ndarray], Tensor],
-) -> Iterator[Group]:
+) -> Iterator[AttentionBatch]:
     """Rows with about as many new positions together."""
     new = np.maximum(length - start, 0)
     order = np.argsort(-new, kind="stable")[: int((new > 0).sum())]
@@ -214,4 +214,4 @@ def _groups(
         position = np.minimum(position, length[rows, None] - 1)
         keys = node[rows, : int(length[rows].max())]
         future = future_keys(placed(position), keys.shape[1])
-        yield Group(placed(keys), placed(number[rows[:, None], position]), future, placed(own))
+        yield AttentionBatch(placed(keys), placed(number[rows[:, None], position]), future, placed(own))
