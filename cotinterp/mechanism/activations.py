@@ -17,6 +17,7 @@ from cotinterp.mechanism.sites import Site, refuse_write
 from cotinterp.models.native.parts import why_not_native
 
 Readings = dict[Site, Tensor]
+"""What each site held, or is given, in one run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.figures import heatmap
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Readings, activations
 from cotinterp.mechanism.hooks import available_kinds
 from cotinterp.mechanism.interventions import patch, run_with, watch
 from cotinterp.mechanism.model import HookedModel, require_eval, weight
@@ -87,13 +87,11 @@ LAWS: Mapping[Kind, str] = {
 }
 """What has to hold in a run in which this kind was written."""
 
-Held = Mapping[Site, Tensor]
-
 
 def law_error(
     model: HookedModel,
     site: Site,
-    held: Held,
+    held: Readings,
     edited: Float[Tensor, "batch pos d_vocab"],
     donor: Float[Tensor, "batch pos d_vocab"],
 ) -> float:
@@ -279,7 +277,7 @@ def _readable(model: HookedModel, tokens: Tensor, layer: int) -> tuple[dict[Site
     return found, refused
 
 
-def _check(model: HookedModel, runs: _Runs, site: Site, own: Held, donor: Held, tolerance: float) -> SiteCheck:
+def _check(model: HookedModel, runs: _Runs, site: Site, own: Readings, donor: Readings, tolerance: float) -> SiteCheck:
     following = Site("resid_pre", site.layer + 1)
     watched = [near for near in donor if near.kind != "resid_mid"]
     watched += [following] if following.layer < int(model.cfg.n_layers) else []

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from cotinterp.figures import heatmap
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Readings, activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention_edits import HeadOutput
 from cotinterp.mechanism.heads.losses import (
@@ -40,8 +40,6 @@ from cotinterp.mechanism.heads.losses import (
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
-
-Held = Mapping[Site, Tensor]
 
 
 def ablate_heads(
@@ -70,14 +68,14 @@ def ablate_heads(
     return logits_lost(model, contrast, interventions, donors, batch_size=batch_size, by_hooks=by_hooks)
 
 
-def _replacing(heads: Sequence[Site], given: Held, own: Held, *, resampled: bool) -> Intervention:
+def _replacing(heads: Sequence[Site], given: Readings, own: Readings, *, resampled: bool) -> Intervention:
     def edits(some: Examples, givers: Examples) -> list[HeadOutput]:
         return [replaced_head(site, given, own, some, givers) for site in heads]
 
     return Intervention(edits, resampled)
 
 
-def replaced_head(site: Site, given: Held, own: Held, some: Examples, givers: Examples) -> HeadOutput:
+def replaced_head(site: Site, given: Readings, own: Readings, some: Examples, givers: Examples) -> HeadOutput:
     """z of one head in some examples replaced by what `given` holds of their givers; `own`: what it is in each."""
     value, itself = given[site.whole], own[site.whole]
     return HeadOutput(site, site.of(value[givers.to(value.device)]), site.of(itself[some.to(itself.device)]))

@@ -21,9 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.figures import heatmap
-from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.activations import Readings, activations
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.ablation import Held
 from cotinterp.mechanism.heads.attention import patterns
 from cotinterp.mechanism.heads.attention_edits import AttentionEdit, CutAttention, MovedValues
 from cotinterp.mechanism.heads.losses import (
@@ -376,8 +375,8 @@ def cut_attention(
 
 def exchange_values(
     mask: ReadMask,
-    given: Held,
-    own: Held,
+    given: Readings,
+    own: Readings,
     layers: Sequence[int],
     head: int | None,
     *,
@@ -391,7 +390,7 @@ def exchange_values(
     def edits(rows: Examples, givers: Examples) -> list[AttentionEdit]:
         some = mask[rows.to(mask.device)]
 
-        def of(held: Held, layer: int, which: Examples) -> Tensor:
+        def of(held: Readings, layer: int, which: Examples) -> Tensor:
             values = held[Site("v", layer)]
             return values[which.to(values.device)]
 
