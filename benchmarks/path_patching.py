@@ -23,7 +23,7 @@ from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.mechanism.sites import Site
 
-Changes = Float[np.ndarray, "paths batch"]
+PathChanges = Float[np.ndarray, "paths batch"]
 
 
 def path_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
@@ -41,7 +41,7 @@ def path_sweeps(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
     )
 
 
-def same_paths(workload: Workload, contrast: Contrast, ours: Changes, theirs: Changes) -> Agreement:
+def same_paths(workload: Workload, contrast: Contrast, ours: PathChanges, theirs: PathChanges) -> Agreement:
     """Equal where no path's change differs in any example by more than 1e-5 of the largest logit."""
     with torch.no_grad():
         scale = float(workload.model(contrast.clean).abs().max())
@@ -70,11 +70,11 @@ def path_flops(workload: Workload, paths: tuple[Path, ...], lengths: list[int]) 
     return total
 
 
-def _swept(workload: Workload, contrast: Contrast) -> Changes:
+def _swept(workload: Workload, contrast: Contrast) -> PathChanges:
     result = path_sweep(workload.model, contrast, controls=PatchingControls(require_gap=False))
     return np.asarray(result.measured.changes["logit_diff"])
 
 
-def _hooked(workload: Workload, contrast: Contrast) -> Changes:
+def _hooked(workload: Workload, contrast: Contrast) -> PathChanges:
     with workload.hooked():
         return _swept(workload, contrast)

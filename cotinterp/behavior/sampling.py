@@ -124,7 +124,7 @@ def _read_once(
             yield ForcedLogits(rows, not_nan(read.logits).cpu().double()[number.gather(1, places)])
 
 
-Logits = Generator[Float[Tensor, "rows d_vocab"], Int[Tensor, " left"], None]
+LogitsGenerator = Generator[Float[Tensor, "rows d_vocab"], Int[Tensor, " left"], None]
 """Logits of the next symbol of some rows. Sent which of them go on (their symbols written), it gives their next."""
 
 
@@ -277,7 +277,7 @@ def _draw(
 
 def _logits_by_call(
     model: LanguageModel, buffer: Int[Tensor, "batch pos"], rows: Int[Tensor, " rows"], at: Int[Tensor, " batch"]
-) -> Logits:
+) -> LogitsGenerator:
     """Every sequence read anew for every symbol."""
     with reading(model) as read:
         while True:
@@ -289,7 +289,7 @@ def _logits_by_call(
 
 def _logits_by_cache(
     parts: NativeParts, buffer: Int[Tensor, "batch pos"], rows: Int[Tensor, " rows"], at: Int[Tensor, " batch"]
-) -> Logits:
+) -> LogitsGenerator:
     """Prefixes read once, those that are alike together; then one symbol at a time."""
     device = parts.w_e.device
     given = at[rows].clone()

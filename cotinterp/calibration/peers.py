@@ -178,7 +178,7 @@ PEERS: Mapping[str, Peer] = {
 }
 """By the end of the name. Sweeps take no q, k, v or pattern head by head: those stand beside `run_with` and `patch`."""
 
-Changes = Float[np.ndarray, "cells batch"]
+CellChanges = Float[np.ndarray, "cells batch"]
 
 
 def peer_agreement(
@@ -225,7 +225,7 @@ def peer_agreement(
     return pd.DataFrame(rows)
 
 
-def _theirs(model: HookedModel, contrast: Contrast, check: str, direction: str) -> Changes:
+def _theirs(model: HookedModel, contrast: Contrast, check: str, direction: str) -> CellChanges:
     """Cells in our order: layer, head where there are some, position where there are several."""
     spec, (donor, recipient) = PEERS[check], _runs(contrast, direction)
     _, cache = model.run_with_cache(donor, names_filter=[site.hook for site in residual_sites(model, spec.kind)])
@@ -235,18 +235,18 @@ def _theirs(model: HookedModel, contrast: Contrast, check: str, direction: str) 
     effect = found.effect().double().cpu()
     if spec.heads and spec.by_position and spec.kind != "pattern":
         effect = effect.transpose(1, 2)
-    values: Changes = effect.flatten(0, -2).numpy()
+    values: CellChanges = effect.flatten(0, -2).numpy()
     return values
 
 
-def _swept(model: HookedModel, contrast: Contrast, spec: Peer, direction: str) -> Changes:
+def _swept(model: HookedModel, contrast: Contrast, spec: Peer, direction: str) -> CellChanges:
     kinds = () if spec.heads else (spec.kind,)
     sweep = patch_sweep(model, contrast, kinds=kinds, heads=spec.heads, direction=direction, metrics=("logit_diff",))
-    values: Changes = sweep.measured.changes["logit_diff"]
+    values: CellChanges = sweep.measured.changes["logit_diff"]
     return values
 
 
-def _written(model: HookedModel, contrast: Contrast, spec: Peer, direction: str) -> Changes:
+def _written(model: HookedModel, contrast: Contrast, spec: Peer, direction: str) -> CellChanges:
     donor, recipient = _runs(contrast, direction)
     measure = _metric(contrast)
     whole = residual_sites(model, spec.kind)

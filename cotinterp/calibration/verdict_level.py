@@ -22,7 +22,7 @@ from cotinterp.results import wilson
 from cotinterp.results.result import Result
 from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Condition, Evidence
 
-Kind = Literal["rate", "mean", "constant"]
+ValueKind = Literal["rate", "mean", "constant"]
 LAYERS = 4
 
 
@@ -45,7 +45,7 @@ class SyntheticCell:
     variant: str = ""
     condition: Condition = ""
     step: int = -1
-    kind: Kind = "rate"
+    kind: ValueKind = "rate"
     within: float = 0.5
     problems: int = 200
 

@@ -53,7 +53,7 @@ from cotinterp.results.multiplicity import exchange_test
 from cotinterp.transcripts.roles import place_words
 
 Direction = Literal["denoise", "noise"]
-Intervention = Literal["interchange", "removal"]
+InterventionName = Literal["interchange", "removal"]
 Removal = Literal["resample", "mean", "zero"]
 Conclusion = Literal["used", "not shown to be used", "inconclusive"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -134,7 +134,7 @@ class UseTest:
     """
 
     direction: Direction
-    intervention: Intervention
+    intervention: InterventionName
     gap: Float[np.ndarray, " batch"]
     change: Float[np.ndarray, " batch"]
     full: Float[np.ndarray, " batch"]
@@ -284,7 +284,7 @@ class ProbeUse(Result):
             (i, j): test.effects(self.seed) for i, cell in enumerate(self.cells) for j, test in enumerate(cell.tests)
         }
         p = dict.fromkeys(effects, float("nan"))
-        for intervention in get_args(Intervention):
+        for intervention in get_args(InterventionName):
             family = [
                 (i, j)
                 for (i, j), one in effects.items()
@@ -462,7 +462,7 @@ class _PlaceEdits:
     def test(
         self,
         direction: Direction,
-        intervention: Intervention,
+        intervention: InterventionName,
         recipient: _Run,
         donor: _Run,
         other: Float[Tensor, "batch pos *vector"],

@@ -22,13 +22,13 @@ from cotinterp.models.handmade.layout import Layout
 from cotinterp.transcripts.regimes import Token
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-Direction = tuple[str, Hashable]
+BasisDirection = tuple[str, Hashable]
 """One coordinate of the residual stream: its subspace and its label there."""
 
-Vector = Mapping[Direction, float]
+Vector = Mapping[BasisDirection, float]
 """A direction of the residual stream, or what a part of the model reads from it."""
 
-ALWAYS: Direction = ("always", 1)
+ALWAYS: BasisDirection = ("always", 1)
 """Not a coordinate: in what is read, the constant 1 (a bias)."""
 
 
@@ -90,7 +90,7 @@ class Blueprint:
         return {head.name: (i, h) for i, layer in enumerate(self.layers) for h, head in enumerate(layer.heads)}
 
     @cached_property
-    def index(self) -> dict[Direction, int]:
+    def index(self) -> dict[BasisDirection, int]:
         """The residual coordinate of every direction."""
         ends = {"token": self.vocabulary.symbols, "position": range(self.n_ctx)}
         subspaces = {**ends, **self.scratch, "logit": self.vocabulary.symbols}
@@ -161,7 +161,7 @@ def prompt_end_head(k_at: Mapping[int, int]) -> Head:
     return Head("prompt end", (REST, PROMPT_END), ends)
 
 
-def all_of(directions: Sequence[Direction], then: Vector) -> Neuron:
+def all_of(directions: Sequence[BasisDirection], then: Vector) -> Neuron:
     """A neuron that is 1 where all of these 0/1 coordinates are 1, and silent where one of them is 0."""
     return Neuron({**dict.fromkeys(directions, 2.0), ALWAYS: 1.0 - 2.0 * len(directions)}, then)
 
@@ -175,14 +175,14 @@ def next_token_neurons(places: Sequence[Layout], says: Callable[[Layout, int, To
     )
 
 
-def bumps(scalar: Vector, gate: Sequence[Direction], values: Sequence[Vector]) -> tuple[Neuron, ...]:
+def bumps(scalar: Vector, gate: Sequence[BasisDirection], values: Sequence[Vector]) -> tuple[Neuron, ...]:
     """Neurons that write `values[n]` where the scalar is the integer n, and nothing unless all of the gate is 1.
 
     relu(s - n + 1) - 2 relu(s - n) + relu(s - n - 1) is 1 at n and 0 at every other integer, so that one neuron for
     each knot m suffices, which writes the second difference of the values there. A closed gate lies below every knot.
     """
 
-    def value(n: int, direction: Direction) -> float:
+    def value(n: int, direction: BasisDirection) -> float:
         return values[n].get(direction, 0.0) if 0 <= n < len(values) else 0.0
 
     neurons = []
@@ -238,7 +238,7 @@ def _write_ends(weights: Mapping[str, Tensor], blueprint: Blueprint) -> None:
 
 
 def _write_head(
-    weights: Mapping[str, Tensor], name: str, first: int, d_head: int, head: Head, index: Mapping[Direction, int]
+    weights: Mapping[str, Tensor], name: str, first: int, d_head: int, head: Head, index: Mapping[BasisDirection, int]
 ) -> None:
     """One dimension of the head for each pair. Scores are divided by sqrt(d_head), which the queries undo."""
     q, k, v, o = (weights[f"{name}.{part}.weight"] for part in "qkvo")
@@ -252,13 +252,15 @@ def _write_head(
 
 
 def _write_neuron(
-    weights: Mapping[str, Tensor], name: str, n: int, neuron: Neuron, index: Mapping[Direction, int]
+    weights: Mapping[str, Tensor], name: str, n: int, neuron: Neuron, index: Mapping[BasisDirection, int]
 ) -> None:
     _read(weights[f"{name}.fc_in.weight"][n], weights[f"{name}.fc_in.bias"][n], neuron.when, index)
     _say(weights[f"{name}.fc_out.weight"][:, n], neuron.then, index)
 
 
-def _read(row: Tensor, bias: Tensor, vector: Vector, index: Mapping[Direction, int], *, scale: float = 1.0) -> None:
+def _read(
+    row: Tensor, bias: Tensor, vector: Vector, index: Mapping[BasisDirection, int], *, scale: float = 1.0
+) -> None:
     for direction, amount in vector.items():
         if direction == ALWAYS:
             bias.fill_(scale * amount)
@@ -266,6 +268,6 @@ def _read(row: Tensor, bias: Tensor, vector: Vector, index: Mapping[Direction, i
             row[index[direction]] = scale * amount
 
 
-def _say(column: Tensor, vector: Vector, index: Mapping[Direction, int]) -> None:
+def _say(column: Tensor, vector: Vector, index: Mapping[BasisDirection, int]) -> None:
     for direction, amount in vector.items():
         column[index[direction]] = amount
