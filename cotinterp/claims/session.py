@@ -79,14 +79,17 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
     return evidence
 
 
-Say = Callable[[str], None]
-
 THRESHOLD_STEP = 0.1
 """By how much each threshold is moved, alone and either way, to see which verdicts depend on it."""
 
 
 def claims_session(
-    evidence: Evidence, *, out: Path, say: Say, tasks: Sequence[str] = (), claims: Sequence[Claim] = CATALOG
+    evidence: Evidence,
+    *,
+    out: Path,
+    say: Callable[[str], None],
+    tasks: Sequence[str] = (),
+    claims: Sequence[Claim] = CATALOG,
 ) -> Verdicts:
     """Judges the claims, writes tables, figure and verdicts.json under `out`, and says all of it in words.
 

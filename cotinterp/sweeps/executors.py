@@ -10,11 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Lock
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from cotinterp.sweeps.pool import DIED, ExecutorLostError, local_executor
-
-Value = TypeVar("Value")
+from cotinterp.sweeps.pool import DIED, ExecutorLostError, Value, local_executor
 
 KINDS = "local:N (N processes of this machine), dask://HOST:PORT (a running Dask scheduler), or slurm:KEY=VALUE,..."
 CONNECT_SECONDS = 10
