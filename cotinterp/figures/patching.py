@@ -43,7 +43,7 @@ def pair_words(pair: str) -> str:
     return f"{changed} differs" + (f", read at {readout}" if readout else "")
 
 
-def told_apart(of_pair: pd.DataFrame) -> tuple[int, int] | None:
+def distinguished_pairs(of_pair: pd.DataFrame) -> tuple[int, int] | None:
     """In how many pairs the top prediction tells clean from corrupted, and of how many; None if the table cannot say.
 
     That is the number of pairs with a gap in accuracy: the readout's symbol is predicted right in one of the runs and
@@ -138,9 +138,9 @@ def patching_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | No
 
 def _counts(of_pair: pd.DataFrame, rows: pd.DataFrame) -> str:
     """How many pairs there are, and whether the model tells them apart at all."""
-    told = told_apart(of_pair)
+    pairs = distinguished_pairs(of_pair)
     counts = f"n = {int(rows['n'].max())} pairs"
-    return counts if told is None else f"{counts}, the top prediction tells {told[0]} of {told[1]} apart"
+    return counts if pairs is None else f"{counts}, the top prediction tells {pairs[0]} of {pairs[1]} apart"
 
 
 def _by_place(rows: pd.DataFrame, places: tuple[Place, ...], title: str, *, heads: bool, symbols: Symbols) -> go.Figure:

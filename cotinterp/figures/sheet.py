@@ -298,8 +298,8 @@ def tooltip(
     table: pd.DataFrame, *, x: str, y: str, shown: Sequence[str], value: str | None = None, name: str = ""
 ) -> str:
     """Hover text: where the mark is, its number, and the columns of `shown`, which the trace holds as customdata."""
-    told = [f"{text(x)}: %{{x}}", f"{text(y)}: %{{y{'' if value else ':.4g'}}}"]
-    told += [f"{text(value)}: %{{z:.4g}}"] if value else []
+    parts = [f"{text(x)}: %{{x}}", f"{text(y)}: %{{y{'' if value else ':.4g'}}}"]
+    parts += [f"{text(value)}: %{{z:.4g}}"] if value else []
     formats = [":.4g" if pd.api.types.is_numeric_dtype(table[column]) else "" for column in shown]
-    told += [f"{text(column)}: %{{customdata[{i}]{formats[i]}}}" for i, column in enumerate(shown)]
-    return "<br>".join(told) + f"<extra>{name}</extra>"
+    parts += [f"{text(column)}: %{{customdata[{i}]{formats[i]}}}" for i, column in enumerate(shown)]
+    return "<br>".join(parts) + f"<extra>{name}</extra>"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_PARAMETERS = 500_000_000
-"""Largest model a spec may describe without its embeddings: 2 GB in fp32, far beyond what this bench is for."""
+"""Largest model a spec may describe without its embeddings: 2 GB in fp32, far beyond what this package is for."""
 
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""

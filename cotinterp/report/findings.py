@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from cotinterp.figures.labels import RunKey, percent, place_words, runs_of
-from cotinterp.figures.patching import HEAD_SITES, is_cell, pair_words, primary_metric, told_apart
+from cotinterp.figures.patching import HEAD_SITES, distinguished_pairs, is_cell, pair_words, primary_metric
 from cotinterp.figures.probing import is_before, target_step, target_words
 from cotinterp.report.behavior_findings import (
     accuracy_findings,
@@ -109,9 +109,13 @@ def patching_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str
     sentences = []
     for key, run in runs_of(frame):
         for pair, of_pair in run.groupby("pair", sort=False):
-            told, subject = told_apart(of_pair), f"{key.words}: {pair_words(str(pair))}"
-            if (told and 2 * told[0] < max(told[1], 1)) or (weak and key in weak):
-                why = [f"the top prediction tells clean from corrupted in {told[0]} of {told[1]} pairs"] if told else []
+            pairs, subject = distinguished_pairs(of_pair), f"{key.words}: {pair_words(str(pair))}"
+            if (pairs and 2 * pairs[0] < max(pairs[1], 1)) or (weak and key in weak):
+                why = (
+                    [f"the top prediction tells clean from corrupted in {pairs[0]} of {pairs[1]} pairs"]
+                    if pairs
+                    else []
+                )
                 why += [f"the model is {weak[key]}"] if weak and key in weak else []
                 sentences.append(
                     f"{subject}: undetermined; {', and '.join(why)}. "

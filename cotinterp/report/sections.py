@@ -56,13 +56,13 @@ def cheapest_html(result: ComputeResult) -> Markup:
     cheapest = result.cheapest(GOOD)
     caption = f"The least that bought {GOOD:.0%} of held-out problems of K operands, among the measured configurations"
     few = cheapest[cheapest["k"].isin(SHOWN)]
-    opened = table_html(_told(few), caption=caption) if len(few) else Markup()
+    opened = table_html(_cheapest_table(few), caption=caption) if len(few) else Markup()
     return opened + Markup("<details><summary>Every measured length ({} rows)</summary>{}</details>").format(
-        len(cheapest), table_html(_told(cheapest), caption=caption)
+        len(cheapest), table_html(_cheapest_table(cheapest), caption=caption)
     )
 
 
-def _told(cheapest: pd.DataFrame) -> pd.DataFrame:
+def _cheapest_table(cheapest: pd.DataFrame) -> pd.DataFrame:
     def shown(column: str, flops: bool = False) -> list[str]:
         values = cheapest[column].tolist()
         return ["none" if math.isnan(value) else amount(value) if flops else count(value) for value in values]

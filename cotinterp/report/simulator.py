@@ -46,7 +46,7 @@ AMOUNTS = {
 
 def words(numbers: Mapping[str, float | None], at: Sliders, model: ModelSpec, d_vocab: int) -> dict[str, str]:
     """The text of every cell by its name, from the numbers of `readouts`."""
-    told = {
+    texts = {
         "at": f"K = {at.k} operands, L = {at.n_layers} layers",
         "model": f"d_model {model.d_model}, d_mlp {model.d_mlp}, {d_vocab} symbols",
         "have.direct": f"{count(_known(numbers, 'slots.direct'))} layers",
@@ -54,15 +54,15 @@ def words(numbers: Mapping[str, float | None], at: Sliders, model: ModelSpec, d_
     }
     for law in LAWS:
         need = numbers[f"needed.{law}"]
-        told[f"needed.{law}"] = "no number is enough" if need is None else count(need)
+        texts[f"needed.{law}"] = "no number is enough" if need is None else count(need)
         for regime in REGIMES:
-            told[f"{regime}.{law}"] = _enough(need, _known(numbers, f"slots.{regime}"), at, stepwise=regime == "cot")
+            texts[f"{regime}.{law}"] = _enough(need, _known(numbers, f"slots.{regime}"), at, stepwise=regime == "cot")
     for row in AMOUNTS:
         both = [_known(numbers, f"{row}.{regime}") for regime in REGIMES]
         shown = amount if row == "flops" else count
-        told |= {f"{row}.{regime}": shown(value) for regime, value in zip(REGIMES, both, strict=True)}
-        told[f"{row}.ratio"] = f"{rounded(both[1] / both[0], 2)} \N{MULTIPLICATION SIGN}"
-    return told
+        texts |= {f"{row}.{regime}": shown(value) for regime, value in zip(REGIMES, both, strict=True)}
+        texts[f"{row}.ratio"] = f"{rounded(both[1] / both[0], 2)} \N{MULTIPLICATION SIGN}"
+    return texts
 
 
 def rounded(value: float, digits: int) -> str:
@@ -156,7 +156,7 @@ def simulator_html(
             budgets=[("", "all"), *((steps, f"{steps} updates") for steps in sorted(set(runs["steps"].tolist())))],
             sliders=[asdict(slider) | {"value": getattr(at, slider.name)} for slider in _sliders(deepest)],
             laws=[{"name": law, "rule": rule} for law, rule in RULES.items()],
-            told=words(first.readouts(at), at, first.model, first.d_vocab),
+            texts=words(first.readouts(at), at, first.model, first.d_vocab),
             amounts=list(AMOUNTS.items()),
             rows=list(_rows(runs)),
             row_columns=COLUMNS,
@@ -241,9 +241,9 @@ def _run(row: dict[Hashable, Any]) -> dict[str, object]:
 def _rows(runs: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     for row in runs.to_dict("records"):
         reached, unsolved = (row[name] if row[name] > 0 else "none" for name in ("frontier", "next_k"))
-        told = (
+        cells = (
             *(row[name] for name in ("task", "regime", "n_layers", "d_model", "steps", "run_seed")),
             reached,
             unsolved,
         )
-        yield (*map(str, told), str(row["convergence"]))
+        yield (*map(str, cells), str(row["convergence"]))

@@ -114,8 +114,8 @@ def verdict_summary(frame: pd.DataFrame) -> str:
     sentences = [f"{frame['claim'].nunique()} claims, judged over {over}."]
     for task, rows in tasks_of(frame):
         counts = rows["verdict"].value_counts()
-        told = [f"{counts[word]} {word}" for word in VERDICT_WORDS if word in counts]
-        sentences.append(f"{task}: {', '.join(told)}.")
+        counted = [f"{counts[word]} {word}" for word in VERDICT_WORDS if word in counts]
+        sentences.append(f"{task}: {', '.join(counted)}.")
     return " ".join(sentences)
 
 

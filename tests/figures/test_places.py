@@ -7,12 +7,12 @@ import pytest
 
 from cotinterp.figures.labels import RunKey, axis_labels, place_words, reading_order, symbols_of
 from cotinterp.figures.patching import (
+    distinguished_pairs,
     families_figure,
     is_cell,
     pair_words,
     patching_figures,
     primary_metric,
-    told_apart,
     without_dead_start,
 )
 from cotinterp.figures.probing import AFTER_TOTAL, BEFORE_STEPS, BEFORE_TOTAL, probe_figures, written_from
@@ -151,8 +151,8 @@ def test_a_pair_in_words_and_how_often_the_model_tells_it_apart() -> None:
     full = pd.DataFrame(
         {"site": ["full", "full", "self"], "metric": ["logit_diff", "accuracy", "accuracy"], "n": [48, 10, 9]}
     )
-    assert told_apart(full) == (10, 48)
-    assert told_apart(full.head(1)) is None
+    assert distinguished_pairs(full) == (10, 48)
+    assert distinguished_pairs(full.head(1)) is None
 
 
 def test_a_dashed_line_stands_where_the_total_may_have_been_written(inputs: ReportInputs) -> None:

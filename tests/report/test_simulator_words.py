@@ -25,13 +25,13 @@ def test_halves_go_up_as_in_the_page():
 
 def test_what_a_position_says():
     at = Sliders(n_layers=4, k=12)
-    told = words(NO_TASK.readouts(at), at, NO_TASK.model, NO_TASK.d_vocab)
-    assert (told["needed.linear"], told["direct.linear"], told["cot.linear"]) == ("11", "7 short", "enough")
-    assert (told["needed.logarithmic"], told["direct.logarithmic"]) == ("4", "enough")
-    assert (told["needed.none"], told["direct.none"]) == ("no number is enough", "never enough")
-    assert told["cot.none"] == "enough, a step at a time"
-    assert (told["response.cot"], told["response.ratio"]) == ("69", "34.50 \N{MULTIPLICATION SIGN}")
-    assert told["have.cot"] == "272 layers before its answer"
+    texts = words(NO_TASK.readouts(at), at, NO_TASK.model, NO_TASK.d_vocab)
+    assert (texts["needed.linear"], texts["direct.linear"], texts["cot.linear"]) == ("11", "7 short", "enough")
+    assert (texts["needed.logarithmic"], texts["direct.logarithmic"]) == ("4", "enough")
+    assert (texts["needed.none"], texts["direct.none"]) == ("no number is enough", "never enough")
+    assert texts["cot.none"] == "enough, a step at a time"
+    assert (texts["response.cot"], texts["response.ratio"]) == ("69", "34.50 \N{MULTIPLICATION SIGN}")
+    assert texts["have.cot"] == "272 layers before its answer"
 
 
 def test_no_trace_helps_where_not_even_two_operands_are_folded():

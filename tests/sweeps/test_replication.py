@@ -180,7 +180,7 @@ def test_what_is_not_trained_is_trained_and_what_cannot_be_is_listed(root, tmp_p
     measured = evidence.table.groupby("variant")["measure"].agg(set)
     assert measured["n10"] == {"accuracy", "chance", "nearest"}
     assert measured[""] > {"accuracy", "chance", "nearest", "probe"}
-    assert {standing.state for standing in seen[-1]} == {"done"}
+    assert {run.state for run in seen[-1]} == {"done"}
 
 
 def test_the_final_loss_is_the_mean_over_the_last_tenth(tmp_path):

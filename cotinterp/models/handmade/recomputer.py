@@ -113,9 +113,9 @@ def recomputer_blueprint(
 
 def _operand_head(places: tuple[Layout, ...], i: int, symbols: tuple[str, ...]) -> Head:
     """Reads operand i of the prompt as an integer, where it is wanted."""
-    standing: Vector = {("position", place.where(Role.OPERAND, i)): 1.0 for place in places if i < place.k}
+    position: Vector = {("position", place.where(Role.OPERAND, i)): 1.0 for place in places if i < place.k}
     integer: Vector = {("token", symbol): float(x) for x, symbol in enumerate(symbols)}
-    return Head(f"operand {i}", (REST, (unit("wanted", i, 2 * GAP), standing)), ((integer, unit("sum", 1)),))
+    return Head(f"operand {i}", (REST, (unit("wanted", i, 2 * GAP), position)), ((integer, unit("sum", 1)),))
 
 
 def _next(place: Layout, at: int, token: Token, *, decoy: bool) -> Vector:

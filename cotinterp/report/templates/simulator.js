@@ -38,7 +38,7 @@
     return layers * block + of.response * 2 * model.d_model * model.d_vocab;
   }
 
-  // The words. cotinterp/report/simulator_words.py says the same.
+  // The words. `words` in cotinterp/report/simulator.py says the same.
   const rounded = (value, digits) => (Math.floor(value * 10 ** digits + 0.5) / 10 ** digits).toFixed(digits);
   const count = (value) => (Number.isInteger(value) ? String(value) : rounded(value, 1));
   function amount(value) {
@@ -52,7 +52,7 @@
     return need <= have ? "enough" : `${count(need - have)} short`;
   }
 
-  function told(task, model, at) {
+  function words(task, model, at) {
     const of = Object.fromEntries(REGIMES.map((regime) => [regime, lengths(task, regime, at.k, at)]));
     const have = Object.fromEntries(REGIMES.map((regime) => [regime, slots(at.n_layers, of[regime].before)]));
     const say = {
@@ -216,10 +216,10 @@
       control("step_tokens").closest("label").classList.toggle("off", task !== null);
       const at = Object.fromEntries(sliders.map((slider) => [slider.name, Number(slider.value)]));
       for (const slider of sliders) control(`${slider.name}-is`).textContent = slider.value;
-      const say = told(task, task ?? data.plain, at);
+      const say = words(task, task ?? data.plain, at);
       for (const cell of root.querySelectorAll("[data-say]")) {
-        const [words, value] = say[cell.dataset.say];
-        cell.textContent = words;
+        const [text, value] = say[cell.dataset.say];
+        cell.textContent = text;
         if (value !== undefined) cell.dataset.value = JSON.stringify(value);
       }
       const budget = control("steps").value;
