@@ -47,9 +47,9 @@ def test_numbers_are_told_with_what_they_count() -> None:
 
 
 def test_a_tooltip_formats_numbers_and_quotes_text() -> None:
-    told = tooltip(TABLE, x="layer", y="effect", shown=["effect", "role"])
+    hover = tooltip(TABLE, x="layer", y="effect", shown=["effect", "role"])
     assert (
-        told
+        hover
         == "layer: %{x}<br>effect: %{y:.4g}<br>effect: %{customdata[0]:.4g}<br>role: %{customdata[1]}<extra></extra>"
     )
 

@@ -14,7 +14,7 @@ ANY_GAP, BY_HOOKS, UNRELATED = (
 )
 
 
-def told_apart(model, clean, corrupted, at):
+def contrast_with_gap(model, clean, corrupted, at):
     """One place per position; every pair has a positive gap."""
     rows = torch.arange(len(clean))
     with torch.no_grad():

@@ -6,7 +6,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 CHANGED, AT = 3, 6
 HERE, THERE = f"position {CHANGED}", f"position {AT}"
@@ -14,7 +14,7 @@ SENDER = Site("z", 0, 1)
 
 
 def contrast_of(model, tokens, changed=(CHANGED,)):
-    return told_apart(model, tokens, replaced(tokens, list(changed), d_vocab=13), torch.full((5,), AT))
+    return contrast_with_gap(model, tokens, replaced(tokens, list(changed), d_vocab=13), torch.full((5,), AT))
 
 
 def uniform(model):

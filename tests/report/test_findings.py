@@ -218,14 +218,14 @@ def test_the_largest_patches_are_layer_outputs_and_heads_and_not_the_residual_st
     assert "nan" not in without
 
 
-@pytest.mark.parametrize(("told", "named"), [(3, True), (2, False), (0, False)])
-def test_no_site_is_named_where_the_model_does_not_tell_the_pairs_apart(told: int, named: bool) -> None:
+@pytest.mark.parametrize(("distinguished", "named"), [(3, True), (2, False), (0, False)])
+def test_no_site_is_named_where_the_model_does_not_tell_the_pairs_apart(distinguished: int, named: bool) -> None:
     frame = patches()
-    first = frame[frame["site"] == "full"].assign(metric="accuracy", n=told)
+    first = frame[frame["site"] == "full"].assign(metric="accuracy", n=distinguished)
     (sentence,) = patching_findings(pd.concat([frame, first]))
     assert ("L1.attn_out" in sentence) is named
     assert (
-        f"undetermined; the top prediction tells clean from corrupted in {told} of 5 pairs" in sentence
+        f"undetermined; the top prediction tells clean from corrupted in {distinguished} of 5 pairs" in sentence
     ) is not named
 
 

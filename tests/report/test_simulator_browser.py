@@ -28,7 +28,7 @@ POSITIONS = (
     ("digit-sum", Sliders(n_layers=7, k=11, b=1.25)),
 )
 PROBE = """
-const seen = { errors: [], told: [] };
+const seen = { errors: [], states: [] };
 addEventListener("error", (event) => seen.errors.push(event.message));
 addEventListener("securitypolicyviolation", (event) => seen.errors.push(event.violatedDirective));
 addEventListener("load", () => {
@@ -52,7 +52,7 @@ addEventListener("load", () => {
     move("task", task);
     for (const [name, value] of Object.entries(position)) move(name, value);
     const outputs = [...root.querySelectorAll("output")].map((one) => one.value);
-    seen.told.push({ says: says(), charts: charts(), outputs });
+    seen.states.push({ says: says(), charts: charts(), outputs });
   }
   move("steps", "4000");
   seen.budget = charts()[0].points.length;
@@ -94,25 +94,25 @@ def test_the_page_says_what_python_says_and_draws_what_it_says(
     """One page is opened once: a browser takes long to start."""
     assert seen["errors"] == []
     assert (seen["reachable"], seen["hidden"], seen["overflow"]) == (True, 0, False)
-    for (task, at), told in zip(POSITIONS, seen["told"], strict=True):
+    for (task, at), state in zip(POSITIONS, seen["states"], strict=True):
         subject = Simulator.of(PLAIN_MODEL, lengths[lengths["task"] == task]) if task else NO_TASK
         numbers = subject.readouts(at)
         expected = words(numbers, at, subject.model, subject.d_vocab)
-        assert {name: text for name, (text, _) in told["says"].items()} == expected
+        assert {name: text for name, (text, _) in state["says"].items()} == expected
         for name, value in numbers.items():
-            assert told["says"][name][1] == (None if value is None else pytest.approx(value, rel=1e-12))
+            assert state["says"][name][1] == (None if value is None else pytest.approx(value, rel=1e-12))
         drawn = {"": 0, "s3": 12, "digit-sum": 12}[task]
-        assert [len(chart["points"]) for chart in told["charts"]] == [drawn, drawn]
-        assert [chart["open"] for chart in told["charts"]] == [drawn // 2] * 2
-        assert heights(told["charts"][0]["offers"][0]) == pytest.approx([height(at.n_layers)] * 2, abs=0.06)
+        assert [len(chart["points"]) for chart in state["charts"]] == [drawn, drawn]
+        assert [chart["open"] for chart in state["charts"]] == [drawn // 2] * 2
+        assert heights(state["charts"][0]["offers"][0]) == pytest.approx([height(at.n_layers)] * 2, abs=0.06)
     assert seen["budget"] == 6
     one = "direct, L = 4, d_model 64, 4000 updates, seed 0: solves K up to 6; first unsolved: 7 (fitted)"
-    assert one in seen["told"][3]["charts"][1]["points"]
+    assert one in seen["states"][3]["charts"][1]["points"]
 
 
 def test_a_slider_moves_the_charts(seen: dict[str, Any]) -> None:
     """The fourth position and the fifth differ in the depth alone."""
-    three, four = seen["told"][3], seen["told"][4]
+    three, four = seen["states"][3], seen["states"][4]
     assert three["outputs"] != four["outputs"]
     for chart in (0, 1):
         assert three["charts"][chart]["laws"] == four["charts"][chart]["laws"]
@@ -121,7 +121,7 @@ def test_a_slider_moves_the_charts(seen: dict[str, Any]) -> None:
     assert all(
         before != after for before, after in zip(*(at["charts"][0]["offers"] for at in (three, four)), strict=True)
     )
-    first, last = seen["told"][0], seen["told"][2]
+    first, last = seen["states"][0], seen["states"][2]
     assert first["charts"][0]["laws"] != last["charts"][0]["laws"]
     assert first["charts"][1]["laws"] != last["charts"][1]["laws"]
 

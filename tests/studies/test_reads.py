@@ -78,8 +78,8 @@ def test_a_model_without_a_mechanism_does_not_tell_the_runs_apart(random):
     made, _, effects = random
     assert effects["both"] == 1.0
     assert abs(effects["written_total"] - 1) > 0.1
-    told = cell_rates(families(made, EFFORT), "family_told_apart")
-    assert told[""] < 0.3
+    rates = cell_rates(families(made, EFFORT), "family_told_apart")
+    assert rates[""] < 0.3
 
 
 def test_no_rows_without_written_totals_or_an_operand_after_the_step():

@@ -68,7 +68,7 @@ class Workers:
         self.versions = versions
 
     def run(self, function, *arguments, on_error):
-        return {f"tcp://worker:{number}": told for number, told in enumerate(self.versions)}
+        return {f"tcp://worker:{number}": version for number, version in enumerate(self.versions)}
 
 
 def test_workers_with_another_version_are_refused(monkeypatch):

@@ -135,8 +135,8 @@ def test_the_foil_follows_from_the_prompt_and_from_the_trace_alike():
         for row, shown in enumerate(families[family].corrupted.transcripts):
             problem = shown.problem
             if family == "prompt_operand":
-                (told,) = solve(S3, np.array([problem.operands]))
-                value = told.totals[1]
+                (solved,) = solve(S3, np.array([problem.operands]))
+                value = solved.totals[1]
             else:
                 value = S3.step(np.array([problem.totals[0]]), np.array([problem.operands[2]]))[0]
             assert symbol(families[family], families[family].foil[row]) == S3.state_text(int(value))

@@ -89,7 +89,7 @@ def other(tokens: torch.Tensor) -> torch.Tensor:
 @pytest.fixture
 def question(bridge: TransformerBridge, tokens: torch.Tensor) -> Any:
     """Position 2 replaced; read out at a position of each example's own, where the change is seen most and least."""
-    from tests.mechanism.contrasts import replaced, told_apart
+    from tests.mechanism.contrasts import contrast_with_gap, replaced
 
     at = torch.tensor([5, 6, 4, 6, 3])
-    return told_apart(bridge, tokens, replaced(tokens, [2], d_vocab=D_VOCAB), at)
+    return contrast_with_gap(bridge, tokens, replaced(tokens, [2], d_vocab=D_VOCAB), at)

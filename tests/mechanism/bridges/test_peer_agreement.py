@@ -6,7 +6,7 @@ import torch
 from cotinterp.calibration.peers import PEERS, peer_agreement
 from cotinterp.mechanism.interventions import patch
 from cotinterp.mechanism.patching import runs
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 TOLERANCE = 1e-5
 """Logits of order 1 to 10 in float32; stacking changes their rounding."""
@@ -17,7 +17,7 @@ WRITTEN = ["attn_head_v_by_pos", "attn_head_pattern_all_pos"]
 def asked(model, d_vocab):
     """Two examples, three positions, the second one changed; heads (4) are no other number."""
     tokens = torch.randint(0, d_vocab, (2, 3), generator=torch.Generator().manual_seed(0))
-    return told_apart(model, tokens, replaced(tokens, [1], d_vocab=d_vocab), torch.tensor([2, 2]))
+    return contrast_with_gap(model, tokens, replaced(tokens, [1], d_vocab=d_vocab), torch.tensor([2, 2]))
 
 
 def test_foreign_bridges_agree(bridge):

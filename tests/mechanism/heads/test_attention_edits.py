@@ -15,7 +15,7 @@ from cotinterp.mechanism.interventions import InertEditError
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.models.native.parts import forward, native_parts
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def at(request):
 
 
 def contrast_of(model, tokens, at):
-    return told_apart(model, tokens, replaced(tokens, [2], d_vocab=13), at)
+    return contrast_with_gap(model, tokens, replaced(tokens, [2], d_vocab=13), at)
 
 
 def named(sets):

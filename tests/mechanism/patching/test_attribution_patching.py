@@ -18,14 +18,14 @@ from cotinterp.mechanism.patching.attribution_patching import agreement_of, attr
 from cotinterp.mechanism.patching.runs import FIRST, Cell
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import ANY_GAP, UNRELATED, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, UNRELATED, contrast_with_gap, replaced
 
 AT = 6
 SITES = {"kinds": ("resid_pre", "attn_out", "mlp_out"), "heads": True}
 
 
 def contrast_of(model, tokens, changed=(1, 3)):
-    return told_apart(model, tokens, replaced(tokens, list(changed), d_vocab=13), torch.full((5,), AT))
+    return contrast_with_gap(model, tokens, replaced(tokens, list(changed), d_vocab=13), torch.full((5,), AT))
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def model(make_tiny):
 @pytest.fixture(scope="module")
 def eight_pairs(model):
     tokens = torch.randint(0, 13, (8, 8), generator=torch.Generator().manual_seed(1))
-    return told_apart(model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
+    return contrast_with_gap(model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
 
 
 @pytest.fixture(scope="module")
@@ -327,8 +327,8 @@ def test_the_table_worked_by_hand():
     # Squared rank differences 16 + 1 + 1 + 0 + 4 + 0.25 + 1 + 2.25 of nine cells, one pair of ties among the scores.
     effect, score = np.array([9, 6, 8, 4, 3, 2, 7, 5, 1]), np.array([9, 7, 4, 6, 2.5, 1, 8, 5, 2.5])
     assert overall["spearman"] == pytest.approx(np.corrcoef(effect, score)[0, 1])
-    told = EFFECT != 0
-    assert overall["pearson"] == pytest.approx(np.corrcoef(EFFECT[told], SCORE[told])[0, 1])
+    nonzero = EFFECT != 0
+    assert overall["pearson"] == pytest.approx(np.corrcoef(EFFECT[nonzero], SCORE[nonzero])[0, 1])
 
 
 def test_kinds_are_compared_by_themselves():

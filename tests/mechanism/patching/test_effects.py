@@ -19,7 +19,7 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.pairs import written_total_pairs
 from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.vocabulary import Vocabulary
-from tests.mechanism.contrasts import ANY_GAP, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, contrast_with_gap, replaced
 
 COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "site", "kind", "layer", "head"]
 COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n"]
@@ -164,7 +164,7 @@ def test_detail_counts_what_was_dropped_and_where_there_was_anything_to_write():
     ]
 
 
-def noisy(told=20, n=20):
+def noisy(distinguished=20, n=20):
     """Three cells and n pairs of gap 4: the first closes half of each gap, the others are noise about 0."""
     rng = np.random.default_rng(4)
     cells = tuple(Cell(Site("resid_pre", layer), "total 1") for layer in range(3))
@@ -175,7 +175,7 @@ def noisy(told=20, n=20):
         baselines={"full": {"logit_diff": np.full(n, 4.0)}},
         ran=np.ones(3, dtype=bool),
         live=np.ones((3, n), dtype=bool),
-        predicted={"clean": np.zeros(n, dtype=int), "corrupted": (np.arange(n) < told).astype(int)},
+        predicted={"clean": np.zeros(n, dtype=int), "corrupted": (np.arange(n) < distinguished).astype(int)},
     )
     about = {"addresses": {"total 1": Address("total", 1, "13")}, "direction": "denoise", "pair": "pair"}
     return PatchingResult(cells=cells, measured=measured, labels=LABELS, **about)
@@ -205,10 +205,10 @@ def test_headline_cells_are_corrected_among_themselves():
 
 def test_a_model_that_does_not_do_the_thing_is_not_explained():
     """The same numbers, but the first prediction follows the change in 9 of 20 pairs: nothing is flagged."""
-    scan = noisy(told=9).scan().frame()
+    scan = noisy(distinguished=9).scan().frame()
     assert scan["distinguished"].eq(0.45).all()
     assert not scan["flagged"].any()
-    assert noisy(told=9).scan(min_distinguished=0.4).frame()["flagged"].tolist() == [True, False, False]
+    assert noisy(distinguished=9).scan(min_distinguished=0.4).frame()["flagged"].tolist() == [True, False, False]
 
 
 def test_without_a_gap_a_scan_is_missing():
@@ -315,7 +315,7 @@ def test_what_was_not_measured_is_missing():
 
 def test_it_is_the_average_cell_of_a_sweep_and_not_zero(tiny_model, tokens):
     """One layer of cells per kind; the cells before the change are dead and do not pull it to 0."""
-    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    contrast = contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
     result = patch_sweep(tiny_model, contrast, kinds=("resid_pre", "attn_out"))
     baselines = result.baselines()
     for kind, live in (("resid_pre", 1 + 4), ("attn_out", 4 + 4)):

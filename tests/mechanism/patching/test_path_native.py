@@ -20,7 +20,7 @@ from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.runs import Meter, PatchingControls
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.models.native.parts import forward, native_parts
-from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, contrast_with_gap, replaced
 from tests.mechanism.path_changes import AT, HERE, SENDER, THERE, contrast_of
 
 SENDERS = (Site("z", 0, 1), Site("z", 1, 2), Site("resid_pre", 0), Site("resid_pre", 1), Site("attn_out", 0))
@@ -94,7 +94,7 @@ def test_other_blocks(make_tiny, tokens, changes):
 def test_readouts_at_different_positions(make_tiny, tokens):
     model = make_tiny(n_layers=3)
     at = torch.tensor([6, 4, 7, 5, 3])
-    contrast = told_apart(model, tokens, replaced(tokens, [2, 3], d_vocab=13), at)
+    contrast = contrast_with_gap(model, tokens, replaced(tokens, [2, 3], d_vocab=13), at)
     both(model, contrast, every_path(model))
 
 

@@ -15,7 +15,7 @@ from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.runs import Changes
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import UNRELATED, replaced, told_apart
+from tests.mechanism.contrasts import UNRELATED, contrast_with_gap, replaced
 from tests.mechanism.path_changes import (
     HERE,
     SENDER,
@@ -162,7 +162,7 @@ def test_models_that_are_not_ours(randomized, tokens, family):
 
 def test_an_encoder_is_not_cut_at_the_readout(make_tiny, tokens):
     model = make_tiny(attention_dir="bidirectional")
-    contrast = told_apart(model, tokens, replaced(tokens, [5], d_vocab=13), torch.full((5,), 2))
+    contrast = contrast_with_gap(model, tokens, replaced(tokens, [5], d_vocab=13), torch.full((5,), 2))
     path = Path(SENDER, Site("v", 1, 0), "position 5", "position 2")
     assert changes(path_sweep(model, contrast, [path]))[path].any()
 

@@ -18,7 +18,7 @@ from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
-from tests.mechanism.contrasts import ANY_GAP, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, contrast_with_gap, replaced
 
 WANTED = ("prompt_operand", "written_total", "both", "unrelated")
 
@@ -55,7 +55,7 @@ def test_told_apart_is_right_in_both_runs_of_the_unit():
 
 
 def test_a_sweep_records_what_the_runs_put_first(tiny_model, tokens):
-    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    contrast = contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
     with torch.no_grad():
         first = tiny_model(contrast.corrupted)[:, 6].argmax(-1)
     contrast = Contrast.by_position(contrast.clean, contrast.corrupted, contrast.at, (first + 1) % 13, first)

@@ -18,7 +18,7 @@ from cotinterp.mechanism.patching.runs import (
     rows_in,
 )
 from cotinterp.mechanism.sites import Site
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def masks(tokens):
 
 @pytest.fixture
 def meter(tiny_model, tokens):
-    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 7))
+    contrast = contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 7))
     return Meter.against(contrast, ("logit_diff",), run_with(tiny_model, tokens, []))
 
 

@@ -18,14 +18,14 @@ from cotinterp.models.handmade import reader, recomputer
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
-from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, UNRELATED, replaced, told_apart
+from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, UNRELATED, contrast_with_gap, replaced
 
 CHANGED, AT = 3, 6
 
 
 @pytest.fixture
 def contrast(tiny_model, tokens):
-    return told_apart(tiny_model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
+    return contrast_with_gap(tiny_model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
 
 
 def table(result):
@@ -70,7 +70,9 @@ def test_identities(tiny_model, contrast):
 )
 def test_identities_hold_on_other_architectures(make_tiny, tokens, changes):
     model = make_tiny(**changes)
-    assert_identities(model, told_apart(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT)))
+    assert_identities(
+        model, contrast_with_gap(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
+    )
 
 
 def test_a_model_that_is_not_ours(randomized, tokens):
@@ -78,7 +80,9 @@ def test_a_model_that_is_not_ours(randomized, tokens):
     config = GPT2Config(n_layer=2, n_head=4, n_embd=16, vocab_size=13, n_positions=16)
     bridge = build_bridge_from_module(GPT2LMHeadModel(config), architecture="GPT2LMHeadModel", hf_config=config)
     model = randomized(bridge, seed=5)
-    assert_identities(model, told_apart(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT)))
+    assert_identities(
+        model, contrast_with_gap(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_effects_add_up_where_the_model_is_linear(make_tiny, tokens):
         for name, parameter in model.named_parameters():
             if ".q." in name:
                 parameter.zero_()
-    contrast = told_apart(model, tokens, replaced(tokens, [1, 3, 4], d_vocab=13), torch.full((5,), AT))
+    contrast = contrast_with_gap(model, tokens, replaced(tokens, [1, 3, 4], d_vocab=13), torch.full((5,), AT))
     kinds = ("resid_pre", "attn_out")
     denoised, noised = (
         table(patch_sweep(model, contrast, kinds=kinds, heads=True, direction=d)) for d in ("denoise", "noise")
@@ -144,7 +148,7 @@ def test_the_answer_does_not_depend_on_the_batch_size(tiny_model, contrast):
 
 def test_an_encoder_is_not_cut_at_the_readout(make_tiny, tokens):
     model = make_tiny(attention_dir="bidirectional")
-    contrast = told_apart(model, tokens, replaced(tokens, [5], d_vocab=13), torch.full((5,), 2))
+    contrast = contrast_with_gap(model, tokens, replaced(tokens, [5], d_vocab=13), torch.full((5,), 2))
     effects = table(patch_sweep(model, contrast, kinds=("resid_pre",)))
     assert effects["L0.resid_pre", 5] == pytest.approx(1.0, abs=1e-5)
     assert effects["L1.resid_pre", 7] != 0.0
@@ -197,7 +201,7 @@ def test_places_that_miss_the_change_are_refused(tiny_model, contrast):
 def test_a_sweep_in_which_nothing_changes_anything_is_refused(make_tiny, tokens):
     """One layer: what attn_out holds away from the readout differs between the runs, and nobody reads it."""
     model = make_tiny(n_layers=1)
-    pair = told_apart(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
+    pair = contrast_with_gap(model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
     places = {"position 4": pair.places["position 4"]}
     unread = Contrast(pair.clean, pair.corrupted, pair.at, pair.answer, pair.foil, places)
     with pytest.raises(ValueError, match="1 patches were written and none changed logit_diff"):
@@ -225,7 +229,7 @@ def test_a_sweep_without_a_gap_can_be_kept_and_says_that_nothing_was_measured(ti
 
 def referenced(tiny_model, tokens, changed):
     """A change at `changed`, in units of the gap that a change at `CHANGED` makes."""
-    unit = told_apart(tiny_model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
+    unit = contrast_with_gap(tiny_model, tokens, replaced(tokens, [CHANGED], d_vocab=13), torch.full((5,), AT))
     other = replaced(tokens, [changed], d_vocab=13)
     return unit, Contrast(unit.clean, other, unit.at, unit.answer, unit.foil, unit.places, reference=unit.corrupted)
 
@@ -303,7 +307,7 @@ def test_without_a_reference_a_reader_has_no_gap_to_patch_and_says_so():
 
 @pytest.fixture
 def one_change(tiny_model, tokens):
-    return told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    return contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
 
 
 def changes(result):
@@ -357,7 +361,7 @@ def test_a_model_whose_forward_pass_was_replaced_is_run_as_it_is(make_tiny, one_
 @pytest.fixture(scope="module")
 def eight_pairs(tiny_model):
     tokens = torch.randint(0, 13, (8, 8), generator=torch.Generator().manual_seed(1))
-    return told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
+    return contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((8,), 6))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.patching.runs import Cell, Changes, Runs
 from cotinterp.mechanism.patching.sweep_hooks import sweep_block
 from cotinterp.mechanism.sites import Site, head_sites
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 NAMES = ("logit_diff", "probability")
 
@@ -17,7 +17,7 @@ NAMES = ("logit_diff", "probability")
 @pytest.fixture
 def contrast(tiny_model, tokens):
     """Position 3 differs; read at 6 or 7."""
-    return told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.tensor([6, 7, 7, 6, 7]))
+    return contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.tensor([6, 7, 7, 6, 7]))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_unrelated_donors_are_another_examples_activations(tiny_model, contrast)
 
 def test_a_place_of_several_tokens_is_patched_whole(tiny_model, tokens):
     """Two tokens differ; patching both restores the clean run, either of them alone does not."""
-    pair = told_apart(tiny_model, tokens, replaced(tokens, [2, 3], d_vocab=13), torch.full((5,), 7))
+    pair = contrast_with_gap(tiny_model, tokens, replaced(tokens, [2, 3], d_vocab=13), torch.full((5,), 7))
     both = torch.zeros(5, 8, dtype=torch.bool)
     both[:, 2:4] = True
     places = {"both": both, "first": pair.places["position 2"]}

@@ -26,7 +26,7 @@ from cotinterp.mechanism.patching.sweep_native import (
 from cotinterp.mechanism.sites import KINDS, Site, head_sites
 from cotinterp.models.native.parts import forward, native_parts
 from cotinterp.models.native.resume import resume_all
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 NAMES = ("logit_diff", "probability", "kl")
 AT = torch.tensor([6, 7, 7, 6, 5])
@@ -35,7 +35,7 @@ PARTNER = np.array([1, 2, 3, 4, -1])
 
 def question(model, tokens):
     """Positions 2 and 4 differ; read at 5, 6 or 7; one place has two positions, one differs between examples."""
-    pair = told_apart(model, tokens, replaced(tokens, [2, 4], d_vocab=13), AT)
+    pair = contrast_with_gap(model, tokens, replaced(tokens, [2, 4], d_vocab=13), AT)
     several = torch.zeros(5, 8, dtype=torch.bool)
     several[:, [2, 5]] = True
     slanted = torch.eye(8, dtype=torch.bool)[[2, 4, 3, 5, 4]]

@@ -25,7 +25,7 @@ from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
-from tests.mechanism.contrasts import replaced, told_apart
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 from tests.mechanism.slots import (
     D_MODEL,
     DECOY,
@@ -178,7 +178,7 @@ def test_pairs_that_do_not_change_what_is_read_decide_nothing(model, probes):
 
 
 def test_full_space_is_the_patch_and_empty_space_nothing(tiny_model, tokens):
-    contrast = told_apart(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    contrast = contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
     site, place = Site("resid_pre", 1), "position 3"
     whole = Subspace.random(16, 16, np.random.default_rng(0))
     result = probe_use(tiny_model, contrast, whole, site, place)
