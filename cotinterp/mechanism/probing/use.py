@@ -54,7 +54,7 @@ from cotinterp.transcripts.roles import place_words
 
 Direction = Literal["denoise", "noise"]
 InterventionName = Literal["interchange", "removal"]
-Removal = Literal["resample", "mean", "zero"]
+REMOVALS = ("resample", "mean", "zero")
 Conclusion = Literal["used", "not shown to be used", "inconclusive"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Tested = tuple[Effects, float]
@@ -344,7 +344,7 @@ def probe_use(
     site: Site,
     place: str,
     *,
-    removal: Removal | None = "resample",
+    removal: str | None = "resample",
     controls: RandomSubspaces = RandomSubspaces(),
     rule: UseRule = DECLARED,
     batch_size: int = 64,
@@ -367,8 +367,8 @@ def probe_use(
     """
     require_eval(model)
     rule.check(controls.n)
-    if removal not in (None, *get_args(Removal)):
-        raise ValueError(f"unknown removal {removal!r}: {', '.join(get_args(Removal))}, None")
+    if removal not in (None, *REMOVALS):
+        raise ValueError(f"unknown removal {removal!r}: {', '.join(REMOVALS)}, None")
     if place not in contrast.places:
         raise KeyError(f"no place {place!r}; the contrast has {list(contrast.places)}")
     refuse_write(site.check(model))
@@ -507,7 +507,7 @@ def _unchanged(current: Tensor, _: slice) -> Tensor:
 
 
 def _replacement(
-    removal: Removal,
+    removal: str,
     own: Float[Tensor, "batch pos *vector"],
     mask: Bool[Tensor, "batch pos"],
     donors: Int[np.ndarray, " batch"] | None,
