@@ -188,20 +188,20 @@ def test_the_best_probe_is_looked_for_only_before_the_total_is_written() -> None
 def patches() -> pd.DataFrame:
     cell = RUN | {"pair": "operand 1 -> answer 2", "head": None, "n": 5, "ci_low": 0.4, "ci_high": 0.6}
     rows = [
-        ("full", 0, "all", -1, "denoise", 1.0),
-        ("L3.resid_pre", 3, "equals", 2, "denoise", 1.0),
-        ("L1.attn_out", 1, "equals", 2, "denoise", 0.5),
-        ("L1.attn_out", 1, "equals", 2, "noise", 0.25),
-        ("L2.attn_out", 2, "equals", 2, "noise", 0.9),
-        ("L2H1.z", 2, "equals", 2, "denoise", -0.1),
-        ("L2H3.z", 2, "equals", 2, "denoise", 0.3),
+        ("full", "full", -1, "all", -1, "denoise", 1.0),
+        ("L3.resid_pre", "resid_pre", 3, "equals", 2, "denoise", 1.0),
+        ("L1.attn_out", "attn_out", 1, "equals", 2, "denoise", 0.5),
+        ("L1.attn_out", "attn_out", 1, "equals", 2, "noise", 0.25),
+        ("L2.attn_out", "attn_out", 2, "equals", 2, "noise", 0.9),
+        ("L2H1.z", "z", 2, "equals", 2, "denoise", -0.1),
+        ("L2H3.z", "z", 2, "equals", 2, "denoise", 0.3),
     ]
     return pd.DataFrame(
         [
             cell
-            | {"site": site, "layer": layer, "role": role, "step": step, "direction": direction, "effect": effect}
-            | {"metric": "logit_diff"}
-            for site, layer, role, step, direction, effect in rows
+            | {"site": site, "kind": kind, "layer": layer, "role": role, "step": step}
+            | {"direction": direction, "effect": effect, "metric": "logit_diff"}
+            for site, kind, layer, role, step, direction, effect in rows
         ]
     )
 
