@@ -232,7 +232,7 @@ def place_heatmaps(
                 figure.add_vline(x=panel.divide - 0.5, line=line, row=row_index, col=column_index)
     figure.update_xaxes(type="category", tickangle=-90, tickfont={"size": 11}, ticks="", dtick=1)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", tickfont={"size": 11}, showgrid=False)
-    figure.update_yaxes(title=row_axis, col=1)
+    figure.update_yaxes(title_text=row_axis, col=1)
     length = max(130, min(260, sum(heights)))
     return figure.update_layout(
         plot_bgcolor=ABSENT,
