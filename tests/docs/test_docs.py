@@ -6,7 +6,6 @@ import re
 import shlex
 from itertools import zip_longest
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -38,23 +37,26 @@ def parsed(monkeypatch, no_progress):
     """Runs a command line up to the work that it would do, and returns what it asked for."""
     asked = []
 
+    class Reached(Exception):
+        """The command has parsed, and what follows is its work."""
+
     def note(*given, **named):
         asked.append((given, named))
-        return SimpleNamespace(directory="", weight_hash="")
+        raise Reached
 
     monkeypatch.setattr("cotinterp.training.loop.train", note)
     monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
     monkeypatch.setattr("cotinterp.report.rebuild_report", note)
     monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
-    monkeypatch.setattr("cotinterp.claims.session.gathered", note)
+    monkeypatch.setattr("cotinterp.claims.session.gather_evidence", note)
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
-    for session in ("sweep_session", "status_session", "collect_session"):
-        monkeypatch.setattr(f"cotinterp.sweeps.sweep.{session}", note)
+    monkeypatch.setattr("cotinterp.sweeps.grid.read_grid", note)
 
     def parse(words):
         asked.clear()
-        cli.main(words)
+        with contextlib.suppress(Reached):
+            cli.main(words)
         return asked[0] if asked else None
 
     return parse
