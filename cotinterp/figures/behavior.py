@@ -48,8 +48,8 @@ def accuracy_figure(frame: pd.DataFrame, *, illustrative: bool = True) -> go.Fig
     if illustrative:
         for regime, by_k in ILLUSTRATIVE.get(task, {}).items():
             figure.add_trace(_illustration(regime, by_k))
-    figure.update_xaxes(title="K (number of operands)", dtick=1)
-    figure.update_yaxes(title="answers right, free-running", range=[-0.03, 1.05], tickformat=".0%", dtick=0.2)
+    figure.update_xaxes(title_text="K (number of operands)", dtick=1)
+    figure.update_yaxes(title_text="answers right, free-running", range=[-0.03, 1.05], tickformat=".0%", dtick=0.2)
     return figure.update_layout(legend={"x": 1.02, "y": 1, "xanchor": "left", "itemsizing": "constant"})
 
 
@@ -123,9 +123,9 @@ def errors_figure(frame: pd.DataFrame) -> go.Figure:
                 in_legend.add(category)
         _fault_totals(figure, rows, column)
     ks = frame["k"]
-    figure.update_xaxes(title="K (number of operands)", dtick=1, range=[ks.min() - 0.7, ks.max() + 0.7])
+    figure.update_xaxes(title_text="K (number of operands)", dtick=1, range=[ks.min() - 0.7, ks.max() + 0.7])
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title="faulty outputs", col=1)
+    figure.update_yaxes(title_text="faulty outputs", col=1)
     return figure.update_layout(
         barmode="stack",
         legend={"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0, "traceorder": "normal"},

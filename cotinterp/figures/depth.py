@@ -178,7 +178,7 @@ def _axes(figure: go.Figure, points: pd.DataFrame, top: int, row: int, column: i
     figure.update_yaxes(range=[-0.6, 1.17 * top], row=row, col=column)
     figure.add_hline(y=top, line={"color": "#CFCFCF", "width": 1}, layer="below", row=row, col=column)
     if column == 1:
-        figure.update_yaxes(title="longest K solved", row=row, col=column)
+        figure.update_yaxes(title_text="longest K solved", row=row, col=column)
 
 
 def _style_frontier(figure: go.Figure, rows: int, *, drawn: set[str], laws: bool) -> None:

@@ -79,9 +79,9 @@ def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
             if len(by_chance := chance[chance["outcome"] == outcome]):
                 figure.add_trace(_chance_line(by_chance, outcome, outcome not in in_legend), **at)
                 in_legend.add(outcome)
-    figure.update_xaxes(title="step whose total was replaced" if replaced else "edited step (-1: none alone)", dtick=1)
+    figure.update_xaxes(title_text="step whose total was replaced" if replaced else "edited step (-1: none alone)", dtick=1)
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%", dtick=0.25)
-    figure.update_yaxes(title="share of edited transcripts", col=1)
+    figure.update_yaxes(title_text="share of edited transcripts", col=1)
     inner = sum(heights) + 95 * (len(heights) - 1)
     return figure.update_layout(
         barmode="group",
@@ -194,7 +194,7 @@ def edit_kinds_figure(frame: pd.DataFrame) -> go.Figure:
             figure.add_trace(_chance_bar(rows, name, key), **at)
         figure.add_trace(_sizes(bars.drop_duplicates("slot")), **at)
     figure.update_xaxes(range=[0, 1 + 0.13 * n_columns], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%")
-    figure.update_xaxes(title="share of edited transcripts, all steps", row=n_rows)
+    figure.update_xaxes(title_text="share of edited transcripts, all steps", row=n_rows)
     figure.update_yaxes(
         tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.4, -0.6], ticks="", showgrid=False
     )

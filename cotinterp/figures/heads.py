@@ -82,6 +82,6 @@ def attribution_figure(table: pd.DataFrame, *, title: str) -> go.Figure:
             customdata=part["share"],
             hovertemplate="%{x}: %{y:.3f} logits, %{customdata:.1%} of the difference",
         )
-    figure.update_yaxes(title="logits toward the answer (mean, 95% interval)")
+    figure.update_yaxes(title_text="logits toward the answer (mean, 95% interval)")
     figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90)
     return figure

@@ -219,5 +219,5 @@ def agreement_figure(cells: pd.DataFrame, *, title: str) -> go.Figure:
     ends = cells[["effect", "score"]].to_numpy(dtype=float)
     low, high = min(0.0, float(ends.min())), max(0.0, float(ends.max()))
     figure.add_shape(type="line", x0=low, x1=high, y0=low, y1=high, line={"color": GRAY, "dash": "dot"})
-    figure.update_xaxes(title="effect of the patch")
-    return figure.update_yaxes(title="estimate from gradients")
+    figure.update_xaxes(title_text="effect of the patch")
+    return figure.update_yaxes(title_text="estimate from gradients")
