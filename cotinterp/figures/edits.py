@@ -79,7 +79,9 @@ def trace_edits_figure(frame: pd.DataFrame) -> go.Figure:
             if len(by_chance := chance[chance["outcome"] == outcome]):
                 figure.add_trace(_chance_line(by_chance, outcome, outcome not in in_legend), **at)
                 in_legend.add(outcome)
-    figure.update_xaxes(title_text="step whose total was replaced" if replaced else "edited step (-1: none alone)", dtick=1)
+    figure.update_xaxes(
+        title_text="step whose total was replaced" if replaced else "edited step (-1: none alone)", dtick=1
+    )
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(title_text="share of edited transcripts", col=1)
     inner = sum(heights) + 95 * (len(heights) - 1)
