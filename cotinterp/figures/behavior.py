@@ -212,7 +212,7 @@ def invariance_figure(frame: pd.DataFrame) -> go.Figure:
 
 def generalization_figure(frame: pd.DataFrame) -> go.Figure:
     """Held-out accuracy by K, beside what each baseline that only remembers is worth on the same problems."""
-    names = {"heldout": "model", "nearest": "nearest training problem", "marginal": "most frequent answer"}
+    names = {"heldout": "model", "nearest": "nearest training problem", "majority": "most frequent answer"}
     table = frame.melt(id_vars=["k", "n_heldout"], value_vars=list(names), var_name="answers")
     table["answers"] = pd.Categorical(table["answers"].map(names), list(names.values()))
     return lines(
