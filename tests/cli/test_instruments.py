@@ -67,7 +67,7 @@ def test_an_instrument_writes_its_tables_and_figures(command, tables, root, slug
     for table in tables:
         assert f"{tmp_path}/tables/{table}.csv" in written
         header = (tmp_path / "tables" / f"{table}.csv").read_text().splitlines()[0]
-        assert header.startswith("task,regime,seed,")
+        assert header.startswith("task,regime,run_seed,")
     assert list((tmp_path / "figures").glob("*.html"))
 
 
