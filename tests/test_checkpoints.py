@@ -18,6 +18,8 @@ from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.training.spec import reference_specs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1] / "checkpoints"
 SPECS = {spec.slug: spec for spec in reference_specs()}
 

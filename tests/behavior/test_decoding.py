@@ -18,6 +18,8 @@ from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 STOP = 9
 
 

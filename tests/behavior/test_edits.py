@@ -22,6 +22,8 @@ from cotinterp.tasks import get_task
 from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render
 
+pytestmark = pytest.mark.slow
+
 LABELS = {"task": "s3", "regime": "cot", "run_seed": 0}
 PROBLEMS = solve(get_task("s3"), np.array([[a, b, 1] for a in range(6) for b in range(6)]))
 

@@ -20,6 +20,8 @@ from cotinterp.transcripts.problems import Problem, solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 C = Category
 DIGIT_SUM = get_task("digit-sum")
 

@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.probes import probe_sweeps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["default", "tight"])
 def comparison(request, workload, amounts):

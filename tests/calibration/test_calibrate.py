@@ -7,6 +7,8 @@ import pytest
 from cotinterp.calibration.calibrate import COLUMNS, QUESTIONS, calibrate
 from cotinterp.calibration.ground_truth import InstrumentAnswer, Question, by_kind
 
+pytestmark = pytest.mark.slow
+
 LABELS = [f"{question.instrument}: {question.text}" for question in QUESTIONS]
 
 

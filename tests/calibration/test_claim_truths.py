@@ -7,6 +7,8 @@ import pytest
 from cotinterp.calibration.claim_truths import HANDMADE, calibrate_claims
 from cotinterp.calibration.claim_worlds import made_up_worlds
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("world", HANDMADE, ids=lambda world: world.name)
 def test_every_verdict_on_handmade_models_is_right(world):

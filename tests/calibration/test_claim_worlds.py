@@ -7,6 +7,8 @@ from cotinterp.calibration.claim_truths import expected_text, judge_made_up, ver
 from cotinterp.calibration.claim_worlds import made_up_worlds
 from cotinterp.claims.catalog import CATALOG
 
+pytestmark = pytest.mark.slow
+
 WORLDS = made_up_worlds()
 
 

@@ -5,6 +5,8 @@ import pytest
 from cotinterp.calibration.mutations import MUTATIONS, Mutation, trials_table, try_mutation
 from cotinterp.calibration.mutations.trial import instead, require
 
+pytestmark = pytest.mark.slow
+
 NAMED = ("leaked split", "at the written total", "b_O dropped", "wrong head axis", "does not fire", "off-by-one role")
 
 

@@ -21,6 +21,8 @@ from cotinterp.claims.catalog import CATALOG
 from cotinterp.results import wilson
 from cotinterp.studies.answers import answers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("scan", "least"), [("heads", 2), ("patching", 1), ("probes", 1)])
 def test_a_scan_that_is_silent_on_untrained_models_speaks_on_a_reader(scan, least, models):

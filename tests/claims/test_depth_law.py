@@ -11,6 +11,8 @@ from cotinterp.depth.law_fit import fit_laws
 from cotinterp.depth.laws import TREATMENTS, frontier_intervals
 from tests.depth.made_up_frontiers import run_rows, sweep
 
+pytestmark = pytest.mark.slow
+
 
 def judged(*tables, **named):
     table = pd.concat(tables)

@@ -8,6 +8,8 @@ import pytest
 from cotinterp.cli import main
 from cotinterp.training.checkpoints import list_runs, load_run
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"n-layers": 1, "d-model": 16, "n-heads": 2, "d-mlp": 32, "n-ctx": 24}
 STEPS = {"steps": 30, "batch-size": 8, "warmup": 5}
 TINY = [

@@ -8,6 +8,8 @@ import pytest
 from cotinterp.cli import experiments, main
 from cotinterp.sweeps.table import read_sweep_table
 
+pytestmark = pytest.mark.slow
+
 GRID = """
 problems_per_k = 10
 [defaults]

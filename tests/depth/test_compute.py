@@ -12,6 +12,8 @@ from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.depth.made_up_sweep import made_up_sweep
 
+pytestmark = pytest.mark.slow
+
 SHAPE = ModelSpec(n_layers=1, d_model=64, n_heads=4, d_mlp=256, n_ctx=128)
 
 

@@ -21,6 +21,8 @@ from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 SHAPE = ModelSpec(n_layers=2, d_model=4, n_heads=2, d_mlp=8, n_ctx=128)
 TOKEN = 4 * 2 * 4 * 4 + 4 * 4 * 8
 PAIR = 4 * 4

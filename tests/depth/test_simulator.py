@@ -20,6 +20,8 @@ from cotinterp.depth.simulator import (
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
 
+pytestmark = pytest.mark.slow
+
 SHAPE = ModelSpec(n_layers=1, d_model=32, n_heads=4, d_mlp=48, n_ctx=512)
 
 

@@ -17,6 +17,8 @@ from cotinterp.training.spec import RunSpec, reference_specs
 from tests.docs.pages import PAGES, REPOSITORY, WITH_README, blocks, commands, prose
 from tests.docs.tiny import tiny
 
+pytestmark = pytest.mark.slow
+
 SLUG = re.compile(r"\b[a-z0-9]+(?:-[a-z0-9]+)*-L\d+-s\d+-[0-9a-f]{8}\b")
 WRITTEN = {"evaluate": "accuracy.csv", "probe": "probes.csv"}
 NEW_TASK = REPOSITORY / "docs" / "new-task.md"

@@ -34,6 +34,8 @@ from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.report.verdict_frames import made_up_verdicts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:

@@ -21,6 +21,8 @@ from cotinterp.report import ReportInputs
 from cotinterp.transcripts import roles
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
+pytestmark = pytest.mark.slow
+
 COT = RunKey("s3", "cot", 0)
 
 

@@ -12,6 +12,8 @@ from cotinterp.report import SCHEMAS, ReportInputs, build_report, rebuild_report
 from cotinterp.report.sections import sections
 from cotinterp.report.texts import TEXTS
 
+pytestmark = pytest.mark.slow
+
 
 class Resources(HTMLParser):
     """What a browser would load or could be sent to, and all text outside scripts and styles."""

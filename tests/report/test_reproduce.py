@@ -18,6 +18,8 @@ from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.depth.made_up_sweep import made_up_sweep
 
+pytestmark = pytest.mark.slow
+
 OF_CLAIMS = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
 RATES = {"cot": 0.95, "direct": 0.3}
 OF_SWEEPS = {"frontier", "answer_lengths", "compute"}

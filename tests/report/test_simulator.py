@@ -14,6 +14,8 @@ from cotinterp.report.texts import TEXTS
 from cotinterp.tasks import get_task
 from tests.depth.made_up_sweep import made_up_sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs() -> pd.DataFrame:

@@ -18,6 +18,8 @@ from cotinterp.studies.subject import Effort, Subject
 from cotinterp.tasks import FoldTask, get_task
 from cotinterp.transcripts.problems import sample_problems
 
+pytestmark = pytest.mark.slow
+
 EFFORT = Effort(evaluated=60, reordered=25)
 KNOWN = {made.name: made for made in (*handmade_models(), memorizer())}
 

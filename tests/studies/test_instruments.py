@@ -23,6 +23,8 @@ from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.transcripts.problems import split_of
 from cotinterp.transcripts.roles import Role
 
+pytestmark = pytest.mark.slow
+
 
 def tiny_run(tmp_path_factory, regime, *, task="s3", k_min=2, n_ctx=32):
     spec = RunSpec(

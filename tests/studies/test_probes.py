@@ -14,6 +14,8 @@ from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.roles import Role
 from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
+pytestmark = pytest.mark.slow
+
 EFFORT = Effort(probed=260, used=2, random_subspaces=19)
 
 

@@ -18,6 +18,8 @@ from cotinterp.sweeps.sweep import run_sweep
 from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from tests.sweeps.tiny import FIVE, grid_of, tiny
 
+pytestmark = pytest.mark.slow
+
 PRELOAD = "cotinterp.sweeps.single_run"
 REPOSITORY = Path(__file__).parents[2]
 LOSES_A_WORKER = grid_of(tiny(steps=200, seed=1), tiny(steps=200, seed=2))

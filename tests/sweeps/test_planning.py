@@ -6,6 +6,8 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.sweeps.replication import PARTS, Planned, base_spec, joint_plan, plan
 from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
 
+pytestmark = pytest.mark.slow
+
 SMALL = RunSpec(
     task="parity",
     regime="cot",

@@ -31,6 +31,8 @@ from cotinterp.training.checkpoints import load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
+pytestmark = pytest.mark.slow
+
 BASE = RunSpec(
     task="s3",
     regime="direct",

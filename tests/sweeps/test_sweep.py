@@ -20,6 +20,8 @@ from cotinterp.training.checkpoints import CheckpointError
 from cotinterp.training.loop import train
 from tests.sweeps.tiny import DIVERGING, FIVE, grid_of, tiny
 
+pytestmark = pytest.mark.slow
+
 
 def by_thread(grid, root, **named):
     with ThreadPoolExecutor(1) as thread:

@@ -10,6 +10,8 @@ from cotinterp.training.checkpoints import STATE_FILE, load_run
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
+pytestmark = pytest.mark.slow
+
 TINY = ModelSpec(n_layers=1, d_model=8, n_heads=2, d_mlp=16, n_ctx=24)
 
 

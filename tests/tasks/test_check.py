@@ -6,6 +6,8 @@ import pytest
 
 from cotinterp.tasks import FoldTask, PromptSymbol, check_task, get_task, measure_commutative, task_names
 
+pytestmark = pytest.mark.slow
+
 
 def toy(**attributes):
     base = {

@@ -24,6 +24,8 @@ from cotinterp.training.loop import NonFiniteLossError, sole_trainer, torch_thre
 from cotinterp.training.progress import METRICS_FILE, StepEvent, read_metrics
 from cotinterp.training.spec import OptimizerSpec
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 
 CHILD = """

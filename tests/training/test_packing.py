@@ -16,6 +16,8 @@ from cotinterp.training.packing import MAX_BUCKETS, NARROWEST, TOKENS_STEP, WIDT
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.array([5, 0, 31, 2, 77, 8, 40])
 
 

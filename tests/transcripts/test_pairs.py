@@ -11,6 +11,8 @@ from cotinterp.transcripts.pairs import operand_pairs, written_total_pairs
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.roles import PROMPT_ROLES, ROLE_CODE, Role
 
+pytestmark = pytest.mark.slow
+
 SUM, S3 = get_task("digit-sum"), get_task("s3")
 
 

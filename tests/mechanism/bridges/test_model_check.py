@@ -9,6 +9,8 @@ import torch
 from cotinterp.mechanism.model_check import LAWS, check_model
 from cotinterp.mechanism.sites import KINDS
 
+pytestmark = pytest.mark.slow
+
 SOUND = tuple(kind for kind in KINDS if kind != "resid_mid")
 
 

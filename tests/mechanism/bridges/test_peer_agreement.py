@@ -8,6 +8,8 @@ from cotinterp.mechanism.interventions import patch
 from cotinterp.mechanism.patching import runs
 from tests.mechanism.contrasts import contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 """Logits of order 1 to 10 in float32; stacking changes their rounding."""
 SWEPT = [check for check, peer in PEERS.items() if peer.ours == "patch_sweep"]

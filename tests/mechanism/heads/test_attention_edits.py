@@ -17,6 +17,8 @@ from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.contrasts import contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def state(tiny_model, tokens):

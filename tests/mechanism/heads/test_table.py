@@ -20,6 +20,8 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import previous_token_copier
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = [
     "task",
     "regime",

@@ -20,6 +20,8 @@ from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import ANY_GAP, UNRELATED, contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 AT = 6
 SITES = {"kinds": ("resid_pre", "attn_out", "mlp_out"), "heads": True}
 

@@ -23,6 +23,8 @@ from cotinterp.models.native.parts import forward, native_parts
 from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, contrast_with_gap, replaced
 from tests.mechanism.path_changes import AT, HERE, SENDER, THERE, contrast_of
 
+pytestmark = pytest.mark.slow
+
 SENDERS = (Site("z", 0, 1), Site("z", 1, 2), Site("resid_pre", 0), Site("resid_pre", 1), Site("attn_out", 0))
 ALL_METRICS = ("logit_diff", "kl", "probability", "accuracy")
 

@@ -20,6 +20,8 @@ from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
 from tests.mechanism.contrasts import ANY_GAP, BY_HOOKS, UNRELATED, contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 CHANGED, AT = 3, 6
 
 

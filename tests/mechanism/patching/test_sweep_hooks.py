@@ -11,6 +11,8 @@ from cotinterp.mechanism.patching.sweep_hooks import sweep_block
 from cotinterp.mechanism.sites import Site, head_sites
 from tests.mechanism.contrasts import contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("logit_diff", "probability")
 
 

@@ -28,6 +28,8 @@ from cotinterp.models.native.parts import forward, native_parts
 from cotinterp.models.native.resume import resume_all
 from tests.mechanism.contrasts import contrast_with_gap, replaced
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("logit_diff", "probability", "kl")
 AT = torch.tensor([6, 7, 7, 6, 5])
 PARTNER = np.array([1, 2, 3, 4, -1])

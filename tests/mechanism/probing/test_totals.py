@@ -39,6 +39,8 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 S3 = get_task("s3")
 Tiny = Callable[..., TransformerBridge]
 

@@ -38,6 +38,8 @@ from tests.mechanism.slots import (
     two_back_pairs,
 )
 
+pytestmark = pytest.mark.slow
+
 SITE, PLACE = Site("resid_pre", 0), f"position {ONE_BACK}"
 # All edits of a few short pairs fit into one pass.
 FEW = RandomSubspaces(n=19)
