@@ -13,6 +13,8 @@ from cotinterp.transcripts.problems import sample_problems, solve, wrong_totals
 from cotinterp.transcripts.regimes import require_totals
 from cotinterp.transcripts.render import render
 
+pytestmark = pytest.mark.slow
+
 
 def shown(name, regime, problems, **options):
     task = get_task(name)

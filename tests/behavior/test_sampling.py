@@ -20,6 +20,8 @@ from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 N = len(Vocabulary.of(get_task("s3")))
 
 

@@ -8,6 +8,8 @@ from benchmarks.decoding import generated, greedy_decodings, same_texts, sampled
 from benchmarks.workload import mixed_problems
 from cotinterp.behavior.decoding import verified_greedy
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_peer_writes_the_same_symbols(workload, amounts, once):
     (comparison,) = greedy_decodings(workload, amounts)

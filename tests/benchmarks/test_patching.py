@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks.patching import HEADS, RESID_PRE, head_sweeps, patched, resid_pre_sweeps, sweep_comparison, sweep_flops
 
+pytestmark = pytest.mark.slow
+
 SWEEPS = {"resid_pre": resid_pre_sweeps, "heads": head_sweeps}
 
 

@@ -10,6 +10,8 @@ from cotinterp.calibration.law_worlds import WORLDS, Judged, LawCalibration, law
 from cotinterp.depth.frontier import depth_frontier
 from cotinterp.sweeps.table import SWEEP_COLUMNS
 
+pytestmark = pytest.mark.slow
+
 OF = {world.name: world for world in WORLDS}
 
 

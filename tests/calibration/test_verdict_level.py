@@ -17,6 +17,8 @@ from cotinterp.calibration.verdict_level import (
 from cotinterp.results import wilson
 from cotinterp.studies.evidence import COLUMNS
 
+pytestmark = pytest.mark.slow
+
 ACCURACY = SyntheticCell(measure="accuracy", expected=0.7, k=2, condition="heldout", problems=400)
 
 

@@ -6,6 +6,8 @@ from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
 from cotinterp.claims.estimate import Estimate, estimate
 from tests.claims.worlds import accuracies, evidence, rows
 
+pytestmark = pytest.mark.slow
+
 
 def accuracy(cells):
     return cells.mean("accuracy", regime="cot", k=4, condition="heldout")

@@ -18,6 +18,8 @@ from cotinterp.figures.attention import (
 from cotinterp.figures.labels import RunKey
 from cotinterp.report import ReportInputs
 
+pytestmark = pytest.mark.slow
+
 TOKENS = ("<", "</script>", "#")
 PATTERNS = np.tril(np.full((2, 1, 3, 3), 1 / 3))
 

@@ -10,6 +10,8 @@ from cotinterp.studies.evidence import CELL, COUNTS
 from cotinterp.studies.readiness import readiness
 from cotinterp.studies.subject import QUICK, Subject
 
+pytestmark = pytest.mark.slow
+
 CURVE = {f"{trace}:{how}" for trace in ("true", "edited", "shuffled") for how in ("forced", "free")}
 KNOWN = {truth.name: truth for truth in handmade_models()}
 

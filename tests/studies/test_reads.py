@@ -17,6 +17,8 @@ from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.roles import RESPONSE_ROLES, Role
 from tests.studies.z6_subjects import K_RANGE, Z6, cell_rates, subject
 
+pytestmark = pytest.mark.slow
+
 EFFORT = Effort(paired=20)
 EMBEDDED = Site("resid_pre", 0)
 

@@ -10,6 +10,8 @@ from cotinterp.tasks import TreeTask, get_task
 from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.render import render
 
+pytestmark = pytest.mark.slow
+
 TASK = get_task("expressions-mod11")
 CATALAN = {2: 1, 3: 2, 4: 5, 5: 14}
 

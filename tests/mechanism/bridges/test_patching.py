@@ -7,6 +7,8 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from tests.mechanism.contrasts import replaced
 
+pytestmark = pytest.mark.slow
+
 CHANGED = 2
 
 

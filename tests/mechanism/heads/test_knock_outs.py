@@ -28,6 +28,8 @@ from cotinterp.transcripts.roles import Role
 from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import previous_token_copier
 
+pytestmark = pytest.mark.slow
+
 TASK = get_task("z6")
 METHODS = ("pattern", "resample", "mean", "zero")
 

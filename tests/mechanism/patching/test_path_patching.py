@@ -27,6 +27,8 @@ from tests.mechanism.path_changes import (
     z_difference,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def contrast(tiny_model, tokens):

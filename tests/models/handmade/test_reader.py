@@ -13,6 +13,8 @@ from cotinterp.transcripts.problems import substitute_total, wrong_totals
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 
+pytestmark = pytest.mark.slow
+
 REGIMES = ("totals", "cot")
 
 
