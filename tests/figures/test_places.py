@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 COT = RunKey("s3", "cot", 0)
 
 
+@pytest.fixture(scope="module")
 def figures(inputs: ReportInputs) -> dict[str, go.Figure]:
+    """Every figure of probes and patching by its name; tests read them and change none."""
     made = [*probe_figures(inputs.tables["probes"], symbols=inputs.symbols)]
     made += patching_figures(inputs.tables["patching"], symbols=inputs.symbols)
     return {figure.name: figure.figure for figure in made}
@@ -37,8 +39,10 @@ def panel(figure: go.Figure, title: str) -> go.Heatmap:
     return figure.data[number]
 
 
-def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(inputs: ReportInputs) -> None:
-    drawn = panel(figures(inputs)["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
+def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(
+    inputs: ReportInputs, figures: dict[str, go.Figure]
+) -> None:
+    drawn = panel(figures["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
     rows = inputs.tables["probes"].query("task == 's3' and regime == 'cot' and model == 'trained' and target == 's_2'")
     for site, role, step in (
         ("L2.resid_pre", "equals", 1),
@@ -51,14 +55,14 @@ def test_a_probe_cell_is_the_row_of_its_layer_place_target_and_model(inputs: Rep
         assert drawn.z[y][x] == pytest.approx(cell["selectivity"].item(), abs=1e-6)
 
 
-def test_cells_that_were_not_probed_are_empty_and_not_zero(inputs: ReportInputs) -> None:
-    drawn = panel(figures(inputs)["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
+def test_cells_that_were_not_probed_are_empty_and_not_zero(figures: dict[str, go.Figure]) -> None:
+    drawn = panel(figures["probes-s3-cot-0-selectivity"], "<b>total 2</b>, trained")
     column = [label.split("  ")[0] for label in drawn.x].index("total 2")
     assert np.isnan(np.asarray(drawn.z)[:, column]).all()
 
 
-def test_deeper_layers_stand_above_and_the_input_baseline_below(inputs: ReportInputs) -> None:
-    made = figures(inputs)
+def test_deeper_layers_stand_above_and_the_input_baseline_below(figures: dict[str, go.Figure]) -> None:
+    made = figures
     rows = list(made["probes-s3-cot-0-accuracy"].data[0].y)
     assert rows == ["L3.resid_post", "L3.resid_pre", "L2.resid_pre", "L1.resid_pre", "L0.resid_pre", "input"]
     heads = list(made["patching-s3-cot-0-operand-1-heads"].data[0].y)
@@ -66,8 +70,10 @@ def test_deeper_layers_stand_above_and_the_input_baseline_below(inputs: ReportIn
     assert made["probes-s3-cot-0-accuracy"].layout.yaxis.autorange == "reversed"
 
 
-def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(inputs: ReportInputs) -> None:
-    made = figures(inputs)
+def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(
+    inputs: ReportInputs, figures: dict[str, go.Figure]
+) -> None:
+    made = figures
     rows = inputs.tables["patching"].query("task == 's3' and regime == 'cot' and pair == 'written_total 1'")
     for name, title, row, site, direction in (
         ("layers", "<b>mlp_out</b>, noise (corrupted into clean)", "L2", "L2.mlp_out", "noise"),
@@ -80,8 +86,8 @@ def test_a_patching_cell_is_the_row_of_its_site_place_and_direction(inputs: Repo
         assert drawn.customdata[list(drawn.y).index(row)][x][2] == 64
 
 
-def test_places_stand_in_reading_order_with_the_symbols_of_the_example(inputs: ReportInputs) -> None:
-    labels = list(figures(inputs)["patching-s3-cot-0-operand-1-layers"].data[0].x)
+def test_places_stand_in_reading_order_with_the_symbols_of_the_example(figures: dict[str, go.Figure]) -> None:
+    labels = list(figures["patching-s3-cot-0-operand-1-layers"].data[0].x)
     assert labels[:4] == [
         "prompt start  <b>&lt;</b>",
         "operand 0  <b>3</b>",
@@ -92,8 +98,8 @@ def test_places_stand_in_reading_order_with_the_symbols_of_the_example(inputs: R
     assert labels[-1] == "end  <b>#</b>"
 
 
-def test_the_color_scale_is_symmetric_around_zero(inputs: ReportInputs) -> None:
-    axis = figures(inputs)["patching-s3-cot-0-operand-1-layers"].layout.coloraxis
+def test_the_color_scale_is_symmetric_around_zero(figures: dict[str, go.Figure]) -> None:
+    axis = figures["patching-s3-cot-0-operand-1-layers"].layout.coloraxis
     assert (axis.cmin, axis.cmax) == (-1, 1)
 
 
@@ -125,10 +131,8 @@ def test_long_transcripts_put_all_panels_in_one_column(inputs: ReportInputs) -> 
     assert wide.layout.yaxis2.domain != wide.layout.yaxis.domain
 
 
-def test_numbers_that_matter_are_printed_in_their_cells_and_others_are_not(inputs: ReportInputs) -> None:
-    drawn = panel(
-        figures(inputs)["patching-s3-cot-0-operand-1-layers"], "<b>mlp_out</b>, denoise (clean into corrupted)"
-    )
+def test_numbers_that_matter_are_printed_in_their_cells_and_others_are_not(figures: dict[str, go.Figure]) -> None:
+    drawn = panel(figures["patching-s3-cot-0-operand-1-layers"], "<b>mlp_out</b>, denoise (clean into corrupted)")
     for numbers, texts in zip(drawn.z, drawn.text, strict=True):
         for number, text in zip(numbers, texts, strict=True):
             assert bool(text) == (abs(number) >= 0.05)
@@ -157,11 +161,11 @@ def test_a_pair_in_words_and_how_often_the_model_tells_it_apart() -> None:
     assert distinguished_pairs(full.head(1)) is None
 
 
-def test_a_dashed_line_stands_where_the_total_may_have_been_written(inputs: ReportInputs) -> None:
+def test_a_dashed_line_stands_where_the_total_may_have_been_written(figures: dict[str, go.Figure]) -> None:
     places = (("operand", 0), ("equals", 1), ("total", 1), ("equals", 2), ("total", 2))
     assert [written_from(places, target) for target in ("s_1", "s_2", "answer")] == [2, 4, None]
     assert written_from(places[:2], "s_1") is None
-    figure = figures(inputs)["probes-s3-cot-0-selectivity"]
+    figure = figures["probes-s3-cot-0-selectivity"]
     words = [label.split("  ")[0] for label in figure.data[0].x]
     (line,) = (shape for shape in figure.layout.shapes if shape.xref == "x")
     assert line.x0 == line.x1 == words.index("total 1") - 0.5

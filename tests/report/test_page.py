@@ -48,6 +48,18 @@ def parsed(page: str) -> Resources:
 
 
 @pytest.fixture(scope="module")
+def small(inputs: ReportInputs) -> ReportInputs:
+    """One trained model of every table, and one pair of its patching: pages of it are quick to make."""
+    tables = {
+        name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "regime" in frame else frame
+        for name, frame in inputs.tables.items()
+    } | {"answer_lengths": inputs.tables["answer_lengths"]}
+    patching = tables["patching"]
+    tables["patching"] = patching[patching["pair"] == patching["pair"].iloc[0]]
+    return replace(inputs, tables=tables, attention=inputs.attention[:1])
+
+
+@pytest.fixture(scope="module")
 def page(inputs: ReportInputs) -> str:
     return build_report(inputs)
 
@@ -120,16 +132,12 @@ def test_plotly_is_told_not_to_offer_its_makers_server(page: str) -> None:
     assert "cloud.plotly.com" not in page.split("</head>")[1]
 
 
-def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(inputs: ReportInputs) -> None:
-    small = {
-        name: frame[(frame["task"] == "s3") & (frame["regime"] == "cot")] if "regime" in frame else frame
-        for name, frame in inputs.tables.items()
-    } | {"answer_lengths": inputs.tables["answer_lengths"]}
+def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(small: ReportInputs) -> None:
     of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
     of_sweeps = {"frontier", "answer_lengths", "compute"}
     for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"} - of_claims - of_sweeps:
-        tables = {other: frame for other, frame in small.items() if other != name}
-        page = build_report(ReportInputs(tables, inputs.attention[:1], inputs.manifest))
+        tables = {other: frame for other, frame in small.tables.items() if other != name}
+        page = build_report(ReportInputs(tables, small.attention, small.manifest))
         assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
         assert page.count('class="note"') == 1
 
@@ -170,10 +178,10 @@ def test_equal_inputs_give_equal_pages(inputs: ReportInputs, page: str) -> None:
     assert build_report(inputs) == page
 
 
-def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, inputs: ReportInputs) -> None:
-    written = write_report(inputs, tmp_path)
+def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, small: ReportInputs) -> None:
+    written = write_report(small, tmp_path)
     assert written[0] == tmp_path / "report.html"
-    figures = [figure.name for part in sections(inputs) for figure in part.figures]
+    figures = [figure.name for part in sections(small) for figure in part.figures]
     assert {path.relative_to(tmp_path).as_posix() for path in written} == {
         "report.html",
         "attention.json",
