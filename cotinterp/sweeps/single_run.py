@@ -19,7 +19,7 @@ from cotinterp.models.weights import CheckpointError, stored_weight_hash
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.pool import error_text
 from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation
-from cotinterp.training.loop import sole_trainer, train
+from cotinterp.training.loop import DirectoryBusyError, sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import RunSpec
 from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json
@@ -140,10 +140,17 @@ def train_and_evaluate(job: RunJob) -> None:
     check_root(job)
     (job.directory / FAILURE_FILE).unlink(missing_ok=True)
     with contextlib.chdir(job.here) if ":" in job.spec.task else contextlib.nullcontext():
-        wait_for_other_trainers(job.directory)
-        run = train(job.spec, directory=job.directory, device=job.device, threads=THREADS)
+        run = _trained(job)
         if not is_evaluated(job.directory, job.problems_per_k):
             evaluate(run, job.problems_per_k)
+
+
+def _trained(job: RunJob) -> Run:
+    """The run, trained here; waits again where another process took the directory in the meantime."""
+    while True:
+        wait_for_other_trainers(job.directory)
+        with contextlib.suppress(DirectoryBusyError):
+            return train(job.spec, directory=job.directory, device=job.device, threads=THREADS)
 
 
 def evaluate(run: Run, problems_per_k: int) -> Path:

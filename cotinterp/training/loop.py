@@ -102,18 +102,22 @@ def train(
     return load_run(directory, device=str(place), task=task)
 
 
+class DirectoryBusyError(CheckpointError):
+    """Another process is training in the directory."""
+
+
 @contextmanager
 def sole_trainer(directory: Path) -> Iterator[None]:
     """Keeps other processes from training in `directory` while the block runs; the lock goes with its process.
 
     Raises:
-        CheckpointError: Another process is at work there.
+        DirectoryBusyError: Another process is at work there.
     """
     handle = os.open(output_folder(directory), os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise CheckpointError(
+        raise DirectoryBusyError(
             f"another process is training in {directory}: wait for it, or choose another directory"
         ) from error
     else:
