@@ -226,8 +226,9 @@ def claim_directory(directory: Path, spec: RunSpec) -> Path:
         NotADirectoryError: It is a file.
     """
     directory = output_folder(directory)
-    for leftover in directory.glob(".*.tmp"):
-        leftover.unlink()
+    # Of a finished run another process may be writing the evaluation.
+    for leftover in () if is_finished(directory) else directory.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
     if (directory / SPEC_FILE).exists():
         check_same_spec(directory, spec)
     elif strays := [name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()]:
