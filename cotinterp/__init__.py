@@ -6,3 +6,4 @@ The table of contents is `__init__.pyi`. A name is imported when it is first ask
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__version__ = "0.2.0"

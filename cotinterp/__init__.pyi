@@ -1,5 +1,7 @@
 """The table of contents, for type checkers and for the lazy import in `__init__.py`: each name stands here once."""
 
+__version__: str
+
 # What is computed
 from .tasks.task import FoldTask as FoldTask
 from .tasks.trees import TreeTask as TreeTask

@@ -18,6 +18,7 @@ from cotinterp.training.checkpoints import Run, write_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer
+from cotinterp.transcripts.problems import MAX_PER_K as MAX_PER_K
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import render
@@ -126,10 +127,6 @@ def accuracy_by_k(
         correct = final_answer(task, text) == problem.answer
         outputs.append(Output(problem, split, text, "#" in text, correct, text == expected.response))
     return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, run_seed))
-
-
-MAX_PER_K = 1000
-"""Most problems of one length that an evaluation takes from each side of the split."""
 
 
 def evaluate_run(

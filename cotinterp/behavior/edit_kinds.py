@@ -33,6 +33,8 @@ from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
 
 SUBSTITUTE = "substitute_total"
+NONE, SHUFFLED = "none", "shuffled_target"
+"""Of the column `edit`: a trace that was left alone, and the chance of an edit."""
 
 WHOLE = -1
 """Step of an edit that is of the whole trace and of no step."""

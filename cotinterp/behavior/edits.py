@@ -30,6 +30,8 @@ from cotinterp.behavior.accuracy import labels_of
 from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, prefixes, text_of, verified
 from cotinterp.behavior.edit_kinds import (
     ALL_EDITS,
+    NONE,
+    SHUFFLED,
     SUBSTITUTE,
     WHOLE,
     EditedTrace,
@@ -58,7 +60,6 @@ class Outcome(StrEnum):
     OTHER = "other"
 
 
-NONE, SHUFFLED = "none", "shuffled_target"
 RESUMED = "resumed"
 
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
-from cotinterp.behavior.edit_kinds import SUBSTITUTE
-from cotinterp.behavior.edits import NONE, SHUFFLED
+from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
 from cotinterp.claims.verdict import Word
 from cotinterp.studies.evidence import Condition, EditCondition, ProbeCondition, ReadCondition, TraceCondition

@@ -13,8 +13,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from cotinterp.behavior.edit_kinds import SUBSTITUTE
-from cotinterp.behavior.edits import NONE, SHUFFLED
+from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
 from cotinterp.studies.evidence import MEMORY_TASK, EditCondition, ProbeCondition, ReadCondition, TraceCondition
 

@@ -2,14 +2,16 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from cotinterp.cli.instruments import app
+from cotinterp.cli.instruments import Count, NonNegative, app
 
 if TYPE_CHECKING:
     from cotinterp.sweeps.grid import Grid
+
+GridFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="GRID.toml")]
 
 MOST_LISTED = 20
 """Runs of one status that `status` lists."""
@@ -18,10 +20,10 @@ MOST_LISTED = 20
 @app.command(name="reproduce")
 def reproduce_command(
     out: Path = Path("out"),
-    root: Path = Path("checkpoints"),
+    root: Path | None = None,
     from_scratch: bool = False,
     device: str = "auto",
-    jobs: int = 2,
+    jobs: Count = 2,
     quick: bool = False,
     precision: Literal["bf16", "fp32"] = "bf16",
 ) -> None:
@@ -29,21 +31,30 @@ def reproduce_command(
 
     Args:
         out: Report, figures, tables and manifest go here.
-        root: Where the reference checkpoints lie.
+        root: Where the reference checkpoints lie; ./checkpoints by default, then those that travel with the package.
         from_scratch: Train the models anew, under <out>/checkpoints, instead of loading them.
         device: auto, cpu, cuda, ...
         jobs: Models that are trained or measured side by side, each on one CPU thread.
         quick: Small samples: a look, not a measurement.
         precision: With --from-scratch, what to train in; fp32 is faster where bfloat16 is emulated.
     """
-    from cotinterp.report.reproduce import reproduce
-    from cotinterp.training.spec import reference_specs
+    from cotinterp.results import output_folder
+    from cotinterp.training.spec import reference_directories, reference_specs
+    from cotinterp.training.spec_file import DEFAULT_ROOT
 
     if precision == "fp32" and not from_scratch:
         raise ValueError("the reference models under --root were trained in bf16; fp32 ones need --from-scratch")
+    if root is not None and from_scratch:
+        raise ValueError("--from-scratch trains under <out>/checkpoints, so --root says nothing: omit one of the two")
+    place = root or DEFAULT_ROOT
+    if not from_scratch:
+        reference_directories(place)
+    output_folder(out)
+    from cotinterp.report.reproduce import reproduce
+
     specs = reference_specs(precision="fp32") if precision == "fp32" else None
     written = reproduce(
-        out=out, root=root, from_scratch=from_scratch, device=device, jobs=jobs, quick=quick, specs=specs
+        out=out, root=place, from_scratch=from_scratch, device=device, jobs=jobs, quick=quick, specs=specs
     )
     print(written)
 
@@ -55,6 +66,8 @@ def report_command(out: Path = Path("out")) -> None:
     Args:
         out: Folder of an earlier `cotinterp reproduce`.
     """
+    if not (out / "tables").is_dir():
+        raise FileNotFoundError(f"no tables in {out}: give the folder of an earlier `cotinterp reproduce --out FOLDER`")
     from cotinterp.report import rebuild_report
 
     print(rebuild_report(out))
@@ -62,29 +75,31 @@ def report_command(out: Path = Path("out")) -> None:
 
 @app.command(name="sweep")
 def sweep_command(
-    grid: tyro.conf.Positional[Path],
+    grid: GridFile,
     root: Path | None = None,
     executor: str = "local:2",
-    retries: int = 1,
+    retries: NonNegative = 1,
     device: str = "cpu",
 ) -> None:
     """Train and evaluate every run of a grid; finished ones are skipped, interrupted ones go on, failures are listed.
 
     Args:
-        grid: GRID.toml: fields of a run, a list makes an axis.
+        grid: GRID.toml (fields of a run, a list makes an axis), or the name of one that travels with the package.
         root: The runs' directories are <root>/<slug>; out/sweeps/<name of the grid> by default.
         executor: local:N, dask://HOST:PORT, or slurm:partition=...,time=...
         retries: How often a failed run is started again before it is listed.
         device: cpu, auto, cuda, ...
     """
     from cotinterp.results import output_folder
-    from cotinterp.sweeps.executors import open_executor
+    from cotinterp.sweeps.executors import check_executor, open_executor
     from cotinterp.sweeps.grid import read_grid
+
+    check_executor(executor)
+    planned = read_grid(_file_of(grid))
+    folder = output_folder(_root_of(planned, root))
     from cotinterp.sweeps.progress import progress_bars
     from cotinterp.sweeps.sweep import run_sweep
 
-    planned = read_grid(grid)
-    folder = output_folder(_root_of(planned, root))
     print(f"{planned.name}: {len(planned.specs)} runs under {folder}, by {executor}")
     with (
         open_executor(executor, folder=folder.resolve() / ".jobs") as workers,
@@ -101,7 +116,7 @@ def sweep_command(
 
 
 @app.command(name="status")
-def status_command(grid: tyro.conf.Positional[Path], root: Path | None = None) -> None:
+def status_command(grid: GridFile, root: Path | None = None) -> None:
     """Show how far each run of a grid is: counts, then every run that is started and not finished.
 
     Args:
@@ -109,9 +124,10 @@ def status_command(grid: tyro.conf.Positional[Path], root: Path | None = None) -
         root: Where its runs lie; out/sweeps/<name of the grid> by default.
     """
     from cotinterp.sweeps.grid import read_grid
+
+    planned = read_grid(_file_of(grid))
     from cotinterp.sweeps.sweep import sweep_status
 
-    planned = read_grid(grid)
     status = sweep_status(planned, folder := _root_of(planned, root))
     print(f"{planned.name} under {folder}: " + ", ".join(f"{n} {name}" for name, n in status.counts.items()))
     frame = status.frame()
@@ -125,7 +141,7 @@ def status_command(grid: tyro.conf.Positional[Path], root: Path | None = None) -
 
 
 @app.command(name="collect")
-def collect_command(grid: tyro.conf.Positional[Path], out: Path, root: Path | None = None) -> None:
+def collect_command(grid: GridFile, out: Path, root: Path | None = None) -> None:
     """Write one tidy table of a grid: a row for each run, side of the split and number of operands.
 
     Args:
@@ -133,11 +149,18 @@ def collect_command(grid: tyro.conf.Positional[Path], out: Path, root: Path | No
         out: table.csv or table.parquet.
         root: Where its runs lie; out/sweeps/<name of the grid> by default.
     """
+    from cotinterp.results import output_folder
     from cotinterp.sweeps.grid import read_grid
+
+    planned = read_grid(_file_of(grid))
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{str(out)!r}: a table is written as .csv or .parquet")
+    if not (folder := _root_of(planned, root)).is_dir():
+        raise FileNotFoundError(f"no folder {folder}: `cotinterp sweep` with this grid and --root makes it")
+    output_folder(out.parent)
     from cotinterp.sweeps.table import sweep_table, write_sweep_table
 
-    planned = read_grid(grid)
-    frame = sweep_table(planned, _root_of(planned, root))
+    frame = sweep_table(planned, folder)
     path = write_sweep_table(frame, out)
     unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
     missing = "".join(f", {n} {status}" for status, n in unmeasured.items())
@@ -146,3 +169,16 @@ def collect_command(grid: tyro.conf.Positional[Path], out: Path, root: Path | No
 
 def _root_of(grid: "Grid", root: Path | None) -> Path:
     return root if root is not None else Path("out/sweeps") / grid.name
+
+
+def _file_of(grid: Path) -> Path:
+    """The grid's file: a path, or by its name alone one that travels with the package."""
+    from cotinterp.results.shipped import shipped
+
+    named = shipped("grids") / f"{grid.name}.toml"
+    if grid.exists() or grid.name != str(grid) or grid.suffix:
+        return grid
+    if not named.is_file():
+        there = ", ".join(sorted(path.stem for path in shipped("grids").glob("*.toml")))
+        raise FileNotFoundError(f"no grid {str(grid)!r}: give a file GRID.toml, or the name of one of ours: {there}")
+    return named

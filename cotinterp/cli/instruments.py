@@ -1,9 +1,10 @@
 """Commands for one model: train it, and point an instrument at it. `app` is the collection that every command joins."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
@@ -12,9 +13,34 @@ if TYPE_CHECKING:
     from cotinterp.training.spec import RunSpec
 
 
-DESCRIPTION = "What written reasoning tokens buy a fixed-depth transformer, and by which mechanism."
+Function = TypeVar("Function", bound=Callable[..., None])
 
-app = tyro.extras.SubcommandApp()
+
+class Commands(dict[str, Callable[..., None]]):
+    """Functions by the word that calls them, in the order in which `--help` lists them."""
+
+    def command(self, *, name: str) -> Callable[[Function], Function]:
+        """Decorator: the function is the command `name`, its arguments are the options."""
+
+        def join(function: Function) -> Function:
+            self[name] = function
+            return function
+
+        return join
+
+
+app = Commands()
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The least value of an option that is a number; the gate refuses what is below."""
+
+    least: int
+
+
+Count = Annotated[int, AtLeast(1)]
+NonNegative = Annotated[int, AtLeast(0)]
 
 
 @dataclass(frozen=True)
@@ -22,16 +48,16 @@ class InstrumentOptions:
     """What every instrument asks: which trained model, and where its tables go.
 
     Attributes:
-        run: Slug under --root, or path of a run's directory.
-        root: Where checkpoints live.
+        run: Slug of a run, or path of its directory.
+        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
         task: path/to/file.py:ClassName where the run's task is not registered.
-        out: Tables and figures go here; out/<command> by default.
+        out: Tables and figures go here; out/<slug>/<command> by default.
         device: auto, cpu, cuda, ...
         quick: Small samples: a look, not a measurement.
     """
 
-    run: tyro.conf.Positional[str]
-    root: Path = Path("checkpoints")
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    root: Path | None = None
     task: str | None = None
     out: Path | None = None
     device: str = "auto"
@@ -42,7 +68,7 @@ Options = Annotated[InstrumentOptions, tyro.conf.arg(name="")]
 
 
 @app.command(name="tasks")
-def tasks_command(k: int = 4) -> None:
+def tasks_command(k: Count = 4) -> None:
     """Print every task with an example in every regime.
 
     Args:
@@ -74,8 +100,8 @@ def train_command(
     spec: "RunSpec",
     root: Path = Path("checkpoints"),
     device: str = "auto",
-    threads: int | None = None,
-    checkpoint_every: int = 200,
+    threads: Count | None = None,
+    checkpoint_every: Count = 200,
 ) -> None:
     """Train one model; a training that was interrupted goes on where it was.
 
@@ -86,6 +112,9 @@ def train_command(
         threads: CPU threads; the weights are the same, bit for bit, for the same number.
         checkpoint_every: Updates between two saved states; a killed process loses at most so many.
     """
+    from cotinterp.results import output_folder
+
+    output_folder(root)
     from cotinterp.training.loop import train
     from cotinterp.training.progress import rich_progress
 
@@ -119,7 +148,7 @@ def edit_command(options: Options) -> None:
 
 
 @app.command(name="probe")
-def probe_command(options: Options, max_bytes: int | None = None) -> None:
+def probe_command(options: Options, max_bytes: Count | None = None) -> None:
     """Probe every layer and role for the running totals, with controls.
 
     Args:
@@ -130,7 +159,7 @@ def probe_command(options: Options, max_bytes: int | None = None) -> None:
 
 
 @app.command(name="patch")
-def patch_command(options: Options, max_bytes: int | None = None) -> None:
+def patch_command(options: Options, max_bytes: Count | None = None) -> None:
     """Patch activations between minimal pairs, denoising and noising, by role and by head.
 
     Args:
@@ -147,13 +176,13 @@ def attribute_command(options: Options) -> None:
 
 
 def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False, max_bytes: int | None = None) -> None:
-    from cotinterp.results import output_folder, write_atomic
+    directory, folder = checked(name, options, store=store)
+    from cotinterp.results import write_atomic
     from cotinterp.studies.instruments import store_accuracy, study, table_of
     from cotinterp.studies.subject import FULL, QUICK, Subject
     from cotinterp.training.checkpoints import load_run
 
-    folder = output_folder(options.out or Path("out") / name)
-    run = load_run(options.run, root=options.root, device=options.device, task=options.task)
+    run = load_run(directory, device=options.device, task=options.task)
     tables = study(name, Subject.of_run(run), replace(QUICK if options.quick else FULL, max_bytes=max_bytes))
     if store:
         store_accuracy(run, tables)
@@ -164,3 +193,20 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
         if table not in results:
             written.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
         print(*written, sep="\n")
+
+
+def checked(name: str, options: InstrumentOptions, *, store: bool) -> tuple[Path, Path]:
+    """The directory of the run and the folder of the output. All that can be wrong is asked before torch is loaded."""
+    from cotinterp.results import output_folder
+    from cotinterp.results.shipped import is_shipped
+    from cotinterp.training.spec_file import DEFAULT_ROOT, find_run, read_spec
+
+    directory = find_run(options.run, options.root or DEFAULT_ROOT)
+    if options.root is not None and not (options.root / options.run).exists():
+        raise ValueError(
+            f"--root {options.root} does not hold {options.run}, which is a directory of its own: omit one"
+        )
+    if store and is_shipped(directory):
+        raise ValueError(f"--store writes beside the weights, and {directory} belongs to the package: copy it first")
+    read_spec(directory, options.task)
+    return directory, output_folder(options.out or Path("out") / directory.resolve().name / name)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cotinterp.cli.instruments import app
+from cotinterp.cli.instruments import Count, NonNegative, app
 
 
 @app.command(name="calibrate")
@@ -13,10 +13,10 @@ def calibrate_command(
     out: Path = Path("out/calibrate"),
     quick: bool = False,
     mutations: bool = False,
-    untrained: int = 0,
-    nulls: int = 0,
+    untrained: NonNegative = 0,
+    nulls: NonNegative = 0,
     peers: bool = False,
-    jobs: int = 2,
+    jobs: Count | None = None,
 ) -> None:
     """Test every instrument and claim on models whose mechanism is known; status 1 if one gets it wrong.
 
@@ -27,8 +27,13 @@ def calibrate_command(
         untrained: Also scan that many untrained models: the share in which anything is flagged, against the level.
         nulls: Also judge all claims in that many worlds of untrained models, and in simulated ones at the threshold.
         peers: Also compare with TransformerLens's own patching and interchange, on several architectures.
-        jobs: Processes for the untrained models, one thread each.
+        jobs: Processes for the untrained models of --untrained and --nulls, one thread each; 2 by default.
     """
+    from cotinterp.results import output_folder
+
+    if jobs is not None and not untrained and not nulls:
+        raise ValueError("--jobs is for the models of --untrained and --nulls: give one of these, or no --jobs")
+    output_folder(out)
     from cotinterp.calibration.session import calibration_session
 
     if not calibration_session(
@@ -38,7 +43,7 @@ def calibrate_command(
         untrained=untrained,
         nulls=nulls,
         peers=peers,
-        jobs=jobs,
+        jobs=2 if jobs is None else jobs,
         say=print,
     ):
         raise SystemExit(1)
@@ -48,20 +53,20 @@ def calibrate_command(
 def claims_command(
     task: tuple[str, ...] = (),
     claim: tuple[str, ...] = (),
-    seeds: int | None = None,
+    seeds: Count | None = None,
     origin: Annotated[Literal["tables", "checkpoints"], tyro.conf.arg(name="from")] = "tables",
-    tables: Path = Path("analyses/out"),
-    root: Path = Path("out/replication"),
+    tables: Path | None = None,
+    root: Path | None = None,
     train: bool = False,
     update_tables: bool = False,
-    out: Path = Path("out/claims"),
-    jobs: int = 2,
-    device: str = "cpu",
+    out: Path | None = None,
+    jobs: Count | None = None,
+    device: str | None = None,
     quick: bool = False,
-    k_max: int | None = None,
-    n_layers: int | None = None,
-    steps: int | None = None,
-    part: tuple[str, ...] = (),
+    k_max: Count | None = None,
+    n_layers: Count | None = None,
+    steps: Count | None = None,
+    part: tuple[Literal["regimes", "depths", "sizes", "memory"], ...] = (),
 ) -> None:
     """Judge every claim, with its evidence, rivals and controls.
 
@@ -70,44 +75,69 @@ def claims_command(
         claim: Claims by name or path/to/file.py:NAME; by default the catalog.
         seeds: The lowest so many seeds; by default all in the tables, five from checkpoints.
         origin: Judge stored tables, or measure trained runs anew.
-        tables: Folder of the stored evidence.
-        root: Where the runs of the replication lie.
+        tables: Folder of the stored evidence; ./analyses/out by default, then what travels with the package.
+        root: Where the runs of the replication lie; out/replication by default.
         train: Train the runs that are missing under --root; one that was killed goes on.
         update_tables: Write what is measured to --tables.
-        out: Verdicts, tables and figure go here.
-        jobs: Runs that are trained or measured side by side, each on one CPU thread.
-        device: cpu, auto, cuda, ...
+        out: Verdicts, tables and figure go here; out/claims by default, out/claims/<tasks> for chosen tasks.
+        jobs: Runs that are trained or measured side by side, each on one CPU thread; 2 by default.
+        device: cpu, auto, cuda, ...; cpu by default.
         quick: Small samples: a look, not a measurement.
         k_max: Most operands of the runs, where not the reference design's.
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
         part: Which runs: regimes, depths, sizes, memory; by default all. Claims that need others stay inconclusive.
     """
+    asked = {
+        "--root": root is not None,
+        "--train": train,
+        "--update-tables": update_tables,
+        "--jobs": jobs is not None,
+        "--device": device is not None,
+        "--quick": quick,
+        "--k-max": k_max is not None,
+        "--n-layers": n_layers is not None,
+        "--steps": steps is not None,
+        "--part": bool(part),
+    }
+    if origin == "tables" and (unused := [option for option, given in asked.items() if given]):
+        raise ValueError(f"{', '.join(unused)} would do nothing: stored tables are judged. Add --from checkpoints")
+    if origin == "checkpoints" and tables is not None and not update_tables:
+        raise ValueError("--tables would do nothing: trained runs are measured. Add --update-tables, or omit --tables")
+    if quick and update_tables:
+        raise ValueError("--quick is a look and no measurement, so --update-tables would spoil the stored evidence")
     from cotinterp.claims.catalog import CATALOG, get_claim
-    from cotinterp.claims.claim import LEAST_SEEDS
-    from cotinterp.claims.session import claims_session
-    from cotinterp.studies.evidence import read_evidence
+    from cotinterp.results import output_folder
+    from cotinterp.results.shipped import here_or_shipped
+    from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
     from cotinterp.tasks import get_task
 
     claims = [get_claim(ref) for ref in claim] or CATALOG
     names = [get_task(ref).name for ref in task]
+    stored, place = tables or Path("analyses/out"), root or Path("out/replication")
     if origin == "tables":
-        evidence = read_evidence(tables) if seeds is None else read_evidence(tables).of_seeds(seeds)
-    else:
-        from cotinterp.claims.session import Sources, gather_evidence
+        evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
+        evidence = evidence if seeds is None else evidence.of_seeds(seeds)
+    elif not train and not place.is_dir():
+        raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
+    folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
+    from cotinterp.claims.session import Sources, claims_session, gather_evidence
+
+    if origin == "checkpoints":
+        from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.sweeps.replication import PARTS, base_spec
 
         sources = Sources(
             tasks=task,
             seeds=LEAST_SEEDS if seeds is None else seeds,
-            tables=tables if update_tables else None,
-            root=root,
+            tables=stored if update_tables else None,
+            root=place,
             train=train,
-            jobs=jobs,
-            device=device,
+            jobs=2 if jobs is None else jobs,
+            device=device or "cpu",
             quick=quick,
             base=base_spec(task[0] if task else "s3", k_max=k_max, n_layers=n_layers, steps=steps),
             parts=part or PARTS,
         )
-        evidence = gather_evidence(sources, out)
-    claims_session(evidence, out=out, tasks=names, claims=claims, say=print)
+        evidence = gather_evidence(sources, folder)
+    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print)

@@ -12,6 +12,10 @@ NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be believed: the message says which file, what is wrong and what to do."""
+
+
 AnySpec = TypeVar("AnySpec", bound="Spec")
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cotinterp.models.build import Bridge, is_wrapped
+from cotinterp.models.spec import CheckpointError as CheckpointError
 from cotinterp.results import write_atomic
 
 LENS_NAMES = {
@@ -23,10 +24,6 @@ LENS_NAMES = {
 }
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be believed: the message says which file, what is wrong and what to do."""
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from cotinterp.report.inputs import ReportInputs, collect_manifest
 from cotinterp.report.page import write_report
 from cotinterp.report.verdicts import verdict_tables
 from cotinterp.results import output_folder
+from cotinterp.results.shipped import here_or_shipped
 from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
 from cotinterp.studies.instruments import (
     StudyName,
@@ -91,6 +92,8 @@ def reproduce(
         raise ValueError(f"jobs must be 1 or more, got {jobs}")
     began = time.perf_counter()
     out = output_folder(out)
+    if evidence is not None:
+        evidence = here_or_shipped("tables", evidence, EVIDENCE_FILE).parent
     verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
     swept = sweep_tables(evidence) if evidence is not None and specs is None else {}
     effort = QUICK if quick else FULL

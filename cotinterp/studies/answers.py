@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cotinterp.behavior.accuracy import Output
-from cotinterp.behavior.edit_kinds import SUBSTITUTE
-from cotinterp.behavior.edits import NONE, Outcome, chance_of
+from cotinterp.behavior.edit_kinds import NONE, SUBSTITUTE
+from cotinterp.behavior.edits import Outcome, chance_of
 from cotinterp.behavior.errors import BOOKKEEPING, COPYING, CORRECT_ANSWER, Category, categories, error_taxonomy
 from cotinterp.behavior.generalization import majority_credit, neighbor_credit
 from cotinterp.behavior.invariance import permutation_invariance

@@ -1,5 +1,7 @@
 """Where runs are carried out: processes of this machine, a Dask cluster, or Slurm jobs by submitit."""
 
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -39,10 +41,11 @@ def open_executor(ref: str, *, folder: Path) -> Iterator[Executor]:
         folder: Where submitit keeps what it hands to Slurm and the output of the jobs; on the shared file system.
 
     Raises:
-        ValueError: No such kind of executor, or options that make no sense.
+        ValueError: No such kind of executor, options that make no sense, or no Slurm on this machine.
         ModuleNotFoundError: The package that it needs is not installed.
         ExecutorLostError: No scheduler answers there.
     """
+    check_executor(ref)
     kind, _, rest = ref.partition(":")
     if kind == "local":
         with local_executor(_count(rest, ref)) as executor:
@@ -50,10 +53,30 @@ def open_executor(ref: str, *, folder: Path) -> Iterator[Executor]:
     elif kind == "dask":
         with _dask(f"tcp://{rest.removeprefix('//')}") as executor:
             yield executor
-    elif kind == "slurm":
-        optional("submitit", "slurm", ref)
+    else:
         with slurm_executor(rest, folder) as executor:
             yield executor
+
+
+def check_executor(ref: str) -> None:
+    """Raise what `open_executor` would, as far as that can be known without starting or asking anything."""
+    kind, _, rest = ref.partition(":")
+    if kind == "local":
+        _count(rest, ref)
+    elif kind == "dask":
+        if not re.fullmatch(r"(//)?[^\s/:]+:\d{1,5}", rest):
+            raise ValueError(
+                f"executor {ref!r}: give the address of a running scheduler, such as dask://localhost:8786"
+            )
+        optional("distributed", "dask", ref)
+    elif kind == "slurm":
+        options = parse_slurm(rest)
+        optional("submitit", "slurm", ref)
+        if options.cluster == "slurm" and shutil.which("srun") is None:
+            raise ValueError(
+                f"executor {ref!r}: there is no Slurm on this machine (no srun on PATH). Give the command where there "
+                "is, or take local:N; slurm:cluster=local tries everything but Slurm itself"
+            )
     else:
         raise ValueError(f"unknown executor {ref!r}; give {KINDS}")
 

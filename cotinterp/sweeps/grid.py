@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cotinterp.behavior.accuracy import MAX_PER_K
 from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import explained
+from cotinterp.transcripts.problems import MAX_PER_K
 
 TOP_KEYS = ("name", "problems_per_k", "defaults", "runs")
 NESTED: Mapping[str, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec}

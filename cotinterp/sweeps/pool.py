@@ -13,6 +13,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
@@ -250,7 +251,10 @@ class LocalExecutor(Executor):
         if jobs < 1:
             raise ValueError(f"jobs must be 1 or more, got {jobs}")
         self._alive, self._end = get_context("spawn").Pipe(duplex=False)
-        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="cotinterp-local")
+        # A process inherits what the thread that starts it blocks: Ctrl-C waits until `_end_with_parent` is there, and
+        # no import that it would have met is left half done with a traceback.
+        blocked = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="cotinterp-local", initializer=blocked)
         self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
         for _ in range(jobs):
             self._idle.put(self._new_process())
@@ -311,6 +315,7 @@ def local_executor(jobs: int) -> Iterator[LocalExecutor]:
 def _end_with_parent(alive: Connection) -> None:
     # An interrupted call would be answered with KeyboardInterrupt, and the process go on to the next one in the queue.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = parent_process()
     if parent is not None:
         Thread(target=_exit_after, args=([parent.sentinel, alive],), daemon=True).start()

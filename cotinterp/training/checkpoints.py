@@ -4,9 +4,7 @@ A run that is not finished has its training state instead of its weights: both m
 file that is whole or absent. A finished run is checked at every step before it is believed.
 """
 
-import difflib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +27,18 @@ from cotinterp.models.weights import weight_hash as weight_hash
 from cotinterp.results import output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
 from cotinterp.training.spec import RunSpec, json_hash
-from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json, read_spec, task_fingerprint, write_spec
+from cotinterp.training.spec_file import DEFAULT_ROOT as DEFAULT_ROOT
+from cotinterp.training.spec_file import MODEL_FILE as MODEL_FILE
+from cotinterp.training.spec_file import (
+    SPEC_FILE,
+    check_same_spec,
+    find_run,
+    read_json,
+    read_spec,
+    task_fingerprint,
+    write_spec,
+)
+from cotinterp.training.spec_file import list_runs as list_runs
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 STATE_FILE = "training_state.safetensors"
@@ -133,9 +142,7 @@ def _tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
     return {**_weights(module), **moments}
 
 
-MODEL_FILE = "model.safetensors"
 EVALUATION_FILE = "evaluation.json"
-DEFAULT_ROOT = Path("checkpoints")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +194,7 @@ def load_run(
         FileNotFoundError: No such checkpoint; those of the same task and regime and the nearest names are given.
         CheckpointError: It is unfinished, damaged, or does not fit its spec or its task.
     """
-    directory = _find(slug_or_path, root)
+    directory = find_run(slug_or_path, root)
     place = resolve_device(device)
     spec, known_task = read_spec(directory, task)
     metadata = _checked_metadata(directory, spec, known_task)
@@ -198,12 +205,6 @@ def load_run(
     load_weights(module, tensors)
     model = as_bridge(module.to(place))
     return Run(spec, known_task, vocabulary, model, directory, weight_hash(model), metadata)
-
-
-def list_runs(root: Path = DEFAULT_ROOT) -> tuple[str, ...]:
-    """Slugs of the finished runs under `root`, sorted."""
-    finished = (path.parent for path in root.glob(f"*/{MODEL_FILE}"))
-    return tuple(sorted(directory.name for directory in finished if (directory / SPEC_FILE).exists()))
 
 
 def read_evaluation(directory: Path) -> dict[str, Any] | None:
@@ -268,21 +269,3 @@ def _checked_metadata(directory: Path, spec: RunSpec, task: Task) -> dict[str, s
             "transition differ. Restore the old task, pass the right one as task=..., or train again"
         )
     return metadata
-
-
-def _find(slug_or_path: str | Path, root: Path) -> Path:
-    for directory in (Path(slug_or_path), root / slug_or_path):
-        if (directory / SPEC_FILE).exists():
-            return directory
-        if (directory / MODEL_FILE).exists():
-            raise CheckpointError(f"{directory} holds {MODEL_FILE} but no {SPEC_FILE}; restore it or train again")
-    wanted, runs = Path(slug_or_path).name, list_runs(root)
-    kind = re.sub(r"-L\d+-s\d+-[0-9a-f]*$", "", wanted)
-    same = [run for run in runs if re.fullmatch(re.escape(kind) + r"-L\d+-s\d+-[0-9a-f]{8}", run)]
-    near = [run for run in difflib.get_close_matches(wanted, runs, n=3, cutoff=0.3) if run not in same]
-    found = [f"Trained with the same task and regime: {same}."] if same else []
-    found += [f"Nearest: {near}."] if near else []
-    there = " ".join(found) or f"There are {len(runs)} checkpoints."
-    raise FileNotFoundError(
-        f"no checkpoint {str(slug_or_path)!r} under {root}. {there} Give a slug, or the path of a run's directory"
-    )

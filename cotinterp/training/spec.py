@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
 from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import longest_transcript
@@ -156,12 +157,12 @@ def reference_specs(seed: int = 0, precision: Precision = "bf16") -> tuple[RunSp
 
 
 def reference_directories(root: Path) -> tuple[Path, ...]:
-    """The directories of the reference runs under `root`.
+    """The directories of the reference runs under `root`; what the default root lacks travels with the package.
 
     Raises:
         FileNotFoundError: Some are missing; they are named, and how to train them.
     """
-    directories = tuple(root / spec.slug for spec in reference_specs())
+    directories = tuple(here_or_shipped("checkpoints", root, spec.slug) for spec in reference_specs())
     missing = [directory.name for directory in directories if not directory.is_dir()]
     if missing:
         raise FileNotFoundError(

@@ -3,15 +3,16 @@
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from cotinterp.models.spec import ModelSpec
-from cotinterp.models.weights import CheckpointError
+from cotinterp.models.spec import CheckpointError, ModelSpec
 from cotinterp.results import write_atomic
+from cotinterp.results.shipped import shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash
 from cotinterp.transcripts.problems import solve
@@ -19,12 +20,46 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 SPEC_FILE = "spec.json"
+MODEL_FILE = "model.safetensors"
+DEFAULT_ROOT = Path("checkpoints")
+"""Where runs are looked for and trained; those that travel with the package are found where it has none of the name."""
 KEYS = (*RunSpec.model_fields, *ModelSpec.model_fields, *OptimizerSpec.model_fields)
 
 
 def write_spec(directory: Path, spec: RunSpec) -> None:
     """Writes every field, defaults included, so that the file reads the same when the defaults have moved."""
     write_atomic(directory / SPEC_FILE, json.dumps(spec.model_dump(mode="json"), indent=2) + "\n")
+
+
+def list_runs(root: Path = DEFAULT_ROOT) -> tuple[str, ...]:
+    """Slugs of the finished runs under `root`, sorted."""
+    finished = (path.parent for path in root.glob(f"*/{MODEL_FILE}"))
+    return tuple(sorted(directory.name for directory in finished if (directory / SPEC_FILE).exists()))
+
+
+def find_run(slug_or_path: str | Path, root: Path = DEFAULT_ROOT) -> Path:
+    """The directory of a run: a path, a slug under `root`, or under the default root one that travels with the package.
+
+    Raises:
+        FileNotFoundError: No such run; those of the same task and regime and the nearest names are given.
+        CheckpointError: Weights without a spec.
+    """
+    roots = (root, shipped("checkpoints")) if root == DEFAULT_ROOT else (root,)
+    for directory in (Path(slug_or_path), *(place / slug_or_path for place in roots)):
+        if (directory / SPEC_FILE).exists():
+            return directory
+        if (directory / MODEL_FILE).exists():
+            raise CheckpointError(f"{directory} holds {MODEL_FILE} but no {SPEC_FILE}; restore it or train again")
+    wanted, runs = Path(slug_or_path).name, sorted({run for place in roots for run in list_runs(place)})
+    kind = re.sub(r"-L\d+-s\d+-[0-9a-f]*$", "", wanted)
+    same = [run for run in runs if re.fullmatch(re.escape(kind) + r"-L\d+-s\d+-[0-9a-f]{8}", run)]
+    near = [run for run in difflib.get_close_matches(wanted, runs, n=3, cutoff=0.3) if run not in same]
+    found = [f"Trained with the same task and regime: {same}."] if same else []
+    found += [f"Nearest: {near}."] if near else []
+    there = " ".join(found) or f"There are {len(runs)} checkpoints."
+    raise FileNotFoundError(
+        f"no checkpoint {str(slug_or_path)!r} under {root}. {there} Give a slug, or the path of a run's directory"
+    )
 
 
 def read_spec(directory: Path, task: str | Task | None = None) -> tuple[RunSpec, Task]:

@@ -15,6 +15,8 @@ Split = Literal["train", "validation", "heldout"]
 HELD_OUT = 0.2
 VALIDATION = 0.1
 ENUMERABLE = 50_000
+MAX_PER_K = 1000
+"""Most problems of one length that an evaluation takes from each side of the split."""
 
 
 class EmptySplitError(ValueError):

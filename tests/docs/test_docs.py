@@ -39,8 +39,8 @@ def parsed(monkeypatch, no_progress):
     """Runs a command line up to the work that it would do, and returns what it asked for."""
     asked = []
 
-    class Reached(Exception):
-        """The command has parsed, and what follows is its work."""
+    class Reached(SystemExit):
+        """The command has parsed, and what follows is its work. The gate lets no other exception through."""
 
     def note(*given, **named):
         asked.append((given, named))

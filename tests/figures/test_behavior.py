@@ -5,10 +5,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS
-from cotinterp.behavior.edits import NONE, SHUFFLED
+from cotinterp.behavior.edit_kinds import ALL_EDITS, NONE, SHUFFLED
+from cotinterp.behavior.edit_kinds import SUBSTITUTE as SUBSTITUTE_EDIT
 from cotinterp.behavior.edits import RESUMED as RESUMED_OUTCOME
-from cotinterp.behavior.edits import SUBSTITUTE as SUBSTITUTE_EDIT
 from cotinterp.figures.behavior import accuracy_figure, errors_figure
 from cotinterp.figures.edits import (
     CHANCE,

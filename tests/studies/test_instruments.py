@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.behavior.edit_kinds import ALL_EDITS, SubstituteTotal
-from cotinterp.behavior.edits import NONE, SHUFFLED, SUBSTITUTE, trace_edits
+from cotinterp.behavior.edit_kinds import ALL_EDITS, NONE, SHUFFLED, SUBSTITUTE, SubstituteTotal
+from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.instruments import (
     STUDIES,

@@ -1,0 +1,6 @@
+"""`python -m cotinterp`."""
+
+from cotinterp.cli import main
+
+if __name__ == "__main__":
+    main()
