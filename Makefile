@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce test check lint house docs benchmark chromium constraints clean
+.PHONY: help reproduce test check lint house docs benchmark chromium wheel package-check constraints clean
 
 help:
 	@echo "make reproduce    the reference experiment and its report, into $(OUT)/"
@@ -19,6 +19,8 @@ help:
 	@echo "make house        docs/images/house.svg, drawn from the imports"
 	@echo "make docs         the documentation, into site/"
 	@echo "make benchmark    ours against each peer, same work, one run, into $(OUT)/ (some 20 minutes)"
+	@echo "make wheel        the package and its sources, into dist/"
+	@echo "make package-check  the wheel in an environment of its own, used from an empty folder (some minutes)"
 	@echo "make constraints  pin the newest versions that pyproject.toml allows"
 	@echo "make clean        remove what the above made, $(OUT)/ included"
 
@@ -68,6 +70,39 @@ $(VENV)/installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -e ".[$*]"
 	@touch $@
 
+wheel: $(VENV)/installed-dev
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t sdist -d dist
+	tar -xzf dist/cotinterp-*.tar.gz -C dist
+	cd dist/cotinterp-*/ && $(abspath $(BIN))/python -m hatchling build -t wheel -d ..
+	rm -rf dist/cotinterp-*/
+
+# Each command from an empty folder, with its exit code and seconds; the first that fails ends it.
+define IN_AN_EMPTY_FOLDER
+set -e
+bin="$$1/bin"; cd "$$(mktemp -d)"; echo "in $$PWD"
+printf 'from cotinterp import FoldTask\nclass Swap(FoldTask):\n    name = "sum-mod3"\n    operands = "012"\n\n    def step(self, total, operand):\n        return (total + operand) % 3\n' > mine.py
+check() { began=$$(date +%s); code=0; "$$@" > said 2>&1 || code=$$?; echo "exit $$code  $$(($$(date +%s) - began)) s  $$*" | sed "s|$$bin/||"; [ $$code = 0 ] || { tail said; exit $$code; }; }
+check "$$bin/python" -c 'import cotinterp; print(cotinterp.__version__)'
+check "$$bin/python" -c 'from cotinterp import load_run; load_run("s3-cot-L4-s0-42df236d")'
+check "$$bin/python" -m cotinterp --version
+check "$$bin/cotinterp" --help
+check "$$bin/cotinterp" tasks
+check "$$bin/cotinterp" claims
+check "$$bin/cotinterp" status depth_frontier
+check "$$bin/cotinterp" evaluate s3-cot-L4-s0-42df236d --quick
+check "$$bin/cotinterp" reproduce --quick
+check "$$bin/cotinterp" report
+check "$$bin/cotinterp" depth mine.py:Swap --quick
+endef
+export IN_AN_EMPTY_FOLDER
+
+package-check: wheel
+	rm -rf .venv-package
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/python -m pip install -q dist/*.whl
+	@printf '%s\n' "$$IN_AN_EMPTY_FOLDER" | bash -s -- $(abspath .venv-package)
+
 # torch stays where it is: a newer one is a decision (other weights, bit for bit), made by editing its line.
 constraints: export PIP_CONSTRAINT :=
 constraints: export PIP_BUILD_CONSTRAINT :=
@@ -82,5 +117,5 @@ constraints:
 	rm -rf .venv-pins
 
 clean:
-	rm -rf $(VENV) .venv-ci .venv-pins $(OUT) site dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-ci .venv-package .venv-pins $(OUT) site dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find cotinterp analyses tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -13,11 +13,10 @@ from textwrap import wrap
 
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.offline
 from plotly.subplots import make_subplots
 
-from cotinterp.results.atomic import output_folder, write_atomic
-from cotinterp.results.result import caption, figure_page
+from cotinterp.results.atomic import output_folder
+from cotinterp.results.result import PLOTLY, caption, write_page
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW = (
     "#0072B2",
@@ -240,11 +239,8 @@ class NamedFigure:
 def write_figures(figures: Sequence[NamedFigure], directory: Path) -> list[Path]:
     """Write each figure to `directory`/figures/<name>.html; they share one plotly.min.js and open offline."""
     folder = output_folder(directory / "figures")
-    written = [write_atomic(folder / "plotly.min.js", plotly.offline.get_plotlyjs())]
-    for one in figures:
-        page = figure_page(one.figure, one.name, plotlyjs="directory")
-        written.append(write_atomic(folder / f"{one.name}.html", page))
-    return written
+    pages = [write_page(one.figure, one.name, folder) for one in figures]
+    return [folder / PLOTLY, *pages] if pages else []
 
 
 @dataclass(frozen=True)

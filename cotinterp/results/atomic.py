@@ -4,6 +4,9 @@ import os
 import secrets
 from pathlib import Path
 
+LONGEST_NAME = 200
+"""Bytes of a name; file systems take 255, an ending included."""
+
 
 def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write `content` (text as UTF-8, line ends untouched) to `path` in one step, replacing what was there.
@@ -27,6 +30,18 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
         if os.path.lexists(temporary):
             os.unlink(temporary)
     return path
+
+
+def file_name(name: str) -> str:
+    """`name`, known to be the name of one file or folder: what is joined to a folder with it stays inside.
+
+    Raises:
+        ValueError: It is empty, `.` or `..`, too long for a file, or holds a separator of folders or a character that
+            no terminal shows.
+    """
+    if name in ("", ".", "..") or set(name) & set("/\\") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{name!r:.120} is not a file name: give a name without folders, such as 'accuracy'")
+    return name
 
 
 def output_folder(path: Path | str) -> Path:

@@ -1,13 +1,14 @@
 """What every result can do: give its table and its picture, save both, and show itself in a notebook or a terminal."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sized
 from dataclasses import fields, is_dataclass
 from html import escape, unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cotinterp.results.atomic import output_folder, write_atomic
+from cotinterp.results.atomic import file_name, output_folder, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -36,15 +37,29 @@ def caption(figure: "plotly.graph_objects.Figure", name: str) -> str:
     return unescape(str(figure.layout.title.text or name).replace("<br>", " "))
 
 
-def figure_page(
-    figure: "plotly.graph_objects.Figure", name: str, *, plotlyjs: bool | Literal["directory"] = True
-) -> str:
-    """`figure` as an HTML page that opens without a network, with the figure's title.
+PLOTLY = "plotly.min.js"
+"""The script that the pages of one folder share; it lies beside them."""
 
-    The page carries plotly.js itself, or with `directory` loads the plotly.min.js that lies beside it.
+
+def write_page(figure: "plotly.graph_objects.Figure", name: str, folder: Path) -> Path:
+    """Write `figure` to `folder`/<name>.html, titled, and beside it the plotly.js that all pages of the folder load.
+
+    The page opens from file:// without a network, and may be moved together with the script. The script is written only
+    where it is missing or another one.
+
+    Raises:
+        ValueError: `name` is no file name: it would leave the folder.
     """
-    page: str = figure.to_html(include_plotlyjs=plotlyjs, div_id=name, config=OFFLINE)
-    return page.replace("<head>", f"<head><title>{escape(caption(figure, name))}</title>", 1)
+    import plotly.offline
+
+    name, script = file_name(name), plotly.offline.get_plotlyjs().encode()
+    element = re.sub(r"[^\w.-]", "-", name)
+    page: str = figure.to_html(include_plotlyjs="directory", div_id=element, config=OFFLINE)
+    page = page.replace("<head>", f"<head><title>{escape(caption(figure, name))}</title>", 1)
+    beside = output_folder(folder) / PLOTLY
+    if not (beside.is_file() and beside.read_bytes() == script):
+        write_atomic(beside, script)
+    return write_atomic(folder / f"{name}.html", page)
 
 
 class Result(ABC):
@@ -83,15 +98,17 @@ class Result(ABC):
     def save(self, directory: Path | str, name: str) -> list[Path]:
         """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return both paths.
 
-        The page carries its own plotly.js and opens without a network. Table and picture are complete before the first
-        byte is written; missing values are empty cells. `OSError` names the place that could not be written.
+        The pages of a folder share one plotly.min.js beside them and open without a network. Table and picture are
+        complete before the first byte is written; missing values are empty cells. `OSError` names the place that could
+        not be written.
         """
-        if name != Path(name).name or name in ("", ".", ".."):
-            raise ValueError(f"{name!r} is not a file name: give a name without folders, such as 'accuracy'")
-        table = self.frame().to_csv(index=False, lineterminator="\n")
-        page = figure_page(self.figure(), name)
-        tables, figures = (output_folder(Path(directory) / kind) for kind in ("tables", "figures"))
-        return [write_atomic(tables / f"{name}.csv", table), write_atomic(figures / f"{name}.html", page)]
+        name = file_name(name)
+        table, figure = self.frame().to_csv(index=False, lineterminator="\n"), self.figure()
+        tables = output_folder(Path(directory) / "tables")
+        return [
+            write_atomic(tables / f"{name}.csv", table),
+            write_page(figure, name, Path(directory) / "figures"),
+        ]
 
 
 def with_labels(frame: "pandas.DataFrame", labels: Mapping[str, str | int]) -> "pandas.DataFrame":

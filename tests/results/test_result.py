@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,9 +35,22 @@ def test_save_writes_the_table_and_a_page_of_its_own(tmp_path: Path) -> None:
         'task,run_seed,k,accuracy,note\ndigit-sum,0,2,1.0,"all, of them"\ndigit-sum,0,3,0.3333333333333333,\n'
     )
     html = page.read_text()
-    assert "plotly.js v" in html
-    assert "<script src" not in html
+    assert re.findall(r'src="([^"]*)"', html) == ["plotly.min.js"]
     assert "cdn.plot.ly/plotly" not in html
+    assert len(html) < 50_000
+
+
+def test_the_pages_of_a_folder_share_one_script_that_is_written_once_and_mended(tmp_path: Path) -> None:
+    script = tmp_path / "figures" / "plotly.min.js"
+    Accuracy(TABLE).save(tmp_path, "accuracy")
+    first = script.stat()
+    assert script.read_text().startswith("/**\n* plotly.js v")
+    Accuracy(TABLE).save(tmp_path, "again")
+    assert script.stat().st_mtime_ns == first.st_mtime_ns
+    script.write_text("of another version")
+    Accuracy(TABLE).save(tmp_path, "accuracy")
+    assert script.stat().st_size == first.st_size
+    assert sorted(path.name for path in script.parent.iterdir()) == ["accuracy.html", "again.html", "plotly.min.js"]
 
 
 def test_equal_results_make_equal_files(tmp_path: Path) -> None:
@@ -68,7 +82,7 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/accuracy"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/accuracy", "..\\a", "a\nb", "a\0b", "a" * 201])
 def test_names_do_not_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is not a file name"):
         Accuracy(TABLE).save(tmp_path, name)

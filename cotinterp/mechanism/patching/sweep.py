@@ -50,7 +50,7 @@ from cotinterp.mechanism.patching.sweep_hooks import sweep_block
 from cotinterp.mechanism.patching.sweep_native import Sizes, native_sweep
 from cotinterp.mechanism.sites import site_columns
 from cotinterp.results import Result, output_folder, write_atomic
-from cotinterp.results.result import figure_page
+from cotinterp.results.result import write_page
 
 
 def patch_sweep(
@@ -219,8 +219,7 @@ class PatchingResult(CellsResult):
         """`Result.save`, and `figures/<name>_heads.html` where the sweep has heads besides other sites."""
         paths = super().save(directory, name)
         if self._has(heads=True) and self._has(heads=False):
-            page = figure_page(self.figure(heads=True), f"{name}_heads")
-            paths.append(write_atomic(output_folder(Path(directory) / "figures") / f"{name}_heads.html", page))
+            paths.append(write_page(self.figure(heads=True), f"{name}_heads", Path(directory) / "figures"))
         return paths
 
     def baseline_changes(self, metric: MetricName) -> dict[str, Float[np.ndarray, " batch"]]:
