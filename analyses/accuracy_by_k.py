@@ -11,10 +11,10 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import evaluate_run
+from cotinterp.cli.parsing import script
 from cotinterp.figures import accuracy_figure
 
 
@@ -62,4 +62,4 @@ def answer(table: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

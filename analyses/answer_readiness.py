@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Problem, answer_readiness, sample_problems
 from cotinterp.behavior.marginal import answer_marginal
+from cotinterp.cli.parsing import script
 from cotinterp.training.checkpoints import Run
 
 
@@ -74,4 +74,4 @@ def marginal_lines(tables: dict[str, pd.DataFrame]) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

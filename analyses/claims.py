@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish
 from cotinterp import judge_all, read_evidence
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import decide, estimate_claims, judged_tasks, threshold_changes
 from cotinterp.claims.verdict import Verdicts, rivals_text, shown
+from cotinterp.cli.parsing import script
 from cotinterp.studies.evidence import Evidence
 
 Words = Mapping[tuple[str, str], str]
@@ -89,4 +89,4 @@ def shuffled(evidence: Evidence) -> Evidence:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

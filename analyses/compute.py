@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish
 from cotinterp import ModelSpec, accuracy_against_compute, depth_frontier
+from cotinterp.cli.parsing import script
 from cotinterp.depth.compute import PRICES, ComputeResult
 from cotinterp.depth.cost import answer_cost, equal_flops
 from cotinterp.report.simulator import build_simulator
@@ -80,4 +80,4 @@ def equal_cost(shapes: pd.DataFrame) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish
 from cotinterp import depth_verdicts
 from cotinterp.claims.depth_verdict import DepthVerdict, DepthVerdicts, parameters_in_words
+from cotinterp.cli.parsing import script
 from cotinterp.depth.frontier import CONVERGED
 from cotinterp.depth.grid import matched_controls
 from cotinterp.results import output_folder, write_atomic
@@ -88,4 +88,4 @@ def laws(one: DepthVerdict) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

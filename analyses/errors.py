@@ -9,12 +9,12 @@ not arithmetic. Every output is put into exactly one category by the first fault
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import error_taxonomy, evaluate_run
 from cotinterp.behavior import CORRECT_ANSWER
 from cotinterp.behavior.errors import BOOKKEEPING
+from cotinterp.cli.parsing import script
 from cotinterp.figures import errors_figure
 from cotinterp.transcripts.regimes import get_regime
 
@@ -47,4 +47,4 @@ def answer(table: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -11,10 +11,10 @@ operand and is needed. Labels follow the rules of `cotinterp.mechanism.heads.lab
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Contrast, Subject, head_table
+from cotinterp.cli.parsing import script
 from cotinterp.mechanism.heads.labels import READER_LABELS, rule_text
 from cotinterp.mechanism.heads.table import HeadResult
 from cotinterp.studies.protocol import head_pairs
@@ -60,4 +60,4 @@ def answer(result: HeadResult) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

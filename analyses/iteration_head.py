@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, tiny_sweep
 from cotinterp import collate, depth_frontier, load_run, render, sample_problems
+from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.mechanism.heads.read_scores import peakiness
 from cotinterp.sweeps.table import read_sweep_table
@@ -97,4 +97,4 @@ def transfer_in_words(moved: pd.DataFrame) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

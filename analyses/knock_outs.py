@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Contrast, Subject, backup_heads, compare_ablations, knock_out_reads
+from cotinterp.cli.parsing import script
 from cotinterp.mechanism.heads.ablation import AblationResult
 from cotinterp.mechanism.heads.backups import BACKUPS, BackupResult
 from cotinterp.mechanism.heads.knock_outs import Cuts, KnockOutResult
@@ -87,4 +87,4 @@ def answer(knocked: KnockOutResult, ablated: AblationResult, paired: BackupResul
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

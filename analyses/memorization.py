@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import RunSpec, evaluate_run, generalization_by_k, permutation_invariance, train
 from cotinterp.behavior.generalization import GeneralizationResult, SizeCurve, size_specs
 from cotinterp.behavior.invariance import InvarianceResult
+from cotinterp.cli.parsing import script
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.data import problems_of
 
@@ -89,4 +89,4 @@ def agreement(result: InvarianceResult) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Subject, study
+from cotinterp.cli.parsing import script
 from cotinterp.figures import patching_figures
 from cotinterp.figures.patching import is_cell
 from cotinterp.studies.instruments import table_of
@@ -64,4 +64,4 @@ def named(cell: Mapping[Hashable, Any]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Contrast, Site, Subject, head_paths, path_sweep
+from cotinterp.cli.parsing import script
 from cotinterp.mechanism.patching.path_patching import PathPatchingResult
 from cotinterp.mechanism.patching.paths import Path as Route
 from cotinterp.mechanism.patching.runs import PatchingControls
@@ -90,4 +90,4 @@ def _at(row: Mapping[Hashable, Any], end: str) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import (
@@ -28,6 +27,7 @@ from cotinterp import (
     running_total,
     sample_problems,
 )
+from cotinterp.cli.parsing import script
 from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.use import ProbeUse, RandomSubspaces
 from cotinterp.studies.protocol import standard_pairs, use_places
@@ -88,4 +88,4 @@ def answer(name: str, result: ProbeUse) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -10,10 +10,10 @@ used: nothing here shows that the model reads what the probe reads.
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Subject, study
+from cotinterp.cli.parsing import script
 from cotinterp.figures import probe_figures
 from cotinterp.studies.instruments import table_of
 from cotinterp.studies.subject import FULL, QUICK
@@ -63,4 +63,4 @@ def answer(cells: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

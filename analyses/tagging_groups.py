@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, tiny_sweep
 from cotinterp import get_task
+from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
 
@@ -77,4 +77,4 @@ def compared(depths: pd.DataFrame) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -12,11 +12,11 @@ whether the last total is copied. `none` is the true trace, and chance another p
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Effort, Subject, study
 from cotinterp.behavior.edits import EditResult
+from cotinterp.cli.parsing import script
 from cotinterp.figures import edit_kinds_figure, trace_edits_figure
 from cotinterp.studies.subject import FULL, QUICK
 from cotinterp.training.checkpoints import Run
@@ -59,4 +59,4 @@ def answer(kinds: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-import tyro
 
 from analyses.publishing import publish, tiny_sweep
+from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
 
@@ -82,4 +82,4 @@ def compared(found: pd.DataFrame) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    script(main, __doc__)

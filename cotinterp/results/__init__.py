@@ -3,8 +3,8 @@
 Figures live one import away, in `cotinterp.figures`, so that this import loads neither plotly nor pandas.
 """
 
-from cotinterp.results.atomic import file_name as file_name
 from cotinterp.results.atomic import output_folder as output_folder
+from cotinterp.results.atomic import single_name as single_name
 from cotinterp.results.atomic import write_atomic as write_atomic
 from cotinterp.results.intervals import Interval as Interval
 from cotinterp.results.intervals import Intervals as Intervals

@@ -32,7 +32,7 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
     return path
 
 
-def file_name(name: str) -> str:
+def single_name(name: str) -> str:
     """`name`, known to be the name of one file or folder: what is joined to a folder with it stays inside.
 
     Raises:

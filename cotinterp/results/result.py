@@ -8,7 +8,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotinterp.results.atomic import file_name, output_folder, write_atomic
+from cotinterp.results.atomic import output_folder, single_name, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +52,7 @@ def write_page(figure: "plotly.graph_objects.Figure", name: str, folder: Path) -
     """
     import plotly.offline
 
-    name, script = file_name(name), plotly.offline.get_plotlyjs().encode()
+    name, script = single_name(name), plotly.offline.get_plotlyjs().encode()
     element = re.sub(r"[^\w.-]", "-", name)
     page: str = figure.to_html(include_plotlyjs="directory", div_id=element, config=OFFLINE)
     page = page.replace("<head>", f"<head><title>{escape(caption(figure, name))}</title>", 1)
@@ -102,7 +102,7 @@ class Result(ABC):
         complete before the first byte is written; missing values are empty cells. `OSError` names the place that could
         not be written.
         """
-        name = file_name(name)
+        name = single_name(name)
         table, figure = self.frame().to_csv(index=False, lineterminator="\n"), self.figure()
         tables = output_folder(Path(directory) / "tables")
         return [

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
 from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.results.atomic import single_name
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.regimes import get_regime
@@ -110,7 +111,7 @@ class RunSpec(Spec):
                 f"a {self.regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
                 f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
             )
-        self._task_name = task.name
+        self._task_name = single_name(task.name)
         return self
 
     @property

@@ -142,7 +142,7 @@ def test_the_task_of_the_page_trains_and_the_instruments_take_it(verb, desk, par
     spec = tiny(specs[words[1]]).model_copy(update={"k_max": 3})
     train(spec, directory=Path("checkpoints") / words[1], device="cpu", threads=1)
     cli.main([*words, *(["--quick"] if "--quick" not in words else [])])
-    table = pd.read_csv(Path("out") / verb / "tables" / WRITTEN[verb])
+    table = pd.read_csv(Path("out") / words[1] / verb / "tables" / WRITTEN[verb])
     assert set(table["task"]) == {"remainder-mod7"}
     assert table["accuracy"].between(0, 1).all()
     with pytest.raises(SystemExit):

@@ -103,6 +103,7 @@ def test_a_task_may_lie_in_a_file_relative_to_the_working_directory(tmp_path, mo
     ({"runs": [{"task": "s4", "regime": "direct"}]}, "its one combination is no run: spec: unknown task 's4'"),
     ({"runs": [{"task": "s3"}]}, "regime: Field required"),
     ({"name": "a/b"}, "name 'a/b' cannot name a folder"),
+    ({"name": "../../x"}, "name '../../x' cannot name a folder"),
     ({"name": 3}, "name must be a text"),
     ({"problems_per_k": 0}, "problems_per_k must be 1 or more, got 0"),
     ({"problems_per_k": 2.5}, "problems_per_k must be a whole number, not 2.5"),

@@ -152,3 +152,11 @@ def test_reference_pairs_differ_in_the_regime_alone():
     for direct, cot in by_task.values():
         assert (direct.regime, cot.regime) == ("direct", "cot")
         assert direct.model_copy(update={"regime": "cot"}) == cot
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "a\\b", "a\nb"])
+def test_the_name_of_a_registered_task_does_not_leave_the_folder_of_the_runs(name):
+    """Tasks in files are checked for more than this; one that was made or registered in a program is not."""
+    task = type("Hostile", (type(get_task("z6")),), {"name": name})()
+    with pytest.raises(ValueError, match="is not a file name"):
+        RunSpec.model_validate({"task": "z6", "regime": "cot"}, context={"task": task})
