@@ -25,11 +25,11 @@ from cotinterp.training.checkpoints import Run
 TABLE, OUT, VERDICT = Path("analyses/out/iteration_head.csv"), Path("out/iteration_head"), ("DIFFERS", "agrees")
 
 
-def main(quick: bool = False, table: Path = TABLE, root: Path = Path("checkpoints"), out: Path = OUT) -> list[str]:
+def main(quick: bool = False, table: Path | None = None, root: Path | None = None, out: Path = OUT) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
-        root = Path(scratch) if quick else root
-        sweep = tiny_sweep("iteration_head", root) if quick else read_sweep_table(table)
+        sweep = tiny_sweep("iteration_head", Path(scratch), table, root) if quick else read_sweep_table(table or TABLE)
+        root = Path(scratch) if quick else root or Path("checkpoints")
         main_runs = sweep[(sweep["n_train"] == sweep["n_train"].max()) & (sweep["start_from"] == "")]
         chained = main_runs.query("regime == 'chain' and n_layers == 2")["slug"].unique()
         heads = [peaks(load_run(slug, root=root)) for slug in chained if (root / slug).is_dir()]

@@ -27,10 +27,12 @@ def main(
     root: Path = Path("checkpoints"),
     out: Path = Path("out/memorization"),
     sizes: tuple[int, ...] = (),
-    task: str = "s3",
-    steps: int = 2000,
+    task: str | None = None,
+    steps: int | None = None,
 ) -> list[str]:
-    """Measure, publish, and return the answer in words. `sizes` trains one model each, of `task`, resumably."""
+    """Measure, publish, and return the answer in words. `sizes` trains one model each, of `task` (s3), resumably."""
+    if not sizes and (task is not None or steps is not None):
+        raise ValueError("--task and --steps are of the models that --sizes trains: give it, or neither of them")
     most = 30 if quick else 1000
     runs = reference_runs(root)
     results = [generalized(run, most) for run in runs]
@@ -46,7 +48,7 @@ def main(
         }
         answers += [agreement(result) for result in orders]
     if sizes:
-        curve = trained_curve(task, sizes, steps, most, out / "checkpoints")
+        curve = trained_curve(task or "s3", sizes, steps or 2000, most, out / "checkpoints")
         tables["training_sizes"], figures["training_sizes"] = curve.frame(), curve.figure()
     return publish(out, tables=tables, figures=figures, answer=answers)
 

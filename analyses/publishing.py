@@ -23,11 +23,13 @@ def reference_runs(
     return tuple(load_run(spec.slug, root=root) for spec in specs)
 
 
-def tiny_sweep(name: str, root: Path) -> pd.DataFrame:
+def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
     """The table of a grid of `analyses/grids` whose runs are cut down to three updates of one seed, trained in `root`.
 
-    For a look at what a script prints: the numbers mean nothing.
+    For a look at what a script prints: the numbers mean nothing. ValueError where a table or folder was given as well.
     """
+    if ignored := [str(path) for path in given if path is not None]:
+        raise ValueError(f"--quick trains tiny runs of its own and would ignore {', '.join(ignored)}: omit one of them")
     tiny: dict[str | None, RunSpec] = {}
     for spec in read_grid(Path(__file__).parent / "grids" / f"{name}.toml").specs:
         if spec.seed == 0:

@@ -26,10 +26,10 @@ SOLVED, LEAST = 0.9, 30
 PAIRS = (("z6", "s3"), ("z60", "a4xz5"), ("z60", "a5"))
 
 
-def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]:
+def main(quick: bool = False, table: Path | None = None, out: Path = OUT) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
-        sweep = tiny_sweep("tagging_groups", Path(scratch)) if quick else read_sweep_table(table)
+        sweep = tiny_sweep("tagging_groups", Path(scratch), table) if quick else read_sweep_table(table or TABLE)
     depths = least_depths(sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)])
     drawn = depths[depths["reading"] == "tags"].assign(least=depths["any_seed"].replace(np.inf, np.nan))
     figure = lines(drawn, x="k", y="least", color="task", title="Least depth with more than 90% of the states right")

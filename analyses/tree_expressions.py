@@ -32,10 +32,10 @@ PUBLISHED = {
 PUBLISHED_COT = (1.0, 0.9999, 0.9998)
 
 
-def main(quick: bool = False, table: Path = TABLE, out: Path = OUT) -> list[str]:
+def main(quick: bool = False, table: Path | None = None, out: Path = OUT) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing."""
     with TemporaryDirectory() as scratch:
-        sweep = tiny_sweep("tree_expressions", Path(scratch)) if quick else read_sweep_table(table)
+        sweep = tiny_sweep("tree_expressions", Path(scratch), table) if quick else read_sweep_table(table or TABLE)
     held = sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)]
     found = held.groupby(["regime", "n_layers", "k"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
     found = found.rename(columns={"mean": "accuracy", "size": "seeds"}).assign(operations=found["k"] - 1)

@@ -97,9 +97,12 @@ def sweep_command(
     check_executor(executor)
     planned = read_grid(_file_of(grid))
     folder = output_folder(_root_of(planned, root))
+    from cotinterp.models.build import resolve_device
     from cotinterp.sweeps.progress import progress_bars
     from cotinterp.sweeps.sweep import run_sweep
 
+    if executor.startswith("local:"):
+        resolve_device(device)
     print(f"{planned.name}: {len(planned.specs)} runs under {folder}, by {executor}")
     with (
         open_executor(executor, folder=folder.resolve() / ".jobs") as workers,

@@ -125,8 +125,10 @@ def claims_command(
 
     if origin == "checkpoints":
         from cotinterp.claims.claim import LEAST_SEEDS
+        from cotinterp.models.build import resolve_device
         from cotinterp.sweeps.replication import PARTS, base_spec
 
+        resolve_device(device or "cpu")
         sources = Sources(
             tasks=task,
             seeds=LEAST_SEEDS if seeds is None else seeds,

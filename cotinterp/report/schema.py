@@ -10,6 +10,7 @@ from cotinterp.claims.verdict import CRITERIA_COLUMNS, VERDICT_COLUMNS
 from cotinterp.depth.compute import COMPUTE_COLUMNS
 from cotinterp.depth.cost import BUDGET_COLUMNS
 from cotinterp.depth.simulator import LENGTH_COLUMNS
+from cotinterp.results.atomic import believed
 from cotinterp.studies.evidence import RUN_COLUMNS
 
 INTEGERS = frozenset(
@@ -147,7 +148,8 @@ def read_tables(directory: Path) -> dict[str, pd.DataFrame]:
     for name, schema in SCHEMAS.items():
         path = directory / schema.path
         if path.is_file():
-            frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+            with believed(path, "`cotinterp reproduce` writes it again"):
+                frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
             tables[name] = _with_types(check_table(name, frame, where=str(path)))
     return tables
 

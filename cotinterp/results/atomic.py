@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_NAME = 200
@@ -42,6 +44,17 @@ def single_name(name: str) -> str:
     if name in ("", ".", "..") or set(name) & set("/\\") or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"{name!r:.120} is not a file name: give a name without folders, such as 'accuracy'")
     return name
+
+
+@contextmanager
+def believed(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong inside the block, a ValueError says that the file at `path` is to blame, and the `remedy`."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged or of another version ({type(error).__name__}: {error}); {remedy}"
+        ) from error
 
 
 def output_folder(path: Path | str) -> Path:

@@ -19,6 +19,7 @@ import pandas as pd
 from jaxtyping import Float, Num
 
 from cotinterp.results import output_folder, write_atomic
+from cotinterp.results.atomic import believed
 
 LABELS = ("task", "regime", "variant", "n_layers", "run_seed")
 CELL = ("measure", "k", "step", "condition")
@@ -185,10 +186,14 @@ def read_evidence(directory: Path | str) -> Evidence:
             f"no {EVIDENCE_FILE} in {folder}. `cotinterp claims --from checkpoints --train --update-tables --tables "
             f"{folder}` trains and measures the models and writes it there"
         )
-    runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
-    for name, of in RUN_NUMBERS.items():
-        runs[name] = pd.to_numeric(runs[name]).astype(of)
-    return Evidence(read_cells((folder / EVIDENCE_FILE).read_text(encoding="utf-8")), runs)
+    remedy = "restore it, or measure again with --update-tables"
+    with believed(folder / RUNS_FILE, remedy):
+        runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
+        for name, of in RUN_NUMBERS.items():
+            runs[name] = pd.to_numeric(runs[name]).astype(of)
+    with believed(folder / EVIDENCE_FILE, remedy):
+        cells = read_cells((folder / EVIDENCE_FILE).read_text(encoding="utf-8"))
+        return Evidence(cells, runs)
 
 
 def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cotinterp.results import output_folder, write_atomic
+from cotinterp.results.atomic import believed
 from cotinterp.sweeps.executors import optional
 from cotinterp.sweeps.grid import Grid
 from cotinterp.sweeps.single_run import RunStatus, run_status
@@ -110,17 +111,23 @@ def read_sweep_table(path: Path | str) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no table {str(path)!r}; `cotinterp collect` writes one")
-    if _is_parquet(path):
+    parquet = _is_parquet(path)
+    if parquet:
         optional("pyarrow", "parquet", f"reading {path.name}")
-        frame = pd.read_parquet(path, engine="pyarrow")
-    else:
-        texts = [name for name, kind in SWEEP_COLUMNS.items() if kind == "str"]
-        frame = pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), keep_default_na=False, na_values=[""])
+    texts = [name for name, kind in SWEEP_COLUMNS.items() if kind == "str"]
+    with believed(path, "`cotinterp collect` writes it again"):
+        frame = (
+            pd.read_parquet(path, engine="pyarrow")
+            if parquet
+            else pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), keep_default_na=False, na_values=[""])
+        )
+    if not parquet:
         frame[[name for name in texts if name in frame]] = frame[[name for name in texts if name in frame]].fillna("")
     missing = [name for name in SWEEP_COLUMNS if name not in frame]
     if missing:
         raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
-    return frame[list(SWEEP_COLUMNS)].astype(dict(SWEEP_COLUMNS))
+    with believed(path, "`cotinterp collect` writes it again"):
+        return frame[list(SWEEP_COLUMNS)].astype(dict(SWEEP_COLUMNS))
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:

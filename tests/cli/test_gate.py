@@ -39,6 +39,7 @@ WRONG = {
     "claims --claim nowhere.py:CLAIM": "no claim file 'nowhere.py'",
     "claims --task s33": "unknown task 's33'. Nearest: ['s3'",
     "claims --tables nowhere": "nowhere",
+    "claims --tables damaged": "runs.csv is damaged or of another version",
     "claims --k-max 4 --quick": "--quick, --k-max would do nothing: stored tables are judged",
     "claims --train": "Add --from checkpoints",
     "claims --from checkpoints --tables mine": "--tables would do nothing",
@@ -94,6 +95,9 @@ def answers(tmp_path_factory):
     """Every line of WRONG typed in one process without torch, in an empty folder with one file in it."""
     folder = tmp_path_factory.mktemp("gate")
     (folder / "a-file").write_text("mine")
+    (folder / "damaged").mkdir()
+    for name in ("evidence.csv", "runs.csv"):
+        (folder / "damaged" / name).write_text("")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "80", "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -118,7 +122,7 @@ def test_a_wrong_line_is_answered_in_one_line_with_status_2_and_before_torch_is_
 
 
 def test_a_wrong_line_leaves_nothing_behind(answers):
-    assert answers[1] == ["a-file"]
+    assert answers[1] == ["a-file", "damaged/evidence.csv", "damaged/runs.csv"]
 
 
 @pytest.mark.parametrize("word", ["--version", "-V"])
@@ -129,8 +133,9 @@ def test_the_version_is_told(word, capsys):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_and_help_speak_of_options_alone(shell, capsys):
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit) as ended:
         main(["--tyro-print-completion", shell])
+    assert not ended.value.code
     shown = capsys.readouterr().out
     assert "model.n-layers" in shown
     assert "dummy" not in shown
