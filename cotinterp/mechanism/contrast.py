@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from cotinterp.mechanism.metrics import require_different
 from cotinterp.mechanism.model import HookedModel, is_causal
+from cotinterp.mechanism.sites import mask_of
 from cotinterp.results import short_repr
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
@@ -35,8 +36,9 @@ class Contrast:
     (by default role = label). `pair` says what was changed, `readout` what is read. `reference`, where given, is a
     third run that defines the unit of effects in place of the corrupted one: for changes that should not matter, which
     have no gap of their own. `batch`: the clean transcripts, whose roles name what heads read; None for tokens without
-    roles. `templates`: a number for each example; only examples with the same number lend each other their activations.
-    None: all have one template, which the caller vouches for.
+    roles. `templates`: a number for each example; only examples with the same number lend each other their activations
+    (`alike`). None: those of one layout in `batch`; without roles those read at one position, in which the caller
+    vouches that a position means the same.
 
     Any TransformerLens-style model will do, and no task of ours is needed:
 
@@ -48,7 +50,8 @@ class Contrast:
         contrast = Contrast.by_position(clean, corrupted, at, answer, answer.flip(0), symbols=symbols)
         patch_sweep(model.eval(), contrast, heads=True).figure()
 
-    Raises ValueError where shapes differ, `at` leaves the tokens, answer and foil are one token, or a place is empty.
+    Raises ValueError where shapes differ, `at` leaves the tokens, answer and foil are one token, a place is empty or no
+    mask, `batch` holds other tokens, or examples of one template have different layouts before the readout.
     """
 
     clean: Int[Tensor, "batch pos"]
@@ -56,7 +59,7 @@ class Contrast:
     at: Int[Tensor, "..."]
     answer: Int[Tensor, "..."]
     foil: Int[Tensor, "..."]
-    places: Mapping[str, Bool[Tensor, "..."]]
+    places: Mapping[str, Shaped[Tensor, "..."]]
     addresses: Mapping[str, Address] = field(default_factory=dict)
     pair: str = "pair"
     reference: Int[Tensor, "..."] | None = None
@@ -80,9 +83,53 @@ class Contrast:
             raise ValueError(f"`at` must lie inside the tokens, 0 to {shape[1] - 1}, got {self.at.tolist()}.")
         require_different(self.answer, self.foil)
         for label, mask in self.places.items():
+            mask_of(mask, shape, f"place {label!r}")
             empty = int((~mask.any(dim=1)).sum())
             if empty:
                 raise ValueError(f"place {label!r} has no position in {empty} of {len(self)} examples: leave it out.")
+        self._check_batch()
+        self._check_templates()
+
+    def _check_batch(self) -> None:
+        if self.batch is None:
+            return
+        if len(self.batch) != len(self):
+            raise ValueError(f"batch has {len(self.batch)} transcripts for {len(self)} examples: give one for each.")
+        n = min(self.clean.shape[1], self.batch.tokens.shape[1])
+        written = torch.arange(n, device=self.batch.length.device) < self.batch.length[:, None]
+        other = (self.batch.tokens[:, :n] != self.clean[:, :n].to(self.batch.tokens.device)) & written
+        if bool(other.any()):
+            rows = other.any(dim=1).nonzero()[:, 0].tolist()
+            raise ValueError(f"batch holds other tokens than clean in examples {rows}: give the clean transcripts.")
+
+    def _check_templates(self) -> None:
+        if self.templates is None or self.batch is None:
+            return
+        _, first, number = np.unique(self.templates, return_index=True, return_inverse=True)
+        like = torch.from_numpy(first[number.reshape(-1)]).to(self.at.device)
+        layout = _layout(self.batch).to(self.at.device)
+        until = torch.arange(layout.shape[1], device=self.at.device) <= torch.maximum(self.at, self.at[like])[:, None]
+        unlike = ((layout != layout[like]).any(dim=-1) & until).any(dim=1)
+        if bool(unlike.any()):
+            row = int(unlike.nonzero()[0])
+            raise ValueError(
+                f"examples {int(like[row])} and {row} have one template, {self.templates[row]}, but are laid out in "
+                "different ways before the readout: what lies at a position of one would be given to another position "
+                "of the other. templates=None tells them apart."
+            )
+
+    @property
+    def alike(self) -> Int[np.ndarray, " batch"]:
+        """A number for each example; those with the same number may lend each other activations, position by position.
+
+        Means, donors and random sources are drawn among these alone: what a token is, and how many there are, differs
+        between layouts, and behind the end of the shorter one is padding.
+        """
+        if self.templates is not None:
+            return self.templates
+        if self.batch is not None:
+            return templates_of(self.batch)
+        return np.unique(self.at.cpu().numpy(), return_inverse=True)[1].reshape(-1)
 
     def __repr__(self) -> str:
         return short_repr(self)
@@ -94,8 +141,11 @@ class Contrast:
         """Role, step and symbol of a place."""
         return self.addresses.get(label, Address(role=label))
 
-    def select(self, keep: Bool[Tensor, " batch"] | Int[Tensor, " kept"] | slice) -> "Contrast":
+    def select(self, keep: Shaped[Tensor, " some"] | slice) -> "Contrast":
         """Some of the examples: `contrast.select(accuracy(model(c.clean), c.at, c.answer) == 1)`."""
+        numbers = isinstance(keep, Tensor) and keep.dtype != torch.bool
+        if isinstance(keep, Tensor) and numbers and len(keep) == len(self) > 2 and bool(keep.eq(keep.square()).all()):
+            raise ValueError("select takes a boolean mask, numbers of examples or a slice; got 0/1: give keep.bool().")
         rows = ["clean", "corrupted", "at", "answer", "foil"] + ["reference"] * (self.reference is not None)
         places = {label: mask[keep] for label, mask in self.places.items()}
         chosen = torch.arange(len(self), device=self.clean.device)[keep].tolist()
@@ -181,8 +231,13 @@ class Contrast:
 
 def templates_of(batch: Batch) -> Int[np.ndarray, " batch"]:
     """A number for each transcript, equal where role, step and part agree at every position."""
-    layout = torch.stack([batch.role, batch.step, batch.part], dim=-1).flatten(start_dim=1)
+    layout = _layout(batch).flatten(start_dim=1)
     return np.unique(layout.cpu().numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _layout(batch: Batch) -> Int[Tensor, "batch pos field"]:
+    """What every token is, whatever its value."""
+    return torch.stack([batch.role, batch.step, batch.part], dim=-1)
 
 
 def _symbol(batch: Batch, mask: Bool[Tensor, " pos"]) -> str:

@@ -7,12 +7,14 @@ axis is silent whenever the sizes happen to allow it, which is why nobody else i
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import total_ordering
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from cotinterp.mechanism.model import HookedModel
@@ -20,7 +22,8 @@ from cotinterp.mechanism.model import HookedModel
 Kind = Literal["resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HEAD_AXIS: dict[str, int] = {"q": -2, "k": -2, "v": -2, "z": -2, "pattern": 1}
-Positions = Int[Tensor, " examples"] | Bool[Tensor, "examples pos"]
+Positions = Shaped[Tensor, "..."]
+"""One position for each example (whole numbers `batch`), or a mask `batch pos`; `check_positions` refuses all else."""
 
 _LABEL = re.compile(r"L(?P<layer>\d+)(?:H(?P<head>\d+))?\.(?P<kind>\w+)")
 
@@ -53,12 +56,11 @@ class Site:
 
     def __post_init__(self) -> None:
         as_kind(self.kind)
-        if self.layer < 0:
-            raise ValueError(f"layer {self.layer} of {self.kind} is negative: layers count from 0.")
+        _check_number("layer", self.layer, self.kind)
         if self.head is not None and self.kind not in HEAD_AXIS:
             raise ValueError(f"{self.kind} has no heads (head={self.head} given); kinds with heads: {list(HEAD_AXIS)}.")
-        if self.head is not None and self.head < 0:
-            raise ValueError(f"head {self.head} of {self.kind} is negative: heads count from 0.")
+        if self.head is not None:
+            _check_number("head", self.head, self.kind)
 
     @property
     def hook(self) -> str:
@@ -124,6 +126,11 @@ class Site:
         """`self.of(activation)` as a view with positions on axis 1; for patterns these are the query positions."""
         return part.movedim(2, 1) if self.kind == "pattern" and self.head is None else part
 
+    def at(self, part: Float[Tensor, "batch *axes"], positions: Positions) -> Float[Tensor, "batch *rest"]:
+        """`self.of(activation)` at one position of each example. ValueError for positions outside it."""
+        here = self.by_position(part)
+        return here[torch.arange(len(here), device=here.device), _checked_positions(positions, here, self)]
+
     def write(
         self,
         activation: Float[Tensor, "batch *axes"],
@@ -132,26 +139,47 @@ class Site:
     ) -> Float[Tensor, "batch *axes"]:
         """A copy of `activation` in which this site holds `value`; nothing else is touched.
 
-        `value` has the layout of `self.of(activation)`, or broadcasts to it. `positions`: None writes everywhere,
-        one position per example (then `value` has no position axis), or a mask of positions (`value` is read at the
-        same positions). For patterns the positions are those of the queries. ValueError where shapes do not fit.
+        `value` has the layout of `self.of(activation)`, or broadcasts to it (see `fit`). `positions`: None writes
+        everywhere, one position per example (then `value` has no position axis), or a mask of positions (`value` is
+        read at the same positions). For patterns the positions are those of the queries. ValueError where shapes do not
+        fit.
         """
         written = activation.clone()
         natural = self.of(written)
         target = self.by_position(natural)
         value = value.to(written)
         if positions is None or positions.dtype == torch.bool:
-            source = self.by_position(_fit(value, natural.shape, self))
+            source = self.by_position(self.fit(value, natural.shape))
             if positions is None:
                 target.copy_(source)
             else:
-                mask = _check_positions(positions, target, self)
+                mask = _checked_positions(positions, target, self)
                 target.copy_(torch.where(mask.reshape(*mask.shape, *[1] * (target.ndim - 2)), source, target))
             return written
         rows = torch.arange(len(target), device=target.device)
-        index = _check_positions(positions, target, self)
-        target[rows, index] = _fit(value, target[rows, index].shape, self)
+        index = _checked_positions(positions, target, self)
+        target[rows, index] = self.fit(value, target[rows, index].shape)
         return written
+
+    def fit(self, value: Float[Tensor, "*value"], shape: Sequence[int]) -> Float[Tensor, "*shape"]:
+        """`value` broadcast to what this site takes: a number, one vector for all places, or every axis given.
+
+        Axes that are left out are those in front. ValueError where the shapes do not fit, and where a value without all
+        axes fits because two sizes happen to be equal: rows of a batch must not be taken for positions, or for heads.
+        """
+        try:
+            fitted: Tensor = value.broadcast_to(tuple(shape))
+        except RuntimeError:
+            raise ValueError(
+                f"a value of shape {tuple(value.shape)} does not fit {self}, which takes {tuple(shape)}."
+            ) from None
+        left_out = len(shape) - value.ndim
+        if 1 < value.ndim < len(shape) and value.shape[0] > 1 and value.shape[0] in tuple(shape)[:left_out]:
+            raise ValueError(
+                f"a value of shape {tuple(value.shape)} fits {self}, which takes {tuple(shape)}, in two ways, because "
+                f"two axes have the size {value.shape[0]}. Give every axis, of size 1 where all of it is the same."
+            )
+        return fitted
 
 
 def site_columns(site: Site | str) -> dict[str, str | int]:
@@ -189,17 +217,48 @@ def head_sites(model: HookedModel, kind: str = "z") -> tuple[Site, ...]:
     return tuple(Site(known, layer, head) for layer in range(int(model.cfg.n_layers)) for head in heads)
 
 
-def _fit(value: Tensor, shape: torch.Size, site: Site) -> Tensor:
-    try:
-        return value.broadcast_to(shape)
-    except RuntimeError:
+def sequence(given: Sequence[Any], noun: str) -> tuple[Any, ...]:
+    """What was given, as a tuple. ValueError for a name or a site by itself, where a sequence of them is wanted."""
+    if isinstance(given, str | Site):
+        raise ValueError(f"{noun}={given!r} is one by itself; give a sequence of them: {noun}=[{given!r}].")
+    return tuple(given)
+
+
+def mask_of(mask: Any, shape: Sequence[int], noun: str) -> Bool[Tensor, "..."]:
+    """`mask`, if it is one of this shape. ValueError for other shapes and for 0/1 numbers, which would be indices."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         raise ValueError(
-            f"a value of shape {tuple(value.shape)} does not fit {site}, which takes {tuple(shape)}."
-        ) from None
+            f"{noun} must be a boolean tensor, True where meant; got {_described(mask)}: give mask.bool()."
+        )
+    if tuple(mask.shape) != tuple(shape):
+        raise ValueError(f"{noun} has shape {tuple(mask.shape)}, expected {tuple(shape)}.")
+    return mask
 
 
-def _check_positions(positions: Tensor, target: Tensor, site: Site) -> Tensor:
+def check_positions(positions: Any, site: Site) -> None:
+    """ValueError unless positions are one whole number for each example, or a mask of two axes."""
+    whole = isinstance(positions, Tensor) and not (positions.is_floating_point() or positions.is_complex())
+    if not whole or positions.ndim != (2 if positions.dtype == torch.bool else 1):
+        raise ValueError(
+            f"positions of {site} are one whole number for each example, or a boolean mask batch pos; got "
+            f"{_described(positions)} (a mask of 0/1 numbers becomes one by .bool())."
+        )
+
+
+def _described(given: Any) -> str:
+    return f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+
+
+def _check_number(noun: str, number: Any, kind: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer):
+        raise ValueError(f"{noun} {number!r} of {kind} is no whole number: {noun}s count 0, 1, 2, ...")
+    if number < 0:
+        raise ValueError(f"{noun} {number} of {kind} is negative: {noun}s count from 0.")
+
+
+def _checked_positions(positions: Tensor, target: Tensor, site: Site) -> Tensor:
     batch, n = target.shape[:2]
+    check_positions(positions, site)
     expected = (batch, n) if positions.dtype == torch.bool else (batch,)
     if tuple(positions.shape) != expected:
         raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit {site}: expected {expected}.")

@@ -166,6 +166,9 @@ def head_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
         if rows["label"].eq("undetermined").all():
             sentences.append(f"{key.words}: undetermined; the model does not tell answer from foil on these pairs.")
             continue
+        if rows["label"].eq("undecided").all():
+            sentences.append(f"{key.words}: undecided; too few examples for a label (column `note`).")
+            continue
         counts = rows["label"].replace("", "no label").value_counts()
         labels = ", ".join(f"{count} {str(label).replace('_', ' ')}" for label, count in counts.items())
         sentence = f"{key.words}: of {len(rows)} heads, {labels}"

@@ -90,7 +90,7 @@ def heads_table_html(
     the fixed ones are left to the CSV file.
     """
     rules = label_rules or {}
-    tables = [_head_table(_head_caption(key, caveats or {}), rows, rules) for key, rows in runs_of(frame)]
+    tables = [_head_table(_head_caption(key, caveats or {}, rows), rows, rules) for key, rows in runs_of(frame)]
     unexplained = [str(label) for label in frame["label"].unique() if label and label not in rules]
     explained = {**rules, **dict.fromkeys(unexplained, "No rule was stored with this label.")}
     definitions = "".join(
@@ -100,8 +100,12 @@ def heads_table_html(
     return Markup("".join(tables) + f'<dl class="rules">{definitions}</dl>')
 
 
-def _head_caption(key: RunKey, caveats: Mapping[RunKey, str]) -> str:
-    return f"{key.words}: {caveats[key]}" if key in caveats else key.words
+def _head_caption(key: RunKey, caveats: Mapping[RunKey, str], rows: pd.DataFrame) -> str:
+    """The run, the place that the whole table is about, on how many examples, and what speaks against it."""
+    first = {column: str(rows[column].iloc[0]) for column in ("readout", "n", "note") if column in rows}
+    words = f"{key.words}, read at {first['readout']}, n = {first['n']}" if first.get("readout") else key.words
+    why = [text for text in (caveats.get(key, ""), first.get("note", "")) if text and text != "nan"]
+    return f"{words}: {'; '.join(why)}" if why else words
 
 
 def _head_table(caption: str, rows: pd.DataFrame, rules: Mapping[str, str]) -> str:

@@ -89,7 +89,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "heads",
             "cotinterp attribute RUN",
             "task regime run_seed site kind layer head attribution ablation_effect attention_to_previous_total "
-            "attention_to_next_operand label",
+            "attention_to_next_operand label readout n dropped note",
         ),
         _schema(
             "budget",

@@ -17,6 +17,7 @@ from cotinterp.mechanism.interventions import (
     knock_out_pairs,
     patch,
     replace_values,
+    rounding,
     run_with,
     stacked_edits,
     steer,
@@ -114,10 +115,35 @@ def test_means(tiny_model, tokens):
     at_a_role = run_with(tiny_model, tokens, [ablate_mean(site, own[rows, positions], positions)])
     expected = own[rows, positions].mean(0).expand(5, -1)
     assert torch.equal(at_a_role, run_with(tiny_model, tokens, [Edit(site, expected, positions)]))
-    there = run_with(tiny_model, tokens, [ablate_mean(site, own, positions)])
+    alike = np.zeros(5, dtype=np.int64)
+    there = run_with(tiny_model, tokens, [ablate_mean(site, own, positions, templates=alike)])
     assert torch.equal(there, run_with(tiny_model, tokens, [Edit(site, own.mean(0)[positions], positions)]))
     with pytest.raises(ValueError, match="no reference"):
         ablate_mean(site, own[:0])
+    with pytest.raises(ValueError, match="positions of L0.mlp_out differ between examples"):
+        ablate_mean(site, own, positions)
+
+
+def test_examples_of_different_layouts_lend_each_other_nothing(tiny_model, tokens):
+    """Rows 0 and 1 are read at position 2, the others at 6; what lies behind is padding, whatever fills it."""
+    site, at, templates = Site("resid_pre", 1), torch.tensor([2, 2, 6, 6, 6]), np.array([0, 0, 1, 1, 1])
+
+    def at_their_places(build):
+        found = []
+        for fill in (tokens, torch.where(torch.arange(8) <= at[:, None], tokens, (tokens + 5) % 13)):
+            own = read(tiny_model, fill, site)
+            logits = run_with(tiny_model, fill, [build(own)])
+            found.append(logits[torch.arange(5), at])
+        torch.testing.assert_close(*found)
+
+    at_their_places(lambda own: ablate_resample(site, own, templates=templates, rng=np.random.default_rng(0)))
+    at_their_places(lambda own: ablate_mean(site, own, templates=templates))
+    at_their_places(lambda own: ablate_resample(site, own, at, rng=np.random.default_rng(0)))
+    own, mask = read(tiny_model, tokens, site), torch.arange(8) == at[:, None]
+    with pytest.raises(ValueError, match="differ between examples"):
+        ablate_resample(site, own, mask, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"examples \[0\] are the only ones of their template"):
+        ablate_mean(site, own, templates=np.array([0, 1, 1, 2, 2]))
 
 
 def test_resampling_writes_another_example(tiny_model, tokens):
@@ -215,6 +241,113 @@ def test_an_edit_that_changes_nothing_raises(tiny_model, tokens):
     nowhere = torch.zeros(5, 8, dtype=torch.bool)
     with pytest.raises(InertEditError, match="changed no value"):
         run_with(tiny_model, tokens, [Edit(site, torch.ones(16), nowhere)])
+
+
+UNSEEN = torch.zeros(5, 8, dtype=torch.bool)
+UNSEEN[:, 7] = True
+
+
+def inert_edits(own, pattern):
+    """Edits that move logits by rounding alone, if at all."""
+    z, stream = Site("z", 1), Site("resid_pre", 1)
+    constant = own[stream].mean(dim=0, keepdim=True)
+    return {
+        "a key that no query sees": [knock_out(Site("pattern", 0, 1), UNSEEN, torch.full((5,), 4))],
+        "in all heads": [knock_out(Site("pattern", 0), UNSEEN, torch.arange(8)[None].expand(5, -1) < 7)],
+        "steered by 0": [steer(stream, torch.zeros(16))],
+        "steered by next to nothing": [steer(stream, torch.full((16,), 1e-9))],
+        "a donor that was rounded elsewhere": [patch(stream, own[stream] * (1 + 3e-7))],
+        "a mean of equals": [Edit(stream, constant.expand(5, -1, -1)), ablate_mean(stream, constant.repeat(7, 1, 1))],
+        "times one": [Edit(z, lambda current: 1.0 * current)],
+        "zeroed twice": [ablate_zero(z), ablate_zero(z)],
+        "attention that is gone already": [
+            knock_out(Site("pattern", 1), UNSEEN.roll(-7, 1)),
+            knock_out(Site("pattern", 1), UNSEEN.roll(-7, 1)),
+        ],
+        "its own pattern": [patch(pattern, own[pattern])],
+    }
+
+
+def test_rounding_is_no_action(tiny_model, tokens):
+    pattern = Site("pattern", 0)
+    own = activations(tiny_model, tokens, [Site("resid_pre", 1), pattern])
+    for edits in inert_edits(own, pattern).values():
+        with pytest.raises(InertEditError, match="changed no value"):
+            run_with(tiny_model, tokens, edits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_just_above_rounding_acts_in_every_precision(make_tiny, tokens, dtype):
+    model, site = make_tiny(dtype=dtype).to(dtype), Site("resid_pre", 1)
+    own = read(model, tokens, site).to(dtype)
+    run_with(model, tokens, [patch(site, own * (1 + 2 * rounding(dtype)))])
+    with pytest.raises(InertEditError, match=f"up to the rounding of {str(dtype).removeprefix('torch.')}"):
+        run_with(model, tokens, [patch(site, own * (1 + 0.25 * rounding(dtype)))])
+
+
+def test_a_change_of_padding_alone_is_none(tiny_model, tokens):
+    site, length = Site("resid_pre", 0), torch.tensor([4, 6, 5, 3, 8])
+    behind = torch.arange(8) >= length[:, None]
+    edit = Edit(site, torch.ones(16), behind)
+    run_with(tiny_model, tokens, [edit])
+    with pytest.raises(InertEditError, match="changed no value before the padding"):
+        run_with(tiny_model, tokens, [edit], length=length)
+    run_with(tiny_model, tokens, [Edit(site, torch.ones(16), behind.roll(-1, 1))], length=length)
+
+
+def test_grouped_heads_are_edited_and_refused_like_others(make_tiny, tokens):
+    model = make_tiny(n_key_value_heads=2)
+    own = activations(model, tokens, [Site("v", 0), Site("v", 0, 1)])
+    with pytest.raises(InertEditError, match="L0H1.v fired 1x and changed no value"):
+        run_with(model, tokens, [patch(Site("v", 0, 1), own[Site("v", 0, 1)])])
+    with pytest.raises(ValueError, match="heads 0 to 1"):
+        run_with(model, tokens, [ablate_zero(Site("v", 0, 2))])
+    everywhere = torch.ones(5, 8, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"values of shape \(5, 8, 4, 4\) for L0.v, which holds \(5, 8, 2, 4\)"):
+        run_with(model, tokens, replace_values(0, own[Site("v", 0)].repeat_interleave(2, 2), everywhere))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda s: Edit(s, torch.ones(16), UNSEEN.long()),
+            "boolean mask batch pos; got torch.int64",
+        ),
+        (lambda s: Edit(s, torch.ones(16), UNSEEN.float()), "batch pos; got torch.float32"),
+        (lambda s: Edit(s, torch.ones(16), torch.ones(5)), "one whole number for each example"),
+        (
+            lambda _: knock_out(Site("pattern", 0), UNSEEN.long()),
+            "keys of L0.pattern must be",
+        ),
+        (
+            lambda _: knock_out(Site("pattern", 0), UNSEEN, UNSEEN.float()),
+            "boolean mask batch pos; got torch.float32",
+        ),
+        (lambda _: knock_out_pairs(Site("pattern", 0), torch.ones(5, 8, 8)), "mask of L0.pattern must be a boolean"),
+        (
+            lambda _: knock_out_pairs(Site("pattern", 0), UNSEEN[:, None]),
+            r"shape \(5, 1, 8\), expected \(5, 8, 8\)",
+        ),
+    ],
+)
+def test_masks_are_booleans_and_positions_whole_numbers(tiny_model, tokens, build, message):
+    with pytest.raises(ValueError, match=message):
+        run_with(tiny_model, tokens, [build(Site("resid_pre", 0))])
+
+
+def test_rows_are_not_taken_for_positions_where_there_are_as_many(tiny_model, tokens):
+    """Five rows of five tokens, one vector a row: broadcasting would write row i at position i of every example."""
+    five, site = tokens[:, :5], Site("resid_pre", 1)
+    gathered = read(tiny_model, five, site)[:, 2]
+    for edit in (patch(site, gathered), steer(site, gathered)):
+        with pytest.raises(ValueError, match=r"\(5, 16\) fits L1.resid_pre.*in two ways"):
+            run_with(tiny_model, five, [edit])
+    run_with(tiny_model, five, [steer(site, gathered[:, None])])
+    run_with(tiny_model, five, [patch(site, gathered, torch.full((5,), 2).roll(0) + 1)])
+    four = tokens[:4]
+    with pytest.raises(ValueError, match=r"\(4, 4\) fits L1.z.*in two ways"):
+        run_with(tiny_model, four, [steer(Site("z", 1), torch.ones(4, 4))])
 
 
 def test_an_edit_that_does_not_fire_raises_even_as_a_baseline(tiny_model, tokens):

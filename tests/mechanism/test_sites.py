@@ -60,6 +60,8 @@ def test_heads_belong_to_kinds_that_have_them():
         Site("z", 0, -1)
     with pytest.raises(ValueError, match="negative"):
         Site("z", -1)
+    with pytest.raises(ValueError, match="layer True of z is no whole number"):
+        Site("z", True)
 
 
 def test_check_knows_the_size_of_the_model(tiny_model):

@@ -200,7 +200,7 @@ def _heads(rng: np.random.Generator) -> pd.DataFrame:
             "ablation_effect": rng.normal(0.2, 0.3),
         }
         | {"attention_to_previous_total": rng.uniform(), "attention_to_next_operand": rng.uniform()}
-        | {"label": LABELS[(layer * HEADS + head) % 3]}
+        | {"label": LABELS[(layer * HEADS + head) % 3], "readout": "total 3", "n": 40, "dropped": 0, "note": ""}
         for run in _runs()
         for layer in range(LAYERS)
         for head in range(HEADS)

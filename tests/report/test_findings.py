@@ -248,6 +248,8 @@ def test_no_site_or_head_is_named_in_a_model_that_is_mostly_wrong() -> None:
     assert all("undetermined" not in finding.text for finding in sure)
     (unlabeled,) = head_findings(heads.assign(label="undetermined"))
     assert "does not tell answer from foil" in unlabeled
+    (unlabeled,) = head_findings(heads.assign(label="undecided"))
+    assert "undecided; too few examples" in unlabeled
 
 
 def test_heads_are_counted_by_label_and_the_largest_ablation_may_be_negative() -> None:

@@ -52,6 +52,8 @@ def test_a_rule_does_not_repeat_its_label_and_a_caveat_stands_with_its_run() -> 
     assert "<caption>s3, cot, seed 0: only &lt;guesses&gt;</caption>" in html
     other = heads_table_html(table(), caveats={RunKey("s3", "direct", 0): "only guesses"})
     assert "<caption>s3, cot, seed 0</caption>" in other
+    placed = table().assign(readout="total 3", n=7, note="7 examples, 8 are needed")
+    assert "seed 0, read at total 3, n = 7: 7 examples, 8 are needed</caption>" in heads_table_html(placed)
 
 
 def test_one_table_a_model_with_headings_that_a_keyboard_reaches(inputs: ReportInputs) -> None:

@@ -22,6 +22,8 @@ from cotinterp.mechanism.heads.attention_edits import HeadOutput
 from cotinterp.mechanism.heads.losses import (
     FAMILY_ERROR,
     FOUR_DONORS,
+    LEAST_EXAMPLES,
+    LEFT_OUT,
     MATTERS,
     METHODS,
     Draws,
@@ -32,10 +34,12 @@ from cotinterp.mechanism.heads.losses import (
     donors_of,
     intervals,
     logits_lost,
+    means,
     relative,
     scan_columns,
     simultaneous,
     substitutes,
+    unit_of,
 )
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
@@ -109,27 +113,28 @@ class AblationResult(Result):
 
         `site`: the head, `L0H1.z`; of a set of several all of them, with layer and head -1. `effect`: mean loss as a
         share of the mean clean logit difference, `ci_low`, `ci_high` its 95% interval; `scan_low`, `scan_high`, `p` the
-        same simultaneous over the sets (max-statistic, one scan a method). `needed`: p and simultaneous interval
-        exclude 0 at 5% and the effect is at least `MATTERS`; `harmful`: the same below 0. `methods_differ`: the methods
-        do not agree on `needed` for this set.
+        same simultaneous over the sets (max-statistic, one scan a method). `needed`: p is at most 5% and the
+        simultaneous interval at or above `MATTERS`; `harmful`: the same below 0; neither from fewer than
+        `LEAST_EXAMPLES`. `methods_differ`: the methods do not agree on `needed` for this set. `n`, `dropped`, `note` as
+        in `scan_columns`.
         """
         places = pd.DataFrame([_set_columns(heads) for heads in self.head_sets])
         parts = []
         for method, lost in zip(self.methods, self.lost, strict=True):
             columns = pd.concat([places, scan_columns(lost, self.clean)], axis="columns")
-            sure = (columns["p"] <= FAMILY_ERROR) & (columns["effect"].abs() >= MATTERS)
+            sure = (columns["p"] <= FAMILY_ERROR) & (columns["n"] >= LEAST_EXAMPLES)
             parts.append(
                 columns.assign(
                     method=method,
                     order=range(len(self.head_sets)),
-                    needed=sure & (columns["scan_low"] > 0),
-                    harmful=sure & (columns["scan_high"] < 0),
+                    needed=sure & (columns["scan_low"] >= MATTERS),
+                    harmful=sure & (columns["scan_high"] <= -MATTERS),
                 )
             )
         table = pd.concat(parts).sort_values("order", kind="stable", ignore_index=True)
         table["methods_differ"] = table.groupby("order")["needed"].transform("nunique") > 1
         named = [*places, "method", "effect", "ci_low", "ci_high", "scan_low", "scan_high", "p"]
-        return with_labels(table[[*named, "needed", "harmful", "methods_differ", "n"]], self.labels)
+        return with_labels(table[[*named, "needed", "harmful", "methods_differ", *LEFT_OUT]], self.labels)
 
     def agreement(self) -> pd.DataFrame:
         """For each two methods the rank correlation (Spearman) of the sets' mean losses, and on how many they differ.
@@ -266,7 +271,7 @@ class JointAblation:
         return pd.concat(tables, ignore_index=True)
 
     def _mean(self, lost: Float[Tensor, "rows batch"]) -> float:
-        return float(relative(lost, self.clean).mean()) if len(lost) else float("nan")
+        return float(means(relative(lost, self.clean)).mean()) if len(lost) else float("nan")
 
     def _rows(self, name: str, heads: str, lost: Float[Tensor, "rows batch"]) -> pd.DataFrame:
         shares = relative(lost, self.clean) if len(lost) else np.empty((0, 0))
@@ -274,11 +279,11 @@ class JointAblation:
         columns = {
             "set": name,
             "heads": heads,
-            "effect": shares.mean(axis=1) if len(lost) else np.empty(0),
+            "effect": means(shares),
             "ci_low": low,
             "ci_high": high,
             "p": [float(simultaneous(row[None]).p[0]) for row in shares],
-            "n": shares.shape[1],
+            **unit_of(lost, self.clean).columns,
         }
         return pd.DataFrame(columns)
 

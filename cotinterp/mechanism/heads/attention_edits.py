@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.interventions import Edit, InertEditError, knock_out_pairs, replace_values, spread_without
+from cotinterp.mechanism.interventions import (
+    Edit,
+    InertEditError,
+    differs,
+    knock_out_pairs,
+    replace_values,
+    spread_without,
+)
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.native.parts import LayerState, NativeParts, attend, forward, future_keys
 
@@ -131,21 +138,22 @@ class CutAttention:
     def start(self, state: LayerState) -> int:
         """The first destination with a marked source. InertEditError where nothing can change, and should."""
         heads = slice(None) if self.head is None else slice(self.head, self.head + 1)
-        if self.expect_change and not bool((state.pattern[:, heads] * self.mask[:, None]).any()):
+        pattern, site = state.pattern[:, heads], Site("pattern", self.layer, self.head)
+        if self.expect_change and not differs(spread_without(pattern, self.mask[:, None]), pattern, site).any():
             raise InertEditError(
-                f"the cut of {Site('pattern', self.layer, self.head)} changes no value: no destination attends to what "
-                "is marked for it (expect_change=False allows that)."
+                f"the cut of {site} changes no value: no destination attends to what is marked for it, up to rounding "
+                "(expect_change=False allows that)."
             )
         return _first(self.mask.any(dim=-1))
 
     def applied(self, held: Attention) -> Float[Tensor, "run query head d_head"]:
-        """z with the cut pattern; queries without a marked source keep theirs bit for bit."""
+        """z with the cut pattern; queries that pay nothing to a marked source keep theirs bit for bit."""
         some = slice(None) if self.head is None else slice(self.head, self.head + 1)
-        gone = held.rows_of(self.mask)
-        pattern = spread_without(held.pattern[:, some], gone[:, None])
+        pattern = held.pattern[:, some]
+        gone = held.rows_of(self.mask)[:, None] & (pattern != 0)
         z = held.z.clone()
-        moved = torch.einsum("bhqk,bkhd->bqhd", pattern, held.v[:, :, some])
-        z[:, :, some] = torch.where(gone.any(dim=-1)[..., None, None], moved, z[:, :, some])
+        moved = torch.einsum("bhqk,bkhd->bqhd", spread_without(pattern, gone), held.v[:, :, some])
+        z[:, :, some] = torch.where(gone.any(dim=-1).transpose(1, 2)[..., None], moved, z[:, :, some])
         return z
 
 

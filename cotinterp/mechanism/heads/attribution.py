@@ -26,6 +26,7 @@ from torch import Tensor
 from cotinterp.figures import attribution_figure
 from cotinterp.mechanism.activations import run_and_read
 from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.losses import means, relative, unit_of
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.model import HookedModel, weight
 from cotinterp.mechanism.sites import Site, site_columns
@@ -295,15 +296,21 @@ class AttributionResult(Result):
     def frame(self) -> pd.DataFrame:
         """One row for each component: mean in logits, its share of the mean difference, 95% interval over examples.
 
+        `share`: of the examples that have a logit difference to speak of; `dropped` counts the others, and where it is
+        NaN `note` says why (`losses.unit_of`).
         `component` says what it is; `site`, `kind`, `layer` and `head` where it writes (`L1H3.z`, `L1.mlp_out`).
         """
         values = self.values.double().numpy()
         low, high = bootstrap_means(values)
+        # A share of a negative difference is one as well: both are turned around.
+        sign = -1.0 if float(self.logit_difference.double().mean()) < 0 else 1.0
+        turned = sign * self.values, sign * self.logit_difference
         columns = {
             "attribution": values.mean(axis=1),
-            "share": values.mean(axis=1) / float(self.logit_difference.double().mean()),
+            "share": means(relative(*turned)),
             "ci_low": low,
             "ci_high": high,
+            **unit_of(*turned).columns,
             "n": values.shape[1],
         }
         places = [{"component": part.kind, **part.columns} for part in self.components]

@@ -31,9 +31,12 @@ from cotinterp.mechanism.heads.attention_edits import EditedRuns, HeadOutput
 from cotinterp.mechanism.heads.attribution import frozen_readout
 from cotinterp.mechanism.heads.losses import (
     FAMILY_ERROR,
+    LEAST_EXAMPLES,
+    LEFT_OUT,
     MATTERS,
     METHODS,
     TWO_DONORS,
+    UNDECIDED,
     Draws,
     Method,
     clean_difference,
@@ -86,8 +89,9 @@ class BackupResult(Result):
 
         All effects are shares of the mean clean logit difference. `interaction` with its own 95% interval; `scan_low`,
         `scan_high`, `p` simultaneous over all pairs (max-statistic); `repair`, `repair_p` likewise, one scan of their
-        own. `verdict`: "backups" or "in series" where the interaction is at least `MATTERS` above or below 0 and
-        both p and simultaneous interval exclude 0; else "neither", which for few examples may mean too few.
+        own. `verdict`: "backups" or "in series" where p is at most 5% and the simultaneous interval lies `MATTERS`
+        or more above or below 0; "neither" where it lies within; else, and from fewer than `LEAST_EXAMPLES`,
+        "undecided": more examples would narrow the interval. `n`, `dropped`, `note` as in `scan_columns`.
         """
         alone = scan_columns(self.single, self.clean)["effect"].to_numpy()
         both = scan_columns(self.together, self.clean)["effect"].to_numpy()
@@ -105,7 +109,7 @@ class BackupResult(Result):
                 "repair": repaired["effect"],
                 "repair_p": repaired["p"],
                 "verdict": _verdicts(found),
-                "n": found["n"],
+                **{name: found[name] for name in LEFT_OUT},
             }
         )
         table = table.sort_values("interaction", ascending=False, kind="stable", ignore_index=True)
@@ -145,9 +149,11 @@ class BackupResult(Result):
 
 def _verdicts(interaction: pd.DataFrame) -> np.ndarray:
     """The verdict of each row of `scan_columns` of interactions."""
-    sure = (interaction["p"] <= FAMILY_ERROR) & (interaction["effect"].abs() >= MATTERS)
-    verdict = np.where(sure & (interaction["scan_low"] > 0), BACKUPS, NEITHER)
-    return np.where(sure & (interaction["scan_high"] < 0), IN_SERIES, verdict)
+    low, high, enough = interaction["scan_low"], interaction["scan_high"], interaction["n"] >= LEAST_EXAMPLES
+    sure = enough & (interaction["p"] <= FAMILY_ERROR)
+    answers = {BACKUPS: sure & (low >= MATTERS), IN_SERIES: sure & (high <= -MATTERS)}
+    answers[NEITHER] = enough & (low > -MATTERS) & (high < MATTERS)
+    return np.select(list(answers.values()), list(answers), default=UNDECIDED)
 
 
 def backup_heads(

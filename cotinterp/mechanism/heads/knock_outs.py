@@ -47,12 +47,16 @@ from cotinterp.mechanism.heads.reads import (
     predicted_at_readout,
     source_masks,
 )
+from cotinterp.mechanism.interventions import rounding
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
 
 RANDOM_SOURCES = "random sources"
 ABSENT_READ = "absent read"
+
+ATTENDED = 2 * rounding(torch.bfloat16)
+"""Attention (6%) whose loss shows in a pattern of any precision: a cut of so much that changes nothing is a mistake."""
 
 DESTS = ("readout", "everywhere")
 SCOPES = ("head", "layer", "all")
@@ -150,7 +154,8 @@ class KnockOutResult(Result):
         share of the mean clean logit difference: 1 says that nothing of it is left, above 1 that the foil is now
         preferred, below 0 that the read was in the way. `ci_low`, `ci_high`: 95% for the row alone; `scan_low`,
         `scan_high`, `p`: simultaneous (max-statistic over examples) over all rows of the same scope: single heads,
-        single layers and all heads together are three scans, and the last is the one to begin with.
+        single layers and all heads together are three scans, and the last is the one to begin with. `n`, `dropped`,
+        `note` as in `scan_columns`.
         """
         places = pd.DataFrame(
             [
@@ -364,7 +369,7 @@ def cut_attention(
         some, expected = mask[rows.to(mask.device)], True
         for layer in layers:
             here = mass[layer] if head is None else mass[layer, head]
-            attended = bool(here[..., rows].any())
+            attended = bool((here[..., rows] > ATTENDED).any())
             # Behind an edited layer a head may have ceased to look there, which is no mistake of the edit.
             made.append(CutAttention(layer, head, some, expect_change=expected and attended))
             expected = expected and not attended

@@ -12,17 +12,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cotinterp.mechanism.heads.losses import FAMILY_ERROR, MATTERS, relative, simultaneous
-from cotinterp.mechanism.heads.read_scores import ALL_TARGETS, ReadScores
+from cotinterp.mechanism.heads.losses import (
+    FAMILY_ERROR,
+    LEAST_EXAMPLES,
+    MATTERS,
+    UNDECIDED,
+    means,
+    relative,
+    simultaneous,
+    unit_of,
+)
+from cotinterp.mechanism.heads.read_scores import ReadScores
 from cotinterp.mechanism.heads.reads import NEXT_OPERAND_READ, PREVIOUS_TOTAL_READ
-from cotinterp.results import Interval, bootstrap
+from cotinterp.mechanism.metrics import EPS
+from cotinterp.results import bootstrap
 from cotinterp.results.multiplicity import Simultaneous
 
 HeadMeasure = Literal[
+    "n",
+    "n_used",
     "clean_low",
     "prefers_answer",
     "ablation_effect",
@@ -31,8 +42,11 @@ HeadMeasure = Literal[
     "ablation_p",
     "attribution_share",
     "attribution_low",
+    "attribution_high",
     "previous_total",
+    "previous_total_low",
     "next_operand",
+    "next_operand_low",
     "total_read_effect",
     "total_read_low",
     "operand_read_effect",
@@ -41,6 +55,8 @@ HeadMeasure = Literal[
 Relation = Literal[">", ">=", "<", "<="]
 
 MEASURES: Mapping[HeadMeasure, str] = {
+    "n": "examples that have another of their template to be resampled from",
+    "n_used": f"of these, with a clean logit difference of {EPS:g} or more, of which a loss is a share",
     "clean_low": "lower end of the 95% interval of the mean clean logit difference (logits)",
     "prefers_answer": "share of the examples whose clean logit difference is positive",
     "ablation_effect": "mean loss of logit difference under resample ablation, over the mean clean logit difference",
@@ -49,8 +65,11 @@ MEASURES: Mapping[HeadMeasure, str] = {
     "ablation_p": "p-value of an ablation effect of 0, adjusted for all heads (max-statistic)",
     "attribution_share": "mean direct logit attribution, over the mean clean logit difference",
     "attribution_low": "lower end of its 95% interval, simultaneous over all heads (max-statistic)",
-    "previous_total": "attention to the previous total before the readout's role, (mass - chance) / (1 - chance)",
-    "next_operand": "attention to the next operand before the readout's role, (mass - chance) / (1 - chance)",
+    "attribution_high": "upper end of that interval",
+    "previous_total": "attention to the previous total from the readout, (mass - chance) / (1 - chance)",
+    "previous_total_low": "lower end of its 95% interval, simultaneous over all heads (max-statistic)",
+    "next_operand": "attention to the next operand from the readout, (mass - chance) / (1 - chance)",
+    "next_operand_low": "lower end of its 95% interval, simultaneous over all heads (max-statistic)",
     "total_read_effect": "mean loss when what the head moves from the previous total is another problem's, as above",
     "total_read_low": "lower end of its 95% interval, simultaneous over the heads that look there (max-statistic)",
     "operand_read_effect": "mean loss when what the head moves from the next operand is another problem's, as above",
@@ -107,21 +126,22 @@ class LabelRule:
         return f"{self.label}: {' and '.join(map(str, self.conditions)) or 'otherwise'} ({self.meaning})"
 
 
-NEEDED = (
-    LabelCondition("ablation_low", ">", 0.0),
-    LabelCondition("ablation_p", "<=", FAMILY_ERROR),
-    LabelCondition("ablation_effect", ">=", MATTERS),
-)
-USES_TOTAL = (LabelCondition("total_read_low", ">", 0.0), LabelCondition("total_read_effect", ">=", MATTERS))
-USES_OPERAND = (LabelCondition("operand_read_low", ">", 0.0), LabelCondition("operand_read_effect", ">=", MATTERS))
+NEEDED = (LabelCondition("ablation_low", ">=", MATTERS), LabelCondition("ablation_p", "<=", FAMILY_ERROR))
+USES_TOTAL = (LabelCondition("total_read_low", ">=", MATTERS),)
+USES_OPERAND = (LabelCondition("operand_read_low", ">=", MATTERS),)
 UNDETERMINED = "undetermined"
 READER_LABELS = frozenset({"iteration head", "total reader", "operand reader"})
 
 HEAD_LABELS: tuple[LabelRule, ...] = (
     LabelRule(
+        UNDECIDED,
+        "too few examples of one template to say anything; give more problems",
+        (LabelCondition("n", "<", float(LEAST_EXAMPLES)),),
+    ),
+    LabelRule(
         UNDETERMINED,
         "the model does not tell answer from foil here, so there is nothing to attribute or to lose",
-        (LabelCondition("clean_low", "<=", 0.0),),
+        (LabelCondition("clean_low", "<", EPS),),
     ),
     LabelRule(
         UNDETERMINED,
@@ -129,11 +149,16 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
         (LabelCondition("prefers_answer", "<", SEPARATES),),
     ),
     LabelRule(
+        UNDECIDED,
+        "too few of the examples have a logit difference that could be lost; give more problems",
+        (LabelCondition("n_used", "<", float(LEAST_EXAMPLES)),),
+    ),
+    LabelRule(
         "iteration head",
         "divides its attention between the previous total and the next operand, and is needed for what both say",
         (
-            LabelCondition("previous_total", ">=", LOOKS_AT_BOTH),
-            LabelCondition("next_operand", ">=", LOOKS_AT_BOTH),
+            LabelCondition("previous_total_low", ">=", LOOKS_AT_BOTH),
+            LabelCondition("next_operand_low", ">=", LOOKS_AT_BOTH),
             *NEEDED,
             *USES_TOTAL,
             *USES_OPERAND,
@@ -142,17 +167,17 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
     LabelRule(
         "total reader",
         "looks at the previous total and is needed for what it finds there",
-        (LabelCondition("previous_total", ">=", LOOKS), *NEEDED, *USES_TOTAL),
+        (LabelCondition("previous_total_low", ">=", LOOKS), *NEEDED, *USES_TOTAL),
     ),
     LabelRule(
         "operand reader",
         "looks at the next operand and is needed for what it finds there",
-        (LabelCondition("next_operand", ">=", LOOKS), *NEEDED, *USES_OPERAND),
+        (LabelCondition("next_operand_low", ">=", LOOKS), *NEEDED, *USES_OPERAND),
     ),
     LabelRule(
         "answer writer",
         "writes the answer directly and is needed, but not for what it finds at either",
-        (LabelCondition("attribution_share", ">=", WRITES), LabelCondition("attribution_low", ">", 0.0), *NEEDED),
+        (LabelCondition("attribution_low", ">=", WRITES), *NEEDED),
     ),
     LabelRule(
         "inert",
@@ -163,8 +188,8 @@ HEAD_LABELS: tuple[LabelRule, ...] = (
             LabelCondition("ablation_high", ">=", 0.0),
             LabelCondition("ablation_low", ">=", -MATTERS),
             LabelCondition("ablation_high", "<=", MATTERS),
-            LabelCondition("attribution_share", "<=", MATTERS),
-            LabelCondition("attribution_share", ">=", -MATTERS),
+            LabelCondition("attribution_high", "<=", MATTERS),
+            LabelCondition("attribution_low", ">=", -MATTERS),
         ),
     ),
     LabelRule("mixed", "none of the above: needed for something else, harmful, or not measured closely enough"),
@@ -190,33 +215,37 @@ def head_evidence(
     attribution: Float[Tensor, "head batch"],
     lost: Float[Tensor, "head batch"],
     reads: ReadScores,
-    target: str,
     read_lost: Mapping[str, Float[Tensor, "head batch"]],
 ) -> list[dict[HeadMeasure, float]]:
-    """The `MEASURES` of each head, its attention being that before `target`.
+    """The `MEASURES` of each head; `reads` is its attention from the readout.
 
     `read_lost[read]`: what is lost when the values that a head moves along that read are another problem's, with rows
     of NaN for heads that do not look there (see `heads_that_look`), whose use of the read was not asked for.
     """
     needed = relative(lost, clean)
     written = relative(attribution, clean)
-    lossy, writing = simultaneous(needed), simultaneous(written)
-    separated: Interval = bootstrap(clean.double().numpy())
+    lossy, writing, unit = simultaneous(needed), simultaneous(written), unit_of(lost, clean)
+    separated = clean[unit.used].double().numpy()
     names = (PREVIOUS_TOTAL_READ.name, NEXT_OPERAND_READ.name)
-    total, operand = (attention_above_chance(reads, name, target) for name in names)
+    total, operand = (simultaneous(attention_above_chance(reads, name)) for name in names)
     total_use, operand_use = (_use(read_lost[name], clean) for name in names)
     return [
         {
-            "clean_low": separated.low,
+            "n": float((~lost.isnan().any(dim=0)).sum()),
+            "n_used": float(unit.n),
+            "clean_low": bootstrap(separated).low if unit.n > 1 else 0.0,
             "prefers_answer": float((clean > 0).double().mean()),
-            "ablation_effect": float(needed[head].mean()),
+            "ablation_effect": float(means(needed)[head]),
             "ablation_low": float(lossy.low[head]),
             "ablation_high": float(lossy.high[head]),
             "ablation_p": float(lossy.p[head]),
-            "attribution_share": float(written[head].mean()),
+            "attribution_share": float(means(written)[head]),
             "attribution_low": float(writing.low[head]),
-            "previous_total": float(total[head]),
-            "next_operand": float(operand[head]),
+            "attribution_high": float(writing.high[head]),
+            "previous_total": float(total.mean[head]),
+            "previous_total_low": float(total.low[head]),
+            "next_operand": float(operand.mean[head]),
+            "next_operand_low": float(operand.low[head]),
             "total_read_effect": float(total_use.mean[head]),
             "total_read_low": float(total_use.low[head]),
             "operand_read_effect": float(operand_use.mean[head]),
@@ -226,9 +255,9 @@ def head_evidence(
     ]
 
 
-def heads_that_look(reads: ReadScores, read: str, target: str) -> list[int]:
+def heads_that_look(reads: ReadScores, read: str) -> list[int]:
     """The heads that look at a read at least as much as one that divides its attention between two reads."""
-    found: list[int] = (attention_above_chance(reads, read, target) >= LOOKS_AT_BOTH).nonzero()[:, 0].tolist()
+    found: list[int] = np.flatnonzero(means(attention_above_chance(reads, read)) >= LOOKS_AT_BOTH).tolist()
     return found
 
 
@@ -241,8 +270,6 @@ def _use(lost: Float[Tensor, "head batch"], clean: Float[Tensor, " batch"]) -> S
     return Simultaneous(*rows)
 
 
-def attention_above_chance(reads: ReadScores, read: str, target: str) -> Float[Tensor, " head"]:
-    """Attention above chance to what the read names, before `target`; NaN where the read has no such target."""
-    if target not in (*reads.targets(read), ALL_TARGETS):
-        return torch.full(reads.attention.shape[1:3], torch.nan).flatten()
-    return reads.above_chance(read, target).flatten()
+def attention_above_chance(reads: ReadScores, read: str) -> Float[np.ndarray, "head n"]:
+    """Attention above chance to what the read names, for each example that has such a token; no examples without."""
+    return reads.each_above_chance(read).flatten(end_dim=1).double().numpy()

@@ -8,34 +8,37 @@ template is not removed by it, and other heads may stand in for what is: both ar
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention_edits import AttentionEdit, EditedRuns
-from cotinterp.mechanism.interventions import Edit, derangement, run_with
-from cotinterp.mechanism.metrics import logit_diff
+from cotinterp.mechanism.interventions import NO_DONOR, Edit, draw_donors, run_with
+from cotinterp.mechanism.metrics import EPS, has_gap, logit_diff
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.model_check import exact_parts
-from cotinterp.results import Intervals, bootstrap_means
+from cotinterp.results import Intervals, bootstrap, bootstrap_means
 from cotinterp.results.multiplicity import Simultaneous, max_statistic
 
 Method = Literal["resample", "mean", "zero"]
 """What a head, or a value that it moves, is replaced by: that of another example of the template, their mean, zero."""
 METHODS: tuple[Method, ...] = get_args(Method)
 
-NO_DONOR = -1
-"""In the place of a donor: the example is the only one of its template."""
-
 FAMILY_ERROR = 0.05
 """The chance that a scan over nothing finds something, which all rows of one table share."""
 MATTERS = 0.05
 """A twentieth of the logit difference: below it a head is not what the answer rests on, significant or not."""
+
+LEAST_EXAMPLES = 8
+"""Fewer examples decide nothing: below 6 no scan can find anything at 5%, and simultaneous intervals hold from about 8
+on (`results.multiplicity`)."""
+UNDECIDED = "undecided"
+"""In the place of a label or verdict for which there is too little; the column `note` says what would decide."""
 
 # More of them at a time leave the processor's cache, and their states take memory.
 _TOKENS_AT_ONCE = 4096
@@ -68,28 +71,7 @@ FOUR_DONORS, TWO_DONORS = Draws(), Draws(n_donors=2)
 
 def donors_of(contrast: Contrast, n_draws: int, rng: np.random.Generator) -> Int[np.ndarray, "draw batch"]:
     """`draw_donors` among the examples of each template of a contrast."""
-    return draw_donors(_templates(contrast), n_draws, rng)
-
-
-def draw_donors(
-    templates: Int[np.ndarray, " batch"], n_draws: int, rng: np.random.Generator
-) -> Int[np.ndarray, "draw batch"]:
-    """For every draw and example, another example of its template; `NO_DONOR` for the only one of its kind.
-
-    Within a draw every example gives and receives once. ValueError if no example has a companion.
-    """
-    donors = np.full((n_draws, len(templates)), NO_DONOR)
-    for template in np.unique(templates):
-        members = np.flatnonzero(templates == template)
-        if len(members) > 1:
-            for draw in donors:
-                draw[members] = members[derangement(len(members), rng)]
-    if (donors == NO_DONOR).all():
-        raise ValueError(
-            f"no two of the {len(templates)} examples share a template, so there is no donor to resample from: "
-            "give more problems, or problems with one number of operands."
-        )
-    return donors
+    return draw_donors(contrast.alike, n_draws, rng)
 
 
 def with_donor(donors: Int[np.ndarray, "draw batch"]) -> Int[np.ndarray, " some"]:
@@ -103,15 +85,11 @@ def substitutes(method: Method, own: Float[Tensor, "batch *rest"], contrast: Con
         return own
     if method == "zero":
         return torch.zeros_like(own)
-    averaged, templates = torch.empty_like(own), _templates(contrast)
+    averaged, templates = torch.empty_like(own), contrast.alike
     for template in np.unique(templates):
         members = torch.from_numpy(np.flatnonzero(templates == template)).to(own.device)
         averaged[members] = own[members].mean(dim=0)
     return averaged
-
-
-def _templates(contrast: Contrast) -> Int[np.ndarray, " batch"]:
-    return np.zeros(len(contrast), dtype=np.int64) if contrast.templates is None else contrast.templates
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,15 +175,68 @@ def _logit_difference(
     return logit_diff(logits, contrast.at[some], contrast.answer[some], contrast.foil[some]).float().cpu()
 
 
-def relative(lost: Float[Tensor, "rows batch"], clean: Float[Tensor, " batch"]) -> Float[np.ndarray, "rows n"]:
-    """What was lost of the logit difference, as a share of the mean clean difference, for the examples with a donor.
+LEFT_OUT = ("n", "dropped", "note")
+"""The columns of `Unit.columns`."""
 
-    The mean is over those same examples and is taken as given: intervals of the shares do not hold its uncertainty.
-    All NaN where it is not positive, because a share of nothing says nothing.
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What losses are shares of: the mean clean logit difference of the examples `used`, in logits.
+
+    `size` is NaN where there is none to speak of; `note` then says why.
     """
-    known = ~lost.isnan().any(dim=0)
-    scale = clean[known].double().mean()
-    return (lost[:, known].double() / torch.where(scale > 0, scale, torch.nan)).numpy()
+
+    used: Bool[Tensor, " batch"]
+    size: float
+    note: str = ""
+
+    @property
+    def n(self) -> int:
+        """Examples that are used."""
+        return int(self.used.sum())
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What tables say of it: n, how many examples were left out, and why there is no share or no verdict."""
+        few = f"{self.n} examples, {LEAST_EXAMPLES} are needed" if self.n < LEAST_EXAMPLES else ""
+        return {"n": self.n, "dropped": len(self.used) - self.n, "note": self.note or few}
+
+
+def unit_of(lost: Float[Tensor, "rows batch"], clean: Float[Tensor, " batch"]) -> Unit:
+    """The unit of shares of `lost`: the rule of `metrics.normalized_effects`.
+
+    Used are the examples with a donor whose own clean difference is one (`has_gap`). Where their mean is not above
+    `EPS`, or its 95% interval (bootstrap over examples) does not lie above it, a share of it would be noise divided by
+    almost nothing.
+    """
+    known, gap = ~lost.isnan().any(dim=0), clean.double()
+    used = known.clone()
+    used[known] = torch.from_numpy(has_gap(gap[known].numpy()))
+    kept = gap[used].numpy()
+    if not len(kept):
+        return Unit(used, np.nan, f"none of {int(known.sum())} examples has a clean logit difference of {EPS:g}")
+    size = float(kept.mean())
+    if size < EPS:
+        return Unit(used, np.nan, f"the clean logit difference is {size:.2g} on average: the answer is not preferred")
+    low, high = bootstrap(kept) if len(kept) > 1 else (size, size)
+    if low < EPS:
+        note = f"the clean logit difference is {size:.2g} on average, 95% interval {low:.2g} to {high:.2g}: it may be 0"
+        return Unit(used, np.nan, note)
+    return Unit(used, size)
+
+
+def relative(lost: Float[Tensor, "rows batch"], clean: Float[Tensor, " batch"]) -> Float[np.ndarray, "rows n"]:
+    """What was lost of the logit difference as a share of its `unit_of`, for the examples that this uses.
+
+    The unit is taken as given: intervals of the shares do not hold its uncertainty. All NaN where there is none.
+    """
+    unit = unit_of(lost, clean)
+    return (lost[:, unit.used].double() / unit.size).numpy()
+
+
+def means(shares: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, " rows"]:
+    """The mean of each row; NaN where no example is left."""
+    return shares.mean(axis=1) if shares.shape[1] else np.full(len(shares), np.nan)
 
 
 def intervals(values: Float[np.ndarray, "rows n"]) -> Intervals:
@@ -231,13 +262,14 @@ def simultaneous(values: Float[np.ndarray, "rows n"], *, level: float = FAMILY_E
 
 
 def scan_columns(lost: Float[Tensor, "rows batch"], clean: Float[Tensor, " batch"]) -> pd.DataFrame:
-    """What a scan reports of each row: effect, its own 95% interval, interval and p-value simultaneous over rows, n.
+    """What a scan reports of each row: effect, its own 95% interval, interval and p-value simultaneous over rows.
 
-    `effect` is a share of the mean clean logit difference of the examples with a donor, NaN where that is not positive.
+    `effect` is a share of the mean clean logit difference of the n examples that have a donor and a difference; the
+    others are `dropped`. NaN where there is no such unit, and `note` says why (`unit_of`).
     """
     shares = relative(lost, clean)
     own, together = intervals(shares), simultaneous(shares)
-    columns = {"effect": shares.mean(axis=1) if shares.shape[1] else np.full(len(shares), np.nan)}
+    columns = {"effect": means(shares)}
     columns |= {"ci_low": own.low, "ci_high": own.high}
     columns |= {"scan_low": together.low, "scan_high": together.high, "p": together.p}
-    return pd.DataFrame(columns).assign(n=shares.shape[1])
+    return pd.DataFrame(columns).assign(**unit_of(lost, clean).columns)

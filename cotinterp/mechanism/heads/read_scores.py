@@ -171,8 +171,17 @@ class ReadScores(Result):
 
         Comparable between reads and regimes whose chance levels differ, as raw scores are not.
         """
-        chance = self.chance_level(read, target)
-        return (self.score(read, target) - chance) / (1 - chance)
+        return self.each_above_chance(read, target).mean(dim=-1)
+
+    def each_above_chance(self, read: str, target: str = ALL_TARGETS) -> Float[Tensor, "layer head some"]:
+        """The same for each example that has such a destination, with the mean chance as 1 - chance: means agree.
+
+        NaN where all that can be seen is a source, so that no head can look at it more than another.
+        """
+        rows = self._rows(read, target)
+        attention, chance = (self._per_example(sums, rows) for sums in (self.attention, self.chance))
+        beside = 1 - chance.mean(dim=-1)
+        return (attention - chance) / torch.where(beside > 1e-6, beside, torch.nan)
 
     def frame(self) -> pd.DataFrame:
         """One row per head, read and target ("all" pools them), with chance, peakiness and a 95% interval.

@@ -8,12 +8,13 @@ there are what it is needed for. `backup_heads` finds the heads that stand in fo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.figures import head_figure
@@ -35,18 +36,22 @@ from cotinterp.mechanism.heads.labels import (
 from cotinterp.mechanism.heads.losses import (
     FAMILY_ERROR,
     FOUR_DONORS,
+    LEFT_OUT,
     MATTERS,
+    UNDECIDED,
     Draws,
     donors_of,
     intervals,
     logits_lost,
+    means,
     relative,
     simultaneous,
+    unit_of,
 )
 from cotinterp.mechanism.heads.read_scores import ALL_TARGETS, ReadScores, iteration_scores
-from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, predicted_at_readout, target_masks
+from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, source_masks
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
+from cotinterp.mechanism.sites import Site, head_sites, mask_of, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
 
 
@@ -59,8 +64,8 @@ class HeadResult(Result):
         logit_difference: What the model says, clean, in logits.
         attribution: What the head writes to it directly, in logits.
         ablation: What is lost of it when the head is resampled, in logits; NaN for examples without a donor.
-        reads: Attention to the previous total and to the next operand, over all steps of the clean transcripts.
-        target: What is predicted at the readout; the attention that counts for the labels is that before such values.
+        reads: Attention from the readout to the previous total and to the next operand; what the labels rest on.
+        readout: What is predicted there, `total 3`.
         head_labels: The label of each head, given by `rules`.
         joint: The heads labeled as readers ablated together, against as many random others.
         read_lost: For each read, what is lost when the values that a head moves along it are another example's, in
@@ -74,7 +79,7 @@ class HeadResult(Result):
     attribution: Float[Tensor, "head batch"]
     ablation: Float[Tensor, "head batch"]
     reads: ReadScores
-    target: str
+    readout: str
     head_labels: tuple[str, ...]
     joint: JointAblation
     read_lost: Mapping[str, Float[Tensor, "head batch"]]
@@ -100,18 +105,17 @@ class HeadResult(Result):
     def flagged(self, level: float = FAMILY_ERROR) -> tuple[Site, ...]:
         """The heads that a reader of this table may report as needed, with one chance in 1 / `level` of any by mistake.
 
-        Those whose loss has a positive simultaneous interval and an adjusted p-value up to `level` (family error over
-        all heads) and is at least `MATTERS`, in a model that tells answer from foil at all; whatever their label says
-        that they do.
+        Those whose loss has a simultaneous interval at or above `MATTERS` and an adjusted p-value up to `level` (family
+        error over all heads), in a model that tells answer from foil at all, on enough examples; whatever their label
+        says that they do.
         """
         found = simultaneous(relative(self.ablation, self.logit_difference), level=level)
         return tuple(
             site
             for head, site in enumerate(self.sites)
-            if self.head_labels[head] != UNDETERMINED
-            and found.low[head] > 0
+            if self.head_labels[head] not in (UNDETERMINED, UNDECIDED)
+            and found.low[head] >= MATTERS
             and found.p[head] <= level
-            and found.mean[head] >= MATTERS
         )
 
     def joint_frame(self) -> pd.DataFrame:
@@ -125,13 +129,18 @@ class HeadResult(Result):
         """The table `heads.csv`: one row per head.
 
         `attribution`: mean direct logit attribution in logits. `ablation_effect`: mean loss under resample ablation, as
-        a share of the mean clean logit difference; NaN where that is not positive. `attention_to_...`: mass, pooled
-        over the destinations of all targets (see `reads.py`); NaN where the transcripts hold no such read.
+        a share of the mean clean logit difference of `n` examples; the others are `dropped`. NaN where that is too
+        small or too uncertain to be divided by; `note` says so, or how many examples would decide. `attention_to_...`:
+        mass from the `readout`, which is also what the label rests on; NaN where nothing is to be read there.
         """
         table = self._table()
         table = table.rename(columns={pattern.name: f"attention_to_{pattern.name}" for pattern in READ_PATTERNS})
         columns = ["attribution", "ablation_effect", *(f"attention_to_{pattern.name}" for pattern in READ_PATTERNS)]
-        return with_labels(table[["site", "kind", "layer", "head", *columns, "label"]], self.labels)
+        unit = unit_of(self.ablation, self.logit_difference)
+        table = table.assign(readout=self.readout, **unit.columns)
+        return with_labels(
+            table[["site", "kind", "layer", "head", *columns, "label", "readout", *LEFT_OUT]], self.labels
+        )
 
     def detail(self) -> pd.DataFrame:
         """`frame` with losses in logits, 95% intervals, chance, peakiness, and the evidence behind each label.
@@ -139,11 +148,9 @@ class HeadResult(Result):
         `ablation_ci_...` hold for a head alone; `evidence_ablation_low`, `..._high` and `..._p` for all heads together.
         """
         table = self._table()
-        shares = relative(self.ablation, self.logit_difference)
+        shares, unit = relative(self.ablation, self.logit_difference), unit_of(self.ablation, self.logit_difference)
         direct, lost = intervals(self.attribution.double().numpy()), intervals(shares)
-        measures = head_evidence(
-            self.logit_difference, self.attribution, self.ablation, self.reads, self.target, self.read_lost
-        )
+        measures = head_evidence(self.logit_difference, self.attribution, self.ablation, self.reads, self.read_lost)
         table = table.assign(
             attribution_ci_low=direct.low,
             attribution_ci_high=direct.high,
@@ -151,6 +158,9 @@ class HeadResult(Result):
             ablation_ci_low=lost.low,
             ablation_ci_high=lost.high,
             clean_logit_difference=float(self.logit_difference.double().mean()),
+            dropped=unit.columns["dropped"],
+            note=unit.columns["note"],
+            readout=self.readout,
             n=self.attribution.shape[1],
             n_ablated=shares.shape[1],
         )
@@ -162,16 +172,17 @@ class HeadResult(Result):
 
     def figure(self) -> go.Figure:
         """One row a head with its label, one colored column for each of the four numbers."""
-        named = ", ".join(str(value) for value in self.labels.values())
+        at = [f"at {self.readout}"] if self.readout else []
+        named = ", ".join([*(str(value) for value in self.labels.values()), *at])
         return head_figure(
             self.frame(), title=f"What each head writes, costs and looks at{f' ({named})' if named else ''}"
         )
 
     def _table(self) -> pd.DataFrame:
         scores = {pattern.name: self.reads.score(pattern.name).flatten().numpy() for pattern in READ_PATTERNS}
-        columns = {
+        columns: dict[str, Any] = {
             "attribution": self.attribution.double().mean(dim=1).numpy(),
-            "ablation_effect": relative(self.ablation, self.logit_difference).mean(axis=1),
+            "ablation_effect": means(relative(self.ablation, self.logit_difference)),
             **scores,
             "label": list(self.head_labels),
         }
@@ -181,7 +192,7 @@ class HeadResult(Result):
 def head_table(
     model: HookedModel,
     contrast: Contrast,
-    reads: Mapping[str, Mapping[str, ReadMask]] | None = None,
+    reads: Mapping[str, Mapping[str, Shaped[Tensor, "..."]]] | None = None,
     *,
     target: str | None = None,
     rules: Sequence[LabelRule] = HEAD_LABELS,
@@ -193,39 +204,31 @@ def head_table(
 
     `reads`: what a head is asked to look at. By default the previous total and the next operand, by the roles of the
     clean transcripts. For other tasks, masks [example, dest, src] per target under the names "previous_total" and
-    "next_operand", whatever these are there; scores of one that is left out are NaN. `target`: before which predictions
-    the attention counts that the labels rest on; by default those of the readout's role, with masks of your own all.
+    "next_operand", whatever these are there; scores of one that is left out are NaN. `target`: which of your targets
+    count; by default all.
 
-    The readout decides what the labels are about: a head is a reader if it looks where values of that role are
-    predicted, and this readout needs it. Heads that other roles or steps need go without a label here. Give `labels`
-    with task, regime and run_seed for the columns of `heads.csv`.
+    The readout decides what the table and its labels are about: attention is that from the readout alone, and a head is
+    a reader if it looks there, and this readout needs it. Heads that other roles or steps need go without a label here;
+    `iteration_scores` says where they look from all steps. Give `labels` with task, regime and run_seed for the columns
+    of `heads.csv`.
 
-    ValueError for a read of another name, and for a contrast that has neither roles nor reads.
+    ValueError for a read of another name or one that marks no source at the readout, and for a contrast that has
+    neither roles nor reads.
     """
-    if reads is None:
-        reads = target_masks(contrast, READ_PATTERNS)
-        target = str(predicted_at_readout(contrast)[0]) if target is None else target
-    target = ALL_TARGETS if target is None else target
-    names = [pattern.name for pattern in READ_PATTERNS]
-    unknown = [read for read in reads if read not in names]
-    if unknown:
-        raise ValueError(
-            f"unknown reads {unknown}: the table has columns and labels for {names}. Name yours by the one whose part "
-            "it plays; knock_out_reads and iteration_scores take reads of any name."
-        )
-    reads = {name: reads.get(name, {}) for name in names}
+    masks = _masks_at_readout(contrast, reads, target)
     rng, sites = draws.rng(), head_sites(model)
     donors = donors_of(contrast, draws.n_donors, rng)
-    scores = iteration_scores(model, contrast, reads, batch_size=batch_size)
+    readout = contrast.readout or (f"position {int(contrast.at[0])}" if len(contrast.at.unique()) == 1 else "")
+    named_reads = {read: {} if mask is None else {readout or "readout": mask} for read, mask in masks.items()}
+    scores = iteration_scores(model, contrast, named_reads, batch_size=batch_size)
     direct = logit_attribution(model, contrast, batch_size=batch_size)
     attribution, clean = direct.heads().flatten(end_dim=1), direct.logit_difference
     single = ablate_heads(model, contrast, [[site] for site in sites], donors, batch_size=batch_size)
-    looking = {read: heads_that_look(scores, read, target) for read in reads}
+    looking = {read: heads_that_look(scores, read) for read in masks}
     used = {
-        read: _read_lost(model, contrast, _mask_of(reads[read], target), heads, donors, batch_size)
-        for read, heads in looking.items()
+        read: _read_lost(model, contrast, masks[read], heads, donors, batch_size) for read, heads in looking.items()
     }
-    evidence = head_evidence(clean, attribution, single, scores, target, used)
+    evidence = head_evidence(clean, attribution, single, scores, used)
     named = tuple(label_head(each, rules) for each in evidence)
     readers = [index for index, label in enumerate(named) if label in READER_LABELS]
 
@@ -242,7 +245,7 @@ def head_table(
         attribution=attribution,
         ablation=single,
         reads=scores,
-        target=target,
+        readout=readout,
         head_labels=named,
         joint=joint,
         read_lost=used,
@@ -252,11 +255,37 @@ def head_table(
     )
 
 
-def _mask_of(targets: Mapping[str, ReadMask], target: str) -> ReadMask | None:
-    """The read's mask before `target`; before anything where all targets count. None where there is no such read."""
-    if target != ALL_TARGETS:
-        return targets.get(target)
-    return torch.stack(list(targets.values())).any(dim=0) if targets else None
+def _masks_at_readout(
+    contrast: Contrast, reads: Mapping[str, Mapping[str, Shaped[Tensor, "..."]]] | None, target: str | None
+) -> dict[str, ReadMask | None]:
+    """For each read of the table, what is to be read from the readout; None where nothing is."""
+    names, tokens = [pattern.name for pattern in READ_PATTERNS], contrast.clean
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    reading = (position == contrast.at.to(tokens.device)[:, None])[:, :, None]
+    if reads is None:
+        before = position <= position[:, None]
+        sources = source_masks(contrast, READ_PATTERNS)
+        found = {name: reading & mask.to(tokens.device)[:, None] & before for name, mask in sources.items()}
+        return {name: mask if bool(mask.any()) else None for name, mask in found.items()}
+    unknown = [read for read in reads if read not in names]
+    if unknown:
+        raise ValueError(
+            f"unknown reads {unknown}: the table has columns and labels for {names}. Name yours by the one whose part "
+            "it plays; knock_out_reads and iteration_scores take reads of any name."
+        )
+    given: dict[str, ReadMask | None] = dict.fromkeys(names)
+    for read, targets in reads.items():
+        counted = [mask for name, mask in targets.items() if target in (None, ALL_TARGETS, name)]
+        shape = (*tokens.shape, tokens.shape[1])
+        masks = [mask_of(mask, shape, f"the mask of read {read!r}").to(tokens.device) & reading for mask in counted]
+        if masks:
+            given[read] = torch.stack(masks).any(dim=0)
+            if not bool(torch.stack(masks).any()):
+                raise ValueError(
+                    f"read {read!r} marks no source at the readout of any example, which is what the table is about: "
+                    "mark [example, at, src]. iteration_scores says where heads look from other places."
+                )
+    return given
 
 
 def _read_lost(

@@ -40,8 +40,7 @@ from torch import Tensor
 from cotinterp.figures.probing import probe_use_figure
 from cotinterp.mechanism.activations import activations, at_positions
 from cotinterp.mechanism.contrast import Address, Contrast
-from cotinterp.mechanism.heads.losses import NO_DONOR, draw_donors
-from cotinterp.mechanism.interventions import Edit, run_with
+from cotinterp.mechanism.interventions import NO_DONOR, Edit, draw_donors, run_with
 from cotinterp.mechanism.metrics import Effects, logit_diff, normalized_effects
 from cotinterp.mechanism.model import HookedModel, require_eval
 from cotinterp.mechanism.probing.controls import distinct_rows

@@ -5,8 +5,10 @@ different numbers, so that an axis taken for another one cannot pass.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -92,4 +94,5 @@ def question(bridge: TransformerBridge, tokens: torch.Tensor) -> Any:
     from tests.mechanism.contrasts import contrast_with_gap, replaced
 
     at = torch.tensor([5, 6, 4, 6, 3])
-    return contrast_with_gap(bridge, tokens, replaced(tokens, [2], d_vocab=D_VOCAB), at)
+    contrast = contrast_with_gap(bridge, tokens, replaced(tokens, [2], d_vocab=D_VOCAB), at)
+    return replace(contrast, templates=np.zeros(5, dtype=np.int64))

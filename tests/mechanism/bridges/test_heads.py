@@ -29,7 +29,8 @@ def test_one_row_a_head_with_attribution_and_attention(bridge, question, reads):
     direct = logit_attribution(bridge, question).heads().flatten(0, 1).mean(-1)
     np.testing.assert_allclose(table["attribution"], direct, atol=1e-6)
     patterns = activations(bridge, question.clean, [Site("pattern", 0), Site("pattern", 1)])
-    looked = torch.stack(list(patterns.values()))[:, :, :, 5:, 2].mean(dim=(1, 3)).flatten()
+    read = question.at >= 5
+    looked = torch.stack(list(patterns.values()))[:, read, :, question.at[read], 2].mean(dim=0).flatten()
     np.testing.assert_allclose(table["attention_to_previous_total"], looked, atol=1e-6)
     assert torch.isfinite(result.ablation).all()
     assert float(result.ablation.abs().mean(-1).min()) > 1e-3

@@ -8,7 +8,8 @@ import torch
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.ablation import AblationResult, JointAblation, ablate_heads, compare_ablations
-from cotinterp.mechanism.heads.losses import NO_DONOR, Draws
+from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.interventions import NO_DONOR
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.pairs import operand_pairs

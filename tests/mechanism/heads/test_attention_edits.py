@@ -10,8 +10,8 @@ from cotinterp.mechanism.heads.attention import patterns
 from cotinterp.mechanism.heads.attention_edits import Attention, CutAttention, EditedRuns, HeadOutput, MovedValues
 from cotinterp.mechanism.heads.backups import direct_change
 from cotinterp.mechanism.heads.knock_outs import cut_attention, exchange_values
-from cotinterp.mechanism.heads.losses import draw_donors, logits_lost
-from cotinterp.mechanism.interventions import InertEditError
+from cotinterp.mechanism.heads.losses import logits_lost
+from cotinterp.mechanism.interventions import InertEditError, draw_donors
 from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
 from cotinterp.models.native.parts import forward, native_parts

@@ -6,8 +6,9 @@ import torch
 
 from cotinterp.mechanism.heads.ablation import ablate_heads
 from cotinterp.mechanism.heads.backups import BackupResult, backup_heads, direct_change
-from cotinterp.mechanism.heads.losses import NO_DONOR, Draws
+from cotinterp.mechanism.heads.losses import Draws
 from cotinterp.mechanism.heads.table import head_table
+from cotinterp.mechanism.interventions import NO_DONOR
 from cotinterp.mechanism.sites import Site, head_sites
 from tests.mechanism.contrasts import asked
 from tests.mechanism.copier import WRITES, previous_token_copier

@@ -1,18 +1,21 @@
 """Donors, shares of the logit difference and their intervals, by hand."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from cotinterp.mechanism.contrast import templates_of
 from cotinterp.mechanism.heads.losses import (
-    NO_DONOR,
-    draw_donors,
+    LEAST_EXAMPLES,
     intervals,
     relative,
     scan_columns,
     simultaneous,
+    unit_of,
 )
+from cotinterp.mechanism.interventions import NO_DONOR, draw_donors
 from cotinterp.results import bootstrap
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
@@ -52,9 +55,30 @@ def test_what_is_lost_is_a_share_of_the_mean_of_the_same_examples():
     assert relative(torch.tensor([[1.0, torch.nan, 6.0]]), torch.tensor([1.0, 90.0, 3.0])).tolist() == [[0.5, 3.0]]
 
 
-@pytest.mark.parametrize("clean", [[-1.0, -2.0, -3.0], [1.0, -1.0, 0.0]])
-def test_a_share_of_nothing_or_less_is_nan(clean):
-    assert np.isnan(relative(torch.ones(1, 3), torch.tensor(clean))).all()
+@pytest.mark.parametrize(
+    ("clean", "why"),
+    [
+        ([-1.0, -2.0, -3.0], "is -2 on average: the answer is not preferred"),
+        ([1.0, -1.0, 0.0], "is 0 on average"),
+        ([3.0, -3.0, 0.01], r"0.0033 on average, 95% interval -3 to 3: it may be 0"),
+        ([9e-4, 9e-4, -9e-4], "none of 3 examples has a clean logit difference of 0.001"),
+    ],
+)
+def test_a_share_of_nothing_or_next_to_nothing_is_nan_and_says_why(clean, why):
+    lost = torch.full((1, 3), -5.0)
+    assert np.isnan(relative(lost, torch.tensor(clean))).all()
+    row = scan_columns(lost, torch.tensor(clean)).iloc[0]
+    assert row[["effect", "ci_low", "p"]].isna().all()
+    assert re.search(why, row["note"])
+
+
+def test_examples_without_a_difference_of_their_own_are_dropped_and_counted():
+    lost, clean = torch.tensor([[1.0, 700.0, 1.0, torch.nan]]), torch.tensor([2.0, 5e-4, 2.0, 2.0])
+    row = scan_columns(lost, clean).iloc[0]
+    assert (row["effect"], row["n"], row["dropped"]) == (0.5, 2, 2)
+    assert row["note"] == f"2 examples, {LEAST_EXAMPLES} are needed"
+    unit = unit_of(lost, clean)
+    assert (unit.used.tolist(), unit.size) == ([True, False, True, False], 2.0)
 
 
 def test_intervals_are_those_of_the_bootstrap_each_for_itself():

@@ -6,7 +6,7 @@ import torch
 
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.labels import HEAD_LABELS, LabelCondition, LabelRule
-from cotinterp.mechanism.heads.losses import Draws
+from cotinterp.mechanism.heads.losses import Draws, clean_difference
 from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.build import build_model
@@ -35,6 +35,10 @@ COLUMNS = [
     "attention_to_previous_total",
     "attention_to_next_operand",
     "label",
+    "readout",
+    "n",
+    "dropped",
+    "note",
 ]
 LABELS = {"task": "digit-sum", "regime": "cot", "run_seed": 0}
 TASK = get_task("digit-sum")
@@ -73,11 +77,41 @@ def test_looking_somewhere_else_makes_the_same_head_an_answer_writer(copied):
     assert result.head_labels == ("answer writer", "inert")
 
 
-def test_attention_before_another_target_than_the_readout_makes_no_reader(copied):
+def test_a_target_that_does_not_count_makes_no_reader(copied):
     model, contrast, mask = copied
     reads = {"previous_total": {"total": mask}}
     assert head_table(model, contrast, reads, target="total").head_labels[0] == "total reader"
     assert head_table(model, contrast, reads, target="answer").head_labels[0] == "answer writer"
+
+
+def test_label_and_table_go_by_the_attention_from_the_readout_alone(copied):
+    """From position 1 the copier looks at 0 and not at 1: pooled with the readout it would look at half of what it
+    reads."""
+    model, contrast, mask = copied
+    both = mask.clone()
+    both[:, 1, 1] = True
+    result = head_table(model, contrast, {"previous_total": {"answer": both}})
+    row = result.frame().iloc[0]
+    assert (row["attention_to_previous_total"], row["label"]) == (pytest.approx(1.0), "total reader")
+    assert (row["readout"], row["n"], row["dropped"], row["note"]) == ("position 2", 20, 0, "")
+    assert result.detail()["evidence_previous_total"][0] == pytest.approx(1.0)
+
+
+def test_a_read_that_starts_elsewhere_than_the_readout_is_refused(copied):
+    model, contrast, mask = copied
+    with pytest.raises(ValueError, match="'previous_total' marks no source at the readout of any example"):
+        head_table(model, contrast, {"previous_total": {"answer": mask.roll((-1, -1), dims=(1, 2))}})
+    with pytest.raises(ValueError, match="the mask of read 'previous_total' must be a boolean"):
+        head_table(model, contrast, {"previous_total": {"answer": mask.long()}})
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_a_few_examples_decide_nothing(copied, n):
+    model, contrast, mask = copied
+    result = head_table(model, contrast.select(slice(n)), {"previous_total": {"answer": mask[:n]}})
+    assert set(result.head_labels) == {"undecided"}
+    assert set(result.frame()["note"]) == {f"{n} examples, 8 are needed"}
+    assert result.flagged() == ()
 
 
 def test_a_head_that_looks_at_the_total_but_is_not_needed_is_no_reader(copied):
@@ -93,19 +127,6 @@ def test_a_head_that_looks_at_the_total_but_is_not_needed_is_no_reader(copied):
     result = head_table(model, descending, {"previous_total": {"answer": mask}})
     assert result.frame()["attention_to_previous_total"][0] == pytest.approx(1.0)
     assert result.head_labels == ("inert", "inert")
-
-
-def test_a_head_that_looks_at_the_total_and_is_needed_for_something_else_is_no_reader(copied):
-    """The copier looks at position 0 from position 1 as well, and nothing reads what it finds there."""
-    model, contrast, mask = copied
-    idle_read = mask.roll((-1, -1), dims=(1, 2))
-    result = head_table(model, contrast, {"previous_total": {"answer": idle_read}})
-    row = result.detail().iloc[0]
-    assert row["evidence_previous_total"] == pytest.approx(1.0)
-    assert row["ablation_effect"] > 0.7
-    assert row["evidence_total_read_effect"] == 0
-    assert row["label"] == "answer writer"
-    assert result.joint.readers == ()
 
 
 def test_flagged_are_the_heads_whose_loss_a_scan_of_all_heads_finds(copied):
@@ -187,7 +208,7 @@ def test_pairs_tell_their_templates_and_what_is_predicted_at_the_readout(model):
     result = head_table(
         model, Contrast.from_pairs(operand_pairs(TASK, few, "totals", index=1, rng=np.random.default_rng(0)))
     )
-    assert result.target == "total"
+    assert result.readout == "total 1"
     assert (result.ablation.isnan() == torch.tensor([False, False, True])).all()
     assert set(result.detail()["n_ablated"]) == {2}
 
@@ -226,10 +247,12 @@ def test_without_readers_there_is_no_joint_ablation(model, pairs):
 
 def test_readers_are_compared_with_random_sets_of_as_many_other_heads(model, pairs):
     """With one reader, every set is a single head, whose effect stands in the table already."""
-    shares = head_table(model, Contrast.from_pairs(pairs)).detail()["evidence_attribution_share"]
+    contrast = Contrast.from_pairs(pairs)
+    contrast = contrast.select(clean_difference(model, contrast) > 0)
+    shares = head_table(model, contrast).detail()["evidence_attribution_share"]
     result = head_table(
         model,
-        Contrast.from_pairs(pairs),
+        contrast,
         rules=readers_above(float(shares.nlargest(2).mean())),
         draws=Draws(n_random_sets=5),
     )
@@ -253,7 +276,7 @@ def test_detail_has_the_evidence_behind_each_label(copied):
     assert row["logits_lost"] == pytest.approx(row["ablation_effect"] * row["clean_logit_difference"])
     assert row["evidence_ablation_low"] <= row["ablation_ci_low"] <= row["ablation_effect"] <= row["ablation_ci_high"]
     assert (row["n"], row["n_ablated"]) == (20, 20)
-    assert result.rule_text.startswith("1. undetermined: clean_low <= 0")
+    assert result.rule_text.startswith("1. undecided: n < 8")
 
 
 def test_the_figure_has_a_row_for_each_head_and_a_column_for_each_number(copied):
