@@ -217,13 +217,6 @@ def head_sites(model: HookedModel, kind: str = "z") -> tuple[Site, ...]:
     return tuple(Site(known, layer, head) for layer in range(int(model.cfg.n_layers)) for head in heads)
 
 
-def sequence(given: Sequence[Any], noun: str) -> tuple[Any, ...]:
-    """What was given, as a tuple. ValueError for a name or a site by itself, where a sequence of them is wanted."""
-    if isinstance(given, str | Site):
-        raise ValueError(f"{noun}={given!r} is one by itself; give a sequence of them: {noun}=[{given!r}].")
-    return tuple(given)
-
-
 def mask_of(mask: Any, shape: Sequence[int], noun: str) -> Bool[Tensor, "..."]:
     """`mask`, if it is one of this shape. ValueError for other shapes and for 0/1 numbers, which would be indices."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:

@@ -65,6 +65,9 @@ def ablate_heads(
     foreign = [site.label for heads in head_sets for site in heads if site.kind != "z" or site.head is None]
     if foreign:
         raise ValueError(f"heads are ablated at their z, as Site('z', layer, head); got {foreign}.")
+    for heads in head_sets:
+        for site in heads:
+            site.check(model)
     tokens = contrast.until_readout(model).clean
     own = activations(model, tokens, residual_sites(model, "z"), batch_size=batch_size)
     given = {site: substitutes(method, z, contrast) for site, z in own.items()}
@@ -175,7 +178,7 @@ class AblationResult(Result):
 def compare_ablations(
     model: HookedModel,
     contrast: Contrast,
-    head_sets: Sequence[Sequence[Site]] | None = None,
+    head_sets: Sequence[Sequence[Site] | Site] | None = None,
     *,
     methods: Sequence[Method] = METHODS,
     draws: Draws = FOUR_DONORS,
@@ -184,10 +187,13 @@ def compare_ablations(
 ) -> AblationResult:
     """Every set of heads ablated by every method, on the same examples; by default each head of the model alone.
 
+    A head by itself is a set of one.
+
     Only examples of one template lend each other activations and share a mean. A regime of one template (one number of
     operands, totals of one width) is where a mean by position means something.
     """
-    sets = tuple(map(tuple, head_sets)) if head_sets is not None else tuple((site,) for site in head_sites(model))
+    given = head_sites(model) if head_sets is None else head_sets
+    sets = tuple((each,) if isinstance(each, Site) else tuple(each) for each in given)
     if not sets or not methods:
         raise ValueError(f"nothing to ablate: {len(sets)} sets of heads, {len(methods)} methods of {list(METHODS)}.")
     unknown = [method for method in methods if method not in METHODS]

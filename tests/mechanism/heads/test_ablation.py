@@ -211,7 +211,9 @@ def test_nothing_to_ablate_is_refused(model, question):
     with pytest.raises(ValueError, match="0 sets of heads, 3 methods"):
         compare_ablations(model, question, [])
     with pytest.raises(ValueError, match="named twice"):
-        compare_ablations(model, question, [[COPIER], [COPIER]])
+        compare_ablations(model, question, [[COPIER], COPIER])
+    with pytest.raises(ValueError, match="L0H2.z is outside the model: its z has heads 0 to 1"):
+        compare_ablations(model, question, [Site("z", 0, 2)])
 
 
 CLEAN = torch.tensor([4.0, 2.0, 3.0])
