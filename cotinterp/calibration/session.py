@@ -34,6 +34,7 @@ def calibration_session(
         nulls: Worlds of untrained models that the claims are judged in, ten times as many simulated worlds of each
             kind, and as many made-up sweeps of every law of depth.
     """
+    out = output_folder(out)
     good = [_questions(out, quick, say), _claims(out, quick, say)]
     if mutations:
         good.append(_mutations(out, say))

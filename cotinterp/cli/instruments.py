@@ -1,7 +1,9 @@
 """Commands for one model: train it, and point an instrument at it. `app` is the collection that every command joins."""
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -118,7 +120,7 @@ def train_command(
     from cotinterp.training.loop import train
     from cotinterp.training.progress import rich_progress
 
-    with rich_progress(spec.slug) as progress:
+    with rich_progress(spec.slug) as progress, notes():
         run = train(
             spec,
             directory=root / spec.slug,
@@ -128,6 +130,14 @@ def train_command(
             progress=progress,
         )
     print(f"run     {run.directory}\nweights {run.weight_hash}")
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Shows what the library warns of inside the block, one line each, without the place in its source."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"cotinterp: note: {message}", file=sys.stderr)
+        yield
 
 
 @app.command(name="evaluate")

@@ -11,6 +11,9 @@ MAX_PARAMETERS = 500_000_000
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
 
+DIGEST = "digest"
+"""Field of a run's file that says what all the rest of the file has to be."""
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be believed: the message says which file, what is wrong and what to do."""

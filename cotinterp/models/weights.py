@@ -1,7 +1,9 @@
 """Weights as bytes: their names, their hash, and files of them that are checked before they are believed."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cotinterp.models.build import Bridge, is_wrapped
+from cotinterp.models.spec import DIGEST
 from cotinterp.models.spec import CheckpointError as CheckpointError
 from cotinterp.results import write_atomic
 
@@ -24,6 +27,10 @@ LENS_NAMES = {
 }
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+AGAIN = (
+    "Delete it and train its spec again in the same directory, which gives the same weights; or restore it from a copy"
+)
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -57,78 +64,104 @@ def weight_hash(model: nn.Module) -> str:
     return tensors_hash(named_weights(model))
 
 
-def stored_weight_hash(path: Path) -> str:
-    """`weight_hash` of the model whose weights are in a safetensors file; no model is built.
-
-    Raises:
-        CheckpointError: The file is truncated or no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return tensors_hash({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
-
-
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file in one piece: readers see the old file or the new one, never a part of it."""
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Everything that a file of weights says, known to be what was written (`read_weights`).
+
+    Attributes:
+        path: The file.
+        tensors: By name.
+        metadata: What the file says of itself, its digest left out.
+        weight_hash: Of the tensors: `weight_hash` of a model that has them.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    weight_hash: str
+
+    def fitting(self, expected: Shapes) -> dict[str, Tensor]:
+        """The tensors, which must be exactly those expected, in fp32 and finite.
+
+        Raises:
+            CheckpointError: They are not; the first that differ are named.
+        """
+        wrong = [f"misses {name!r}" for name in expected if name not in self.tensors]
+        wrong += [f"has an unknown {name!r}" for name in sorted(set(self.tensors) - set(expected))]
+        for name in sorted(set(self.tensors) & set(expected)):
+            shape, dtype = tuple(self.tensors[name].shape), self.tensors[name].dtype
+            if shape != tuple(expected[name]):
+                wrong.append(f"{name!r} is {shape}, the spec says {tuple(expected[name])}")
+            if dtype != torch.float32:
+                wrong.append(f"{name!r} is {dtype}, not torch.float32")
+        if wrong:
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise CheckpointError(f"{self.path} does not fit its spec: it {'; '.join(wrong[:5])}{more}")
+        broken = [name for name in expected if not self.tensors[name].isfinite().all()]
+        if broken:
+            raise CheckpointError(f"{self.path} holds NaN or infinite values in {broken[:5]}; train it again")
+        return {name: self.tensors[name] for name in expected}
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file in one piece: readers see the old file or the new one, never a part of it.
+
+    One more field of its metadata is a digest over all others and over names, types, shapes and bytes of the tensors.
+    """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(on_cpu, dict(metadata)))
+    digest = _digest(metadata, tensors_hash(on_cpu))
+    write_atomic(path, save(on_cpu, {**metadata, DIGEST: digest}))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; its tensors are not read.
+def read_weights(path: Path) -> Stored:
+    """What a safetensors file holds, checked against the digest in it: every byte that says something is read, once.
 
-    Raises:
-        CheckpointError: The file is truncated or no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
-
-
-def read_tensors(path: Path, expected: Shapes) -> dict[str, Tensor]:
-    """The fp32 tensors of a safetensors file that must hold exactly those expected, all finite.
-
-    Names, shapes and types are compared in the file's header before any tensor is read.
+    Nothing in such a file is believed, its metadata neither, unless all of it is as it was written.
 
     Raises:
-        CheckpointError: The file is truncated, no safetensors file, does not fit, or holds NaN or infinity.
+        CheckpointError: The file is truncated, damaged or no safetensors file, or has no digest.
+        FileNotFoundError: There is none.
     """
+    tensors, metadata = _parsed(path)
+    if DIGEST not in metadata:
+        raise CheckpointError(
+            f"{path} has no digest (version 0.1 wrote none): it cannot be told from a damaged one. Of a finished run, "
+            f'`python -c "from cotinterp.training.checkpoints import seal; seal({str(path.parent)!r})"` checks what it '
+            f"can and adds one. {AGAIN}"
+        )
+    digest, weights = metadata.pop(DIGEST), tensors_hash(tensors)
+    if digest != _digest(metadata, weights):
+        raise CheckpointError(f"{path} is damaged: its content is not what its digest was made of. {AGAIN}")
+    return Stored(path, tensors, metadata, weights)
+
+
+def read_unsealed(path: Path) -> Stored:
+    """`read_weights` of a file that may lack a digest; one that it has is checked. For `checkpoints.seal` alone.
+
+    Raises:
+        CheckpointError: As `read_weights`, but for a missing digest.
+    """
+    tensors, metadata = _parsed(path)
+    return read_weights(path) if DIGEST in metadata else Stored(path, tensors, metadata, tensors_hash(tensors))
+
+
+def _digest(metadata: Mapping[str, str], weights: str) -> str:
+    return hashlib.sha256(json.dumps([sorted(metadata.items()), weights]).encode()).hexdigest()
+
+
+def _parsed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, mapped into memory, and metadata as the file has them; its header has been held against its length."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            wrong = [f"misses {name!r}" for name in expected if name not in names]
-            wrong += [f"has an unknown {name!r}" for name in sorted(names - set(expected))]
-            for name in sorted(names & set(expected)):
-                view = file.get_slice(name)
-                shape, dtype = tuple(view.get_shape()), view.get_dtype()
-                if shape != tuple(expected[name]):
-                    wrong.append(f"{name!r} is {shape}, the spec says {tuple(expected[name])}")
-                if dtype != "F32":
-                    wrong.append(f"{name!r} is {dtype}, not F32")
-            if wrong:
-                more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-                raise CheckpointError(f"{path} does not fit its spec: it {'; '.join(wrong[:5])}{more}")
-            tensors = {name: file.get_tensor(name) for name in expected}
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
-        raise _unreadable(path, error) from error
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path} holds NaN or infinite values in {broken[:5]}; train it again")
-    return tensors
-
-
-def _unreadable(path: Path, error: SafetensorError) -> CheckpointError:
-    return CheckpointError(f"{path} is truncated or not a safetensors file ({error}); restore it or train it again")
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}). {AGAIN}") from error

@@ -1,10 +1,15 @@
 """Files that are whole or absent: whatever fails, no reader ever meets half a table."""
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+ATTEMPTS = 3
+"""How often a file is written that vanishes under its temporary name: only where locks do not reach another machine."""
 
 LONGEST_NAME = 200
 """Bytes of a name; file systems take 255, an ending included."""
@@ -14,24 +19,54 @@ def write_atomic(path: Path | str, content: str | bytes) -> Path:
     """Write `content` (text as UTF-8, line ends untouched) to `path` in one step, replacing what was there.
 
     The bytes go to a temporary name in the same folder, reach the disk, and are then renamed, so `path` holds the old
-    content or the new, never part of either. Raises `OSError` (the precise subclass: a full disk, a read-only folder, a
-    folder that is missing or is a file) that names the path and the cause; the temporary file is gone by then.
+    content or the new, never part of either. Any number of processes may write to one path: the last one stays. Raises
+    `OSError` (the precise subclass: a full disk, a read-only folder, a folder that is missing or is a file) that names
+    the path and the cause; the temporary file is gone by then. What a killed process leaves, `output_folder` removes.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _write(path, data)
+            return path
+        except FileNotFoundError as error:
+            if attempt == ATTEMPTS or not path.parent.is_dir():
+                raise explained(error, "write", path) from error
+        except OSError as error:
+            raise explained(error, "write", path) from error
+    raise AssertionError("unreachable")
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb") as file, _held(file):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _explained(error, "write", path) from error
+            os.replace(temporary, path)
     finally:
-        if os.path.lexists(temporary):
+        with suppress(FileNotFoundError):
             os.unlink(temporary)
-    return path
+
+
+@contextmanager
+def _held(file: BinaryIO) -> Iterator[bool]:
+    """Locks an open file while the block runs, the sign that its writer lives; yields whether nobody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another has it, or there are no locks on this file system
+        yield False
+    else:
+        yield True
+
+
+def _clear(folder: Path) -> None:
+    """Removes the temporary files of writers that are dead."""
+    for leftover in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
+        with suppress(OSError), open(leftover, "r+b") as file, _held(file) as dead:
+            if dead:
+                os.unlink(leftover)
 
 
 def single_name(name: str) -> str:
@@ -60,6 +95,7 @@ def believed(path: Path, remedy: str) -> Iterator[None]:
 def output_folder(path: Path | str) -> Path:
     """The folder `path`, made together with its parents where it is missing, and known to be writable.
 
+    Temporary files that killed writers left in it are removed; those of living ones are not.
     Meant to be called before the work whose output it will hold: `NotADirectoryError` where `path` or a parent is a
     file, `PermissionError` where nothing can be written there, each naming the place and the cause.
     """
@@ -70,13 +106,14 @@ def output_folder(path: Path | str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _explained(error, "make the folder", path) from error
+        raise explained(error, "make the folder", path) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"cannot write into the output folder {path}: no permission; choose another folder")
+    _clear(path)
     return path
 
 
-def _explained(error: OSError, verb: str, path: Path) -> OSError:
+def explained(error: OSError, verb: str, path: Path) -> OSError:
     """The same error, its text naming what was wanted. `OSError` picks the subclass that belongs to the number."""
     cause = error.strerror or str(error)
     return OSError(error.errno, f"cannot {verb} {path}: {cause}") if error.errno else OSError(f"{path}: {cause}")

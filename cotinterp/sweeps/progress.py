@@ -9,6 +9,7 @@ from typing import Literal
 from rich import progress as rich_progress
 from rich.console import Console
 
+from cotinterp.models.weights import CheckpointError
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import RunSpec
 
@@ -76,10 +77,18 @@ class MetricsProgress:
         changed = _changed(self._paths[slug])
         if changed != self._seen[slug]:
             self._seen[slug] = changed
-            if last := last_metrics(self._paths[slug]):
+            if last := _last_line(self._paths[slug]):
                 fraction = last["step"] / self._steps[slug]
                 self._known[slug] = Progress(slug, "running", fraction, f"loss {last['loss']:.4f}")
         return self._known.get(slug, Progress(slug, "waiting"))
+
+
+def _last_line(path: Path) -> dict[str, int | float]:
+    """Empty where the log is damaged: it is for the run's status to tell, not for a display."""
+    try:
+        return last_metrics(path)
+    except CheckpointError:
+        return {}
 
 
 def _changed(path: Path) -> int:

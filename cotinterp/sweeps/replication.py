@@ -168,13 +168,21 @@ class RowStore:
         return self.folder / f"{run.spec.slug}-rows-{key[:16]}.csv"
 
     def read(self, path: Path) -> pd.DataFrame | None:
-        """The rows stored there; None where there are none."""
-        return read_rows(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """The rows stored there; None where there are none, or not those that were written."""
+        if not path.is_file():
+            return None
+        text, _, digest = path.read_bytes().rpartition(b"# sha256 ")
+        return read_rows(text.decode()) if digest == _digest(text) else None
 
     def write(self, path: Path, rows: pd.DataFrame) -> None:
         """Store rows, whole or not at all."""
         output_folder(self.folder)
-        write_atomic(path, text_of(rows))
+        text = text_of(rows).encode()
+        write_atomic(path, text + b"# sha256 " + _digest(text))
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode() + b"\n"
 
 
 def text_of(rows: pd.DataFrame) -> str:

@@ -1,11 +1,14 @@
 """One run of a sweep: what a worker does with it, and what its directory says of how far it is."""
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,20 +18,21 @@ import torch
 
 from cotinterp.behavior.accuracy import AccuracyResult, evaluate_run, store_evaluation
 from cotinterp.behavior.tagging import tag_accuracy
-from cotinterp.models.weights import CheckpointError, stored_weight_hash
+from cotinterp.models.weights import CheckpointError
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.pool import error_text
-from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation
+from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation, read_model
 from cotinterp.training.loop import DirectoryBusyError, sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json
+from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json, with_digest, without_digest
 
 THREADS = 1
 """CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
 
 FAILURE_FILE = "failure.json"
 ROOT_FILE = ".sweep-root"
+TOKEN = r"[0-9a-f]{16}"
 BUSY_SECONDS = 1.0
 TAG_COLUMNS = ("split", "k", "n", "correct", "accuracy", "ci_low", "ci_high")
 
@@ -93,7 +97,8 @@ def _of_files(spec: RunSpec, directory: Path, problems_per_k: int) -> RunStatus:
         if evaluation is not None:
             return RunStatus(spec, "finished", "", step, loss, evaluation)
     if (directory / FAILURE_FILE).exists():
-        failure = read_json(directory / FAILURE_FILE)
+        path = directory / FAILURE_FILE
+        failure = without_digest(read_json(path), str(path), "Start the sweep again: it tries the run once more")
         error = ": ".join(filter(None, (failure.get("type"), failure.get("text"))))
         return RunStatus(spec, "failed", error, step, loss)
     return RunStatus(spec, "unfinished" if (directory / SPEC_FILE).exists() else "absent", "", step, loss)
@@ -140,17 +145,18 @@ def train_and_evaluate(job: RunJob) -> None:
     check_root(job)
     (job.directory / FAILURE_FILE).unlink(missing_ok=True)
     with contextlib.chdir(job.here) if ":" in job.spec.task else contextlib.nullcontext():
-        run = _trained(job)
+        run = train_when_free(job.spec, job.directory, job.device)
         if not is_evaluated(job.directory, job.problems_per_k):
             evaluate(run, job.problems_per_k)
 
 
-def _trained(job: RunJob) -> Run:
-    """The run, trained here; waits again where another process took the directory in the meantime."""
+def train_when_free(spec: RunSpec, directory: Path, device: str) -> Run:
+    """`train` on one thread, as soon as no other process is training in the directory."""
     while True:
-        wait_for_other_trainers(job.directory)
-        with contextlib.suppress(DirectoryBusyError):
-            return train(job.spec, directory=job.directory, device=job.device, threads=THREADS)
+        try:
+            return train(spec, directory=directory, device=device, threads=THREADS)
+        except DirectoryBusyError:
+            time.sleep(BUSY_SECONDS)
 
 
 def evaluate(run: Run, problems_per_k: int) -> Path:
@@ -176,7 +182,7 @@ def valid_evaluation(directory: Path, problems_per_k: int) -> dict[str, Any] | N
     """What evaluation.json holds; None where there is none of the weights beside it and of so many problems.
 
     Raises:
-        CheckpointError: The weights cannot be read.
+        CheckpointError: The weights are damaged, or of another run than the spec beside them.
     """
     try:
         record = read_evaluation(directory)
@@ -184,48 +190,59 @@ def valid_evaluation(directory: Path, problems_per_k: int) -> dict[str, Any] | N
         return None
     if record is None or record.get("problems_per_k") != problems_per_k:
         return None
-    return record if record.get("weight_hash") == stored_weight_hash(directory / MODEL_FILE) else None
+    return record if record.get("weight_hash") == read_model(directory).weight_hash else None
 
 
 def mark_root(root: Path) -> str:
-    """The token of a folder of runs, written into it by whoever comes first."""
+    """The token of a folder of runs, written into it by whoever comes first; one that is no token is replaced."""
     path = output_folder(root) / ROOT_FILE
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8) + "\n")
-    return path.read_text().strip()
+    with _alone_in(path.parent):
+        if not re.fullmatch(TOKEN, _token(path)):
+            write_atomic(path, secrets.token_hex(8) + "\n")
+        return _token(path)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _token(path: Path) -> str:
+    """What the file says; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def check_root(job: RunJob) -> None:
     """Raises UnseenRootError unless the folder of the sweep is the one that this process sees under its path."""
-    try:
+    with contextlib.suppress(OSError):
         os.listdir(job.root)  # a network file system looks again at a folder that is listed
-        seen = (job.root / ROOT_FILE).read_text().strip()
-    except OSError:
-        seen = ""
-    if seen != job.token:
+    if _token(job.root / ROOT_FILE) != job.token:
         raise UnseenRootError(
             f"worker on {socket.gethostname()} does not see {job.root} as the sweep does: the folder of the runs must "
             "lie on a file system that all machines share, under the same path"
         )
 
 
-def wait_for_other_trainers(directory: Path) -> None:
-    """Returns as soon as no other process holds the run's directory."""
-    while True:
-        try:
-            with sole_trainer(directory):
-                return
-        except CheckpointError:
-            time.sleep(BUSY_SECONDS)
-
-
 def write_failure(job: RunJob, error: str, attempts: int) -> None:
-    """Leaves failure.json in the run's directory: type and text of the error, and how often the run was started."""
+    """Leaves failure.json in the run's directory: type and text of the error, and how often the run was started.
+
+    Not where another process is training the run: it has not failed for good.
+    """
     kind, _, text = without_root(error, job.root).partition(": ")
     if not kind.isidentifier():
         kind, text = "", without_root(error, job.root)
     record = {"type": kind, "text": text, "attempts": attempts}
-    write_atomic(output_folder(job.directory) / FAILURE_FILE, json.dumps(record, indent=2) + "\n")
+    directory = output_folder(job.directory)
+    with contextlib.suppress(DirectoryBusyError), sole_trainer(directory):
+        write_atomic(directory / FAILURE_FILE, json.dumps(with_digest(record), indent=2) + "\n")
 
 
 def without_root(text: str, root: Path) -> str:

@@ -16,7 +16,6 @@ from cotinterp.sweeps.pool import ExecutorLostError, JobResult, RetryPolicy, exe
 from cotinterp.sweeps.progress import MetricsProgress, OnProgress
 from cotinterp.sweeps.single_run import (
     STATUSES,
-    THREADS,
     RunJob,
     RunStatus,
     Status,
@@ -25,11 +24,11 @@ from cotinterp.sweeps.single_run import (
     mark_root,
     run_status,
     train_and_evaluate,
+    train_when_free,
     write_failure,
 )
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import STATE_FILE, is_finished, read_record
-from cotinterp.training.loop import train
 from cotinterp.training.spec import RunSpec
 from cotinterp.training.spec_file import check_same_spec
 from cotinterp.transcripts.render import longest_transcript
@@ -75,9 +74,10 @@ def train_all(
     """Trains every spec under `root/<slug>`, `jobs` at a time on one CPU thread each; one outcome for each spec.
 
     Those with the longest transcripts start first, which keeps all processes busy to the end. A finished run is left as
-    it is; a run that was killed goes on where it was. A run that fails (a loss that is not finite, a
-    directory that holds another run, a process that died) is listed and stops no other. The weights do not depend on
-    `jobs` or on the order of the specs. Nothing is evaluated (`run_sweep` does that too).
+    it is; a run that was killed goes on where it was; one that another process is training is waited for. A run that
+    fails (a loss that is not finite, a directory that holds another run, a process that died) is listed and stops no
+    other. The weights do not depend on `jobs` or on the order of the specs. Nothing is evaluated (`run_sweep` does that
+    too).
 
     Args:
         specs: Equal ones are trained once.
@@ -120,7 +120,7 @@ def _is_trained(spec: RunSpec, directory: Path) -> bool:
 
 def _train(work: tuple[RunSpec, Path, str]) -> None:
     spec, directory, device = work
-    train(spec, directory=directory, device=device, threads=THREADS)
+    train_when_free(spec, directory, device)
 
 
 def run_sweep(

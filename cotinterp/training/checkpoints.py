@@ -14,18 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cotinterp.models.build import Bridge, as_bridge, build_module, resolve_device
+from cotinterp.models.build import Bridge, as_bridge, build_module, fast_bfloat16, resolve_device
+from cotinterp.models.spec import DIGEST
 from cotinterp.models.weights import (
+    AGAIN,
     CheckpointError,
+    Stored,
     load_weights,
     named_weights,
-    read_metadata,
-    read_tensors,
-    write_tensors,
+    read_unsealed,
+    read_weights,
+    write_weights,
 )
 from cotinterp.models.weights import weight_hash as weight_hash
 from cotinterp.results import output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
+from cotinterp.training.progress import METRICS_FILE, sealed_metrics
 from cotinterp.training.spec import RunSpec, json_hash
 from cotinterp.training.spec_file import DEFAULT_ROOT as DEFAULT_ROOT
 from cotinterp.training.spec_file import MODEL_FILE as MODEL_FILE
@@ -36,6 +40,8 @@ from cotinterp.training.spec_file import (
     read_json,
     read_spec,
     task_fingerprint,
+    with_digest,
+    without_digest,
     write_spec,
 )
 from cotinterp.training.spec_file import list_runs as list_runs
@@ -65,6 +71,9 @@ class Record:
         task: Fingerprint of its task.
         data: Hash of its training set.
         start: Hash of the weights that `start_from` names; "" where the run began with random ones, and not stored.
+        machine: What computed them (`machine_of`); "" where a file of version 0.1 does not say.
+        mixed: What changed between the processes that worked on the run, such as their threads, so that its weights are
+            not bit for bit those of one process; "" where nothing did, and not stored.
         cotinterp: Version that trained it.
         torch: Version of torch that computed it.
     """
@@ -76,16 +85,18 @@ class Record:
     task: str
     data: str
     start: str = ""
+    machine: str = ""
+    mixed: str = ""
     cotinterp: str = field(default_factory=installed_version)
     torch: str = torch.__version__
 
     def metadata(self) -> dict[str, str]:
         """As safetensors stores it."""
         fields = {name: repr(value) if isinstance(value, float) else str(value) for name, value in vars(self).items()}
-        return fields if self.start else {name: text for name, text in fields.items() if name != "start"}
+        return {name: text for name, text in fields.items() if text or name not in ("start", "machine", "mixed")}
 
     @classmethod
-    def parse(cls, metadata: dict[str, str], path: Path) -> "Record":
+    def parse(cls, metadata: Mapping[str, str], path: Path) -> "Record":
         """From what safetensors stored. Raises CheckpointError where a field is missing or no number."""
         try:
             return cls(
@@ -96,6 +107,8 @@ class Record:
                 task=metadata["task"],
                 data=metadata["data"],
                 start=metadata.get("start", ""),
+                machine=metadata.get("machine", ""),
+                mixed=metadata.get("mixed", ""),
                 cotinterp=metadata["cotinterp"],
                 torch=metadata["torch"],
             )
@@ -103,25 +116,35 @@ class Record:
             raise CheckpointError(f"{path} does not say how far its run had come ({error!r}); delete it") from error
 
 
+def machine_of(device: torch.device) -> str:
+    """The kind of processor and whether it multiplies bfloat16 in hardware: another kind rounds in another way."""
+    kind = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else _accelerator(device)
+    return f"{device.type} {kind}{' bfloat16' if fast_bfloat16(device) else ''}"
+
+
+def _accelerator(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "accelerator"
+
+
 def read_record(path: Path) -> Record:
-    """How far the run had come whose state is in `path`."""
-    return Record.parse(read_metadata(path), path)
+    """How far the run had come whose weights or state are in `path`; the file is read, to know that it is sound."""
+    return Record.parse(read_weights(path).metadata, path)
 
 
 def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, record: Record) -> None:
     """Replaces the state on disk by the present one."""
-    write_tensors(path, _tensors(module, optimizer), record.metadata())
+    write_weights(path, _tensors(module, optimizer), record.metadata())
 
 
-def restore_state(path: Path, module: nn.Module, optimizer: torch.optim.AdamW) -> None:
+def restore_state(stored: Stored, module: nn.Module, optimizer: torch.optim.AdamW) -> None:
     """Puts weights and moments back as they were, bit for bit; the step count of every parameter is the run's.
 
     Values are copied into memory that torch allocated: sums over memory of another alignment can round otherwise.
     """
-    step = read_record(path).step
+    step = Record.parse(stored.metadata, stored.path).step
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(module).items()}
     expected |= {f"{moment}.{name}": shape for name, shape in expected.items() for moment in MOMENTS}
-    saved = read_tensors(path, expected)
+    saved = stored.fitting(expected)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(saved[name])
@@ -143,6 +166,10 @@ def _tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
 
 
 EVALUATION_FILE = "evaluation.json"
+EVALUATE_AGAIN = (
+    "The weights are not concerned: delete it and evaluate the run again (`cotinterp evaluate --store`, or the sweep)"
+)
+SLUG = r".+-L\d+-s\d+-[0-9a-f]{8}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +208,8 @@ def load_run(
 ) -> Run:
     """The trained model of a slug under `root`, or of a directory, checked at every step before it is believed.
 
-    Sizes are checked before anything is allocated, names and shapes of the weights before any is read, and the task
-    against the fingerprint of the one that was trained. No file of a checkpoint can run code.
+    The weights are held against the digest in their file, the spec against the hash there, the task against the
+    fingerprint there, and sizes are checked before anything is allocated. No file of a checkpoint can run code.
 
     Args:
         slug_or_path: Name of a directory under `root`, or a path.
@@ -197,25 +224,77 @@ def load_run(
     directory = find_run(slug_or_path, root)
     place = resolve_device(device)
     spec, known_task = read_spec(directory, task)
-    metadata = _checked_metadata(directory, spec, known_task)
+    if not is_finished(directory):
+        state = directory / STATE_FILE
+        done = read_record(state).step if state.exists() else 0
+        raise CheckpointError(
+            f"{directory} is not finished: {done} of {spec.optimizer.steps} steps done. Train its spec in that "
+            "directory again; it goes on from there"
+        )
+    stored = read_model(directory, known_task)
+    if re.fullmatch(SLUG, directory.name) and directory.name != spec.slug:
+        raise CheckpointError(
+            f"{directory} holds the run {spec.slug}, not the one of its name: restore its files or rename the directory"
+        )
     vocabulary = Vocabulary.of(known_task)
-    expected = named_weights(build_module(spec.model, len(vocabulary), seed=0, device="meta"))
-    tensors = read_tensors(directory / MODEL_FILE, {name: tuple(meta.shape) for name, meta in expected.items()})
+    tensors = stored.fitting(_shapes(spec, vocabulary))
     module = build_module(spec.model, len(vocabulary), seed=0)
     load_weights(module, tensors)
     model = as_bridge(module.to(place))
-    return Run(spec, known_task, vocabulary, model, directory, weight_hash(model), metadata)
+    return Run(spec, known_task, vocabulary, model, directory, stored.weight_hash, stored.metadata)
+
+
+def _shapes(spec: RunSpec, vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
+    expected = named_weights(build_module(spec.model, len(vocabulary), seed=0, device="meta"))
+    return {name: tuple(meta.shape) for name, meta in expected.items()}
+
+
+def read_model(directory: Path, task: Task | None = None) -> Stored:
+    """The weights of a finished run as they are in their file; no model is built.
+
+    Raises:
+        CheckpointError: The file is damaged, or was not trained with the spec.json beside it, or not on `task`, where
+            one is given.
+    """
+    return _checked_model(read_weights(directory / MODEL_FILE), directory, task)
+
+
+def _checked_model(stored: Stored, directory: Path, task: Task | None) -> Stored:
+    record = Record.parse(stored.metadata, stored.path)
+    if record.spec != _spec_hash(directory):
+        raise CheckpointError(
+            f"{stored.path} was not trained with the {SPEC_FILE} beside it; restore both or train again"
+        )
+    if task is not None and record.task != task_fingerprint(task):
+        raise CheckpointError(
+            f"task {task.name!r} is not the one that {stored.path} was trained on: its name, operands, states, symbols "
+            "or transition differ. Restore the old task, pass the right one as task=..., or train again"
+        )
+    return stored
+
+
+def _spec_hash(directory: Path) -> str:
+    try:
+        return json_hash(read_json(directory / SPEC_FILE))
+    except CheckpointError:
+        raise
+    except ValueError:  # NaN or infinity, which no spec holds
+        return ""
 
 
 def read_evaluation(directory: Path) -> dict[str, Any] | None:
-    """What evaluation.json holds; None where the run was not evaluated yet."""
+    """What evaluation.json holds; None where the run was not evaluated yet.
+
+    Raises:
+        CheckpointError: It is not what `write_evaluation` wrote.
+    """
     path = directory / EVALUATION_FILE
-    return read_json(path) if path.exists() else None
+    return without_digest(read_json(path), str(path), EVALUATE_AGAIN) if path.exists() else None
 
 
 def write_evaluation(directory: Path, evaluation: Mapping[str, Any]) -> Path:
-    """Stores the evaluation of a run beside its weights."""
-    text = json.dumps(dict(evaluation), indent=2, allow_nan=False)
+    """Stores the evaluation of a run beside its weights, with a digest of it."""
+    text = json.dumps(with_digest(evaluation), indent=2, allow_nan=False)
     return write_atomic(directory / EVALUATION_FILE, text + "\n")
 
 
@@ -227,9 +306,6 @@ def claim_directory(directory: Path, spec: RunSpec) -> Path:
         NotADirectoryError: It is a file.
     """
     directory = output_folder(directory)
-    # Of a finished run another process may be writing the evaluation.
-    for leftover in () if is_finished(directory) else directory.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
     if (directory / SPEC_FILE).exists():
         check_same_spec(directory, spec)
     elif strays := [name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()]:
@@ -246,26 +322,38 @@ def is_finished(directory: Path) -> bool:
 
 def finish(directory: Path, module: nn.Module, record: Record) -> None:
     """Writes the final weights and drops the state that training would have resumed from."""
-    write_tensors(directory / MODEL_FILE, named_weights(module), record.metadata())
+    write_weights(directory / MODEL_FILE, named_weights(module), record.metadata())
     (directory / STATE_FILE).unlink(missing_ok=True)
 
 
-def _checked_metadata(directory: Path, spec: RunSpec, task: Task) -> dict[str, str]:
-    path = directory / MODEL_FILE
-    if not path.exists():
-        state = directory / STATE_FILE
-        done = read_record(state).step if state.exists() else 0
-        raise CheckpointError(
-            f"{directory} is not finished: {done} of {spec.optimizer.steps} steps done. Train its spec in that "
-            "directory again; it goes on from there"
-        )
-    metadata = read_metadata(path)
-    record = Record.parse(metadata, path)
-    if record.spec != json_hash(read_json(directory / SPEC_FILE)):
-        raise CheckpointError(f"{path} was not trained with the {SPEC_FILE} beside it; restore both or train again")
-    if record.task != task_fingerprint(task):
-        raise CheckpointError(
-            f"task {task.name!r} is not the one that {path} was trained on: its name, operands, states, symbols or "
-            "transition differ. Restore the old task, pass the right one as task=..., or train again"
-        )
-    return metadata
+def seal(directory: Path | str, task: str | Task | None = None) -> Run:
+    """Adds the digests that version 0.1 did not write to a finished run, and loads it. What has one is only checked.
+
+    Before that the weights are held against what is known of them: the spec beside them, the shapes that it says, and
+    the hash in evaluation.json, where there is one. Damage that none of these shows is sealed with the rest.
+
+    Args:
+        directory: The run's own folder.
+        task: As for `load_run`.
+
+    Raises:
+        CheckpointError: Something does not fit; nothing was written.
+    """
+    directory = Path(directory)
+    spec, known_task = read_spec(directory, task)
+    stored = _checked_model(read_unsealed(directory / MODEL_FILE), directory, known_task)
+    tensors = stored.fitting(_shapes(spec, Vocabulary.of(known_task)))
+    path = directory / EVALUATION_FILE
+    evaluation = read_json(path) if path.exists() else None
+    if evaluation is not None and DIGEST in evaluation:
+        evaluation = read_evaluation(directory)
+    if evaluation is not None and evaluation.get("weight_hash") != stored.weight_hash:
+        raise CheckpointError(f"{stored.path} does not hold the weights that {path} is about: one is damaged. {AGAIN}")
+    metrics = directory / METRICS_FILE
+    log = sealed_metrics(metrics) if metrics.exists() else ""
+    write_weights(stored.path, tensors, stored.metadata)
+    if evaluation is not None:
+        write_evaluation(directory, evaluation)
+    if log:
+        write_atomic(metrics, log)
+    return load_run(directory, task=known_task)

@@ -4,15 +4,16 @@ import fcntl
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from cotinterp.models.build import resolve_device
-from cotinterp.models.weights import CheckpointError
+from cotinterp.models.weights import AGAIN, CheckpointError, Stored, read_weights
 from cotinterp.results import output_folder
 from cotinterp.tasks import Task, get_task
 from cotinterp.training.checkpoints import (
@@ -23,6 +24,7 @@ from cotinterp.training.checkpoints import (
     finish,
     is_finished,
     load_run,
+    machine_of,
     read_record,
     restore_state,
     save_state,
@@ -30,7 +32,7 @@ from cotinterp.training.checkpoints import (
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import task_fingerprint
+from cotinterp.training.spec_file import SPEC_FILE, task_fingerprint
 
 LOG_EVERY = 20
 
@@ -73,7 +75,8 @@ def train(
         spec: What to train.
         directory: The run's own folder, by custom `checkpoints/<spec.slug>`; made where it is missing.
         device: "auto", "cpu", "cuda", ...
-        threads: CPU threads; by default those of the run's first process, or torch's present number.
+        threads: CPU threads; by default those of the run's last process, or torch's present number. Another number than
+            the run had gives other weights: `ResumedOtherwiseWarning`, and the record says so (`Record.mixed`).
         checkpoint_every: Updates between two saved states.
         progress: Called after every update.
 
@@ -86,20 +89,30 @@ def train(
         raise ValueError(f"checkpoint_every {checkpoint_every} and threads {threads} must be at least 1")
     place = resolve_device(device)
     task = get_task(spec.task)
-    with sole_trainer(directory):
+    directory = output_folder(directory)
+    with nullcontext() if is_finished(directory) else sole_trainer(directory):
         directory = claim_directory(directory, spec)
         if not is_finished(directory):
             state = directory / STATE_FILE
-            saved = read_record(state) if state.exists() else None
-            with torch_threads(threads or (saved.threads if saved else None)):
+            saved = read_weights(state) if state.exists() else None
+            record = Record.parse(saved.metadata, state) if saved else None
+            with torch_threads(threads or (record.threads if record else None)):
                 learner = Learner.begin(spec, task, place)
                 if saved is not None:
-                    start = _resume(learner, state, saved, _first_record(spec, task, learner, saved.start))
+                    start = _resume(learner, saved, _first_record(spec, task, learner, place))
                 else:
                     weights = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
-                    start = _first_record(spec, task, learner, weights)
+                    start = replace(_first_record(spec, task, learner, place), start=weights)
+                saved = None  # its file is mapped into memory
                 _run(learner, start, directory, checkpoint_every, progress)
-    return load_run(directory, device=str(place), task=task)
+    run = load_run(directory, device=str(place), task=task)
+    # A process that was killed after it wrote the weights left it; now they are known to be sound.
+    (directory / STATE_FILE).unlink(missing_ok=True)
+    return run
+
+
+class ResumedOtherwiseWarning(UserWarning):
+    """A run goes on with other threads, another torch or another kind of processor: its weights will be others."""
 
 
 class DirectoryBusyError(CheckpointError):
@@ -113,7 +126,7 @@ def sole_trainer(directory: Path) -> Iterator[None]:
     Raises:
         DirectoryBusyError: Another process is at work there.
     """
-    handle = os.open(output_folder(directory), os.O_RDONLY)
+    handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -138,8 +151,8 @@ def torch_threads(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _first_record(spec: RunSpec, task: Task, learner: Learner, start: str) -> Record:
-    """What the run is made of, before its first update; `start` is the hash of the weights that it began with."""
+def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.device) -> Record:
+    """What the run is made of, before its first update."""
     return Record(
         step=0,
         elapsed_s=0.0,
@@ -147,20 +160,47 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, start: str) -> Re
         spec=spec.sha256,
         task=task_fingerprint(task),
         data=learner.data.sha256,
-        start=start,
+        machine=machine_of(place),
     )
 
 
-def _resume(learner: Learner, state: Path, saved: Record, start: Record) -> Record:
+def _resume(learner: Learner, stored: Stored, start: Record) -> Record:
     """Puts the learner where the saved state was, and returns how far that is."""
+    saved, state = Record.parse(stored.metadata, stored.path), stored.path
+    if saved.spec != start.spec:
+        raise CheckpointError(f"{state} is the state of another run than the {SPEC_FILE} beside it. {AGAIN}")
     for what, there, here in (("task", saved.task, start.task), ("training set", saved.data, start.data)):
         if there != here:
             raise CheckpointError(
                 f"{state} belongs to a run whose {what} is no longer the same, so it cannot go on; restore the old "
                 f"{what}, or delete {state.parent} to train anew"
             )
-    restore_state(state, learner.module, learner.optimizer)
-    return replace(start, step=saved.step, elapsed_s=saved.elapsed_s)
+    restore_state(stored, learner.module, learner.optimizer)
+    return replace(
+        start, step=saved.step, elapsed_s=saved.elapsed_s, start=saved.start, mixed=_mixed(saved, start, state)
+    )
+
+
+def _mixed(saved: Record, here: Record, state: Path) -> str:
+    """What is not as it was for the first updates of the run, for its record; warns of it."""
+    changes = [
+        f"{what} {there} to step {saved.step}, then {now}"
+        for what, there, now in (
+            ("threads", saved.threads, here.threads),
+            ("torch", saved.torch, here.torch),
+            ("machine", saved.machine, here.machine),
+        )
+        if there != now and there != ""
+    ]
+    if changes:
+        warnings.warn(
+            f"the run in {state.parent} goes on otherwise than it began: {'; '.join(changes)}. Its weights will not "
+            "be, bit for bit, those of a run that was computed in one way; to have those, go on as it began, or delete "
+            f"{state.name} and begin anew",
+            ResumedOtherwiseWarning,
+            stacklevel=4,
+        )
+    return "; ".join(filter(None, (saved.mixed, *changes)))
 
 
 def _run(learner: Learner, start: Record, directory: Path, checkpoint_every: int, progress: Callback | None) -> None:

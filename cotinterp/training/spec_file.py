@@ -4,13 +4,14 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from cotinterp.models.spec import CheckpointError, ModelSpec
+from cotinterp.models.spec import DIGEST, CheckpointError, ModelSpec
 from cotinterp.results import write_atomic
 from cotinterp.results.shipped import shipped
 from cotinterp.tasks import Task, get_task
@@ -101,6 +102,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object; restore it or train again")
     return value
+
+
+def with_digest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields and, as the last one, the hash of their canonical JSON: a small file that can be checked when read."""
+    return {**fields, DIGEST: json_hash(dict(fields))}
+
+
+def without_digest(fields: Mapping[str, Any], place: str, remedy: str) -> dict[str, Any]:
+    """The fields that `with_digest` was given.
+
+    Raises:
+        CheckpointError: They have no digest or are not what it was made of; names the place and says the remedy.
+    """
+    rest = {name: value for name, value in fields.items() if name != DIGEST}
+    try:
+        found = json_hash(rest)
+    except ValueError:  # a number that overflows to infinity
+        found = ""
+    if DIGEST not in fields:
+        raise CheckpointError(
+            f"{place} has no digest (version 0.1 wrote none): it cannot be told from a damaged one. {remedy}"
+        )
+    if fields[DIGEST] != found:
+        raise CheckpointError(f"{place} is damaged: its content is not what its digest was made of. {remedy}")
+    return rest
 
 
 def _registered(name: object, path: Path) -> Task:

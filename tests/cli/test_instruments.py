@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.cli import main
+from cotinterp.training import loop
 from cotinterp.training.checkpoints import list_runs, load_run
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,32 @@ def test_train_prints_where_the_run_is_and_its_hash(root, slug, capsys):
     shown = capsys.readouterr().out
     assert str(root / slug) in shown
     assert load_run(slug, root=root).weight_hash in shown
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_other_threads_than_a_run_began_with_are_told_in_one_line(tmp_path, monkeypatch, capsys):
+    shape = TINY[: TINY.index("--threads")] + TINY[TINY.index("--threads") + 2 :]
+    monkeypatch.setattr("cotinterp.training.loop._save", killed_after(10))
+    with pytest.raises(KeyboardInterrupt):
+        run("train", *shape, "--threads", 1, "--root", tmp_path, "--device", "cpu", "--checkpoint-every", 10)
+    monkeypatch.undo()
+    capsys.readouterr()
+    run("train", *shape, "--threads", 2, "--root", tmp_path, "--device", "cpu")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert line.startswith("cotinterp: note: the run in ")
+    assert "threads 1 to step 10, then 2. Its weights will not be, bit for bit, those of" in line
+
+
+def killed_after(step):
+    """Saves the state of one step and is killed at the next one."""
+    save = loop._save
+
+    def save_once(learner, update, *rest):
+        if update.step > step:
+            raise KeyboardInterrupt
+        save(learner, update, *rest)
+
+    return save_once
 
 
 @pytest.mark.parametrize(

@@ -5,25 +5,25 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from cotinterp.models.build import as_bridge, build_module
 from cotinterp.models.weights import (
     CheckpointError,
     load_weights,
     named_weights,
-    read_metadata,
-    read_tensors,
-    stored_weight_hash,
+    read_unsealed,
+    read_weights,
     weight_hash,
-    write_tensors,
+    write_weights,
 )
 
 
 @pytest.fixture
 def saved(module, tmp_path):
     path = tmp_path / "model.safetensors"
-    write_tensors(path, named_weights(module), {"step": "7"})
+    write_weights(path, named_weights(module), {"step": "7"})
     return path
 
 
@@ -73,31 +73,30 @@ def test_the_hash_sees_names_and_shapes():
 
 
 def test_the_hash_of_a_file_is_that_of_the_model_in_it(module, saved, tmp_path):
-    assert stored_weight_hash(saved) == weight_hash(module)
+    assert read_weights(saved).weight_hash == weight_hash(module)
     (tmp_path / "garbage").write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="is truncated or not a safetensors file"):
-        stored_weight_hash(tmp_path / "garbage")
+        read_weights(tmp_path / "garbage")
 
 
 def test_what_is_written_is_read_back_bit_for_bit(module, saved):
-    tensors = read_tensors(saved, shapes(module))
+    tensors = read_weights(saved).fitting(shapes(module))
     assert tensors.keys() == named_weights(module).keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in named_weights(module).items())
-    assert read_metadata(saved) == {"step": "7"}
+    assert read_weights(saved).metadata == {"step": "7"}
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
 def test_a_truncated_file_is_refused(module, saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    for read in (read_metadata, lambda path: read_tensors(path, shapes(module))):
-        with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
-            read(saved)
+    with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
+        read_weights(saved)
 
 
 def test_garbage_is_refused(module, saved):
     saved.write_bytes(b"\x80\x04 this is not a tensor" * 50)
     with pytest.raises(CheckpointError, match=r"model.safetensors is truncated or not a safetensors file"):
-        read_tensors(saved, shapes(module))
+        read_weights(saved)
 
 
 @pytest.mark.parametrize(
@@ -109,35 +108,72 @@ def test_garbage_is_refused(module, saved):
             lambda w: w.update({"unembed.weight": torch.zeros(11, 8)}),
             r"'unembed.weight' is \(11, 8\), the spec says \(11, 16\)",
         ),
-        (lambda w: w.update({"unembed.weight": torch.zeros(11, 16).half()}), "'unembed.weight' is F16, not F32"),
+        (
+            lambda w: w.update({"unembed.weight": torch.zeros(11, 16).half()}),
+            "'unembed.weight' is torch.float16, not torch.float32",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(module, saved, change, said):
     weights = named_weights(module)
     change(weights)
-    save_file(weights, saved)
+    write_weights(saved, weights, {})
     with pytest.raises(CheckpointError, match=said):
-        read_tensors(saved, shapes(module))
+        read_weights(saved).fitting(shapes(module))
 
 
-def test_shapes_are_compared_before_any_tensor_is_read(module, saved):
-    weights = named_weights(module) | {"unembed.weight": torch.full((11, 16), torch.nan), "stray": torch.zeros(1)}
-    save_file(weights, saved)
-    with pytest.raises(CheckpointError, match="stray"):
-        read_tensors(saved, shapes(module))
+def test_one_digest_is_over_everything_that_the_file_says(saved):
+    """A tensor's bit, its name, its type, a field's name and its value; the file written again is as good as before."""
+    tensors, metadata = load_file(saved), {**read_weights(saved).metadata, "digest": digest_in(saved)}
+    name, tensor = next(iter(tensors.items()))
+    flipped = tensor.clone()
+    flipped.view(-1).view(torch.int32)[0] ^= 1
+    others = {key: value for key, value in tensors.items() if key != name}
+    for changed, fields in (
+        (tensors | {name: flipped}, metadata),
+        (tensors | {name: tensor.view(torch.int32)}, metadata),
+        (others | {name + "x": tensor}, metadata),
+        (others, metadata),
+        (tensors, metadata | {"step": "8"}),
+        (tensors, metadata | {"more": ""}),
+        (tensors, {"digest": metadata["digest"], "stop": "7"}),
+        (tensors, {"digest": metadata["digest"]}),
+    ):
+        save_file(changed, saved, fields)
+        for read in (read_weights, read_unsealed):
+            with pytest.raises(
+                CheckpointError, match="model.safetensors is damaged: its content is not what its digest"
+            ):
+                read(saved)
+    save_file(tensors, saved, metadata)
+    assert read_weights(saved).metadata == {"step": "7"}
+
+
+def test_a_file_without_a_digest_is_refused_and_says_how_to_get_one(saved):
+    save_file(load_file(saved), saved, {"step": "7"})
+    with pytest.raises(
+        CheckpointError, match=r"has no digest .* seal\('.*'\)\"` checks what it can and adds one. Delete"
+    ):
+        read_weights(saved)
+    assert read_unsealed(saved).metadata == {"step": "7"}
+
+
+def digest_in(path) -> str:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["digest"]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_weights_that_are_not_finite_are_refused(module, saved, value):
     weights = named_weights(module)
     weights["pos_embed.weight"][3, 2] = value
-    write_tensors(saved, weights, {})
+    write_weights(saved, weights, {})
     with pytest.raises(CheckpointError, match=r"NaN or infinite values in \['pos_embed.weight'\]"):
-        read_tensors(saved, shapes(module))
+        read_weights(saved).fitting(shapes(module))
 
 
 def test_a_header_that_promises_more_than_the_file_holds_is_refused(module, saved):
     header = json.dumps({"unembed.weight": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}})
     saved.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0" * 64)
     with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
-        read_tensors(saved, shapes(module))
+        read_weights(saved).fitting(shapes(module))

@@ -1,7 +1,9 @@
 import errno
+import fcntl
 import os
 import resource
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,48 @@ def test_a_read_only_folder_is_refused_before_any_work(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     with pytest.raises(PermissionError, match=r"cannot write into the output folder .*: no permission"):
         output_folder(tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    """The lock on the file tells them apart: the system takes it away with the process."""
+    left, alive, foreign = (tmp_path / name for name in (f".{'0' * 16}.tmp", f".{'a' * 16}.tmp", ".mine.tmp"))
+    for path in (left, alive, foreign):
+        path.write_text("half")
+    with alive.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        output_folder(tmp_path)
+        assert set(tmp_path.iterdir()) == {alive, foreign}
+    output_folder(tmp_path)
+    assert set(tmp_path.iterdir()) == {foreign}
+
+
+def test_a_temporary_file_that_vanishes_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine may take a living writer for a dead one where locks do not reach from one to the other."""
+    replace, seen = os.replace, []
+
+    def vanishing(source: Path, target: Path) -> None:
+        seen.append(source)
+        if len(seen) < 3:
+            os.unlink(source)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", vanishing)
+    assert write_atomic(tmp_path / "a", "new").read_text() == "new"
+    seen.clear()
+    monkeypatch.setattr(os, "replace", lambda source, target: replace(tmp_path / "gone", target))
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*/a: No such file"):
+        write_atomic(tmp_path / "a", "newer")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new"}
+
+
+def test_many_writers_in_one_folder_leave_whole_files_and_nothing_else(tmp_path: Path) -> None:
+    contents = [str(number) * 20_000 for number in range(8)]
+
+    def write(content: str) -> None:
+        for _ in range(10):
+            write_atomic(output_folder(tmp_path) / "table.csv", content)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_text() in contents

@@ -6,6 +6,7 @@ from io import StringIO
 from rich.console import Console
 
 from cotinterp.sweeps.progress import MOST_ROWS, MetricsProgress, Progress, poll_in_order, progress_bars
+from cotinterp.training.progress import metrics_line
 from tests.sweeps.tiny import tiny
 
 
@@ -54,13 +55,17 @@ def test_a_run_is_running_as_soon_as_its_metrics_grow(tmp_path):
     for spec in (first, second):
         (tmp_path / spec.slug).mkdir()
     old = tmp_path / first.slug / "metrics.jsonl"
-    old.write_text('{"step": 5, "loss": 2.0}\n')
+    lines = [metrics_line({"step": 5, "loss": 2.0}), metrics_line({"step": 10, "loss": 1.5})]
+    old.write_text(lines[0])
     progress = MetricsProgress((first, second), tmp_path)
     assert [run.state for run in progress(())] == ["waiting", "waiting"]
-    old.write_text('{"step": 5, "loss": 2.0}\n{"step": 10, "loss": 1.5}\n{"st')
+    old.write_text("".join(lines) + '{"st')
     os.utime(old, ns=(0, old.stat().st_mtime_ns + 1_000_000))
     assert progress(()) == [Progress(first.slug, "running", 0.5, "loss 1.5000"), Progress(second.slug, "waiting")]
     assert [run.state for run in progress({first.slug})] == ["done", "waiting"]
+    old.write_text(lines[1].replace("1.5", "1.4"))
+    os.utime(old, ns=(0, old.stat().st_mtime_ns + 2_000_000))
+    assert progress(())[0].note == "loss 1.5000", "a damaged log is told by the run's status, not by the display"
 
 
 def test_only_so_many_runs_have_a_line():

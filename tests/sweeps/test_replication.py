@@ -29,6 +29,7 @@ from cotinterp.sweeps.replication import (
 from cotinterp.sweeps.sweep import RunOutcome
 from cotinterp.training.checkpoints import load_run
 from cotinterp.training.loop import train
+from cotinterp.training.progress import metrics_line
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
 pytestmark = pytest.mark.slow
@@ -114,7 +115,7 @@ def test_stored_evidence_reads_as_it_was(gathered, tmp_path):
 
 
 def test_rows_that_are_stored_are_not_measured_again(gathered, root, store):
-    """Rows of a name that only this measurement has: altered by hand, they are what a second gathering finds."""
+    """Rows of a name that only this measurement has: other ones in their place are what a second gathering finds."""
     kept = sorted(store.iterdir())
     assert len(kept) == 4, "a run that failed leaves nothing"
     before = [path.read_bytes() for path in kept]
@@ -122,7 +123,8 @@ def test_rows_that_are_stored_are_not_measured_again(gathered, root, store):
     assert [path.read_bytes() for path in sorted(store.iterdir())] == before
     assert_frame_equal(again.table, gathered.table)
     for path in kept:
-        path.write_text(path.read_text().replace("third", "fourth"))
+        rows = RowStore(store).read(path)
+        RowStore(store).write(path, rows.assign(measure=rows["measure"].replace("third", "fourth")))
     altered = gather(PLAN[:4], root=root, measuring=measured_in(store))
     assert set(altered.table["measure"]) == {"accuracy", "fourth"}
 
@@ -186,7 +188,7 @@ def test_what_is_not_trained_is_trained_and_what_cannot_be_is_listed(root, tmp_p
 
 
 def test_the_final_loss_is_the_mean_over_the_last_tenth(tmp_path):
-    lines = [f'{{"step": {step}, "loss": {loss}}}\n' for step, loss in enumerate([9.0] * 18 + [1.0, 2.0], start=1)]
+    lines = [metrics_line({"step": step, "loss": x}) for step, x in enumerate([9.0] * 18 + [1.0, 2.0], start=1)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     assert final_loss(tmp_path) == 1.5
     (tmp_path / "metrics.jsonl").write_text(lines[0])
@@ -259,6 +261,12 @@ def test_what_was_written_is_read_and_nothing_else(tmp_path, run, rows):
     store.write(path, rows)
     assert text_of(store.read(path)) == text_of(rows)
     assert store.read(store.path(run, "L1", QUICK, "cpu", [answers])) is None
+    for place in (0, 40, path.stat().st_size - 3):
+        store.write(path, rows)
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert store.read(path) is None, "what is not what was written is measured again"
 
 
 def test_everything_that_decides_the_rows_is_in_the_name(tmp_path, run):

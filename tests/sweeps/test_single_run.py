@@ -25,6 +25,7 @@ from cotinterp.sweeps.single_run import (
 from cotinterp.sweeps.sweep import run_sweep
 from cotinterp.training.checkpoints import load_run, read_evaluation, write_evaluation
 from cotinterp.training.loop import sole_trainer, train
+from cotinterp.training.spec import json_hash
 from tests.sweeps.tiny import PROBLEMS, grid_of, tiny
 
 
@@ -93,7 +94,9 @@ def test_a_folder_keeps_the_token_of_whoever_came_first(work):
     assert mark_root(work.root) == work.token
 
 
-def test_a_run_that_another_process_is_training_is_waited_for(work, monkeypatch):
+def test_a_run_that_another_process_is_training_is_waited_for(tmp_path, monkeypatch):
+    work = RunJob(tiny(), tmp_path, mark_root(tmp_path), tmp_path, PROBLEMS)
+    work.directory.mkdir()
     asked = Event()
     monkeypatch.setattr("time.sleep", lambda _: asked.set())
     with ThreadPoolExecutor(1) as thread:
@@ -123,10 +126,33 @@ def test_a_task_in_a_file_is_found_from_where_the_sweep_was_begun(tmp_path, monk
 def test_a_failure_is_told_without_the_place_of_the_root(tmp_path):
     one = RunJob(tiny(), tmp_path, "", tmp_path, PROBLEMS)
     write_failure(one, f"OSError: cannot read {tmp_path}/slug/state\nin {tmp_path}", 3)
-    assert json.loads((one.directory / FAILURE_FILE).read_text()) == {
-        "type": "OSError", "text": "cannot read slug/state in the root", "attempts": 3,
-    }  # fmt: skip
+    found = json.loads((one.directory / FAILURE_FILE).read_text())
+    digest = found.pop("digest")
+    assert found == {"type": "OSError", "text": "cannot read slug/state in the root", "attempts": 3}
+    assert digest == json_hash(found)
     assert without_root("ValueError: nothing", tmp_path) == "ValueError: nothing"
+
+
+def test_a_failure_is_not_left_where_another_process_is_training(tmp_path):
+    """It has not failed for good; and whoever begins to train there removes no file that is being written."""
+    one = RunJob(tiny(), tmp_path, "", tmp_path, PROBLEMS)
+    one.directory.mkdir()
+    with sole_trainer(one.directory):
+        write_failure(one, "OSError: nothing", 1)
+    assert not list(one.directory.iterdir())
+    write_failure(one, "OSError: nothing", 1)
+    assert [path.name for path in one.directory.iterdir()] == [FAILURE_FILE]
+
+
+@pytest.mark.parametrize("content", ["", "half", "\xff\n"])
+def test_a_folder_whose_token_is_none_gets_a_new_one(tmp_path, content):
+    """Left by a process that was killed between making the file and filling it: an empty token would fit any folder."""
+    (tmp_path / ".sweep-root").write_bytes(content.encode("latin-1"))
+    token = mark_root(tmp_path)
+    assert len(token) == 16
+    assert mark_root(tmp_path) == token
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(mark_root, [tmp_path / "new"] * 8))) == 1
 
 
 SPEC = tiny()
@@ -221,6 +247,32 @@ def test_damage_is_told_and_not_raised(root, name, foreign):
 def test_damaged_weights_below_an_evaluation_are_told(root):
     (root / SPEC.slug / "model.safetensors").write_text("half")
     assert "model.safetensors is truncated" in status(root).error
+
+
+def test_sound_files_of_another_run_are_not_this_run(root):
+    """Weights and evaluation agree with each other, and not with the spec beside them."""
+    other = tiny(seed=1)
+    with ThreadPoolExecutor(1) as thread:
+        run_sweep(grid_of(other), root, thread)
+    for name in ("model.safetensors", "evaluation.json"):
+        shutil.copy(root / other.slug / name, root / SPEC.slug / name)
+    assert status(root).status == "failed"
+    assert "was not trained with the spec.json beside it" in status(root).error
+
+
+def test_a_changed_digit_is_told_or_measured_again(root):
+    directory = root / SPEC.slug
+    metrics, evaluation = directory / "metrics.jsonl", directory / "evaluation.json"
+    sound = metrics.read_text()
+    metrics.write_text(sound.replace('"step": 20', '"step": 21'))
+    assert "metrics.jsonl, last line is damaged" in status(root).error
+    metrics.write_text(sound)
+    evaluation.write_text(evaluation.read_text().replace('"correct": ', '"correct": 1', 1))
+    assert status(root).status == "unfinished"
+    before = json.loads(evaluation.read_text())
+    train_and_evaluate(RunJob(SPEC, root, mark_root(root), root, PROBLEMS))
+    assert status(root).status == "finished"
+    assert json.loads(evaluation.read_text())["digest"] == before["digest"], "the digest was the true one's"
 
 
 def test_weights_of_unknown_origin_are_foreign(root):

@@ -8,6 +8,7 @@ import pytest
 
 from cotinterp.sweeps.table import SWEEP_COLUMNS, read_sweep_table, sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import read_evaluation
+from cotinterp.training.progress import metrics_line
 from tests.sweeps.tiny import DIVERGING, FIVE, grid_of, tiny
 
 
@@ -68,11 +69,11 @@ def test_losses_are_means_over_the_tenth_before_the_middle_and_the_last_tenth(tm
     spec = tiny(steps=200)
     (tmp_path / spec.slug).mkdir()
     (tmp_path / spec.slug / "spec.json").write_text(json.dumps(spec.model_dump(mode="json")))
-    lines = [json.dumps({"step": step, "loss": float(step)}) for step in range(10, 201, 10)]
-    (tmp_path / spec.slug / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [metrics_line({"step": step, "loss": float(step)}) for step in range(10, 201, 10)]
+    (tmp_path / spec.slug / "metrics.jsonl").write_text("".join(lines))
     (row,) = sweep_table(grid_of(spec), tmp_path).to_dict("records")
     assert (row["loss_mid"], row["loss_end"]) == (95.0, 195.0), "of 90 and 100; of 190 and 200"
-    (tmp_path / spec.slug / "metrics.jsonl").write_text("\n".join(lines[:12]) + "\n")
+    (tmp_path / spec.slug / "metrics.jsonl").write_text("".join(lines[:12]))
     (row,) = sweep_table(grid_of(spec), tmp_path).to_dict("records")
     assert (row["step"], row["loss_mid"], math.isnan(row["loss_end"])) == (120, 95.0, True)
 

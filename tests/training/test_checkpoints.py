@@ -1,6 +1,7 @@
 """Training states and finished runs on disk: whole or absent, checked when they are read."""
 
 import json
+import random
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cotinterp.models import build
-from cotinterp.models.weights import CheckpointError, read_metadata, weight_hash, write_tensors
+from cotinterp.models.weights import CheckpointError, read_weights, weight_hash, write_weights
 from cotinterp.tasks import FoldTask, get_task
 from cotinterp.training import checkpoints
 from cotinterp.training.checkpoints import (
@@ -21,6 +22,7 @@ from cotinterp.training.checkpoints import (
     read_record,
     restore_state,
     save_state,
+    seal,
     write_evaluation,
 )
 from cotinterp.training.learner import Learner
@@ -48,7 +50,7 @@ def saved(begin, tmp_path):
 def test_a_restored_learner_goes_on_bit_for_bit(begin, saved):
     learner, path = saved
     other = begin()
-    restore_state(path, other.module, other.optimizer)
+    restore_state(read_weights(path), other.module, other.optimizer)
     assert weight_hash(other.module) == weight_hash(learner.module)
     for step in range(3, 9):
         assert other.update(step) == learner.update(step)
@@ -59,7 +61,7 @@ def test_weights_without_their_moments_go_elsewhere(begin, saved):
     """The negative control of the test above: it would notice a lost moment."""
     learner, path = saved
     other = begin()
-    restore_state(path, other.module, other.optimizer)
+    restore_state(read_weights(path), other.module, other.optimizer)
     other.optimizer.state.clear()
     assert other.update(3).loss == learner.update(3).loss
     assert weight_hash(other.module) != weight_hash(learner.module)
@@ -68,17 +70,17 @@ def test_weights_without_their_moments_go_elsewhere(begin, saved):
 def test_a_restored_learner_keeps_nothing_of_the_file(begin, saved):
     learner, path = saved
     other = begin()
-    restore_state(path, other.module, other.optimizer)
+    restore_state(read_weights(path), other.module, other.optimizer)
     moments = [tensor for state in other.optimizer.state.values() for tensor in state.values() if tensor.numel() > 1]
     assert all(tensor.data_ptr() % 64 == 0 for tensor in (*moments, *other.module.parameters()))
 
 
 def test_where_a_run_started_is_stored_only_if_it_started_somewhere(saved):
     learner, path = saved
-    assert "start" not in read_metadata(path)
+    assert "start" not in read_weights(path).metadata
     moved = replace(RECORD, start="d")
     save_state(path, learner.module, learner.optimizer, moved)
-    assert read_metadata(path)["start"] == "d"
+    assert read_weights(path).metadata["start"] == "d"
     assert read_record(path) == moved
 
 
@@ -91,13 +93,13 @@ def test_the_record_survives_the_file_exactly(saved):
 @pytest.mark.parametrize("damage", [{"step": "three"}, {"threads": ""}])
 def test_a_record_without_numbers_is_refused(saved, damage):
     path = saved[1]
-    write_tensors(path, {"x": torch.zeros(1)}, read_metadata(path) | damage)
+    write_weights(path, {"x": torch.zeros(1)}, {**read_weights(path).metadata, **damage})
     with pytest.raises(CheckpointError, match="does not say how far its run had come"):
         read_record(path)
 
 
 def test_a_file_without_a_record_is_refused(tmp_path):
-    write_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {})
+    write_weights(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError, match="does not say how far"):
         read_record(tmp_path / "other.safetensors")
 
@@ -107,7 +109,7 @@ def test_a_state_of_another_model_is_refused(tiny, begin, saved):
     other = Learner.begin(wide, get_task(wide.task), torch.device("cpu"))
     before = weight_hash(other.module)
     with pytest.raises(CheckpointError, match=r"fc_in.weight' is \(32, 16\), the spec says \(33, 16\)"):
-        restore_state(saved[1], other.module, other.optimizer)
+        restore_state(read_weights(saved[1]), other.module, other.optimizer)
     assert weight_hash(other.module) == before
 
 
@@ -129,10 +131,10 @@ class Shift(FoldTask):
 
 
 def rewrite(path, change) -> None:
-    """The same safetensors file with changed tensors or metadata."""
-    tensors, metadata = load_file(path), read_metadata(path)
+    """The same safetensors file with changed tensors or metadata, and the digest of those."""
+    tensors, metadata = load_file(path), dict(read_weights(path).metadata)
     change(tensors, metadata)
-    save_file(tensors, path, metadata)
+    write_weights(path, tensors, metadata)
 
 
 def test_a_slug_and_a_path_load_the_same_run(trained, root):
@@ -158,7 +160,7 @@ def test_the_weights_say_where_they_come_from(trained):
     assert metadata["spec"] == trained.spec.sha256
     assert metadata["task"] == task_fingerprint(trained.task)
     assert metadata["threads"] == "1"
-    assert set(metadata) == {"step", "elapsed_s", "threads", "spec", "task", "data", "cotinterp", "torch"}
+    assert set(metadata) == {"step", "elapsed_s", "threads", "spec", "task", "data", "machine", "cotinterp", "torch"}
 
 
 def test_a_missing_checkpoint_names_those_of_the_same_kind_first(trained, root):
@@ -323,3 +325,79 @@ def test_an_evaluation_is_kept_beside_the_weights(trained, root):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_evaluation(directory, {"accuracy": float("nan")})
     assert read_evaluation(directory) == {"accuracy": [1.0, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("0.5", "0.6", "is damaged: its content is not what its digest was made of. The weights are not concerned"),
+        ("0.5", "1e999", "is damaged"),
+        ('"accuracy"', '"accuracx"', "is damaged"),
+        ('"digest"', '"digesu"', r"has no digest \(version 0.1 wrote none\): it cannot be told from a damaged one"),
+        ("{", "", "is no JSON"),
+    ],
+)
+def test_a_changed_evaluation_is_refused(trained, root, before, after, said):
+    directory = root / trained.spec.slug
+    path = write_evaluation(directory, {"accuracy": [1.0, 0.5]})
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(CheckpointError, match=f"evaluation.json {said}"):
+        read_evaluation(directory)
+
+
+def test_one_flipped_bit_anywhere_is_noticed(trained, root):
+    """Of the weights and of what the file says of them; accepted alike would be only what says the same."""
+    path, generator = root / trained.spec.slug / "model.safetensors", random.Random(0)
+    whole = path.read_bytes()
+    for place in generator.sample(range(len(whole)), 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="model.safetensors"):
+            load_run(trained.spec.slug, root=root)
+
+
+def test_files_of_another_run_are_refused(tiny, trained, root):
+    """Sound files in the wrong place: the weights alone, and a whole directory under the name of another run."""
+    other = tiny.model_copy(update={"seed": 1, "optimizer": tiny.optimizer.model_copy(update={"steps": 2})})
+    run = train(other, directory=root / other.slug, device="cpu", threads=1)
+    shutil.copy(run.directory / "model.safetensors", root / trained.spec.slug)
+    with pytest.raises(CheckpointError, match="was not trained with the spec.json beside it"):
+        load_run(trained.spec.slug, root=root)
+    shutil.copytree(run.directory, root / trained.spec.slug, dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match=f"holds the run {other.slug}, not the one of its name"):
+        load_run(trained.spec.slug, root=root)
+
+
+def as_version_0_1(directory) -> None:
+    """Takes the digests away."""
+    path = directory / "model.safetensors"
+    save_file(load_file(path), path, dict(read_weights(path).metadata))
+    for name in ("evaluation.json", "metrics.jsonl"):
+        lines = (directory / name).read_text().splitlines() if name.endswith("l") else [(directory / name).read_text()]
+        fields = [{key: value for key, value in json.loads(line).items() if key != "digest"} for line in lines]
+        (directory / name).write_text("".join(json.dumps(line) + "\n" for line in fields))
+
+
+def test_a_run_of_the_first_version_is_sealed_and_then_believed(trained, root):
+    directory = root / trained.spec.slug
+    write_evaluation(directory, {"weight_hash": trained.weight_hash, "accuracy": [0.5]})
+    sealed = {path.name: path.read_bytes() for path in directory.iterdir()}
+    as_version_0_1(directory)
+    with pytest.raises(CheckpointError, match="has no digest"):
+        load_run(directory)
+    for _ in range(2):
+        assert seal(directory).weight_hash == trained.weight_hash
+        assert dict(load_run(directory).metadata) == dict(trained.metadata)
+        assert read_evaluation(directory)["accuracy"] == [0.5]
+        assert (directory / "metrics.jsonl").read_bytes() == sealed["metrics.jsonl"]
+
+
+def test_what_is_known_to_be_damaged_is_not_sealed(trained, root):
+    directory = root / trained.spec.slug
+    write_evaluation(directory, {"weight_hash": "0" * 64})
+    as_version_0_1(directory)
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(CheckpointError, match="does not hold the weights that .*evaluation.json is about"):
+        seal(directory)
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cotinterp.models.spec import ModelSpec
-from cotinterp.models.weights import CheckpointError, named_weights, read_metadata, weight_hash
+from cotinterp.models.weights import CheckpointError, named_weights, read_weights, weight_hash
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import MODEL_FILE, load_run
 from cotinterp.training.data import NOT_SCORED, batch_rows
@@ -237,7 +237,7 @@ def test_training_goes_on_from_there_is_recorded_and_resumes_bit_for_bit(after, 
 
 
 def test_a_run_from_random_weights_says_nothing_of_a_start(trained):
-    assert "start" not in read_metadata(trained.directory / MODEL_FILE)
+    assert "start" not in read_weights(trained.directory / MODEL_FILE).metadata
     assert "start_from" not in (trained.directory / SPEC_FILE).read_text()
 
 

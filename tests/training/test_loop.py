@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,17 @@ import torch
 from cotinterp.behavior import error_taxonomy, evaluate_run
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
-from cotinterp.models.weights import CheckpointError, weight_hash
+from cotinterp.models.weights import CheckpointError, read_weights, weight_hash, write_weights
 from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, read_record
 from cotinterp.training.data import problems_of
 from cotinterp.training.learner import Learner
-from cotinterp.training.loop import NonFiniteLossError, sole_trainer, torch_threads, train
+from cotinterp.training.loop import (
+    NonFiniteLossError,
+    ResumedOtherwiseWarning,
+    sole_trainer,
+    torch_threads,
+    train,
+)
 from cotinterp.training.progress import METRICS_FILE, StepEvent, read_metrics
 from cotinterp.training.spec import OptimizerSpec
 
@@ -115,9 +122,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_uninterrupted_one(tiny, train
 def test_killed_and_uninterrupted_runs_leave_the_same_files(tiny, trained, killed):
     for directory in killed.values():
         train(tiny, directory=directory, device="cpu")
-        assert {path.name for path in directory.iterdir()} - {STATE_FILE} == {
-            path.name for path in trained.directory.iterdir()
-        }
+        assert {path.name for path in directory.iterdir()} == {path.name for path in trained.directory.iterdir()}
 
 
 def test_training_learns(trained):
@@ -309,10 +314,10 @@ def test_progress_tells_every_step(tiny, tmp_path):
     assert by_step[40]["lr"] == events[39].lr
 
 
-def test_every_line_of_the_log_has_its_six_fields(trained):
+def test_every_line_of_the_log_has_its_six_fields_and_a_digest(trained):
     lines = [json.loads(line) for line in (trained.directory / "metrics.jsonl").read_text().splitlines()]
     assert [sorted(line) for line in lines] == [
-        ["elapsed_s", "grad_norm", "loss", "lr", "step", "tokens_per_second"]
+        ["digest", "elapsed_s", "grad_norm", "loss", "lr", "step", "tokens_per_second"]
     ] * 3
     assert lines[0]["elapsed_s"] < lines[1]["elapsed_s"] < lines[2]["elapsed_s"]
 
@@ -344,6 +349,76 @@ def test_threads_are_recorded_kept_on_resumption_and_given_back(tiny, tmp_path):
     assert seen == {before + 1}
     assert run.metadata["threads"] == str(before + 1)
     assert torch.get_num_threads() == before
+
+
+def begun(spec, directory, *, threads=1, upto=15) -> Path:
+    """A run that was interrupted after the state of step 10 was saved."""
+
+    def interrupt(event: StepEvent) -> None:
+        if event.step == upto:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, directory=directory, device="cpu", threads=threads, checkpoint_every=10, progress=interrupt)
+    return directory / STATE_FILE
+
+
+def test_other_threads_than_the_run_had_are_told_and_recorded(tiny, tmp_path):
+    begun(tiny, tmp_path / "run")
+    with pytest.warns(ResumedOtherwiseWarning, match="threads 1 to step 10, then 2. Its weights will not be"):
+        run = train(tiny, directory=tmp_path / "run", device="cpu", threads=2)
+    assert run.metadata["mixed"] == "threads 1 to step 10, then 2"
+    assert train(tiny, directory=tmp_path / "run", device="cpu", threads=1).metadata == run.metadata, "it is finished"
+
+
+@pytest.mark.parametrize(
+    ("target", "other", "said"),
+    [
+        (
+            "cotinterp.training.loop.machine_of",
+            lambda place: "cpu ABACUS",
+            r"machine cpu .* 10, then cpu ABACUS",
+        ),
+        ("cotinterp.training.checkpoints.Record.torch", None, "torch 0.1 to step 10, then"),
+    ],
+)
+def test_another_machine_or_torch_is_told(tiny, trained, tmp_path, monkeypatch, target, other, said):
+    state = begun(tiny, tmp_path / "run")
+    if other is None:
+        stored = read_weights(state)
+        write_weights(state, stored.tensors, {**stored.metadata, "torch": "0.1"})
+    else:
+        monkeypatch.setattr(target, other)
+    with pytest.warns(ResumedOtherwiseWarning, match=said):
+        run = train(tiny, directory=tmp_path / "run", device="cpu")
+    assert run.weight_hash == trained.weight_hash, "these are this machine's all the same"
+    assert "to step 10, then" in run.metadata["mixed"]
+
+
+def test_a_damaged_state_is_not_gone_on_from(tiny, trained, tmp_path):
+    """Every kind of damage that a disk does; the message says what to do, and that is enough."""
+    state = begun(tiny, tmp_path / "run")
+    whole, generator = state.read_bytes(), np.random.default_rng(0)
+    for place in map(int, generator.choice(len(whole), 30, replace=False)):
+        state.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=f"{STATE_FILE} is .* Delete it and train its spec again in the same"):
+            train(tiny, directory=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / MODEL_FILE).exists()
+    state.unlink()
+    assert train(tiny, directory=tmp_path / "run", device="cpu", threads=1).weight_hash == trained.weight_hash
+
+
+def test_the_state_of_another_run_is_not_gone_on_from(tiny, tmp_path):
+    """Same task, same training problems, same shapes: another learning rate."""
+    other = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"lr": 1e-3})})
+    shutil.copy(begun(other, tmp_path / "other"), begun(tiny, tmp_path / "run"))
+    with pytest.raises(CheckpointError, match=f"{STATE_FILE} is the state of another run than the spec.json beside it"):
+        train(tiny, directory=tmp_path / "run", device="cpu")
+
+
+def test_a_finished_run_is_loaded_by_any_number_of_processes_at_once(tiny, root):
+    with sole_trainer(root / tiny.slug):
+        assert train(tiny, directory=root / tiny.slug, device="cpu").spec == tiny
 
 
 def test_torch_threads_are_given_back_even_after_an_error():

@@ -5,7 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from cotinterp.training.progress import MetricsLog, StepEvent, last_metrics, read_metrics, rich_progress
+from cotinterp.models.weights import CheckpointError
+from cotinterp.training.progress import (
+    MetricsLog,
+    StepEvent,
+    last_metrics,
+    metrics_line,
+    read_metrics,
+    rich_progress,
+    sealed_metrics,
+)
 
 
 def test_the_line_shows_step_loss_rate_and_time_left():
@@ -36,7 +45,7 @@ def test_lines_past_the_step_of_resumption_are_dropped(tmp_path):
 
 def test_an_unfinished_last_line_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 20}\n{"step": 40, "lo')
+    path.write_text(metrics_line({"step": 20}) + '{"step": 40, "lo')
     assert read_metrics(path) == [{"step": 20}]
     with MetricsLog(path, after=100) as log:
         log.write({"step": 40})
@@ -60,6 +69,49 @@ def test_the_last_line_is_read_from_the_end_of_the_file(tmp_path):
     assert last_metrics(path) == {}
     path.write_text('{"step": 2')
     assert last_metrics(path) == {}
-    lines = [f'{{"step": {step}, "loss": 0.123456789}}\n' for step in range(1000)]
+    lines = [metrics_line({"step": step, "loss": 0.123456789}) for step in range(1000)]
     path.write_text("".join(lines) + '{"step": 10')
     assert last_metrics(path) == {"step": 999, "loss": 0.123456789}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        metrics_line({"step": 40, "loss": 0.5}).replace("0.5", "0.4"),
+        metrics_line({"step": 40, "loss": 0.5}).replace("loss", "lost"),
+        metrics_line({"step": 40, "loss": 0.5}).replace("0.5", "1e999"),
+        '{"step": 40, "loss": 0.5}\n',
+        "\0\0\n",
+        "[40]\n",
+        "\xff\n",
+    ],
+)
+def test_a_line_that_is_not_what_was_logged_is_named(tmp_path, line):
+    """A changed digit is a line of the log like any other, but for its digest."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(metrics_line({"step": 20, "loss": 1.0}).encode() + line.encode("latin-1"))
+    for read in (read_metrics, lambda path: MetricsLog(path, after=40)):
+        with pytest.raises(
+            CheckpointError, match=r"metrics.jsonl, line 2 .* Only the log is concerned: delete the file"
+        ):
+            read(path)
+    with pytest.raises(CheckpointError, match="metrics.jsonl, last line "):
+        last_metrics(path)
+
+
+def test_lines_of_the_first_version_are_sealed_and_damaged_ones_are_not(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 20, "loss": 1.0}\n' + metrics_line({"step": 40}))
+    path.write_text(sealed_metrics(path))
+    assert read_metrics(path) == [{"step": 20, "loss": 1.0}, {"step": 40}]
+    path.write_text(path.read_text().replace("1.0", "2.0"))
+    with pytest.raises(CheckpointError, match="line 1 is damaged"):
+        sealed_metrics(path)
+
+
+def test_a_log_that_finds_no_room_names_its_file(tmp_path):
+    with MetricsLog(tmp_path / "metrics.jsonl", after=0) as log, open("/dev/full", "ab", buffering=0) as full:
+        file, log._file = log._file, full
+        with pytest.raises(OSError, match="cannot write .*metrics.jsonl: No space left on device"):
+            log.write({"step": 1})
+        log._file = file
