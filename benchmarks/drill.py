@@ -115,7 +115,7 @@ def _in_child(log: Path, function: Callable[..., object], arguments: Sequence[ob
             os.dup2(file.fileno(), stream)
     torch.set_num_threads(1)
     # Workers of a sweep are forked too, in place of loading torch for seconds each.
-    pool.get_context = lambda _: multiprocessing.get_context("fork")  # type: ignore[assignment]
+    pool.get_context = lambda _: multiprocessing.get_context("fork")  # type: ignore[attr-defined, assignment]
     function(*arguments)
 
 
