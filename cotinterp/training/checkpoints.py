@@ -5,6 +5,7 @@ file that is whole or absent. A finished run is checked at every step before it 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
