@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.decoding import Decoding, LanguageModel, verified_greedy
+from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, verified_greedy
 from cotinterp.figures.behavior import accuracy_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
@@ -19,15 +19,69 @@ from cotinterp.training.data import problems_of
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import MAX_PER_K as MAX_PER_K
-from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
+from cotinterp.transcripts.problems import EmptySplitError, Problem, require_solved, sample_problems
 from cotinterp.transcripts.regimes import Regime, get_regime
-from cotinterp.transcripts.render import render
+from cotinterp.transcripts.render import Transcript, longest_transcript, render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
 def labels_of(task: Task, regime: str | Regime, run_seed: int) -> dict[str, str | int]:
     """The columns task, regime and run_seed that every table of behavior begins with."""
     return {"task": task.name, "regime": get_regime(regime).name, "run_seed": run_seed}
+
+
+def longest_k(model: LanguageModel, task: Task, regime: str | Regime) -> int:
+    """Most operands that the model can be asked about: every right transcript of so many fits its context.
+
+    `task.max_k` where the model names no `cfg.n_ctx`. ValueError where not even the shortest problems fit.
+    """
+    n_ctx, fits = context_length(model), task.min_k - 1
+    while fits < task.max_k and (n_ctx is None or longest_transcript(task, fits + 1, regime) <= n_ctx):
+        fits = task.max_k if n_ctx is None else fits + 1
+    if fits < task.min_k:
+        raise ValueError(
+            f"a {get_regime(regime).name!r} transcript of task {task.name!r} with {task.min_k} operands, the fewest, "
+            f"takes up to {longest_transcript(task, task.min_k, regime)} tokens, and the model's n_ctx is {n_ctx}"
+        )
+    return fits
+
+
+def require_room(
+    model: LanguageModel, task: Task, transcripts: Sequence[Transcript], max_new: int | None = None
+) -> None:
+    """ValueError unless the model can write each of these right transcripts: what is cut off would count as wrong."""
+    n_ctx = context_length(model)
+    longest = max(transcripts, key=len)
+    k, regime = longest.problem.k, longest.regime
+    if n_ctx is not None and len(longest) > n_ctx:
+        raise ValueError(
+            f"a right {regime!r} transcript of task {task.name!r} with {k} operands takes {len(longest)} tokens, and "
+            f"the model's n_ctx is {n_ctx}: it would be cut off and count as wrong. This model can be asked up to "
+            f"k = {longest_k(model, task, regime)}"
+        )
+    longest = max(transcripts, key=lambda one: len(one) - one.n_prompt)
+    if max_new is not None and len(longest) - longest.n_prompt > max_new:
+        raise ValueError(
+            f"max_new is {max_new}, and a right {regime!r} response to {longest.problem.k} operands takes "
+            f"{len(longest) - longest.n_prompt} symbols: it would be cut off and count as wrong. Leave max_new out, or "
+            "raise it"
+        )
+
+
+def require_lengths(
+    model: LanguageModel, task: Task, regime: str | Regime, problems: Sequence[Problem], max_new: int | None = None
+) -> None:
+    """`require_room` for any trace of that many operands, for those who show or draw others than the right one."""
+    require_solved(task, problems)
+    k, n_ctx = max(problem.k for problem in problems), context_length(model)
+    needed = longest_transcript(task, k, regime)
+    if n_ctx is not None and needed > n_ctx:
+        raise ValueError(
+            f"a {get_regime(regime).name!r} transcript of task {task.name!r} with {k} operands takes up to {needed} "
+            f"tokens, and the model's n_ctx is {n_ctx}: what is cut off would count as no answer. This model can be "
+            f"asked up to k = {longest_k(model, task, regime)}"
+        )
+    require_room(model, task, [render(task, problem, regime) for problem in problems], max_new)
 
 
 @dataclass(frozen=True)
@@ -109,17 +163,20 @@ def accuracy_by_k(
     """Lets `model` answer the problems of each split and compares its answers with the task's.
 
     Args:
-        problems: Problems by split, for instance from `evaluation_problems`.
+        problems: Problems by split, for instance from `evaluation_problems`. Distinct ones are used once.
         run_seed: Label of the trained model in the tables.
 
     Raises:
-        ValueError: A split without problems.
+        ValueError: A split without problems, problems that the task did not solve, a model of another vocabulary, or
+            problems whose right response the model has no room for (`longest_k` says which it has).
     """
     empty = [split for split, chosen in problems.items() if not chosen]
     if empty or not problems:
         raise ValueError(f"no problems to measure accuracy on in {', '.join(empty) or 'any split'}; sample some first")
-    asked = [(split, problem) for split, chosen in problems.items() for problem in chosen]
+    asked = [(split, problem) for split, chosen in problems.items() for problem in dict.fromkeys(chosen)]
+    require_solved(task, (problem for _, problem in asked))
     transcripts = [render(task, problem, regime) for _, problem in asked]
+    require_room(model, task, transcripts, decoding.max_new)
     batch = collate(transcripts, Vocabulary.of(task))
     texts = verified_greedy(model, batch, max_new=decoding.max_new, batch_size=decoding.batch_size)
     outputs = []

@@ -18,6 +18,7 @@ from cotinterp.behavior.decoding import (
     LanguageModel,
     Prefixes,
     context_length,
+    require_vocabulary,
     text_of,
     verified,
     writing_limit,
@@ -93,6 +94,7 @@ def answer_log_probs(
             found[one] = 0.0 if right else -np.inf
     if forced:
         vocabulary = Vocabulary.of(task)
+        require_vocabulary(model, vocabulary)
         tokens, length = _padded(vocabulary, [whole for *_, whole in forced])
         given = torch.tensor([len(before) for _, before, _ in forced])
         log_p = continuation_log_prob(model, tokens, given, length, batch_size=batch_size)
@@ -178,6 +180,7 @@ def _start(
     model: LanguageModel, task: Task, regime: str | Regime, openings: Sequence[Opening], max_new: int | None
 ) -> Prefixes:
     """The openings as something to continue, without a guess."""
+    require_vocabulary(model, Vocabulary.of(task))
     tokens, given = _padded(Vocabulary.of(task), [one.text(task) for one in openings])
     longest = {k: longest_transcript(task, k, regime) for k in {one.problem.k for one in openings}}
     whole = torch.tensor([longest[one.problem.k] for one in openings], dtype=torch.long)

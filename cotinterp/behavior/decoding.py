@@ -52,6 +52,13 @@ class Decoding:
     max_new: int | None = None
     batch_size: int = 256
 
+    def __post_init__(self) -> None:
+        for name, value in (("max_new", self.max_new), ("batch_size", self.batch_size)):
+            if (name, value) != ("max_new", None) and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
+                raise ValueError(f"{name} must be 1 or more, got {value!r}")
+
 
 @dataclass(frozen=True)
 class Prefixes:
@@ -85,8 +92,9 @@ def prefixes(
             example alone, not on its batch.
 
     Raises:
-        ValueError: `max_new` below 1, or a prefix that leaves no room in the context.
+        ValueError: `max_new` below 1, a prefix that leaves no room in the context, or a model of another vocabulary.
     """
+    require_vocabulary(model, batch.vocabulary)
     start, length = (batch.n_prompt if given is None else given).cpu(), batch.length.cpu()
     limit = writing_limit(model, start, length, max_new)
     return Prefixes(tokens=batch.tokens.cpu(), given=start, guessed=torch.minimum(length, limit), limit=limit)
@@ -118,6 +126,16 @@ def context_length(model: LanguageModel) -> int | None:
     """Longest sequence that the model takes, by its `cfg.n_ctx`; None where it names none."""
     n_ctx = getattr(getattr(model, "cfg", None), "n_ctx", None)
     return None if n_ctx is None else int(n_ctx)
+
+
+def require_vocabulary(model: LanguageModel, vocabulary: Vocabulary) -> None:
+    """ValueError where the model, by its `cfg.d_vocab`, has another number of tokens: it is a model of another task."""
+    d_vocab = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if isinstance(d_vocab, int) and d_vocab != len(vocabulary):
+        raise ValueError(
+            f"the model has d_vocab = {d_vocab}, and the task's transcripts are written in {len(vocabulary)} symbols "
+            f"({''.join(vocabulary.symbols)!r}): it is a model of another task"
+        )
 
 
 def greedy(model: LanguageModel, start: Prefixes, *, stop: int, batch_size: int = 256) -> Written:
@@ -189,7 +207,14 @@ def reading(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
     device = torch.device("cpu") if parameter is None else parameter.device
 
     def read(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-        return not_nan(model(tokens.to(device)))
+        logits = model(tokens.to(device))
+        if not isinstance(logits, Tensor) or logits.shape[:-1] != tokens.shape:
+            raise ValueError(
+                f"a model maps tokens of shape {tuple(tokens.shape)} to logits of shape ({len(tokens)}, "
+                f"{tokens.shape[1]}, d_vocab); this one gave {type(logits).__name__} "
+                f"{tuple(getattr(logits, 'shape', ()))}"
+            )
+        return not_nan(logits)
 
     if module is not None:
         module.eval()

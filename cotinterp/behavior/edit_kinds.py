@@ -189,6 +189,8 @@ class EditKind(ABC):
         left out as `ambiguous`.
         """
         made = [self.edit(Original(self.name, task, regime, problem, step, rng)) for problem in problems]
+        if strange := [one for one in made if not isinstance(one, EditedTrace | Reason)]:
+            raise ValueError(f"edit() of {self.name!r} gives an EditedTrace or a Reason, not {strange[0]!r:.80}")
         telling = [one for one in made if isinstance(one, EditedTrace) and one.followed != one.problem.answer]
         left_out = Counter(one for one in made if isinstance(one, Reason))
         left_out[Reason.AMBIGUOUS] += len(made) - left_out.total() - len(telling)

@@ -27,7 +27,15 @@ import torch
 from jaxtyping import Bool, Int
 
 from cotinterp.behavior.accuracy import labels_of
-from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, prefixes, text_of, verified
+from cotinterp.behavior.decoding import (
+    Decoding,
+    LanguageModel,
+    context_length,
+    prefixes,
+    require_vocabulary,
+    text_of,
+    verified,
+)
 from cotinterp.behavior.edit_kinds import (
     ALL_EDITS,
     NONE,
@@ -47,7 +55,7 @@ from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer
-from cotinterp.transcripts.problems import Problem, by_length
+from cotinterp.transcripts.problems import Problem, by_length, require_solved
 from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -309,8 +317,9 @@ def trace_edits(
 
     Raises:
         KeyError: An unknown kind of edit; those that exist are named.
-        ValueError: A regime that writes no totals, no problems, no kinds, one kind twice, or no edit that could be
-            made.
+        ValueError: A regime that writes no totals, no problems, problems that the task did not solve, no kinds, one
+            kind twice, no edit that could be made, a model of another vocabulary, or `max_new` that cuts off what a
+            model that is right would write.
     """
     regime = require_totals(regime)
     kinds = [get_edit(edit) for edit in edits]
@@ -318,13 +327,15 @@ def trace_edits(
         raise ValueError(f"name at least one kind of edit and each once, got {[kind.name for kind in kinds]}")
     if not problems:
         raise ValueError("trace edits need at least one problem, got none")
+    require_solved(task, problems)
+    require_vocabulary(model, Vocabulary.of(task))
     generators = _generator_of_each(kinds, rng)
     waiting: list[EditedTrace] = []
     answers: list[EditAnswer] = []
     others: list[tuple[int | None, int] | None] = []
     excluded: list[Exclusion] = []
     controlled: set[tuple[int, int]] = set()
-    groups = by_length(problems)
+    groups = {k: tuple(group) for k, group in by_length(problems).items()}
     cells = [(kind, k, step) for kind in kinds for k in groups for step in kind.steps(k)]
     for kind, k, step in cells:
         planned, left_out = kind.plan(task, regime, groups[k], step, rng=generators[kind.name])
@@ -373,6 +384,11 @@ def _within_context(model: LanguageModel, edits: Iterable[EditedTrace]) -> tuple
     n_ctx = context_length(model)
     fitting, too_long = [], Counter[tuple[int, int, str]]()
     for edit in edits:
+        if not isinstance(edit, EditedTrace) or not 1 <= edit.given < len(edit.transcript):
+            raise ValueError(
+                "a kind of edit makes an EditedTrace that gives the model a part of its transcript, or says the Reason "
+                f"why there is none; got {edit!r:.200}"
+            )
         if n_ctx is not None and len(edit.transcript) > n_ctx:
             too_long[edit.problem.k, edit.step, edit.edit] += 1
         else:
@@ -401,6 +417,12 @@ def _continued(
         return
     vocabulary = Vocabulary.of(task)
     batch = collate([edit.transcript for edit in edits], vocabulary)
+    rest = max(len(edit.transcript) - edit.given for edit in edits)
+    if decoding.max_new is not None and decoding.max_new < rest:
+        raise ValueError(
+            f"max_new is {decoding.max_new}, and what is to be written after an edited trace takes up to {rest} "
+            "symbols: it would be cut off and count as other. Leave max_new out, or raise it"
+        )
     start = prefixes(model, batch, given=torch.tensor([edit.given for edit in edits]), max_new=decoding.max_new)
     written = verified(model, start, stop=vocabulary.end, batch_size=decoding.batch_size)
     for edit, tokens in zip(edits, written, strict=True):

@@ -35,7 +35,7 @@ from cotinterp.figures.behavior import errors_figure
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import ParsedResponse, ParsedStep, Style, parse_response
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, require_solved
 from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
@@ -265,9 +265,10 @@ def error_taxonomy(task: Task, regime: str | Regime, outputs: Sequence[Output], 
     """Diagnoses outputs of one run, for instance `accuracy.of_split("heldout")`.
 
     Raises:
-        ValueError: No outputs.
+        ValueError: No outputs, or outputs for problems that the task did not solve.
     """
     if not outputs:
         raise ValueError("no outputs to diagnose; let the model answer some problems first (accuracy_by_k)")
+    require_solved(task, (output.problem for output in outputs))
     diagnoses = tuple(diagnose(task, output.problem, regime, output.text) for output in outputs)
     return ErrorResult(outputs=tuple(outputs), diagnoses=diagnoses, labels=labels_of(task, regime, run_seed))

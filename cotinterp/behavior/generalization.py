@@ -34,7 +34,7 @@ from cotinterp.results.intervals import Interval, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.training.spec import RunSpec
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, require_solved
 
 
 def majority_credit(trained_on: Sequence[Problem], problems: Sequence[Problem]) -> Float[np.ndarray, " n"]:
@@ -256,7 +256,10 @@ def generalization_by_k(task: Task, accuracy: AccuracyResult, trained_on: Sequen
     Raises:
         ValueError: No number of operands was measured on both sides, or a held-out problem was trained on.
     """
+    if accuracy.labels.get("task") != task.name:
+        raise ValueError(f"the accuracy was measured on task {accuracy.labels.get('task')!r}, not on {task.name!r}")
     train, heldout = accuracy.of_split("train"), accuracy.of_split("heldout")
+    require_solved(task, [*trained_on, *(output.problem for output in (*train, *heldout))])
     known = set(trained_on)
     leaked = [output.problem.operands for output in heldout if output.problem in known]
     if leaked:

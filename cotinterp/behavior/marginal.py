@@ -22,7 +22,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
-from cotinterp.behavior.accuracy import labels_of
+from cotinterp.behavior.accuracy import labels_of, require_lengths
 from cotinterp.behavior.answer_given_trace import (
     FLOOR,
     Opening,
@@ -174,11 +174,13 @@ def answer_marginal(
         decoding: As in `sample_traces`; a trace that was given up answers nothing.
 
     Raises:
-        ValueError: A regime that writes no totals, no problems, or errors of `sample_traces`.
+        ValueError: A regime that writes no totals, no problems, problems that the task did not solve or whose traces
+            the model has no room for, or errors of `sample_traces`.
     """
     regime = require_totals(regime)
     if not problems:
         raise ValueError("P(answer | problem) needs at least one problem, got none")
+    require_lengths(model, task, regime, problems, decoding.max_new)
     prompts = [Opening(problem, "") for problem in dict.fromkeys(problems)]
     drawn = sample_traces(
         model,

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.behavior.accuracy import labels_of
+from cotinterp.behavior.accuracy import labels_of, require_lengths
 from cotinterp.behavior.answer_given_trace import (
     CLOSE,
     FLOOR,
@@ -37,7 +37,7 @@ from cotinterp.behavior.answer_given_trace import (
 from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures.behavior import readiness_figure
 from cotinterp.results.result import Result, with_labels
-from cotinterp.tasks.task import Task
+from cotinterp.tasks.task import Task, whole_number
 from cotinterp.transcripts.problems import Problem, by_length, informative_totals, substitute_total
 from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import render
@@ -192,11 +192,15 @@ def answer_readiness(
         run_seed: Label of the trained model in the tables.
 
     Raises:
-        ValueError: A regime that writes no totals, no problems, `n_traces` below 1, or a model that gives NaN logits.
+        ValueError: A regime that writes no totals, no problems, problems that the task did not solve or whose traces
+            the model has no room for, an `edited_step` that is no number of a step, `n_traces` below 1, or a
+            model that gives NaN logits.
     """
     regime = require_totals(regime)
     if not problems:
         raise ValueError("the answer-readiness curve needs at least one problem, got none")
+    whole_number(edited_step, "edited_step", "the number of a step", least=1)
+    require_lengths(model, task, regime, problems, decoding.max_new)
     shown = [
         one
         for group in by_length(problems).values()

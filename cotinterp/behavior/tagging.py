@@ -11,13 +11,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.behavior.accuracy import labels_of
-from cotinterp.behavior.decoding import LanguageModel, reading
+from cotinterp.behavior.decoding import LanguageModel, context_length, reading, require_vocabulary
 from cotinterp.figures.behavior import tagging_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.problems import Problem, require_solved
 from cotinterp.transcripts.regimes import Regime
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.tags import NO_TAG, operand_tags
@@ -91,13 +91,19 @@ def tag_accuracy(
         run_seed: Label of the trained model in the tables.
 
     Raises:
-        ValueError: A split without problems, or a task whose states cannot be named so (`operand_tags`).
+        ValueError: A split without problems, problems that the task did not solve, prompts that do not fit the model,
+            a model of another vocabulary, or a task whose states cannot be named so (`operand_tags`).
     """
     empty = [split for split, chosen in problems.items() if not chosen]
     if empty or not problems:
         raise ValueError(f"no problems to read states on in {', '.join(empty) or 'any split'}; sample some first")
     vocabulary, found = Vocabulary.of(task), []
-    asked = [(split, problem) for split, chosen in problems.items() for problem in chosen]
+    require_vocabulary(model, vocabulary)
+    asked = [(split, problem) for split, chosen in problems.items() for problem in dict.fromkeys(chosen)]
+    require_solved(task, (problem for _, problem in asked))
+    n_ctx, longest = context_length(model), max((problem for _, problem in asked), key=lambda problem: problem.k)
+    if n_ctx is not None and (n_prompt := render(task, longest, "tagging").n_prompt) > n_ctx:
+        raise ValueError(f"a prompt of {longest.k} operands takes {n_prompt} tokens, and the model's n_ctx is {n_ctx}")
     with reading(model) as read:
         for first in range(0, len(asked), batch_size):
             some = asked[first : first + batch_size]

@@ -1,13 +1,13 @@
 """The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `claims.claim.THRESHOLDS`."""
 
-from pathlib import Path
+import difflib
 from typing import Any
 
 from cotinterp.claims import statistics
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.claim import THRESHOLDS as AT
-from cotinterp.tasks.registry import module_from_file
+from cotinterp.tasks.loading import is_reference, load
 
 SHARE = (0.0, 1.0)
 GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
@@ -303,32 +303,35 @@ CATALOG = (
 
 
 def get_claim(ref: str | Claim) -> Claim:
-    """The claim that `ref` denotes: a name of the catalog, `path/to/file.py:NAME`, or a claim already.
+    """The claim that `ref` denotes: a name of the catalog, `path/to/file.py:NAME` or `package.module:NAME`, or one.
 
     A file that is named is run.
 
     Raises:
         KeyError: No such name; those that exist are given.
-        FileNotFoundError: No such file.
-        ValueError: The file has no claim of that name.
+        FileNotFoundError: No such file or module.
+        ValueError: The file has no claim of that name. Where the file itself fails, a UserCodeError that names line and
+            its own error.
     """
     if isinstance(ref, Claim):
         return ref
-    path, colon, name = ref.rpartition(":")
-    if colon:
-        return _from_file(Path(path), name)
+    if is_reference(ref):
+        return _from_reference(ref)
     known = {claim.name: claim for claim in CATALOG}
     if ref not in known:
+        near = difflib.get_close_matches(ref, known, n=3)
         raise KeyError(
-            f"unknown claim {ref!r}. Known: {', '.join(known)}. For a claim of your own give path/to/file.py:NAME"
+            f"unknown claim {ref!r}. {f'Nearest: {near}. ' if near else ''}Known: {', '.join(known)}. For a claim of "
+            "your own give path/to/file.py:NAME"
         )
     return known[ref]
 
 
-def _from_file(path: Path, name: str) -> Claim:
-    module = module_from_file(path, "claim", "NAME")
-    claim = getattr(module, name, None)
+def _from_reference(ref: str) -> Claim:
+    module, name, place = load(ref, "claim", "NAME")
+    claim = vars(module).get(name)
     if not isinstance(claim, Claim):
         found = [key for key, value in vars(module).items() if isinstance(value, Claim)]
-        raise ValueError(f"{str(path)!r} has no claim {name!r}; claims in it: {found or 'none'}")
+        what = "" if claim is None else f". {name} is of the class {type(claim).__qualname__}"
+        raise ValueError(f"{place} has no claim {name!r}; claims in it: {found or 'none'}{what}")
     return claim

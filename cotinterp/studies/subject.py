@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cotinterp.behavior.accuracy import evaluation_problems
+from cotinterp.behavior.accuracy import evaluation_problems, longest_k
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
 from cotinterp.models.spec import ModelSpec
@@ -160,6 +160,12 @@ class Subject:
             "run_seed": self.run_seed,
         }
 
+    @cached_property
+    def k_asked(self) -> tuple[int, int]:
+        """Fewest and most operands that it is asked about: those of `k_range` whose right transcripts fit the model."""
+        low, high = self.k_range
+        return low, min(high, max(low, longest_k(self.model, self.task, self.regime)))
+
     @property
     def writes_totals(self) -> bool:
         """Whether its responses hold the running totals."""
@@ -172,12 +178,12 @@ class Subject:
 
     def length(self, effort: Effort) -> int:
         """Number of operands that the mechanism is studied on."""
-        return min(max(effort.k, self.k_range[0]), self.k_range[1])
+        return min(max(effort.k, self.k_asked[0]), self.k_asked[1])
 
     def evaluation_problems(self, max_per_k: int) -> dict[str, tuple[Problem, ...]]:
         """Problems by side of the split: `train`, out of `trained_on`, and `heldout`; the same for every seed."""
         rng = np.random.default_rng(0)
-        return evaluation_problems(self.task, self.k_range, self.trained_on, rng=rng, max_per_k=max_per_k)
+        return evaluation_problems(self.task, self.k_asked, self.trained_on, rng=rng, max_per_k=max_per_k)
 
     def heldout(self, n: int, *, k: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
         """Up to `n` distinct held-out problems of `k` operands, by default the most; the same for every run of a task.
@@ -185,13 +191,13 @@ class Subject:
         Raises:
             EmptySplitError: There is none.
         """
-        k = self.k_range[1] if k is None else k
+        k = self.k_asked[1] if k is None else k
         return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([seed, k]))
 
     def heldout_of_each_k(self, n: int) -> tuple[Problem, ...]:
         """Up to `n` held-out problems of every number of operands of which there are any."""
         found: list[Problem] = []
-        for k in range(self.k_range[0], self.k_range[1] + 1):
+        for k in range(self.k_asked[0], self.k_asked[1] + 1):
             try:
                 found += self.heldout(n, k=k)
             except EmptySplitError:
@@ -200,7 +206,7 @@ class Subject:
 
     def trained(self, n: int, *, k: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
         """Up to `n` of the problems that it was trained on, of `k` operands, by default the most."""
-        k = self.k_range[1] if k is None else k
+        k = self.k_asked[1] if k is None else k
         of_length = [problem for problem in self.trained_on if problem.k == k]
         order = np.random.default_rng([seed, k]).permutation(len(of_length))[:n]
         return tuple(of_length[index] for index in order)

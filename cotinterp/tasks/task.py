@@ -13,6 +13,8 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from cotinterp.tasks.guard import guard
+
 SymbolKind = Literal["operand", "operator", "bracket"]
 
 
@@ -69,6 +71,15 @@ def bracket_symbol(text: str, step: int, part: int) -> PromptSymbol:
     return PromptSymbol(text, "bracket", step, -1, part)
 
 
+def whole_number(value: object, name: str, meaning: str, least: int | None = None) -> int:
+    """`value` as an int. ValueError where it is none (a bool or a float is none), or is less than `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} is {meaning}, a whole number; got {value!r} ({type(value).__name__})")
+    if least is not None and value < least:
+        raise ValueError(f"{name} is {meaning}, {least} or more; got {value}")
+    return int(value)
+
+
 STRUCTURE = "_<>{}=;#."
 """Symbols that the transcripts use themselves: padding, prompt, trace, equality, separator, end, filler."""
 
@@ -103,6 +114,10 @@ class Task(ABC):
     brackets: ClassVar[str] = ""
     min_k: ClassVar[int] = 2
     max_k: ClassVar[int] = 64
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        guard(cls)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -207,6 +222,7 @@ class Task(ABC):
 
     def check_k(self, k: int) -> None:
         """Raises ValueError when the task has no problems of `k` operands."""
+        whole_number(k, "k", "the number of operands")
         if not self.min_k <= k <= self.max_k:
             raise ValueError(f"task {self.name!r} has {self.min_k} to {self.max_k} operands, not {k}")
 
@@ -220,8 +236,23 @@ class Task(ABC):
 
     def check_step(self, k: int, step: int) -> None:
         """Raises ValueError when a problem of `k` operands has no step of this number."""
+        whole_number(step, "step", "the number of a step")
         if not 1 <= step < k:
             raise ValueError(f"a problem of {k} operands has steps 1 to {k - 1}, not {step}")
+
+    def check_operands(self, operands: np.ndarray) -> None:
+        """Raises ValueError unless these are rows of operand codes: a code of another task must not wrap around."""
+        if operands.ndim != 2 or (operands.size and operands.dtype.kind not in "iu"):
+            raise ValueError(
+                f"task {self.name!r}: operands are integer codes, one row a problem and one column an operand; got "
+                f"{operands.dtype} of shape {operands.shape}"
+            )
+        self.check_k(operands.shape[1])
+        if operands.size and not 0 <= int(operands.min()) <= int(operands.max()) < self.n_operands:
+            raise ValueError(
+                f"task {self.name!r} has operand codes 0 to {self.n_operands - 1}; got {operands.min()} to "
+                f"{operands.max()}: are these problems of another task?"
+            )
 
     def _inside(self, state: object, origin: str, *inputs: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """`state`, once it is known to be what a user's function promised: an integer array of states, one an input."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from cotinterp.results import short_repr
+from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.render import Transcript
 from cotinterp.transcripts.roles import RESPONSE_ROLES, ROLE_CODE, Role
@@ -46,6 +47,15 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.transcripts)
+
+    def require(self, task: Task) -> None:
+        """ValueError unless the transcripts are written in the symbols of `task`, in its order of tokens."""
+        own = Vocabulary.of(task)
+        if self.vocabulary != own:
+            raise ValueError(
+                f"the batch is written in the symbols {''.join(self.vocabulary.symbols)!r}, and those of task "
+                f"{task.name!r} are {''.join(own.symbols)!r}: it is a batch of another task"
+            )
 
     @property
     def problems(self) -> tuple[Problem, ...]:

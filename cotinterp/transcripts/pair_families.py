@@ -113,6 +113,7 @@ def unrelated_pairs(task: Task, related: Pairs, *, index: int, rng: np.random.Ge
         ValueError: The readout depends on that operand.
     """
     task.require_order("a pair with an unrelated operand")
+    related.clean.require(task)
     problems = related.clean.problems
     check_index(problems, index, 0, "operand")
     candidates = [other_operands(task, problem, index) for problem in problems]
@@ -141,6 +142,7 @@ def exchanged_pairs(task: Task, related: Pairs, *, index: int) -> Pairs:
         ValueError: The task's order matters to the readout, or every problem repeats the operand.
     """
     task.require_order("a pair with two operands exchanged")
+    related.clean.require(task)
     problems = related.clean.problems
     check_index(problems, index, 0, "operand")
     check_index(problems, index + 1, 0, "operand")

@@ -21,9 +21,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cotinterp.results import short_repr
-from cotinterp.tasks.task import Task
+from cotinterp.tasks.task import Task, whole_number
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.problems import Problem, solve, substitute_total, wrong_totals
+from cotinterp.transcripts.problems import Problem, require_solved, solve, substitute_total, wrong_totals
 from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import RESPONSE_ROLES, Place, Role
@@ -188,6 +188,7 @@ def other_operands(task: Task, problem: Problem, index: int) -> tuple[Problem, .
 
 def check_index(problems: Sequence[Problem], index: int, low: int, noun: str) -> None:
     """ValueError unless every problem has an operand, or a step, of this number."""
+    whole_number(index, noun, "a number")
     if not problems:
         raise ValueError("minimal pairs need at least one problem, got none")
     shortest = min(problem.k for problem in problems)
@@ -204,6 +205,7 @@ def search_pairs(
     rng: np.random.Generator,
 ) -> Pairs:
     """One admissible change of each problem, drawn at random: same layout, and a foil at the readout."""
+    require_solved(task, problems)
     chosen: list[tuple[Transcript, Transcript, Transcript, Place, int]] = []
     for problem in problems:
         clean = render(task, problem, regime)

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int
 
-from cotinterp.tasks.task import Task
+from cotinterp.tasks.check import require_checked
+from cotinterp.tasks.task import Task, whole_number
 
 Split = Literal["train", "validation", "heldout"]
 
@@ -17,6 +18,17 @@ VALIDATION = 0.1
 ENUMERABLE = 50_000
 MAX_PER_K = 1000
 """Most problems of one length that an evaluation takes from each side of the split."""
+
+IDLE_ROUNDS = 200
+"""Rounds of draws without anything new after which sampling gives up drawing. Where codes are uniform over problems and
+`n` of them exist, the last one is awaited for 7 rounds on average, and for so many once in 10^12 times."""
+
+
+SHARES: dict[Split, float] = {"train": 1 - HELD_OUT - VALIDATION, "validation": VALIDATION, "heldout": HELD_OUT}
+
+LISTED_SHARE = 0.75
+"""A side is listed where more than this share of it is asked for: it cannot be so much smaller than its share, as with
+`ENUMERABLE` problems and more it is off by a hundredth of itself."""
 
 
 class EmptySplitError(ValueError):
@@ -58,12 +70,55 @@ class Problem:
 
 
 def solve(task: Task, operands: Int[np.ndarray, "n k"]) -> tuple[Problem, ...]:
-    """The task's own solution of each row of operand codes."""
+    """The task's own solution of each row of operand codes.
+
+    Raises:
+        ValueError: Codes or a length that the task does not have, or a task of a user that is none (`check_task`).
+    """
+    require_checked(task)
+    task.check_operands(operands)
     operands = task.canonical(operands)
     steps = task.steps(operands)
     columns = [operands, steps.previous, steps.operand, steps.total]
     columns += [] if steps.operator is None else [steps.operator]
     return tuple(Problem(*map(tuple, row)) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+def require_own(task: Task, problem: Problem) -> None:
+    """ValueError unless every index of a problem is one of the task's: another task's would wrap around, or be silent.
+
+    Totals may be wrong, as in an edited trace; `require_solved` asks whether they are right.
+    """
+    k = len(problem.operands)
+    bounds = [
+        ("operands", problem.operands, k, task.n_operands),
+        ("previous", problem.previous, k - 1, task.n_states),
+        ("step_operands", problem.step_operands, k - 1, len(task.operands)),
+        ("totals", problem.totals, k - 1, task.n_states),
+    ]
+    if problem.step_operators:
+        bounds.append(("step_operators", problem.step_operators, k - 1, len(task.operators)))
+    for name, values, n, bound in bounds:
+        if len(values) != n or min(values, default=0) < 0 or max(values, default=0) >= bound:
+            raise ValueError(
+                f"this is no problem of task {task.name!r}: its {name} are {values}, and {n} numbers from 0 to "
+                f"{bound - 1} belong there. Problems come from solve(task, ...) or sample_problems(task, ...)"
+            )
+
+
+def require_solved(task: Task, problems: Iterable[Problem]) -> None:
+    """ValueError unless each problem is the task's own solution of its operands, which models are judged by."""
+    for k, group in by_length(problems).items():
+        task.check_k(k)
+        for problem in group:
+            require_own(task, problem)
+        for given, right in zip(group, solve(task, np.array([problem.operands for problem in group])), strict=True):
+            if given != right:
+                raise ValueError(
+                    f"the problem with operands {given.operands} has totals {given.totals}, and task {task.name!r} "
+                    f"makes {right.totals} of operands {right.operands}: it was solved by another task, or edited. Use "
+                    "solve(task, operands)"
+                )
 
 
 def by_length(problems: Iterable[Problem]) -> dict[int, list[Problem]]:
@@ -83,6 +138,11 @@ def continued(task: Task, problem: Problem, written: Sequence[int]) -> Problem:
     """`problem` with these totals at its first steps, right or wrong, and every later step done by the task itself."""
     step = len(written)
     task.check_step(problem.k, step)
+    require_own(task, problem)
+    if not 0 <= min(written) <= max(written) < task.n_states:
+        raise ValueError(
+            f"task {task.name!r} has states 0 to {task.n_states - 1}; the totals to be written are {written}"
+        )
     rest = task.resume_from(np.array([problem.operands]), np.array([written]))
     return replace(
         problem,
@@ -192,10 +252,15 @@ def sample_problems(
 
     Raises:
         EmptySplitError: That side has no problem of this length.
+        ValueError: A length that the task does not have, an `n` that is no whole number or negative, or no such side.
     """
+    require_checked(task)
     task.check_k(k)
+    n = whole_number(n, "n", "the number of problems", least=0)
+    if split not in get_args(Split):
+        raise ValueError(f"split {split!r} is no side of the split; the sides are {', '.join(get_args(Split))}")
     if task.n_problems(k) <= ENUMERABLE:
-        side = np.array([t for t in map(tuple, task.every(k).tolist()) if split_of(t) == split])
+        side = _side(task, k, split)
         if side.size == 0:
             raise EmptySplitError(
                 f"task {task.name!r} has no problem with {k} operands on the {split} side of the split "
@@ -203,14 +268,50 @@ def sample_problems(
             )
         rows = rng.permutation(len(side))[:n] if distinct else rng.integers(len(side), size=n)
         return solve(task, side[rows])
+    side = np.empty((0, k), dtype=np.int64)
+    if distinct and n > LISTED_SHARE * SHARES[split] * task.n_problems(k):
+        side = _side(task, k, split)
+        if len(side) <= n:
+            return solve(task, side[rng.permutation(len(side))])
+    drawn = _drawn(task, k, n, side, split, rng, distinct=distinct)
+    return solve(task, np.array(drawn, dtype=np.int64).reshape(-1, k))
+
+
+def _side(task: Task, k: int, split: Split) -> Int[np.ndarray, "n k"]:
+    """All canonical tuples of a length that are on one side of the split."""
+    every = task.every(k)
+    return every[[split_of(tuple(row)) == split for row in every.tolist()]].reshape(-1, k)
+
+
+def _drawn(
+    task: Task,
+    k: int,
+    n: int,
+    side: Int[np.ndarray, "listed k"],
+    split: Split,
+    rng: np.random.Generator,
+    *,
+    distinct: bool,
+) -> list[tuple[int, ...]]:
+    """`n` tuples of a side, drawn until there are enough; what is seldom drawn is taken from `side`, where listed."""
     drawn: dict[tuple[int, ...], None] = {}
     repeated: list[tuple[int, ...]] = []
-    while len(drawn if distinct else repeated) < n:
+    idle = 0
+    while (found := len(drawn if distinct else repeated)) < n:
         draws = task.canonical(rng.integers(task.n_operands, size=(2 * n + 16, k)))
         side_draws = [t for t in map(tuple, draws.tolist()) if split_of(t) == split]
         drawn.update(dict.fromkeys(side_draws))
         repeated.extend(side_draws)
-    return solve(task, np.array((list(drawn) if distinct else repeated)[:n]).reshape(-1, k))
+        idle = 0 if len(drawn if distinct else repeated) > found else idle + 1
+        if idle == IDLE_ROUNDS and len(side):
+            drawn.update(dict.fromkeys(map(tuple, rng.permutation(side).tolist())))
+        elif idle == IDLE_ROUNDS:
+            raise EmptySplitError(
+                f"{found} problems with {k} operands are all that {IDLE_ROUNDS} further rounds of {2 * n + 16} draws "
+                f"gave on the {split} side of the split, though task {task.name!r} says that it has "
+                f"{task.n_problems(k)} of that length; ask for fewer, or mend n_problems()"
+            )
+    return (list(drawn) if distinct else repeated)[:n]
 
 
 def training_problems(task: Task, k_range: tuple[int, int], n: int, rng: np.random.Generator) -> tuple[Problem, ...]:
@@ -219,6 +320,11 @@ def training_problems(task: Task, k_range: tuple[int, int], n: int, rng: np.rand
     Short problems recur, as they do in the source's data set: there are only so many.
     """
     low, high = k_range
+    task.check_k(low)
+    task.check_k(high)
+    n = whole_number(n, "n", "the number of training problems", least=0)
+    if low > high:
+        raise ValueError(f"k_range is the fewest and the most operands, got {low} and {high}")
     lengths = rng.integers(low, high + 1, size=n)
     pools = {
         k: iter(sample_problems(task, k, int((lengths == k).sum()), split="train", rng=rng, distinct=False))

@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 
 from cotinterp.tasks.task import PromptSymbol, Task
-from cotinterp.transcripts.problems import Problem, widest_problem
+from cotinterp.transcripts.problems import Problem, require_own, widest_problem
 from cotinterp.transcripts.regimes import Regime, Token, get_regime, sign
 from cotinterp.transcripts.roles import PROMPT_ROLES, Role
 
@@ -46,7 +46,8 @@ class Transcript:
 
 
 def prompt(task: Task, problem: Problem) -> Iterator[Token]:
-    """The question, the same in every regime."""
+    """The question, the same in every regime. ValueError for a problem that is none of the task (`require_own`)."""
+    require_own(task, problem)
     yield sign("<", Role.PROMPT_START)
     yield from map(_asked, task.prompt(problem.operands))
     yield sign(">", Role.PROMPT_END)
@@ -58,7 +59,7 @@ def _asked(symbol: PromptSymbol) -> Token:
 
 
 def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:
-    """The transcript of `problem` in `regime`."""
+    """The transcript of `problem` in `regime`. ValueError for a problem that is none of the task (`require_own`)."""
     regime = get_regime(regime)
     return Transcript(problem, regime.name, (*prompt(task, problem), *regime.response(task, problem)))
 

@@ -23,6 +23,7 @@ def operand_tags(task: Task, batch: Batch) -> Int[Tensor, "batch pos"]:
     Raises:
         ValueError: The states of the task take several symbols, or no state follows from each operand in turn.
     """
+    batch.require(task)
     refusal = get_regime("tagging").refusal(task)
     if refusal is not None:
         raise ValueError(f"task {task.name!r} has no states to name at its operands: {refusal}")
