@@ -154,9 +154,10 @@ def check_task(task: Task) -> None:
         for k in (task.min_k, task.max_k):
             operands = rng.integers(task.n_operands, size=(ROWS, k))
             try:
-                _check_reachable(task, k)
+                task.reachable(k)
                 check_pure(task, operands)
                 check_steps(task, operands)
+                _check_reachable(task, k)
                 check_prompts(task, operands)
                 _check_asked_again(task, operands)
                 check_codes(task, operands)
@@ -210,8 +211,8 @@ def _check_asked_again(task: Task, operands: Int[np.ndarray, "n k"]) -> None:
     cls, k = type(task), operands.shape[1]
     rows = task.canonical(operands).tolist()
     whole: dict[str, Callable[[], object]] = {
-        "prompt": lambda: [list(task.prompt(tuple(row))) for row in rows[:8]],
-        "replacements": lambda: [tuple(task.replacements(tuple(row), 0)) for row in rows[:2]],
+        "prompt": lambda: [list(task.prompt(tuple(row))) for row in rows[:7]],
+        "replacements": lambda: [tuple(task.replacements(tuple(row), 0)) for row in rows[:3]],
         "reachable": lambda: task.reachable(k),
         "n_problems": lambda: task.n_problems(k),
         "every": lambda: task.every(k).tolist() if task.n_problems(k) <= FEW else None,
@@ -238,6 +239,7 @@ def _row_functions(
     rng = np.random.default_rng(0)
     n, k = operands.shape
     if isinstance(task, FoldTask):
+        _check_reachable(task, k)
         codes = rng.permutation(task.n_operands)[: 4 * n]
         yield "initial", lambda x: [task._inside(task.initial(x), "initial", x)], (codes,)
         states = np.array(sorted(frozenset().union(*task.reachable(k)[:-1])))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -240,7 +240,7 @@ def split_of(operands: tuple[int, ...]) -> Split:
 
 
 def sample_problems(
-    task: Task, k: int, n: int, *, split: Split, rng: np.random.Generator, distinct: bool = True
+    task: Task, k: int, n: int, *, split: str, rng: np.random.Generator, distinct: bool = True
 ) -> tuple[Problem, ...]:
     """Up to `n` problems of `k` uniform operands on one side of the split: all there are where fewer exist.
 
@@ -257,10 +257,9 @@ def sample_problems(
     require_checked(task)
     task.check_k(k)
     n = whole_number(n, "n", "the number of problems", least=0)
-    if split not in get_args(Split):
-        raise ValueError(f"split {split!r} is no side of the split; the sides are {', '.join(get_args(Split))}")
+    side_name = side_of_name(split)
     if task.n_problems(k) <= ENUMERABLE:
-        side = _side(task, k, split)
+        side = _side(task, k, side_name)
         if side.size == 0:
             raise EmptySplitError(
                 f"task {task.name!r} has no problem with {k} operands on the {split} side of the split "
@@ -269,12 +268,20 @@ def sample_problems(
         rows = rng.permutation(len(side))[:n] if distinct else rng.integers(len(side), size=n)
         return solve(task, side[rows])
     side = np.empty((0, k), dtype=np.int64)
-    if distinct and n > LISTED_SHARE * SHARES[split] * task.n_problems(k):
-        side = _side(task, k, split)
+    if distinct and n > LISTED_SHARE * SHARES[side_name] * task.n_problems(k):
+        side = _side(task, k, side_name)
         if len(side) <= n:
             return solve(task, side[rng.permutation(len(side))])
-    drawn = _drawn(task, k, n, side, split, rng, distinct=distinct)
+    drawn = _drawn(task, k, n, side, side_name, rng, distinct=distinct)
     return solve(task, np.array(drawn, dtype=np.int64).reshape(-1, k))
+
+
+def side_of_name(name: str) -> Split:
+    """The side of the split of that name. ValueError naming the three."""
+    for side in SHARES:
+        if side == name:
+            return side
+    raise ValueError(f"split {name!r} is no side of the split; the sides are {', '.join(SHARES)}")
 
 
 def _side(task: Task, k: int, split: Split) -> Int[np.ndarray, "n k"]:

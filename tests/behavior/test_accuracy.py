@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from cotinterp.behavior.accuracy import (
     accuracy_by_k,
@@ -13,8 +15,10 @@ from cotinterp.behavior.accuracy import (
     evaluation_problems,
     evaluation_record,
     labels_of,
+    longest_k,
     store_evaluation,
 )
+from cotinterp.behavior.decoding import Decoding
 from cotinterp.models.build import build_model
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.intervals import wilson
@@ -22,7 +26,7 @@ from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, read_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.training.spec import RunSpec
-from cotinterp.transcripts.problems import EmptySplitError, sample_problems, split_of, training_problems
+from cotinterp.transcripts.problems import EmptySplitError, sample_problems, solve, split_of, training_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -92,16 +96,50 @@ def test_dots_are_counted_by_nobody_but_have_to_end(scripted, problems):
     }
 
 
-def test_a_response_without_an_end_is_wrong(scripted, problems):
-    """The whole response but its last symbol fits the context: nothing but the end is missing."""
+def test_what_the_model_has_no_room_for_is_refused_and_not_counted_as_wrong(scripted, problems):
+    """At n_ctx = 11 the whole response but its last symbol fits where an answer of four digits has two of them."""
     task = get_task("digit-sum")
-    heldout = [problem for problem in problems["heldout"] if problem.k == 4]
     model = scripted.Model(task, scripted.recomputer(task, "direct"), n_ctx=9 + 2)
-    result = accuracy_by_k(model, task, "direct", {"heldout": heldout})
-    two_digits = [output for output in result.outputs if output.problem.answer > 9]
-    assert two_digits
-    assert all(output.text == task.state_text(output.problem.answer) for output in two_digits)
-    assert not any(output.correct or output.ended for output in two_digits)
+    wanted = (
+        r"right 'direct' transcript of task 'digit-sum' with 4 operands takes 12 tokens, and the model's n_ctx is 11"
+    )
+    with pytest.raises(ValueError, match=rf"{wanted}.* This model can be asked up to k = 3"):
+        accuracy_by_k(model, task, "direct", problems)
+    assert longest_k(model, task, "direct") == 3
+    assert longest_k(scripted.Model(task, scripted.recomputer(task, "direct")), task, "direct") == task.max_k
+    short = {split: [problem for problem in some if problem.k <= 3] for split, some in problems.items()}
+    assert all(output.correct for output in accuracy_by_k(model, task, "direct", short).outputs)
+    with pytest.raises(ValueError, match="max_new is 2, and a right 'direct' response to . operands takes 3 symbols"):
+        accuracy_by_k(model, task, "direct", short, decoding=Decoding(max_new=2))
+    with pytest.raises(
+        ValueError, match="with 2 operands, the fewest, takes up to 8 tokens, and the model's n_ctx is 7"
+    ):
+        longest_k(scripted.Model(task, scripted.recomputer(task, "direct"), n_ctx=7), task, "direct")
+
+
+def test_problems_and_models_of_another_task_are_refused(scripted, problems):
+    task, s3 = get_task("digit-sum"), get_task("s3")
+    model = scripted.Model(task, scripted.recomputer(task, "direct"))
+    of_z6 = {"heldout": solve(get_task("z6"), np.array([[5, 4, 3]]))}
+    with pytest.raises(ValueError, match="was solved by another task, or edited"):
+        accuracy_by_k(model, s3, "direct", of_z6)
+    model.cfg = SimpleNamespace(d_vocab=len(Vocabulary.of(s3)), n_ctx=64)
+    with pytest.raises(ValueError, match="the model has d_vocab = 16, and .* 20 symbols .* a model of another task"):
+        accuracy_by_k(model, task, "direct", problems)
+
+
+def test_a_problem_that_is_given_twice_counts_once(scripted, problems):
+    task = get_task("digit-sum")
+    model = scripted.Model(task, scripted.recomputer(task, "direct"))
+    twice = {split: [*some, *some] for split, some in problems.items()}
+    once, again = (accuracy_by_k(model, task, "direct", given).frame() for given in (problems, twice))
+    assert once.equals(again)
+
+
+def test_a_model_that_gives_no_logits_is_refused(scripted, problems):
+    task = get_task("digit-sum")
+    with pytest.raises(ValueError, match=r"maps tokens of shape .* this one gave Tensor \("):
+        accuracy_by_k(lambda tokens: torch.zeros(len(tokens), 20), task, "direct", problems)
 
 
 def test_what_stands_in_the_result_is_what_was_written(scripted, problems):

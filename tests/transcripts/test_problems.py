@@ -1,15 +1,20 @@
 """Problems: solved by the task, on disjoint sides of the split, and which wrong totals may be written."""
 
+import hashlib
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
 import pytest
 
 from cotinterp.tasks import get_task
+from cotinterp.tasks.task import whole_number
 from cotinterp.transcripts.problems import (
     EmptySplitError,
     continued,
     informative_totals,
+    require_own,
+    require_solved,
     sample_problems,
     solve,
     split_of,
@@ -224,3 +229,95 @@ def test_choices_are_seeded_and_cover_all_values():
     drawn = [draw(seed) for seed in range(90)]
     assert drawn == [draw(seed) for seed in range(90)]
     assert set(drawn) == set(range(10)) - {7}
+
+
+@pytest.mark.slow
+def test_more_than_there_are_above_what_is_listed_are_all_there_are():
+    """100,000 problems of five digits, of which 20,187 are held out: the hash of the split decides."""
+    found = sample_problems(SUM, 5, 25_000, split="heldout", rng=rng(3))
+    assert len(found) == len(set(found)) == 20_187
+    assert {split_of(problem.operands) for problem in found} == {"heldout"}
+    assert sample_problems(SUM, 5, 10**9, split="heldout", rng=rng(3)) == found
+
+
+def test_what_a_call_returned_before_it_returns_still():
+    drawn = [
+        sample_problems(get_task(name), k, n, split=split, rng=rng(1), distinct=distinct)
+        for name, k, n, split, distinct in (
+            ("digit-sum", 5, 3000, "heldout", True),
+            ("digit-sum", 6, 500, "train", False),
+            ("pointers", 7, 400, "validation", True),
+            ("expressions-mod11", 4, 300, "train", True),
+            ("z6", 4, 100, "heldout", True),
+        )
+    ]
+    text = repr([problem.operands for problems in drawn for problem in problems])
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "e62a4488351e864c9c2424cf23f889f8a9556de6dd516c4f618f45f2eb588185"
+    )
+
+
+class Forgetful(type(SUM)):
+    """Says that it has a million problems, and has two of each length: all codes stand for their parity."""
+
+    name = "forgetful"
+    commutative = True
+    states = tuple("0123456789AB")
+
+    def canonical(self, operands):
+        return operands % 2 * np.array([1, *[0] * (operands.shape[1] - 1)])
+
+    def n_problems(self, k):
+        return 10**k
+
+    def step(self, total, operand):
+        return np.maximum(total, operand)
+
+
+def test_sampling_ends_where_a_task_has_fewer_problems_than_it_says():
+    task = Forgetful()
+    vars(task)["_checked"] = True
+    with pytest.raises(EmptySplitError, match=r"are all that 200 further rounds .* though task 'forgetful' says"):
+        sample_problems(task, 6, 30, split="train", rng=rng())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "test"}, "split 'test' is no side of the split; the sides are train, validation, heldout"),
+        ({"n": -1}, "n is the number of problems, 0 or more; got -1"),
+        ({"k": 1}, "2 to 12 operands, not 1"),
+    ],
+)
+@pytest.mark.parametrize("k", [3, 6])
+def test_what_cannot_be_asked_for_is_refused_at_once(k, change, message):
+    with pytest.raises(ValueError, match=message):
+        sample_problems(SUM, **{"k": k, "n": 5, "split": "train", "rng": rng(), **change})
+
+
+@pytest.mark.parametrize("value", [2.0, True, "3", None])
+def test_a_number_is_a_whole_number(value):
+    with pytest.raises(ValueError, match=rf"n is .*, a whole number; got {value!r}"):
+        whole_number(value, "n", "the number of problems", least=0)
+    assert whole_number(np.int64(3), "n", "the number of problems") == 3
+
+
+def test_problems_of_another_task_are_told():
+    s3, z6 = get_task("s3"), get_task("z6")
+    (of_z6,) = solve(z6, np.array([[5, 4, 3]]))
+    with pytest.raises(
+        ValueError, match=r"has totals \(3, 0\), and task 's3' makes .* solved by another task, or edited"
+    ):
+        require_solved(s3, [of_z6])
+    (of_sum,) = solve(SUM, np.array([[9, 9]]))
+    for task in (s3, get_task("parity")):
+        with pytest.raises(ValueError, match=f"no problem of task {task.name!r}: its operands are"):
+            require_own(task, of_sum)
+    for wrong in ({"totals": (-1, 0)}, {"previous": (5, 6)}, {"step_operands": (4,)}):
+        with pytest.raises(ValueError, match=f"no problem of task 'z6': its {next(iter(wrong))} are"):
+            require_own(z6, replace(of_z6, **wrong))
+    for codes in ([[-1, 2]], [[6, 0]]):
+        with pytest.raises(ValueError, match=r"task 's3' has operand codes 0 to 5; got"):
+            solve(s3, np.array(codes))
+    with pytest.raises(ValueError, match=r"task 's3' has states 0 to 5; the totals to be written are \(-1,\)"):
+        continued(s3, solve(s3, np.array([[1, 2, 3]]))[0], (-1,))
