@@ -352,7 +352,7 @@ def steer(
 
 def knock_out(site: Site, keys: Shaped[Tensor, "..."], queries: Positions | None = None) -> Edit:
     """`knock_out_pairs` of `keys`, a mask `batch pos`, from `queries` (all by default)."""
-    keys = mask_of(keys, (*keys.shape[:2],), f"keys of {site}")
+    keys = mask_of(keys, getattr(keys, "shape", ())[:2], f"keys of {site}")
     mask = keys[:, None, :].expand(-1, keys.shape[1], -1)
     if queries is None:
         return knock_out_pairs(site, mask)

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.figures import heatmap
@@ -20,7 +20,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site, residual_sites, site_columns
+from cotinterp.mechanism.sites import Site, mask_of, residual_sites, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
 
 
@@ -90,7 +90,7 @@ class AttentionResult(Result):
 def attention_by_role(
     model: HookedModel,
     contrast: Contrast,
-    groups: Mapping[str, Bool[Tensor, "..."]] | None = None,
+    groups: Mapping[str, Shaped[Tensor, "..."]] | None = None,
     *,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
@@ -143,11 +143,9 @@ def uniform_attention(n_pos: int) -> Float[Tensor, "dest src"]:
     return causal / causal.sum(dim=-1, keepdim=True)
 
 
-def _check_groups(groups: Mapping[str, Bool[Tensor, "..."]], tokens: Int[Tensor, "batch pos"]) -> None:
+def _check_groups(groups: Mapping[str, Shaped[Tensor, "..."]], tokens: Int[Tensor, "batch pos"]) -> None:
     if not groups:
         raise ValueError("no groups of tokens were given; name at least one mask, such as role_masks(contrast).")
     for name, mask in groups.items():
-        if mask.shape != tokens.shape:
-            raise ValueError(f"the mask of {name!r} has shape {tuple(mask.shape)}, the tokens {tuple(tokens.shape)}.")
-        if not bool(mask.any()):
+        if not bool(mask_of(mask, tokens.shape, f"the mask of {name!r}").any()):
             raise ValueError(f"the mask of {name!r} marks no token.")

@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.figures import heatmap
@@ -49,7 +49,7 @@ from cotinterp.mechanism.heads.reads import (
 )
 from cotinterp.mechanism.interventions import rounding
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site, residual_sites, site_columns
+from cotinterp.mechanism.sites import Site, mask_of, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
 
 RANDOM_SOURCES = "random sources"
@@ -215,9 +215,9 @@ ALL_CUTS = Cuts()
 def knock_out_reads(
     model: HookedModel,
     contrast: Contrast,
-    reads: Sequence[ReadPattern] | Mapping[str, SourceMask] = KNOCK_OUT_READS,
+    reads: Sequence[ReadPattern] | Mapping[str, Shaped[Tensor, "..."]] = KNOCK_OUT_READS,
     *,
-    absent: Sequence[ReadPattern] | Mapping[str, SourceMask] | None = None,
+    absent: Sequence[ReadPattern] | Mapping[str, Shaped[Tensor, "..."]] | None = None,
     cuts: Cuts = ALL_CUTS,
     draws: Draws = TWO_DONORS,
     batch_size: int | None = None,
@@ -281,10 +281,12 @@ def knock_out_reads(
     )
 
 
-def _sources(contrast: Contrast, reads: Sequence[ReadPattern] | Mapping[str, SourceMask]) -> dict[str, SourceMask]:
+def _sources(
+    contrast: Contrast, reads: Sequence[ReadPattern] | Mapping[str, Shaped[Tensor, "..."]]
+) -> dict[str, SourceMask]:
     """The tokens of each read that names any; masks of the user's own as they are."""
     if isinstance(reads, Mapping):
-        return dict(reads)
+        return {name: mask_of(mask, contrast.clean.shape, f"the mask of read {name!r}") for name, mask in reads.items()}
     return {name: mask for name, mask in source_masks(contrast, reads).items() if bool(mask.any())}
 
 

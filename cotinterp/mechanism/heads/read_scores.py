@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.figures import heatmap
@@ -16,7 +16,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import pattern_sites, patterns, uniform_attention
 from cotinterp.mechanism.heads.reads import READ_PATTERNS, ReadMask, ReadPattern, target_masks
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import site_columns
+from cotinterp.mechanism.sites import mask_of, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
@@ -245,7 +245,7 @@ class ReadScores(Result):
 def iteration_scores(
     model: HookedModel,
     contrast: Contrast,
-    reads: Sequence[ReadPattern] | Mapping[str, Mapping[str, ReadMask]] = READ_PATTERNS,
+    reads: Sequence[ReadPattern] | Mapping[str, Mapping[str, Shaped[Tensor, "..."]]] = READ_PATTERNS,
     *,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
@@ -258,8 +258,11 @@ def iteration_scores(
     a token after its destination.
     """
     tokens, named = contrast.clean, reads if isinstance(reads, Mapping) else target_masks(contrast, reads)
+    shape = (*tokens.shape, tokens.shape[1])
     rows = [
-        (read, target, mask.to(tokens.device)) for read, targets in named.items() for target, mask in targets.items()
+        (read, target, mask_of(mask, shape, f"the mask of read {read!r} before {target!r}").to(tokens.device))
+        for read, targets in named.items()
+        for target, mask in targets.items()
     ]
     for read, target, mask in rows:
         if bool(mask.triu(diagonal=1).any()):

@@ -137,7 +137,7 @@ def test_a_donor_gives_the_same_wherever_it_stands(model, contrast):
     )
 
 
-def test_layouts_of_one_template_and_transcripts_of_other_tokens_are_refused(contrast):
+def test_layouts_of_one_template_other_transcripts_and_masks_of_numbers_are_refused(model, contrast):
     with pytest.raises(ValueError, match="have one template, 0, but are laid out in different ways"):
         replace(contrast, templates=np.zeros(len(contrast), dtype=np.int64))
     with pytest.raises(ValueError, match=r"batch holds other tokens than clean in examples \[0"):
@@ -146,5 +146,13 @@ def test_layouts_of_one_template_and_transcripts_of_other_tokens_are_refused(con
         replace(contrast.select(slice(5)), batch=contrast.batch)
     with pytest.raises(ValueError, match="must be a boolean tensor"):
         replace(contrast, places={name: mask.long() for name, mask in contrast.places.items()})
+    numbers = torch.ones_like(contrast.clean)
+    for refused in (
+        lambda: attention_by_role(model, contrast, {"all": numbers}),
+        lambda: iteration_scores(model, contrast, {"all": {"total": numbers[:, None].expand(-1, 17, -1)}}),
+        lambda: knock_out_reads(model, contrast, {"all": numbers}),
+    ):
+        with pytest.raises(ValueError, match="must be a boolean tensor.*give mask.bool"):
+            refused()
     with pytest.raises(ValueError, match="got 0/1: give keep.bool"):
         contrast.select((contrast.at > 9).long())
