@@ -94,8 +94,8 @@ def sweep_command(
     from cotinterp.sweeps.executors import check_executor, open_executor
     from cotinterp.sweeps.grid import read_grid
 
-    check_executor(executor)
     planned = read_grid(_file_of(grid))
+    check_executor(executor)
     folder = output_folder(_root_of(planned, root))
     from cotinterp.models.build import resolve_device
     from cotinterp.sweeps.progress import progress_bars

@@ -28,7 +28,7 @@ optimizer = { steps = STEPS, batch_size = 4, warmup = 5 }
 [[runs]]
 seed = [0, 1, 2]
 """
-PROGRAM = "import sys; print('ready', flush=True); from cotinterp.cli import main; main(sys.argv[1:])"
+PROGRAM = "import sys; from cotinterp.cli import main; print('ready', flush=True); main(sys.argv[1:])"
 GOES_ON, BEGINS_AGAIN = "The same command goes on from there", "The same command does it again"
 
 
@@ -43,6 +43,8 @@ def interrupted(words, folder, when):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test run in the background hands down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "ready\n"
     if isinstance(when, str):
