@@ -7,8 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp import RunSpec, load_run, sweep_table, train
-from cotinterp.figures import NamedFigure, write_figures
-from cotinterp.results import output_folder, write_atomic
+from cotinterp.report.depth import write_answer
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
 from cotinterp.training.checkpoints import Run
@@ -51,11 +50,7 @@ def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
 def publish(
     out: Path, *, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, go.Figure], answer: Sequence[str]
 ) -> list[str]:
-    """Write tables, figures (they share one plotly.js and open offline) and the answer in words; print the last."""
-    tables_folder = output_folder(out / "tables")
-    for name, table in tables.items():
-        write_atomic(tables_folder / f"{name}.csv", table.to_csv(index=False))
-    write_figures([NamedFigure(name, figure) for name, figure in figures.items()], out)
-    write_atomic(out / "answer.txt", "\n".join(answer) + "\n")
+    """Write tables, figures and the answer in words (`write_answer`), and print the last."""
+    write_answer(out, tables=tables, figures=figures, answer=answer)
     print(*answer, f"tables and figures: {out}", sep="\n")
     return list(answer)

@@ -137,7 +137,7 @@ def layers_of(variant: str) -> int:
 
 def _run(task: str, regime: str, variant: str, seed: int) -> tuple[str | int | float, ...]:
     slug = "-".join(filter(None, (task, regime, variant, f"s{seed}")))
-    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up"
+    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up", ""
 
 
 TASK = "null"

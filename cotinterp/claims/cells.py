@@ -128,12 +128,14 @@ class Cells:
     Attributes:
         task: The task that the claim is judged on.
         read: The names of the cells that were looked at, in order.
+        missed: What was asked for and not there, in words.
     """
 
     index: EvidenceIndex
     task: str
     sums: Sums
     read: list[CellKey] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
 
     def mean(
         self,
@@ -210,12 +212,15 @@ class Cells:
             }
         )
         there = (
-            f"variant, condition, k and step measured of it: {known[:12]}"
+            f"there is no evidence on {task!r}, only on {sorted({key.task for key in self.index.cells})}"
+            if not of_task
+            else f"variant, condition, k and step measured of it: {known[:12]}"
             if known
             else f"measured of {task!r}: {sorted({f'{key.regime}: {key.measure}' for key in of_task})}"
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
-        raise MissingEvidence(f"no {asked} (condition {text!r}, k {k}, step {step}); {there}")
+        self.missed.append(f"no {asked} (condition {text!r}, k {k}, step {step}); {there}")
+        raise MissingEvidence(self.missed[-1])
 
 
 def _cell(rows: list[tuple[float, float, int]]) -> CellOutcomes:
@@ -270,6 +275,13 @@ def pooled_cells(index: EvidenceIndex, task: str, seeds: tuple[int, ...]) -> Cel
         return np.sum(found, axis=0)[:, None] if found else None
 
     return Cells(index, task, sums)
+
+
+def nothing_read(cells: Cells) -> str:
+    """Why a number that was made without a single cell rests on nothing: what it missed, or what there would be."""
+    there = sorted({f"{key.regime}: {key.measure}" for key in cells.index.cells if key.task == cells.task})
+    why = cells.missed[-1] if cells.missed else f"it asked for none; measured of {cells.task!r}: {there}"
+    return f"its statistic read no cell of the evidence: {why}"
 
 
 def problems_read(cells: Cells, seeds: tuple[int, ...]) -> int:

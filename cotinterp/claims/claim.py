@@ -6,7 +6,7 @@ which side of it the number lies, and so does every rival. `judge` compares.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import Literal
 
 from cotinterp.claims.cells import Statistic
@@ -16,10 +16,15 @@ Side = Literal["above", "below"]
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where the line is drawn, and why there."""
+    """Where the line is drawn, and why there. ValueError for a value that is no finite number."""
 
     value: float
     reason: str
+
+    def __post_init__(self) -> None:
+        """Check that something can lie on either side of it."""
+        if not isfinite(self.value):
+            raise ValueError(f"a threshold is a finite number, got {self.value}: nothing could lie beyond it")
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ class Claim:
         limits: What a verdict does not establish.
 
     Raises:
-        ValueError: A prediction for a criterion that is not there, or no prediction at all.
+        ValueError: A prediction for a criterion that is not there, no prediction at all, of the claim or of a rival, a
+            name that occurs twice, or a side that is neither "above" nor "below".
     """
 
     name: str
@@ -127,9 +133,23 @@ class Claim:
         for who, predicted in mentioned.items():
             if unknown := sorted(predicted - set(names)):
                 raise ValueError(f"claim {self.name!r}: {who} speaks of {unknown}; its criteria are {names}")
+        if silent := [rival.name for rival in self.rivals if not rival.predicts]:
+            raise ValueError(
+                f"claim {self.name!r}: the rivals {silent} predict nothing, so no number could tell them from it; name "
+                f"a side for at least one of {names}"
+            )
+        for kind, found in (
+            ("criteria and controls", [*names, *(control.name for control in self.controls)]),
+            ("rivals", [rival.name for rival in self.rivals]),
+        ):
+            if len(set(found)) != len(found):
+                raise ValueError(f"claim {self.name!r} has {kind} of one name: {found}")
         sides = [*self.predicts.values(), *(side for rival in self.rivals for side in rival.predicts.values())]
+        sides += [control.passes for control in self.controls]
         if wrong := sorted({side for side in sides if side not in ("above", "below")}):
-            raise ValueError(f"claim {self.name!r} predicts {wrong}; a side of a threshold is 'above' or 'below'")
+            raise ValueError(
+                f"claim {self.name!r} names the sides {wrong}; a side of a threshold is 'above' or 'below'"
+            )
 
     def with_threshold(self, name: str, factor: float) -> "Claim":
         """The same claim with the threshold of one criterion or control multiplied by `factor`."""

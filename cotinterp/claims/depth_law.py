@@ -25,7 +25,7 @@ from cotinterp.claims.depth_verdict import (
     plausible_laws,
     preferred_laws,
 )
-from cotinterp.depth.frontier import CONVERGED, MEASURED, depth_frontier, one_recipe
+from cotinterp.depth.frontier import CONVERGED, LEAST_PROBLEMS, MEASURED, depth_frontier, one_recipe
 from cotinterp.depth.law_fit import RESAMPLES, LawFits, Trend, bootstrap_laws, fit_laws, leftover_trend
 from cotinterp.depth.laws import TREATMENTS, Law, Treatment, frontier_intervals
 
@@ -82,7 +82,7 @@ def judge_runs(runs: pd.DataFrame, *, resamples: int = RESAMPLES) -> DepthVerdic
         law=word,
         reason=_reason_named(word, fits, shares, judged)
         if word != "cannot tell"
-        else _reason_open(judged, fits, shares, controls),
+        else _reason_open(judged if len(judged) else recipe, fits, shares, controls),
         steps=steps,
         depths=tuple(int(depth) for depth in sorted(judged["n_layers"].unique())),
         k_low=int(judged["k_low"].min()) if len(judged) else -1,
@@ -263,7 +263,12 @@ def _reason_open(
     controls: Sequence[DepthControl],
 ) -> str:
     """Why no law is named, which remain, and what would decide."""
-    if runs.empty:
+    if runs.empty or not runs["convergence"].isin(MEASURED).any():
+        if (runs["convergence"] == "unmeasured").any():
+            return (
+                f"no length of any run has {LEAST_PROBLEMS} held-out problems, from which on it counts as measured; "
+                "take longer problems, or evaluate on more of them"
+            )
         return "no run was measured; train and evaluate them"
     best = "; ".join(
         f"{treatment}, {law} has weight {weight:.2f} and {shares[treatment][law]:.0%} of resamples"

@@ -10,7 +10,7 @@ seed do not make a second seed.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -22,6 +22,7 @@ from cotinterp.claims.cells import (
     MissingEvidence,
     Statistic,
     measured_cells,
+    nothing_read,
     pooled_cells,
     problems_read,
     redrawn_cells,
@@ -43,12 +44,14 @@ class Estimate:
         error: Standard error. 0 only where nothing that it was made of can vary.
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
+        missing: The seeds of the task that it does not rest on, and why.
     """
 
     value: float
     error: float
     by_seed: Mapping[int, float]
     n: int
+    missing: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def freedom(self) -> float:
@@ -94,34 +97,36 @@ def estimate(statistic: Statistic, index: EvidenceIndex, task: str, *, pool: boo
             single seed may not have at all.
 
     Raises:
-        MissingEvidence: No seed has the cells that it asks for.
+        MissingEvidence: No seed has the cells that it asks for, it read no cell at all, or the number or its error is
+            undefined. ValueError: The statistic gives neither one number nor one for each draw.
     """
     return _pooled(statistic, index, task) if pool else _averaged(statistic, index, task)
 
 
 def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     values: dict[int, float] = {}
+    missing: dict[int, str] = {}
     drawn: list[np.ndarray] = []
-    n, why = 0, f"no seed of task {task!r} was measured"
+    n = 0
     for seed in index.seeds(task):
         cells = measured_cells(index, task, seed)
         try:
-            value = _one(statistic(cells))
-        except MissingEvidence as missing:
-            why = str(missing)
+            value = _one(statistic, cells, (seed,))
+        except MissingEvidence as without:
+            missing[seed] = str(without)
             continue
         if not np.isfinite(value):
-            why = f"it is undefined at seed {seed}"
+            missing[seed] = f"it is undefined at seed {seed}"
             continue
         values[seed] = value
-        drawn.append(np.broadcast_to(statistic(redrawn_cells(index, task, seed)), (INNER_DRAWS,)))
+        drawn.append(_draws_of(statistic, redrawn_cells(index, task, seed), INNER_DRAWS))
         n += problems_read(cells, (seed,))
     if not values:
-        raise MissingEvidence(why)
+        raise MissingEvidence(list(missing.values())[-1] if missing else f"no seed of task {task!r} was measured")
     table = np.stack(drawn)
     slots, inner = _draws(tuple(values), table.shape[1], task)
     means = table[slots, inner].mean(axis=1)
-    return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n)
+    return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n, missing)
 
 
 def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
@@ -129,7 +134,7 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     if not seeds:
         raise MissingEvidence(f"no seed of task {task!r} was measured")
     together = pooled_cells(index, task, seeds)
-    value = _one(statistic(together))
+    value = _one(statistic, together, seeds)
     if not np.isfinite(value):
         raise MissingEvidence("it is undefined on all seeds together")
     used = {key.regime for key in together.read}
@@ -137,20 +142,38 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
         s for s in seeds if any(s in index.cells[k] for k in index.cells if k.task == task and k.regime in used)
     )
     slots, inner = _draws(seeds, INNER_DRAWS, task)
-    redrawn = statistic(redrawn_pooled_cells(index, task, np.array(seeds)[slots], inner))
+    redrawn = _draws_of(statistic, redrawn_pooled_cells(index, task, np.array(seeds)[slots], inner), OUTER_DRAWS)
     by_seed = {seed: _alone(statistic, measured_cells(index, task, seed)) for seed in seeds}
     return Estimate(value, _error(redrawn, len(seeds)), by_seed, problems_read(together, seeds))
 
 
 def _alone(statistic: Statistic, cells: Cells) -> float:
     try:
-        return _one(statistic(cells))
+        return float(_numbers(statistic, cells)[0])
     except MissingEvidence:
         return float("nan")
 
 
-def _one(values: np.ndarray) -> float:
-    return float(np.asarray(values, dtype=float).reshape(-1)[0])
+def _one(statistic: Statistic, cells: Cells, seeds: tuple[int, ...]) -> float:
+    """The value on what was measured. MissingEvidence where no problem stands behind it."""
+    value = float(_numbers(statistic, cells)[0])
+    if problems_read(cells, seeds) == 0:
+        raise MissingEvidence(nothing_read(cells))
+    return value
+
+
+def _draws_of(statistic: Statistic, cells: Cells, draws: int) -> np.ndarray:
+    values = _numbers(statistic, cells)
+    if len(values) not in (1, draws):
+        raise ValueError(f"a statistic gives one number, or one for each of the {draws} draws, not {len(values)}")
+    return np.broadcast_to(values, (draws,))
+
+
+def _numbers(statistic: Statistic, cells: Cells) -> np.ndarray:
+    values = np.asarray(statistic(cells), dtype=float).reshape(-1)
+    if not len(values):
+        raise MissingEvidence("its statistic gave no number, but an empty array")
+    return values
 
 
 def _draws(seeds: tuple[int, ...], inner: int, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -164,5 +187,7 @@ def _draws(seeds: tuple[int, ...], inner: int, task: str) -> tuple[np.ndarray, n
 
 def _error(drawn: np.ndarray, n_seeds: int) -> float:
     finite = drawn[np.isfinite(drawn)]
-    spread = float(finite.std()) if len(finite) else float("nan")
+    if not len(finite):
+        raise MissingEvidence("its spread over seeds and problems is undefined: no redrawn sample gives a number")
+    spread = float(finite.std())
     return spread * float(np.sqrt(n_seeds / (n_seeds - 1))) if n_seeds > 1 else spread

@@ -14,6 +14,7 @@ A single prediction holds or fails where its p-value, times two sides and times 
 Holm adjusted over claims and tasks, is at most ALPHA.
 """
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -103,11 +104,21 @@ def judge_all(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] 
 
     Nothing here depends on the order of seeds, rows, claims or tasks. ValueError for a task without evidence.
     """
-    wanted = judged_tasks(evidence) if tasks is None else tuple(tasks)
-    unknown = sorted(set(wanted) - set(evidence.tasks))
-    if unknown or not wanted:
+    wanted = judged_tasks(evidence) if tasks is None else tuple(dict.fromkeys(tasks))
+    if not evidence.tasks or not wanted:
+        raise ValueError("the evidence has no rows, so there is nothing to judge: " + what_failed(evidence))
+    if unknown := sorted(set(wanted) - set(evidence.tasks)):
         raise ValueError(f"no evidence on tasks {unknown}; there is some on {list(evidence.tasks)}")
     return Verdicts(decide(estimate_claims(claims, evidence, wanted)), unfinished(evidence))
+
+
+def what_failed(evidence: Evidence, tasks: Sequence[str] = ()) -> str:
+    """Why runs of these tasks, or of any, left no rows: how many failed, and what the first said."""
+    runs = evidence.runs[evidence.runs["task"].isin(tasks)] if tasks else evidence.runs
+    failed = runs[runs["status"] == "failed"]
+    if failed.empty:
+        return "no run of it is listed as failed"
+    return f"{len(failed)} of {len(runs)} runs failed, such as {failed.iloc[0]['slug']}: {failed.iloc[0]['note']}"
 
 
 def unfinished(evidence: Evidence) -> pd.DataFrame:
@@ -117,13 +128,16 @@ def unfinished(evidence: Evidence) -> pd.DataFrame:
 
 def estimate_claims(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str]) -> tuple[ClaimEstimates, ...]:
     """Every number of every claim and task. Thresholds play no part in it."""
+    names = [claim.name for claim in claims]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two claims have the name {twice[0]!r}; their verdicts could not be told apart: rename one")
     index = EvidenceIndex(evidence)
     return tuple(
         ClaimEstimates(
             claim,
             task,
-            {one.name: _number(one, index, task) for one in claim.criteria},
-            {one.name: _number(one, index, task) for one in claim.controls},
+            {one.name: _number(claim, one, index, task) for one in claim.criteria},
+            {one.name: _number(claim, one, index, task) for one in claim.controls},
         )
         for task in tasks
         for claim in claims
@@ -173,11 +187,17 @@ def threshold_changes(estimates: Sequence[ClaimEstimates], factors: Sequence[flo
     return pd.DataFrame(rows, columns=list(THRESHOLD_COLUMNS))
 
 
-def _number(part: Criterion | Control, index: EvidenceIndex, task: str) -> Estimate | str:
+def _number(claim: Claim, part: Criterion | Control, index: EvidenceIndex, task: str) -> Estimate | str:
     try:
         found = estimate(part.statistic, index, task, pool=part.pool)
     except MissingEvidence as missing:
         return str(missing.args[0])
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"claim {claim.name!r}: the statistic of {part.name!r} failed on task {task!r} with "
+            f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno}, in {place.name})"
+        ) from error
     if found.n < part.least:
         return f"it rests on {found.n} cases, of the {part.least} that it needs"
     return found
@@ -242,6 +262,7 @@ def _criterion(
         n=number.n,
         by_seed=number.by_seed,
         detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family))),
+        note="; ".join(f"not at seed {seed}: {why}" for seed, why in number.missing.items()),
     )
 
 

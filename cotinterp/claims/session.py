@@ -11,7 +11,14 @@ from rich.table import Table
 
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import LEAST_SEEDS, Claim
-from cotinterp.claims.judge import decide, estimate_claims, judged_tasks, threshold_changes, unfinished
+from cotinterp.claims.judge import (
+    decide,
+    estimate_claims,
+    judged_tasks,
+    threshold_changes,
+    unfinished,
+    what_failed,
+)
 from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import Evidence
@@ -100,11 +107,18 @@ def claims_session(
         ValueError: A task without evidence.
     """
     folder = output_folder(out)
-    chosen = tuple(tasks) or judged_tasks(evidence)
+    chosen = tuple(dict.fromkeys(tasks)) or judged_tasks(evidence)
+    if not chosen:
+        raise ValueError(f"the evidence has no rows, so there is nothing to judge: {what_failed(evidence)}")
     if missing := [task for task in chosen if task not in evidence.tasks]:
+        tried = evidence.runs["task"].isin(missing).any()
         raise ValueError(
-            f"no evidence on {missing}; there is some on {list(evidence.tasks)}. `cotinterp claims --from checkpoints "
-            "--train --task ...` trains and measures a task"
+            f"no evidence on {missing}; there is some on {list(evidence.tasks)}. "
+            + (
+                f"It was tried: {what_failed(evidence, missing)}"
+                if tried
+                else "`cotinterp claims --from checkpoints --train --task ...` trains and measures a task"
+            )
         )
     estimates = estimate_claims(claims, evidence, chosen)
     verdicts = Verdicts(decide(estimates), unfinished(evidence))

@@ -248,6 +248,8 @@ def word_for(
     missing = [
         part for part in measured if part.state == "not measured" and part.predicted and not _optional(claim, part)
     ]
+    if all(part.state == "not measured" for part in measured if part.predicted):
+        missing = [part for part in measured if part.predicted]
     fewest = min((part.seeds for part in measured if part.predicted and part.state != "not measured"), default=0)
     if missing:
         return "inconclusive", "Not measured: " + "; ".join(f"{part.name} ({part.note})" for part in missing) + "."

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from cotinterp.cli.instruments import Count, NonNegative, app
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cotinterp.sweeps.grid import Grid
 
 GridFile = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="GRID.toml")]
@@ -141,6 +143,7 @@ def status_command(grid: GridFile, root: Path | None = None) -> None:
             print(f"{name}  {row['slug']}  step {row['step']} of {row['steps']}  {note}")
         if len(part) > MOST_LISTED:
             print(f"{name}  and {len(part) - MOST_LISTED} more")
+    _print_earlier(frame)
 
 
 @app.command(name="collect")
@@ -168,6 +171,65 @@ def collect_command(grid: GridFile, out: Path, root: Path | None = None) -> None
     unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
     missing = "".join(f", {n} {status}" for status, n in unmeasured.items())
     print(f"{path}: {len(frame)} rows of {len(planned.specs)} runs{missing}")
+    _print_earlier(frame)
+
+
+@app.command(name="depth")
+def depth_command(
+    task: tyro.conf.Positional[str] = "digit-sum",
+    k_max: int | None = None,
+    n_layers: tuple[int, ...] = (),
+    seeds: int | None = None,
+    steps: tuple[int, ...] = (),
+    d_model: int | None = None,
+    n_train: int | None = None,
+    controls: bool = True,
+    executor: str = "local:2",
+    quick: bool = False,
+    out: Path = Path("out/serial_depth"),
+) -> None:
+    """Ask which law of depth a task follows: train direct models of several depths, cot and its controls, and judge.
+
+    Begun again, it goes on where it was.
+
+    Args:
+        task: A name, or path/to/file.py:ClassName.
+        k_max: Longest problems; 12 by default, or the longest that the task has.
+        n_layers: Depths of the direct models; 1 2 3 4 by default.
+        seeds: Trained models of each kind; 3 by default.
+        steps: Training budgets of the direct models; 1000 4000 by default.
+        d_model: Width; 64 by default.
+        n_train: Training problems; 100000 by default.
+        controls: Also train filler, and direct models that are as dear as cot. Not with --quick.
+        executor: local:N, dask://HOST:PORT, or slurm:partition=...,time=...
+        quick: Tiny models, hardly trained: a look, not a measurement. What else is given counts.
+        out: Runs, tables, figures and simulator.html go here.
+    """
+    from dataclasses import replace
+
+    from cotinterp.depth.grid import DepthDesign, quick_design
+    from cotinterp.report.depth import depth_report
+    from cotinterp.tasks import get_task
+
+    known = get_task(task)
+    design = quick_design(known) if quick else DepthDesign(k_max=min(DepthDesign.k_max, known.max_k), controls=controls)
+    given: dict[str, Any] = {
+        "k_max": k_max,
+        "n_layers": n_layers,
+        "seeds": seeds,
+        "steps": steps,
+        "d_model": d_model,
+        "n_train": n_train,
+    }
+    design = replace(design, **{name: value for name, value in given.items() if value not in (None, ())})
+    print(*depth_report(task, design, out=out, executor=executor), f"tables and figures: {out}", sep="\n")
+
+
+def _print_earlier(frame: "pd.DataFrame") -> None:
+    """Says where runs are absent that were trained before their task was changed."""
+    notes = frame.loc[(frame["status"] == "absent") & (frame["error"] != ""), "error"]
+    if len(notes):
+        print(f"absent  {len(notes)} of a task that was changed, such as: {notes.iloc[0]}")
 
 
 def _root_of(grid: "Grid", root: Path | None) -> Path:

@@ -113,11 +113,13 @@ def claims_command(
     from cotinterp.tasks import get_task
 
     claims = [get_claim(ref) for ref in claim] or CATALOG
-    names = [get_task(ref).name for ref in task]
+    named = [get_task(ref) for ref in task]
+    names = [one.name for one in named]
     stored, place = tables or Path("analyses/out"), root or Path("out/replication")
     if origin == "tables":
         evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
         evidence = evidence if seeds is None else evidence.of_seeds(seeds)
+        evidence.check_tasks(named)
     elif not train and not place.is_dir():
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))

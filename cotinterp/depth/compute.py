@@ -14,8 +14,9 @@ from cotinterp.figures.depth import compute_figure
 from cotinterp.models.flops import Cost
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.result import Result
-from cotinterp.sweeps.table import require_columns
+from cotinterp.sweeps.table import definitions_in, require_columns, require_one_definition
 from cotinterp.tasks import Task, get_task
+from cotinterp.tasks.definition import check_definition
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -28,6 +29,10 @@ COMPUTE_COLUMNS = (
     *("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max", "start_from"),
     *("run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
+)
+CHEAPEST_COLUMNS = (
+    *("task", "k", "regime", "configurations", "good_enough", "best_accuracy"),
+    *(*PRICES, "configuration"),
 )
 NEEDED = ("split", "reading", *COMPUTE_COLUMNS[: COMPUTE_COLUMNS.index("prompt_tokens")])
 
@@ -76,7 +81,7 @@ class ComputeResult(Result):
         Each price is the least of its own kind, so prices of one row may be of different configurations; the one named
         answers with the fewest operations, and of those learned with the fewest. Missing where none was good enough:
         `best_accuracy` then says how near the best came. Columns: task, k, regime, configurations, good_enough,
-        best_accuracy, the four PRICES, configuration.
+        best_accuracy, the four PRICES, configuration. No rows where no length has LEAST_PROBLEMS problems.
 
         Raises:
             ValueError: `accuracy` is no share.
@@ -88,6 +93,8 @@ class ComputeResult(Result):
         for k in sorted(counted.unique().tolist()):
             for (task, regime), rows in self.by_configuration(k).groupby(["task", "regime"], sort=False):
                 found.append({"task": task, "k": k, "regime": regime, **_least(rows, accuracy)})
+        if not found:
+            return pd.DataFrame(columns=list(CHEAPEST_COLUMNS))
         return pd.DataFrame(found).sort_values(["task", "k", "regime"], ignore_index=True)
 
     def figure(self, k: int | None = None) -> go.Figure:
@@ -108,14 +115,18 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
         tasks: Tasks by the name that the table gives them; for those that the registry does not know.
 
     Raises:
-        KeyError: A column is missing, or a task is not known. ValueError: No run was evaluated.
+        KeyError: A column is missing, or a task is not known. ValueError: No run was evaluated, or a task is not the
+            one that the table is of.
     """
     require_columns(table, NEEDED)
+    require_one_definition(table)
     chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
     chosen = chosen.assign(start_from=["" if pd.isna(one) else str(one) for one in chosen["start_from"]])
     known = {name: (tasks or {}).get(name) or get_task(name) for name in chosen["task"].unique()}
+    for name, one in known.items():
+        check_definition(one, definitions_in(table, name), "the sweep table")
     memo: dict[tuple[str, str, int], AnswerLengths] = {}
 
     def lengths(task: str, regime: str, k: int) -> AnswerLengths:

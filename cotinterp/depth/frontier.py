@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from cotinterp.figures.depth import frontier_figure
 from cotinterp.results.result import Result
-from cotinterp.sweeps.table import require_columns
+from cotinterp.sweeps.table import require_columns, require_one_definition
 
 SOLVED = 0.9
 """Held-out accuracy from which a length counts as solved (Merrill, Petty & Sabharwal 2024, arXiv 2404.08819)."""
@@ -102,7 +102,8 @@ def depth_frontier(table: pd.DataFrame, solved: float = SOLVED, least_problems: 
 
     Raises:
         KeyError: A column is missing.
-        ValueError: No rows, `solved` outside (0, 1], or a length that is measured twice for one run.
+        ValueError: No rows, `solved` outside (0, 1], a length that is measured twice for one run, or two different
+            tasks of one name (`definition`).
     """
     table = _checked(table, solved)
     rows = []
@@ -127,6 +128,7 @@ def _checked(table: pd.DataFrame, solved: float) -> pd.DataFrame:
     if len(twice):
         one = twice.iloc[0]
         raise ValueError(f"run {one['slug']!r} has K = {one['k']} ({one['split']}) more than once: collect it once")
+    require_one_definition(table)
     return table
 
 

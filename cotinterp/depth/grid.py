@@ -1,17 +1,20 @@
 """Grids that ask how the longest solved problem grows with depth, with the controls beside them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pandas as pd
 
 from cotinterp.depth.cost import answer_cost, equal_flops
-from cotinterp.depth.frontier import MEASURED, depth_frontier
+from cotinterp.depth.frontier import LEAST_PROBLEMS, MEASURED, depth_frontier
 from cotinterp.models.spec import ModelSpec
 from cotinterp.sweeps.grid import Grid
+from cotinterp.sweeps.table import definitions_in
 from cotinterp.tasks import Task, get_task
+from cotinterp.tasks.definition import check_definition
 from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.transcripts.problems import count_problems
 from cotinterp.transcripts.render import longest_transcript
 
 REGIMES = ("direct", "cot", "filler")
@@ -51,6 +54,31 @@ class DepthDesign:
     problems_per_k: int = 300
 
 
+QUICK = DepthDesign(
+    k_max=3,
+    n_layers=(1, 2),
+    seeds=1,
+    steps=(20,),
+    d_model=16,
+    n_train=200,
+    problems_per_k=LEAST_PROBLEMS,
+    controls=False,
+)
+"""A look, not a measurement: whether everything goes through."""
+
+
+def measurable_lengths(task: Task, k_max: int) -> tuple[int, ...]:
+    """The lengths up to `k_max` that have LEAST_PROBLEMS held-out problems: on fewer no length counts as measured."""
+    lengths = range(task.min_k, k_max + 1)
+    return tuple(k for k in lengths if count_problems(task, k, "heldout", at_most=LEAST_PROBLEMS) >= LEAST_PROBLEMS)
+
+
+def quick_design(task: Task) -> DepthDesign:
+    """`QUICK`, as long as the shortest length of the task that can be measured."""
+    lengths = range(max(QUICK.k_max, task.min_k), task.max_k + 1)
+    return replace(QUICK, k_max=next((k for k in lengths if measurable_lengths(task, k)), task.max_k))
+
+
 def depth_grid(task: str, design: DepthDesign = DepthDesign()) -> Grid:
     """The grid of a task, by name or as `path/to/file.py:ClassName`, seed by seed.
 
@@ -59,13 +87,26 @@ def depth_grid(task: str, design: DepthDesign = DepthDesign()) -> Grid:
     operands takes as many operations, one deeper and one wider (`equal_flops`), at the longest budget.
 
     Raises:
-        ValueError: No depths, budgets or seeds, or lengths that the task does not have.
+        ValueError: No depths, budgets or seeds, lengths that the task does not have, or too few problems for any length
+            to count as measured.
     """
     if not design.n_layers or not design.steps or design.seeds < 1:
         raise ValueError(
             "a depth grid needs one depth, one training budget and one seed at least; three of each tell more"
         )
     known = get_task(task)
+    if design.problems_per_k < LEAST_PROBLEMS:
+        raise ValueError(
+            f"problems_per_k {design.problems_per_k} is too few: a length counts as measured from {LEAST_PROBLEMS} "
+            "held-out problems on"
+        )
+    if not measurable_lengths(known, min(design.k_max, known.max_k)):
+        enough = measurable_lengths(known, known.max_k)
+        raise ValueError(
+            f"no length up to k_max {design.k_max} of task {known.name!r} has {LEAST_PROBLEMS} held-out problems, from "
+            "which on a length counts as measured: "
+            + (f"raise k_max to {enough[0]}" if enough else f"its longest, {known.max_k}, has too few; raise its max_k")
+        )
     base = RunSpec(
         task=task,
         regime="direct",
@@ -117,7 +158,8 @@ def matched_controls(table: pd.DataFrame, task: str | Task, within: float = WITH
         within: Factor, 1 or more, up to which operations and parameters are equal.
 
     Raises:
-        KeyError: The table has no such task, or a column is missing. ValueError: `within` is less than 1.
+        KeyError: The table has no such task, or a column is missing. ValueError: `within` is less than 1, or the task
+            is not the one that the table is of.
     """
     if within < 1:
         raise ValueError(f"within is a factor of 1 or more, got {within}")
@@ -126,11 +168,16 @@ def matched_controls(table: pd.DataFrame, task: str | Task, within: float = WITH
     name = task if isinstance(task, str) else task.name
     of_task = runs[runs["task"] == name]
     if of_task.empty:
-        raise KeyError(f"the table has no measured runs of task {name!r}; it has {sorted(runs['task'].unique())}")
+        raise KeyError(
+            f"the table has no measured runs of task {name!r}; it has {sorted(runs['task'].unique())}. A run is "
+            f"measured once it is trained and evaluated on {LEAST_PROBLEMS} held-out problems of one length"
+        )
+    known = get_task(task)
+    check_definition(known, definitions_in(table, name), "the sweep table")
 
     @cache
     def flops(regime: str, shape: ModelSpec, k: int) -> float:
-        return answer_cost(task, regime, shape, k, n=50).flops
+        return answer_cost(known, regime, shape, k, n=50).flops
 
     def spent(run: pd.Series, k: int) -> float:
         return flops(str(run["regime"]), ModelSpec.model_validate({name: int(run[name]) for name in SHAPE}), k)

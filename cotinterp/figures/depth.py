@@ -222,7 +222,12 @@ def compute_figure(runs: pd.DataFrame, means: pd.DataFrame, k: int | None = None
         runs: `ComputeResult.by_run(k)`.
         means: `ComputeResult.by_configuration(k)`.
         k: For the title: the number of operands at which accuracy was taken; None where it is the mean over all.
+
+    Raises:
+        ValueError: No rows.
     """
+    if means.empty:
+        raise ValueError("nothing to draw: no run was measured on enough problems of one length")
     tasks = list(dict.fromkeys(means["task"]))
     inner = height * len(tasks) + BETWEEN * (len(tasks) - 1)
     figure = make_subplots(

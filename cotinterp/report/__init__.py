@@ -1,6 +1,7 @@
 """What people read: the page with its sections, sentences and tables, the simulator's page, and `reproduce`."""
 
 from cotinterp.figures.attention import AttentionView as AttentionView
+from cotinterp.report.depth import depth_report as depth_report
 from cotinterp.report.findings import Finding as Finding
 from cotinterp.report.findings import findings as findings
 from cotinterp.report.html import heads_table_html as heads_table_html

@@ -31,7 +31,9 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.report.html import environment
 from cotinterp.report.texts import TEXTS
 from cotinterp.results.atomic import write_atomic
+from cotinterp.sweeps.table import definitions_in
 from cotinterp.tasks import Task, get_task
+from cotinterp.tasks.definition import check_definition
 
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 AMOUNTS = {
@@ -132,12 +134,16 @@ def simulator_html(
         tasks: Tasks by the name that `measured` gives them; for those that the registry does not know.
 
     Raises:
-        KeyError: A task of `measured` is not known. ValueError: `lengths` has none of it.
+        KeyError: A task of `measured` is not known. ValueError: `lengths` has none of it, or it is not the task that
+            `measured` is of.
     """
     runs = _measured(measured)
     names = list(dict.fromkeys(runs["task"]))
     if lengths is None:
-        lengths = length_table({name: (tasks or {}).get(name) or get_task(name) for name in names})
+        known = {name: (tasks or {}).get(name) or get_task(name) for name in names}
+        for name, task in known.items():
+            check_definition(task, definitions_in(measured, name) if measured is not None else (), "the sweep table")
+        lengths = length_table(known)
     simulators = {name: _simulator(runs[runs["task"] == name], lengths[lengths["task"] == name]) for name in names}
     chosen = next(iter(simulators), "")
     first = simulators.get(chosen, NO_TASK)

@@ -9,7 +9,7 @@ redrawing them from the answers. A cell's number is the sum of its values over t
 - an effect: value the change, trials the gap that it is a share of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,8 @@ from jaxtyping import Float, Num
 
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.results.atomic import believed
+from cotinterp.tasks import Task
+from cotinterp.tasks.definition import check_definition, check_one_definition
 
 LABELS = ("task", "regime", "variant", "n_layers", "run_seed")
 CELL = ("measure", "k", "step", "condition")
@@ -36,6 +38,7 @@ RUN_COLUMNS = (
     "final_loss",
     "train_accuracy",
     "note",
+    "definition",
 )
 RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float}
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
@@ -138,10 +141,12 @@ class Evidence:
             for the others (`L1`: one layer; `n300`: 300 training problems).
         runs: The columns RUN_COLUMNS, a row for each run that was asked for. `status` is `finished`, `unconverged` (it
             does not answer its own training problems), `incomplete` (a measure refused it) or `failed`; failed runs
-            have no rows in `table`, the others have.
+            have no rows in `table`, the others have. `definition` says what the task was (`task_definition`); empty
+            where that was not stored.
 
     Raises:
-        ValueError: A column is missing.
+        ValueError: A column is missing, a cell has no problems or a number that is not finite, or one name stands for
+            two different tasks.
     """
 
     table: pd.DataFrame
@@ -152,6 +157,16 @@ class Evidence:
         for name, frame, columns in (("table", self.table, COLUMNS), ("runs", self.runs, RUN_COLUMNS)):
             if missing := [column for column in columns if column not in frame.columns]:
                 raise ValueError(f"evidence.{name} lacks the columns {missing}; it has {list(frame.columns)}")
+        numbers = self.table[list(COUNTS)].to_numpy(dtype=float)
+        wrong = ~np.isfinite(numbers).all(axis=1) | (numbers[:, 2] < 1)
+        if wrong.any():
+            row = self.table[wrong].iloc[0]
+            raise ValueError(
+                f"evidence.table: {row['measure']!r} of {row['task']!r}, {row['regime']!r}, seed {row['run_seed']} has "
+                f"value {row['value']}, trials {row['trials']}, problems {row['problems']}; finite numbers and one "
+                "problem at least are wanted"
+            )
+        check_one_definition(zip(self.runs["task"], self.runs["definition"], strict=True), "the evidence")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -162,6 +177,11 @@ class Evidence:
     def seeds(self) -> tuple[int, ...]:
         """Every seed that was measured, ascending."""
         return tuple(sorted(int(seed) for seed in self.table["run_seed"].unique()))
+
+    def check_tasks(self, tasks: Iterable[Task]) -> None:
+        """Raises ValueError where one of these tasks was measured when it was another one (`runs.definition`)."""
+        for task in tasks:
+            check_definition(task, self.runs.loc[self.runs["task"] == task.name, "definition"], "the evidence")
 
     def of_seeds(self, n: int) -> "Evidence":
         """The `n` lowest seeds alone. ValueError where there are not so many."""
@@ -189,6 +209,8 @@ def read_evidence(directory: Path | str) -> Evidence:
     remedy = "restore it, or measure again with --update-tables"
     with believed(folder / RUNS_FILE, remedy):
         runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
+        if "definition" not in runs:  # stored before there were any
+            runs["definition"] = ""
         for name, of in RUN_NUMBERS.items():
             runs[name] = pd.to_numeric(runs[name]).astype(of)
     with believed(folder / EVIDENCE_FILE, remedy):
@@ -231,6 +253,8 @@ def read_cells(text: str) -> pd.DataFrame:
     if "outcomes" not in lines.columns:
         raise ValueError(f"the table lacks the column outcomes; it has {list(lines.columns)}")
     names = [name for name in lines.columns if name != "outcomes"]
+    if (twice := lines[lines.duplicated(names)]).size:
+        raise ValueError(f"the cell {twice[names].iloc[0].to_dict()} stands twice: its problems would count twice")
     rows = lines.assign(outcome=lines["outcomes"].str.split(" ")).explode("outcome", ignore_index=True)
     parts = rows["outcome"].str.extract(r"^(?P<value>[^/:]+)(?:/(?P<trials>[^/:]+))?:(?P<problems>\d+)$")
     if (damaged := rows.loc[parts["value"].isna(), "outcome"]).size:

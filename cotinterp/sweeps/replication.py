@@ -22,6 +22,7 @@ from cotinterp.sweeps.progress import OnProgress, poll_in_order
 from cotinterp.sweeps.single_run import THREADS
 from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
+from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
@@ -141,9 +142,9 @@ NUMBERS = {"n_layers": int, "run_seed": int, "k": int, "step": int, "value": flo
 class RowStore:
     """A folder of rows, one file for each run and way to measure it.
 
-    The name of a file holds a hash of the weights, of the training set and the task, of the effort, the variant and the
-    device, and of the source of the package and of the measures: rows are found again only where they would come out
-    the same. What a measure of one's own imports from elsewhere is not part of the hash.
+    The name of a file holds a hash of the weights, of the training set and the task as it is now, of the effort, the
+    variant and the device, and of the source of the package and of the measures: rows are found again only where they
+    would come out the same. What a measure of one's own imports from elsewhere is not part of the hash.
     """
 
     folder: Path
@@ -156,6 +157,7 @@ class RowStore:
             {
                 "weights": run.weight_hash,
                 "task": run.metadata["task"],
+                "definition": task_definition(run.task),
                 "data": run.metadata["data"],
                 "variant": variant,
                 "effort": asdict(effort),
@@ -266,10 +268,12 @@ def gather(
 
     Raises:
         FileNotFoundError: Runs are not trained; they are listed, with the command that trains them.
-        ValueError: Two runs would have the same place in the evidence, or fewer jobs than 0.
+        ValueError: Two runs would have the same place in the evidence, two different tasks have one name, or fewer jobs
+            than 0.
     """
     planned = tuple(dict.fromkeys(planned))
-    _distinct([(get_task(one.spec.task).name, one.spec.regime, one.variant, one.spec.seed) for one in planned])
+    check_one_definition(((one.spec.task_name, one.spec.definition or "") for one in planned), "the plan")
+    _distinct([(one.spec.task_name, one.spec.regime, one.variant, one.spec.seed) for one in planned])
     errors = {outcome.spec: outcome.error for outcome in outcomes if outcome.status == "failed"}
     work = [one for one in planned if one.spec not in errors]
     _all_there(work, root)
@@ -285,7 +289,12 @@ def gather(
         texts[one], notes[one] = result.value or "", result.error
     tables = {one: read_rows(text) for one, text in texts.items() if text}
     parts = [tables[one] for one in planned if one in tables and len(tables[one])]
-    runs = [_listed(one, root, tables.get(one), notes[one]) for one in planned]
+    references = {(one.spec.task, one.spec.definition): one.spec.definition for one in planned}
+    defined = {key: known or task_definition(get_task(key[0])) for key, known in references.items()}
+    runs = [
+        _listed(one, root, tables.get(one), notes[one]) | {"definition": defined[one.spec.task, one.spec.definition]}
+        for one in planned
+    ]
     return _evidence(parts, runs)
 
 
@@ -307,7 +316,8 @@ def gather_subjects(
         _distinct(names)
         rows = measure(subject, effort, measures)
         parts.append(rows)
-        runs.append(labels | {"slug": "", "final_loss": np.nan} | _convergence(rows))
+        named = {"slug": "", "final_loss": np.nan, "definition": task_definition(subject.task)}
+        runs.append(labels | named | _convergence(rows))
     return _evidence([part for part in parts if len(part)], runs)
 
 
@@ -337,7 +347,7 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
     """The row of a run in `Evidence.runs`."""
     spec = one.spec
     named = {
-        "task": get_task(spec.task).name,
+        "task": spec.task_name,
         "regime": spec.regime,
         "variant": one.variant,
         "n_layers": spec.model.n_layers,

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -18,14 +19,30 @@ import torch
 
 from cotinterp.behavior.accuracy import AccuracyResult, evaluate_run, store_evaluation
 from cotinterp.behavior.tagging import tag_accuracy
-from cotinterp.models.weights import CheckpointError
+from cotinterp.models.weights import CheckpointError, read_weights
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.pool import error_text
-from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, Run, is_finished, read_evaluation, read_model
+from cotinterp.tasks import get_task
+from cotinterp.training.checkpoints import (
+    MODEL_FILE,
+    STATE_FILE,
+    Run,
+    is_finished,
+    read_evaluation,
+    read_model,
+    read_record,
+)
 from cotinterp.training.loop import DirectoryBusyError, sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import SPEC_FILE, check_same_spec, read_json, with_digest, without_digest
+from cotinterp.training.spec_file import (
+    SPEC_FILE,
+    check_same_spec,
+    read_json,
+    task_fingerprint,
+    with_digest,
+    without_digest,
+)
 
 THREADS = 1
 """CPU threads of each process: the weights are those of one thread on any machine, and two processes do not contend."""
@@ -48,7 +65,8 @@ class RunStatus:
         status: `finished`: trained and evaluated. `unfinished`: started; also one that is trained and not evaluated, or
             evaluated on another number of problems. `failed`: given up, or its directory holds something else.
             `absent`: nothing is there.
-        error: Why it failed; paths are relative to the root.
+        error: Why it failed, or why nothing is there where a run of the same task as it was before is; paths are
+            relative to the root.
         step: Updates done, as far as they are logged.
         loss: Of the last logged update, in nats per scored token; NaN where there is none.
         evaluation: What evaluation.json holds, of a finished run.
@@ -62,12 +80,15 @@ class RunStatus:
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
-def run_status(spec: RunSpec, root: Path, problems_per_k: int) -> RunStatus:
+def run_status(spec: RunSpec, root: Path, problems_per_k: int, fingerprints: dict[str, str] | None = None) -> RunStatus:
     """How far the run of `spec` under `root` is. Reads its weights, to know that the evaluation is of them.
 
     Nothing is raised for files that are damaged or of another run: that is a status too, `failed`.
+
+    Args:
+        fingerprints: By task; what is computed is added, so that who asks about many runs computes each once.
     """
-    if conflict := directory_conflict(spec, root):
+    if conflict := directory_conflict(spec, root, fingerprints):
         return RunStatus(spec, "failed", conflict)
     try:
         return _of_files(spec, root / spec.slug, problems_per_k)
@@ -75,16 +96,66 @@ def run_status(spec: RunSpec, root: Path, problems_per_k: int) -> RunStatus:
         return RunStatus(spec, "failed", without_root(error_text(error), root))
 
 
-def directory_conflict(spec: RunSpec, root: Path) -> str:
-    """Why the directory of this run cannot be used, because it holds another run or no readable one; else empty."""
+def directory_conflict(spec: RunSpec, root: Path, fingerprints: dict[str, str] | None = None) -> str:
+    """Why the directory of this run cannot be used, because it holds another run or no readable one; else empty.
+
+    A run that was trained when its task computed something else is another run.
+    """
     directory = root / spec.slug
     try:
         if (directory / SPEC_FILE).exists():
             check_same_spec(directory, spec)
+            check_same_task(directory, spec, fingerprints)
         elif strays := [name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()]:
             raise CheckpointError(f"{directory} holds {strays} but no {SPEC_FILE}: move it away")
     except (CheckpointError, OSError) as error:
         return without_root(error_text(error), root)
+    return ""
+
+
+def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str] | None = None) -> None:
+    """Raises CheckpointError where what lies in `directory` was trained on another task or from other weights.
+
+    What a task of one's own is, its spec says (`RunSpec.definition`); of those of cotinterp the run recorded it.
+    """
+    path = next((directory / name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()), None)
+    if path is None:
+        return
+    try:
+        record = read_record(path)
+    except CheckpointError:
+        return  # whoever needs the weights says what is wrong with the file
+    start = directory.parent / (spec.start_from or "") / MODEL_FILE
+    if record.start and start.exists() and record.start != read_weights(start).weight_hash:
+        raise CheckpointError(
+            f"{directory} was begun with other weights than {spec.start_from} has now. Restore those, or move "
+            f"{directory} away to train anew"
+        )
+    if spec.definition is not None:
+        return
+    known = {} if fingerprints is None else fingerprints
+    if spec.task not in known:
+        known[spec.task] = task_fingerprint(get_task(spec.task))
+    if record.task != known[spec.task]:
+        raise CheckpointError(
+            f"task {spec.task!r} is not the one that {directory} was trained on: its symbols or what it computes have "
+            f"changed. Restore the old task, or move {directory} away to train anew"
+        )
+
+
+def earlier_task(spec: RunSpec, root: Path) -> str:
+    """That a run under `root` differs from this one in what its task computed alone; empty where none does."""
+    here = spec.model_dump(mode="json")
+    beside = root.glob(f"{glob.escape(spec.slug[:-8])}*/{SPEC_FILE}") if spec.definition else ()
+    for path in sorted(beside):
+        with contextlib.suppress(CheckpointError, OSError):
+            there = read_json(path)
+            same = {name for name in {**there, **here} if there.get(name) == here.get(name)}
+            if {*there, *here} - same - {"task"} == {"definition"}:
+                return (
+                    f"{path.parent.name} is a run of task {spec.task_name!r} as it was when that was trained. The task "
+                    "has changed since: train the run anew, or restore the task"
+                )
     return ""
 
 
@@ -101,7 +172,9 @@ def _of_files(spec: RunSpec, directory: Path, problems_per_k: int) -> RunStatus:
         failure = without_digest(read_json(path), str(path), "Start the sweep again: it tries the run once more")
         error = ": ".join(filter(None, (failure.get("type"), failure.get("text"))))
         return RunStatus(spec, "failed", error, step, loss)
-    return RunStatus(spec, "unfinished" if (directory / SPEC_FILE).exists() else "absent", "", step, loss)
+    if (directory / SPEC_FILE).exists():
+        return RunStatus(spec, "unfinished", "", step, loss)
+    return RunStatus(spec, "absent", earlier_task(spec, directory.parent), step, loss)
 
 
 class UnseenRootError(OSError):

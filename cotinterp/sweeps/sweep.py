@@ -19,6 +19,7 @@ from cotinterp.sweeps.single_run import (
     RunJob,
     RunStatus,
     Status,
+    check_same_task,
     directory_conflict,
     is_evaluated,
     mark_root,
@@ -27,10 +28,9 @@ from cotinterp.sweeps.single_run import (
     train_when_free,
     write_failure,
 )
-from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import STATE_FILE, is_finished, read_record
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import check_same_spec
+from cotinterp.training.spec_file import check_same_spec, task_of
 from cotinterp.transcripts.render import longest_transcript
 
 DEATHS = 3
@@ -107,12 +107,13 @@ def train_all(
 
 def transcript_length(spec: RunSpec) -> int:
     """Tokens of the longest transcript of a run: the time that its training takes grows with it."""
-    return longest_transcript(get_task(spec.task), spec.k_max, spec.regime)
+    return longest_transcript(task_of(spec), spec.k_max, spec.regime)
 
 
 def _is_trained(spec: RunSpec, directory: Path) -> bool:
     try:
         check_same_spec(directory, spec)
+        check_same_task(directory, spec)
     except (OSError, CheckpointError):
         return False
     return is_finished(directory)
@@ -158,9 +159,10 @@ def run_sweep(
     if retries < 0:
         raise ValueError(f"retries must be 0 or more, got {retries}")
     root = output_folder(root).resolve()
-    conflicts = {spec: text for spec in grid.specs if (text := directory_conflict(spec, root))}
+    known: dict[str, str] = {}
+    conflicts = {spec: text for spec in grid.specs if (text := directory_conflict(spec, root, known))}
     ours = [spec for spec in grid.specs if spec not in conflicts]
-    present = {spec for spec in ours if run_status(spec, root, grid.problems_per_k).status == "finished"}
+    present = {spec for spec in ours if run_status(spec, root, grid.problems_per_k, known).status == "finished"}
     left = sorted((spec for spec in ours if spec not in present), key=transcript_length, reverse=True)
     after = _starts(left, {spec.slug for spec in present}, root)
     token, here = mark_root(root), Path(os.getcwd())
@@ -250,4 +252,5 @@ class SweepStatus:
 def sweep_status(grid: Grid, root: Path | str) -> SweepStatus:
     """How far each run of the grid is under `root`; all are absent where there is no such folder yet."""
     root = Path(root).resolve()
-    return SweepStatus(tuple(run_status(spec, root, grid.problems_per_k) for spec in grid.specs))
+    known: dict[str, str] = {}
+    return SweepStatus(tuple(run_status(spec, root, grid.problems_per_k, known) for spec in grid.specs))

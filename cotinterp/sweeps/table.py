@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from cotinterp.results.atomic import believed
 from cotinterp.sweeps.executors import optional
 from cotinterp.sweeps.grid import Grid
 from cotinterp.sweeps.single_run import RunStatus, run_status
-from cotinterp.tasks import get_task
+from cotinterp.tasks import Task
+from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec_file import task_of
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 SWEEP_COLUMNS: Mapping[str, str] = {
@@ -37,6 +40,7 @@ SWEEP_COLUMNS: Mapping[str, str] = {
     "k_min": "int64",
     "k_max": "int64",
     "start_from": "str",
+    "definition": "str",
     "status": "str",
     "error": "str",
     "step": "int64",
@@ -71,7 +75,8 @@ def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
     runs were carried out. `accuracy` is the share of `n` distinct problems, with Wilson's interval over problems: it
     says how well this one model was measured, nothing about another seed. `step` counts logged updates; `loss_mid` and
     `loss_end` are the mean logged training loss, in nats per scored token, over the tenth of all updates that ends at
-    one half of the run, and over the last tenth; NaN where none of them is logged.
+    one half of the run, and over the last tenth; NaN where none of them is logged. `definition` says what the task was
+    (`task_definition`): rows of one task name and two definitions are no table of one task.
 
     Raises:
         FileNotFoundError: There is no folder `root`.
@@ -79,7 +84,14 @@ def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
     root = Path(root).resolve()
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: `cotinterp sweep` with this grid and --root makes it")
-    rows = [row for spec in grid.specs for row in _rows(run_status(spec, root, grid.problems_per_k), root)]
+    tasks: dict[tuple[str, str | None], _TaskFacts] = {}
+    known: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    for spec in grid.specs:
+        key = (spec.task, spec.definition)
+        if key not in tasks:
+            tasks[key] = _TaskFacts.of(task_of(spec))
+        rows += _rows(run_status(spec, root, grid.problems_per_k, known), root, tasks[key])
     frame = pd.DataFrame(rows, columns=list(SWEEP_COLUMNS)).astype(dict(SWEEP_COLUMNS))
     return frame.sort_values(list(ORDER), kind="stable", ignore_index=True)
 
@@ -105,6 +117,8 @@ def write_sweep_table(frame: pd.DataFrame, path: Path | str) -> Path:
 def read_sweep_table(path: Path | str) -> pd.DataFrame:
     """A table that `write_sweep_table` wrote; empty texts are empty texts, not missing values.
 
+    Where it is older than the column `definition` that is empty: what its tasks computed is not known.
+
     Raises:
         FileNotFoundError: No such file. ValueError: It lacks a column of a sweep's table, or has another ending.
     """
@@ -123,6 +137,8 @@ def read_sweep_table(path: Path | str) -> pd.DataFrame:
         )
     if not parquet:
         frame[[name for name in texts if name in frame]] = frame[[name for name in texts if name in frame]].fillna("")
+    if "definition" not in frame:
+        frame["definition"] = ""
     missing = [name for name in SWEEP_COLUMNS if name not in frame]
     if missing:
         raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
@@ -139,8 +155,33 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
             raise KeyError(f"the sweep table has no column {column!r}{hint} `cotinterp collect` writes all of them")
 
 
-def _rows(run: RunStatus, root: Path) -> Iterator[dict[str, Any]]:
-    named = _named(run.spec) | {"status": run.status, "error": run.error, "step": run.step}
+def definitions_in(table: pd.DataFrame, task: str) -> tuple[str, ...]:
+    """The definitions that a sweep's table has of a task; none where it is older than they are."""
+    known = table.loc[table["task"] == task, "definition"] if "definition" in table else pd.Series([], dtype=str)
+    return tuple(str(text) for text in known.unique() if isinstance(text, str) and text)
+
+
+def require_one_definition(table: pd.DataFrame) -> None:
+    """Raises ValueError where a sweep's table has two different tasks under one name."""
+    pairs = [(str(name), text) for name in table["task"].unique() for text in definitions_in(table, name)]
+    check_one_definition(pairs, "the sweep table")
+
+
+@dataclass(frozen=True)
+class _TaskFacts:
+    """What the table says of a task, computed once for all of its runs."""
+
+    name: str
+    definition: str
+    d_vocab: int
+
+    @classmethod
+    def of(cls, task: Task) -> "_TaskFacts":
+        return cls(task.name, task_definition(task), len(Vocabulary.of(task)))
+
+
+def _rows(run: RunStatus, root: Path, task: _TaskFacts) -> Iterator[dict[str, Any]]:
+    named = _named(run.spec, task) | {"status": run.status, "error": run.error, "step": run.step}
     named |= _losses(run.spec, root)
     measured = [
         {"reading": reading, **{name: row[name] for name in UNMEASURED if name != "reading"}}
@@ -151,8 +192,8 @@ def _rows(run: RunStatus, root: Path) -> Iterator[dict[str, Any]]:
         yield named | row
 
 
-def _named(spec: RunSpec) -> dict[str, Any]:
-    task, model, optimizer = get_task(spec.task), spec.model, spec.optimizer
+def _named(spec: RunSpec, task: _TaskFacts) -> dict[str, Any]:
+    model, optimizer = spec.model, spec.optimizer
     shape = {name: getattr(model, name) for name in ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")}
     return {
         "slug": spec.slug,
@@ -160,10 +201,11 @@ def _named(spec: RunSpec) -> dict[str, Any]:
         "regime": spec.regime,
         "run_seed": spec.seed,
         **shape,
-        "n_parameters": model.n_parameters(len(Vocabulary.of(task))),
+        "n_parameters": model.n_parameters(task.d_vocab),
         **{name: getattr(optimizer, name) for name in ("steps", "batch_size", "lr")},
         **{name: getattr(spec, name) for name in ("n_train", "k_min", "k_max")},
         "start_from": spec.start_from or "",
+        "definition": task.definition,
     }
 
 

@@ -2,6 +2,7 @@
 
 from cotinterp.tasks.check import check_task as check_task
 from cotinterp.tasks.check import measure_commutative as measure_commutative
+from cotinterp.tasks.definition import task_definition as task_definition
 from cotinterp.tasks.folds import AffineMod10 as AffineMod10
 from cotinterp.tasks.folds import BinaryCopy as BinaryCopy
 from cotinterp.tasks.folds import DigitSum as DigitSum

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from cotinterp.tasks.check import check_task, require_checked
+from cotinterp.tasks.definition import task_definition
 from cotinterp.tasks.guard import UserCodeError
 from cotinterp.tasks.loading import is_reference, load, no_keyboard, user_code
 from cotinterp.tasks.task import Task
@@ -66,8 +67,8 @@ def get_task(ref: str | Task) -> Task:
     Raises:
         KeyError: No such name; the nearest names are given.
         FileNotFoundError: No such file or module.
-        ValueError: The file has no such class, or the class breaks the contract of a task. Where the code itself fails,
-            a UserCodeError that names file, line and its own error.
+        ValueError: The file has no such class, or the class breaks the contract of a task or has the name of another.
+            Where the code itself fails, a UserCodeError that names file, line and its own error.
     """
     if isinstance(ref, Task):
         require_checked(ref)
@@ -93,7 +94,19 @@ def _from_reference(ref: str) -> Task:
     if not (isinstance(cls, type) and issubclass(cls, Task)):
         what = "" if cls is None else f". {class_name} is {_kind(cls)}, which does not derive from FoldTask or Task"
         raise ValueError(f"{place} has no task class {class_name!r}; task classes in it: {found or 'none'}{what}")
-    return _made(cls, f"task class {class_name!r} in {place}", getattr(module, "__file__", None))
+    task = _made(cls, f"task class {class_name!r} in {place}", getattr(module, "__file__", None))
+    _check_name(task, ref)
+    return task
+
+
+def _check_name(task: Task, ref: str) -> None:
+    """Raises ValueError where a registered task of this name is another one: their runs would be pooled."""
+    known = _REGISTRY.get(task.name)
+    if known is not None and type(known) is not type(task) and task_definition(known) != task_definition(task):
+        raise ValueError(
+            f"{ref} has the name {task.name!r}, which is taken by {_origin(type(known))}, another task; give it a "
+            "`name` of its own"
+        )
 
 
 def _made(cls: type[Task], what: str, file: str | None = None) -> Task:

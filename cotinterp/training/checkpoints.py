@@ -31,7 +31,7 @@ from cotinterp.models.weights import weight_hash as weight_hash
 from cotinterp.results import output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
 from cotinterp.training.progress import METRICS_FILE, sealed_metrics
-from cotinterp.training.spec import RunSpec, json_hash
+from cotinterp.training.spec import RunSpec, fields_hash
 from cotinterp.training.spec_file import DEFAULT_ROOT as DEFAULT_ROOT
 from cotinterp.training.spec_file import MODEL_FILE as MODEL_FILE
 from cotinterp.training.spec_file import (
@@ -233,9 +233,11 @@ def load_run(
             "directory again; it goes on from there"
         )
     stored = read_model(directory, known_task)
-    if re.fullmatch(SLUG, directory.name) and directory.name != spec.slug:
+    # By the file: a run of a task of one's own from before there were definitions has the slug that it then had.
+    slug = spec.slug[:-8] + _spec_hash(directory)[:8]
+    if re.fullmatch(SLUG, directory.name) and directory.name != slug:
         raise CheckpointError(
-            f"{directory} holds the run {spec.slug}, not the one of its name: restore its files or rename the directory"
+            f"{directory} holds the run {slug}, not the one of its name: restore its files or rename the directory"
         )
     vocabulary = Vocabulary.of(known_task)
     tensors = stored.fitting(_shapes(spec, vocabulary))
@@ -276,7 +278,7 @@ def _checked_model(stored: Stored, directory: Path, task: Task | None) -> Stored
 
 def _spec_hash(directory: Path) -> str:
     try:
-        return json_hash(read_json(directory / SPEC_FILE))
+        return fields_hash(read_json(directory / SPEC_FILE))
     except CheckpointError:
         raise
     except ValueError:  # NaN or infinity, which no spec holds

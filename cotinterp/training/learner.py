@@ -159,7 +159,8 @@ def _start_run(spec: RunSpec, task: Task, directory: Path) -> Run:
             f"{spec.slug} is to start from {spec.start_from!r}, and there is no finished run in {beside}; train that "
             "one first, in a directory of that name beside this one"
         )
-    same = read_json(beside / SPEC_FILE).get("task") == spec.task
+    there = read_json(beside / SPEC_FILE)
+    same = there.get("task") == spec.task or (spec.definition and there.get("definition") == spec.definition)
     return load_run(beside, task=task if same else None)
 
 

@@ -15,7 +15,7 @@ import torch
 from cotinterp.models.build import resolve_device
 from cotinterp.models.weights import AGAIN, CheckpointError, Stored, read_weights
 from cotinterp.results import output_folder
-from cotinterp.tasks import Task, get_task
+from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import (
     STATE_FILE,
     Record,
@@ -32,7 +32,7 @@ from cotinterp.training.checkpoints import (
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
 from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import SPEC_FILE, task_fingerprint
+from cotinterp.training.spec_file import SPEC_FILE, task_fingerprint, task_of
 
 LOG_EVERY = 20
 
@@ -88,7 +88,7 @@ def train(
     if checkpoint_every < 1 or (threads is not None and threads < 1):
         raise ValueError(f"checkpoint_every {checkpoint_every} and threads {threads} must be at least 1")
     place = resolve_device(device)
-    task = get_task(spec.task)
+    task = task_of(spec)
     directory = output_folder(directory)
     with nullcontext() if is_finished(directory) else sole_trainer(directory):
         directory = claim_directory(directory, spec)

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.results.atomic import single_name
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
+from cotinterp.tasks.definition import is_shipped, task_definition
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import longest_transcript
 
@@ -50,6 +52,9 @@ class RunSpec(Spec):
     `seed` decides the initial weights, the training problems and the order of the batches. It does not depend on the
     regime, so two specs that differ in the regime alone are a matched pair: same problems, same initial weights.
 
+    Equal are two specs of the same run: of a task that is not shipped with cotinterp the definition stands in hash,
+    slug and comparison, in place of how its file was named.
+
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
         regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain".
@@ -61,6 +66,8 @@ class RunSpec(Spec):
         start_from: Slug of a finished run whose directory stands beside this run's: its weights are the initial ones
             (`learner.carry_over`), in place of random ones. None starts from `seed` and stands in no dump, hash or
             file, so a spec without it is what it was before the field existed.
+        definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
+            than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
 
     task: str
@@ -73,7 +80,21 @@ class RunSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     start_from: str | None = None
+    definition: str | None = None
     _task_name: str = PrivateAttr("")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunSpec) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "RunSpec":
+        """A copy with some fields replaced and all of them validated; of another task it has that one's definition."""
+        changed = dict(update or {})
+        if "task" in changed:
+            changed.setdefault("definition", None)
+        return super().model_copy(update=changed, deep=deep)
 
     @field_validator("start_from")
     @classmethod
@@ -85,15 +106,17 @@ class RunSpec(Spec):
         return value
 
     @model_serializer(mode="wrap")
-    def _without_absent_start(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        if self.start_from is None:
-            fields.pop("start_from", None)
+        for name in ("start_from", "definition"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
 
     @model_validator(mode="after")
     def _can_be_trained(self, info: Any) -> "RunSpec":  # a ValidationInfo, whose protocol beartype cannot check
-        task = (info.context or {}).get("task") or _resolve(self.task)
+        context = info.context or {}
+        task = context.get("task") or _resolve(self.task, context.get("tasks", {}))
         try:
             refusal = get_regime(self.regime).refusal(task)
         except KeyError as error:
@@ -112,17 +135,45 @@ class RunSpec(Spec):
                 f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
             )
         self._task_name = single_name(task.name)
+        self._define(task)
         return self
+
+    def _define(self, task: Task) -> None:
+        here = None if is_shipped(task) and task.name == self.task else task_definition(task)
+        if here is None and self.definition is not None:
+            raise ValueError(f"{task.name!r} is a task of cotinterp itself, which has no definition here: leave it out")
+        if self.definition not in (None, here):
+            raise ValueError(changed_task(task, str(self.definition), here))
+        object.__setattr__(self, "definition", here)
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task, which tables have."""
+        return self._task_name
 
     @property
     def slug(self) -> str:
         """Name of the run's directory: the fields one reads first, then eight digits of the hash of all of them."""
         return f"{self._task_name}-{self.regime}-L{self.model.n_layers}-s{self.seed}-{self.sha256[:8]}"
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hash of the canonical JSON of the whole spec."""
-        return json_hash(self.model_dump(mode="json"))
+        """Hash of the whole spec (`fields_hash`)."""
+        return fields_hash(self.model_dump(mode="json"))
+
+
+def fields_hash(fields: Mapping[str, Any]) -> str:
+    """Hash of the fields of a spec as its file has them: where the task has a definition, `task` itself is left out."""
+    return json_hash({name: value for name, value in fields.items() if name != "task" or not fields.get("definition")})
+
+
+def changed_task(task: Task, there: str, here: str | None, run: str = "this spec was made with") -> str:
+    """That a task is not the one of a run, and what to do about it."""
+    return (
+        f"task {task.name!r} is not the one that {run}: its symbols or what it computes have changed (definition "
+        f"{there:.32} there, {here or task_definition(task)} here). Restore the old task to go on with the old run; "
+        "the changed one is a run of its own, trained anew beside it"
+    )
 
 
 def json_hash(value: object) -> str:
@@ -131,12 +182,13 @@ def json_hash(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _resolve(reference: str) -> Task:
+def _resolve(reference: str, known: dict[str, Task]) -> Task:
+    """The task, added to those that are `known`: a file is run once for all specs that are validated together."""
     try:
-        return get_task(reference)
+        return known.setdefault(reference, known.get(reference) or get_task(reference))
     except KeyError as error:
         raise ValueError(error.args[0]) from error
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ValueError(str(error)) from error
 
 

@@ -15,7 +15,8 @@ from cotinterp.models.spec import DIGEST, CheckpointError, ModelSpec
 from cotinterp.results import write_atomic
 from cotinterp.results.shipped import shipped
 from cotinterp.tasks import Task, get_task
-from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash
+from cotinterp.tasks.definition import task_definition
+from cotinterp.training.spec import OptimizerSpec, RunSpec, changed_task, json_hash
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -72,17 +73,38 @@ def read_spec(directory: Path, task: str | Task | None = None) -> tuple[RunSpec,
     path = directory / SPEC_FILE
     fields = read_json(path)
     known_task = get_task(task) if task is not None else _registered(fields.get("task"), path)
+    if fields.get("definition") not in (None, here := task_definition(known_task)):
+        run = f"{directory} was trained on"
+        raise CheckpointError(changed_task(known_task, str(fields["definition"]), here, run))
     try:
         return RunSpec.model_validate_json(json.dumps(fields), context={"task": known_task}), known_task
     except ValidationError as error:
         raise CheckpointError(f"{path} is no valid spec: {explained(error)}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is no valid spec: its values are nested too deeply") from error
+
+
+def task_of(spec: RunSpec) -> Task:
+    """The task of a run, found again by its reference.
+
+    Raises:
+        CheckpointError: What is found there now is another task than the spec was made with.
+    """
+    task = get_task(spec.task)
+    if spec.definition is not None and (here := task_definition(task)) != spec.definition:
+        run = f"{spec.slug} was trained on, or is to be"
+        raise CheckpointError(changed_task(task, spec.definition, here, run))
+    return task
 
 
 def check_same_spec(directory: Path, spec: RunSpec) -> None:
     """Raises CheckpointError, naming the fields that differ, unless spec.json in `directory` is `spec`."""
     there, here = _flat(read_json(directory / SPEC_FILE)), _flat(spec.model_dump(mode="json"))
+    if spec.definition is not None and there.get("definition") == spec.definition:
+        there["task"] = here["task"]
+    words = {"definition": "definition (what its task computes)"}
     differing = [
-        f"{name} is {there.get(name, 'absent')!r} there, {here.get(name, 'absent')!r} here"
+        f"{words.get(name, name)} is {there.get(name, 'absent')!r} there, {here.get(name, 'absent')!r} here"
         for name in {**there, **here}
         if name not in there or name not in here or there[name] != here[name]
     ]
@@ -99,6 +121,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON ({error}); restore it or train again") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path} is a folder, not a JSON file; restore it or train again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object; restore it or train again")
     return value
@@ -131,17 +155,18 @@ def without_digest(fields: Mapping[str, Any], place: str, remedy: str) -> dict[s
 
 def _registered(name: object, path: Path) -> Task:
     if not isinstance(name, str):
-        raise CheckpointError(f"{path} names no task: its 'task' is {name!r}")
+        raise CheckpointError(f"{path} names no task: its 'task' is {name!r:.80}")
     if ":" in name:
         raise CheckpointError(
-            f"the task of {path.parent} lies in a file, {name!r}. A checkpoint runs no code by itself: if the file is "
-            f"yours, pass task={name!r}"
+            f"the task of {path.parent} lies in a file, {name!r:.200}. A checkpoint runs no code by itself: if the "
+            f"file is yours, pass task={name!r:.200}"
         )
     try:
         return get_task(name)
     except KeyError as error:
         raise CheckpointError(
-            f"the task of {path.parent} is not registered: {error.args[0]}; or pass task='path/to/file.py:ClassName'"
+            f"the task of {path.parent} is not registered: {error.args[0]:.1000}; or pass "
+            "task='path/to/file.py:ClassName'"
         ) from error
 
 
@@ -152,10 +177,10 @@ def explained(error: ValidationError) -> str:
         name = ".".join(map(str, item["loc"])) or "spec"
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(item["loc"][-1]), KEYS, n=1)
-            lines.append(f"unknown key {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            lines.append(f"unknown key {name!r:.80}" + (f", did you mean {near[0]!r}?" if near else ""))
         else:
             given = "" if isinstance(item["input"], dict) else f", not {item['input']!r:.80}"
-            lines.append(f"{name}: {item['msg'].removeprefix('Value error, ')}{given}")
+            lines.append(f"{name:.80}: {item['msg'].removeprefix('Value error, '):.400}{given}")
     return "; ".join(lines)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -319,6 +320,18 @@ def _drawn(
                 f"{task.n_problems(k)} of that length; ask for fewer, or mend n_problems()"
             )
     return (list(drawn) if distinct else repeated)[:n]
+
+
+def count_problems(task: Task, k: int, split: Split, *, at_most: int) -> int:
+    """How many distinct problems of `k` operands are on one side of the split, counted up to `at_most`.
+
+    Of more than ENUMERABLE problems it is taken for granted that a side has so many: the smallest holds a tenth.
+    """
+    task.check_k(k)
+    if task.n_problems(k) > ENUMERABLE:
+        return at_most
+    found = (codes for codes in map(tuple, task.every(k).tolist()) if split_of(codes) == split)
+    return sum(1 for _ in islice(found, at_most))
 
 
 def training_problems(task: Task, k_range: tuple[int, int], n: int, rng: np.random.Generator) -> tuple[Problem, ...]:

@@ -36,3 +36,25 @@ def test_a_threshold_moves_alone():
     assert [x.threshold.value for x in moved.criteria] == pytest.approx([0.55, 0.5])
     assert claim.with_threshold("learned", 0.5).controls[0].threshold.value == pytest.approx(0.2)
     assert moved.criteria[0].threshold.reason == "half"
+
+
+def test_a_line_that_nothing_can_cross_is_no_threshold():
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a threshold is a finite number"):
+            Threshold(value, "none")
+
+
+def test_a_rival_that_predicts_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"the rivals \['guesses'\] predict nothing, so no number could tell them"):
+        Claim("c", "s", "o", ACCURATE.criteria, {"accuracy": "above"}, (Rival("guesses", "", {}),))
+
+
+def claim_with(control, *parts):
+    return Claim("c", "s", "o", ACCURATE.criteria, {"accuracy": "above"}, controls=(control(*parts),))
+
+
+def test_a_control_needs_a_side_and_a_name_of_its_own():
+    (one,) = ACCURATE.criteria
+    for name, side, said in (("learned", "Above", "'above'"), ("accuracy", "above", "of one name")):
+        with pytest.raises((ValueError, TypeError), match=said):
+            claim_with(Control, name, "", one.statistic, Threshold(0.4, ""), side)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -147,3 +148,103 @@ def test_the_yardstick_is_no_task_to_judge():
     with_memory = evidence([*accuracies("direct", LOW), *accuracies("direct", LOW, task="random-labels")])
     assert judged_tasks(with_memory) == ("toy",)
     assert judged_tasks(evidence(accuracies("direct", LOW, task="random-labels"))) == ("random-labels",)
+
+
+def constant(cells):
+    return np.array([0.9])
+
+
+def misread(cells):
+    """Looks for a measure that nobody made, and falls back on what it hoped for."""
+    try:
+        return cells.mean("acuracy", regime="cot", k=4, condition="heldout")
+    except LookupError:
+        return np.array([0.9])
+
+
+def around(cells):
+    """Reads the table past the cells, so that nothing says what it rests on."""
+    return np.array([cells.index.evidence.table["value"].mean()])
+
+
+def heldout_of(cells):
+    return cells.mean("accuracy", regime="cot", k=4, condition="heldout")
+
+
+def sometimes(cells):
+    value = heldout_of(cells)
+    return np.where(value > 0.915, np.nan, value)
+
+
+def elsewhere(cells):
+    return cells.mean("accuracy", regime="cot", task="nowhere")
+
+
+def with_statistic(statistic, **more):
+    (one,) = ACCURATE.criteria
+    return replace(ACCURATE, criteria=(replace(one, statistic=statistic, **more),))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize(
+    ("statistic", "said"),
+    [
+        (constant, r"read no cell of the evidence: it asked for none; measured of 'toy': \['cot: accuracy'"),
+        (around, "read no cell of the evidence: it asked for none"),
+        (misread, r"read no cell of the evidence: no 'acuracy' of 'toy', 'cot' .*measured of 'toy': \['cot: accuracy'"),
+        (elsewhere, r"there is no evidence on 'nowhere', only on \['toy'\]"),
+        (lambda cells: heldout_of(cells) * np.nan, "it is undefined"),
+        (lambda cells: np.array([]), "gave no number, but an empty array"),
+        (lambda cells: None, "it is undefined|read no cell"),
+    ],
+)
+def test_a_number_that_rests_on_nothing_is_not_measured(statistic, said, pool):
+    verdict = judge(with_statistic(statistic, pool=pool), world())
+    assert (verdict.verdict, verdict.n, verdict.criteria[0].state) == ("inconclusive", 0, "not measured")
+    assert re.search(said, verdict.reason), verdict.reason
+
+
+def test_a_control_that_reads_nothing_does_not_hold():
+    (control,) = CONTROLLED.controls
+    blind = replace(CONTROLLED, controls=(replace(control, statistic=lambda cells: np.array([0.99])),))
+    verdict = judge(blind, world())
+    assert verdict.verdict == "inconclusive"
+    assert "direct not measured (its statistic read no cell" in verdict.reason
+
+
+def test_a_claim_of_optional_criteria_alone_says_why_none_was_measured():
+    verdict = judge(with_statistic(constant, optional=True), world())
+    assert verdict.reason.startswith("Not measured: accuracy (its statistic read no cell")
+
+
+def test_seeds_that_a_number_does_not_rest_on_are_named():
+    verdict = judge(with_statistic(sometimes), world())
+    (part,) = verdict.criteria
+    assert (verdict.verdict, part.seeds) == ("inconclusive", 3)
+    assert part.note == "not at seed 1: it is undefined at seed 1; not at seed 4: it is undefined at seed 4"
+
+
+def test_a_statistic_that_fails_is_named_with_its_line():
+    def broken(cells):
+        return heldout_of(cells) / cells.nothing
+
+    with pytest.raises(
+        ValueError,
+        match=r"claim 'cot-is-accurate': the statistic of 'accuracy' failed on task 'toy' "
+        r"with AttributeError: .*test_judge.py, line \d+, in broken",
+    ):
+        judge(with_statistic(broken), world())
+    with pytest.raises(ValueError, match="or one for each of the .* draws, not 2"):
+        judge(with_statistic(lambda cells: heldout_of(cells)[0] * np.ones(2)), world())
+
+
+def test_claims_of_one_name_and_empty_evidence_are_refused():
+    with pytest.raises(ValueError, match="two claims have the name 'cot-is-accurate'"):
+        judge_all([ACCURATE, ACCURATE], world())
+    failed = [{"task": "toy", "status": "failed", "slug": "a", "note": "the loss is not finite"}]
+    with pytest.raises(ValueError, match="has no rows.*1 of 1 runs failed, such as a: the loss is not finite"):
+        judge_all([ACCURATE], evidence([world().table.head(0)], failed))
+
+
+def test_a_task_that_is_asked_for_twice_is_judged_once():
+    assert len(judge_all([ACCURATE], world(), ("toy", "toy")).verdicts) == 1

@@ -45,6 +45,13 @@ def test_a_task_without_evidence_says_how_to_get_some(tmp_path):
         claims_session(MADE, out=tmp_path, tasks=["parity"], claims=(ACCURATE,), say=lambda _: None)
 
 
+def test_a_task_whose_runs_failed_is_not_told_to_be_trained_again(tmp_path):
+    failed = [{"task": "parity", "status": "failed", "slug": "c", "note": "the loss is not finite"}]
+    made = evidence([MADE.table], failed)
+    with pytest.raises(ValueError, match="It was tried: 1 of 1 runs failed, such as c: the loss is not finite"):
+        claims_session(made, out=tmp_path, tasks=["parity"], claims=(ACCURATE,), say=lambda _: None)
+
+
 BASE = RunSpec(
     task="parity",
     regime="direct",

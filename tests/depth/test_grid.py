@@ -3,11 +3,23 @@
 import pandas as pd
 import pytest
 
+from cotinterp.claims.depth_law import depth_verdicts
+from cotinterp.depth.compute import CHEAPEST_COLUMNS, accuracy_against_compute
 from cotinterp.depth.cost import answer_cost
-from cotinterp.depth.grid import CONTROL_COLUMNS, DepthDesign, depth_grid, matched_controls
+from cotinterp.depth.frontier import LEAST_PROBLEMS
+from cotinterp.depth.grid import (
+    CONTROL_COLUMNS,
+    DepthDesign,
+    depth_grid,
+    matched_controls,
+    measurable_lengths,
+    quick_design,
+)
 from cotinterp.models.spec import ModelSpec
-from cotinterp.tasks import get_task
+from cotinterp.report.simulator import simulator_html
+from cotinterp.tasks import get_task, task_names
 from tests.depth.made_up_frontiers import reaching
+from tests.depth.made_up_sweep import made_up_sweep
 
 SHAPE = {"d_model": 64, "n_heads": 4, "d_mlp": 256, "n_ctx": 128}
 
@@ -74,3 +86,45 @@ def test_a_grid_has_every_depth_at_every_budget_and_the_controls_of_each_seed():
     assert not [spec for spec in depth_grid("s3", plain).specs if spec.regime == "filler"]
     with pytest.raises(ValueError, match="one depth, one training budget and one seed at least"):
         depth_grid("s3", DepthDesign(seeds=0))
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_the_quick_grid_of_every_task_can_be_measured(name):
+    """Known before anything is trained: the lengths on which a run is judged have enough held-out problems."""
+    task = get_task(name)
+    design = quick_design(task)
+    grid = depth_grid(name, design)
+    assert measurable_lengths(task, design.k_max)
+    assert {spec.k_max for spec in grid.specs} == {design.k_max}
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_trained():
+    with pytest.raises(
+        ValueError, match="no length up to k_max 5 of task 'parity' has 30 held-out .*: raise k_max to 7"
+    ):
+        depth_grid("parity", DepthDesign(k_max=5))
+    with pytest.raises(ValueError, match="problems_per_k 29 is too few: a length counts as measured from 30"):
+        depth_grid("s3", DepthDesign(problems_per_k=29))
+
+    class Short(type(get_task("parity"))):
+        max_k = 4
+
+    assert measurable_lengths(Short(), 4) == ()
+
+
+def test_where_no_length_was_measured_all_tables_are_empty_and_say_so():
+    """From the frontier to the verdict, the prices and the page."""
+    table = made_up_sweep(k_max=3, n=LEAST_PROBLEMS - 1, direct=(1, 2), cot=(1,))
+    verdicts = depth_verdicts(table)
+    assert {(one.law, one.reason) for one in verdicts.verdicts} == {("cannot tell", verdicts.verdicts[0].reason)}
+    assert "no length of any run has 30 held-out problems" in verdicts.verdicts[0].reason
+    assert verdicts.curves_frame().empty
+    priced = accuracy_against_compute(table)
+    assert tuple(priced.cheapest()) == CHEAPEST_COLUMNS
+    assert len(priced.cheapest()) == len(priced.by_run()) == 0
+    for result in (verdicts, priced):
+        with pytest.raises(ValueError, match="nothing to draw: no run"):
+            result.figure()
+    assert "<table" in simulator_html(table)
+    with pytest.raises(KeyError, match="no measured runs of task 's3'.* 30 held-out problems of one length"):
+        matched_controls(table, "s3")

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from cotinterp.studies.evidence import COLUMNS, Evidence, cells_text, joined, read_cells, read_evidence, tally
+from cotinterp.tasks import get_task
+from cotinterp.tasks.definition import task_definition
 from tests.claims.worlds import accuracies, evidence, rows
 
 
@@ -106,3 +108,37 @@ def test_a_table_without_outcomes_is_refused():
 def test_a_damaged_line_is_shown():
     with pytest.raises(ValueError, match="'1;2' is no outcome"):
         read_cells("task,run_seed,measure,condition,outcomes\ntoy,0,accuracy,x,1;2\n")
+
+
+def test_a_number_that_is_none_or_rests_on_nothing_is_no_evidence():
+    made = evidence(accuracies("cot", [0.5, 0.25]))
+    for change in ({"value": np.nan}, {"trials": np.inf}, {"problems": 0}):
+        with pytest.raises(ValueError, match="evidence.table: 'accuracy' of 'toy', 'cot', seed 0 has value"):
+            Evidence(made.table.assign(**change), made.runs)
+
+
+def test_a_cell_that_stands_twice_in_a_file_does_not_count_twice(tmp_path):
+    evidence(accuracies("cot", [0.5, 0.25])).save(tmp_path)
+    lines = (tmp_path / "evidence.csv").read_text().splitlines()
+    (tmp_path / "evidence.csv").write_text("\n".join([*lines, lines[1]]))
+    with pytest.raises(ValueError, match="stands twice"):
+        read_evidence(tmp_path)
+
+
+def test_evidence_of_a_task_says_what_the_task_was(tmp_path):
+    here = task_definition(get_task("z6"))
+    rows = accuracies("cot", [0.5, 0.25], task="z6")
+    evidence(rows, [{"task": "z6", "definition": here}]).save(tmp_path)
+    read_evidence(tmp_path).check_tasks([get_task("z6"), get_task("s3")])
+    changed = evidence(rows, [{"task": "z6", "definition": "0123456789abcdef"}])
+    with pytest.raises(ValueError, match="the evidence has task 'z6' by another definition"):
+        changed.check_tasks([get_task("z6")])
+    with pytest.raises(ValueError, match="the evidence has two different tasks of the name 'z6'"):
+        evidence(rows, [{"task": "z6", "definition": text} for text in (here, "0123456789abcdef")])
+
+
+def test_evidence_from_before_there_were_definitions_is_read(tmp_path):
+    evidence(accuracies("cot", [0.5]), [{"task": "toy"}]).save(tmp_path)
+    runs = pd.read_csv(tmp_path / "runs.csv").drop(columns="definition")
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    assert set(read_evidence(tmp_path).runs["definition"]) == {""}

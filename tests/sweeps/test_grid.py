@@ -1,5 +1,7 @@
 """Grids: products of axes, defaults, and errors from which one learns what to write."""
 
+import random
+
 import pytest
 
 from cotinterp.sweeps.grid import Grid, parse_grid, read_grid
@@ -105,7 +107,7 @@ def test_a_task_may_lie_in_a_file_relative_to_the_working_directory(tmp_path, mo
     ({"name": "a/b"}, "name 'a/b' cannot name a folder"),
     ({"name": "../../x"}, "name '../../x' cannot name a folder"),
     ({"name": 3}, "name must be a text"),
-    ({"problems_per_k": 0}, "problems_per_k must be 1 or more, got 0"),
+    ({"problems_per_k": 0}, "problems_per_k must be 1 or more and at most 100,000, got 0"),
     ({"problems_per_k": 2.5}, "problems_per_k must be a whole number, not 2.5"),
 ])  # fmt: skip
 def test_what_is_wrong_is_told_with_its_place(fields, message):
@@ -132,3 +134,81 @@ def test_a_grid_without_runs_or_with_two_runs_of_one_name_is_refused(monkeypatch
 
 def test_values_in_a_notebook_are_read_as_in_a_file():
     assert parsed({"task": "s3", "regime": "direct", "model": MODEL.model_dump()}).specs[0].model == MODEL
+
+
+VALUES = ["", "-1", "0", "2.5", "nan", "-inf", "1e400", '""', '"z6"', '"no.py:Task"', "'x/../y'", "true", "[]", "[[]]",
+          "[1, 'a']", "{}", "{ a = 1 }", "1979-05-27", "9" * 5000, "[" * 3000, '"""' + "k" * 300, "\\u0000", "= =",
+          "[[runs]]", str(list(range(3000))), "[0.9, 0.95]", '["cot", "direct"]']  # fmt: skip
+
+
+def fuzzed_grid(seed):
+    """`GRID` with some of its lines dropped, doubled, cut, or given another key or value; bytes of it turned over."""
+    rng = random.Random(seed)
+    lines = GRID.splitlines()
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(len(lines))
+        key, equals, value = lines[place].partition("=")
+        lines[place] = rng.choice(
+            [
+                "",
+                f"{lines[place]}\n{lines[place]}",
+                lines[place][: rng.randint(0, len(lines[place]))],
+                f"{rng.choice(['k_max', 'seed', 'model', 'task', 'zebra', 'name', key])} {equals} {value}",
+                *[f"{key}= {rng.choice(VALUES)}"] * 4,
+            ]
+        )
+    content = bytearray("\n".join(lines).encode())
+    if rng.random() < 0.1 and content:
+        content[rng.randrange(len(content))] = rng.randrange(256)
+    return bytes(content)
+
+
+def test_a_grid_that_is_garbage_has_one_clear_error(tmp_path):
+    """It names the file, in a few lines at most; or the change was harmless and it is a grid."""
+    said = {}
+    for seed in range(200):
+        path = tmp_path / f"grid-{seed}.toml"
+        path.write_bytes(fuzzed_grid(seed))
+        try:
+            read_grid(path)
+        except ValueError as error:
+            said[path] = str(error)
+    assert len(said) > 100
+    assert all(str(path) in text for path, text in said.items())
+    assert max(map(len, said.values())) < 2000
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "said"),
+    [
+        (lambda path: path.mkdir(), FileNotFoundError, "it is a folder"),
+        (lambda path: None, FileNotFoundError, "No such file"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), ValueError, "is no TOML"),
+        (lambda path: path.write_text("a = " + "[" * 5000), ValueError, "is no TOML"),
+        (lambda path: path.write_text("a = " + "1" * 5000), ValueError, "is no TOML"),
+        (lambda path: path.write_text("[[runs]]\nseed = []"), ValueError, "runs 1: the axis seed has no values"),
+    ],
+)
+def test_what_is_no_grid_file_is_named(tmp_path, make, error, said):
+    path = tmp_path / "some.toml"
+    make(path)
+    with pytest.raises(error, match=said) as caught:
+        read_grid(path)
+    assert "some.toml" in str(caught.value)
+
+
+def test_axes_that_make_too_many_runs_are_counted_not_made():
+    many = {"seed": list(range(1000)), "n_train": list(range(1, 1001))}
+    with pytest.raises(ValueError, match=r"runs 1: the axes \(seed 1000, n_train 1000\) make 1,000,000 runs"):
+        parsed(BLOCK | many)
+
+
+@pytest.mark.parametrize("problems", [-1, 0, 100_001, 10**30])
+def test_so_few_or_many_problems_are_refused(problems):
+    with pytest.raises(ValueError, match="problems_per_k must be 1 or more and at most 100,000"):
+        parsed(BLOCK, problems_per_k=problems)
+
+
+def test_lengths_that_could_not_be_evaluated_are_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match="'parity' has no held-out problem with 3 to 3 operands.*raise k_max"):
+        parsed({"task": "parity", "regime": "direct", "k_min": 3, "k_max": 3})

@@ -1,6 +1,7 @@
 """The spec of a directory and the fingerprint of its task: what is noticed when either has changed."""
 
 import json
+import random
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,18 @@ import pytest
 from cotinterp.models.weights import CheckpointError
 from cotinterp.tasks import FoldTask, get_task, task_names
 from cotinterp.training.spec_file import check_same_spec, read_json, read_spec, task_fingerprint, write_spec
+
+GARBAGE = [None, True, -1, 0, 2.5, float("nan"), 10**30, "", "z6", "a:b", "\ud800", [], [[]], {}, {"a": 1}, "9" * 9999]
+
+
+def fuzzed(fields, rng):
+    """The fields with one of them, at any depth, dropped, given another value, or joined by one that is not known."""
+    inner = rng.choice([fields, *(value for value in fields.values() if isinstance(value, dict))])
+    name = rng.choice([*inner, "definition", "zebra", "start_from"])
+    if rng.random() < 0.2:
+        inner.pop(name, None)
+    else:
+        inner[name] = rng.choice(GARBAGE)
 
 
 @pytest.fixture
@@ -193,3 +206,23 @@ def test_all_built_in_tasks_differ():
 
 def test_a_fingerprint_is_the_same_everywhere():
     assert task_fingerprint(get_task("s3")) == "7578a8dcf67ef5bedfd31629f404eb2d37f5ee5063724ca3db814d9bfed13547"
+
+
+def test_a_spec_that_is_garbage_has_one_clear_error(tiny, directory):
+    whole, said = (directory / "spec.json").read_text(), []
+    for seed in range(300):
+        rng, fields = random.Random(seed), json.loads(whole)
+        for _ in range(rng.randint(1, 3)):
+            fuzzed(fields, rng)
+        text = json.dumps(fields)
+        text = text[: rng.randrange(len(text))] if rng.random() < 0.1 else text
+        (directory / "spec.json").write_text(text)
+        try:
+            read_spec(directory)
+        except CheckpointError as error:
+            said.append(str(error))
+    assert len(said) > 200
+    assert max(map(len, said)) < 2000
+    (directory / "spec.json").write_text('{"task": "z6", "seed": ' + "[" * 900 + "]" * 900 + "}")
+    with pytest.raises(CheckpointError, match="is no valid spec|is no JSON"):
+        read_spec(directory)
