@@ -67,7 +67,8 @@ def module_from_file(path: Path, kind: str, usage: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         with user_code(f"{kind} file {str(path)!r}", spec.origin):
-            spec.loader.exec_module(module)
+            # Not by the loader: a file changed within one second, to the same size, would be its cached bytecode.
+            exec(compile(path.read_bytes(), str(spec.origin), "exec"), module.__dict__)
     except BaseException:
         sys.modules.pop(name)
         if before is not None:
