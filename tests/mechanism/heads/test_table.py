@@ -325,6 +325,22 @@ def test_handmade_readers_are_found_and_decoys_are_not(regime):
     assert [site.block for site in result.flagged()] == ["L1H0", "L1H1", "L1H2", "L1H3"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_says_the_same_of_the_heads(dtype):
+    task = get_task("z6")
+    some = solve(task, np.unique(np.random.default_rng(0).integers(6, size=(12, 4)), axis=0))
+    pairs = written_total_pairs(
+        task, some, "totals", step=2, rng=np.random.default_rng(0), readout=(Role.TOTAL, 3), first_symbol=True
+    )
+    single, half = (
+        head_table(reader(task).to(each), Contrast.from_pairs(pairs), draws=Draws(n_donors=1, n_random_sets=1))
+        for each in (torch.float32, dtype)
+    )
+    assert half.head_labels == single.head_labels
+    assert "total reader" in half.head_labels
+    torch.testing.assert_close(half.ablation, single.ablation, rtol=0.03, atol=0.1)
+
+
 def test_untrained_models_have_no_head_to_report():
     task, spec = get_task("z6"), ModelSpec(n_layers=2, d_model=32, n_heads=4, d_mlp=64)
     some = solve(task, np.unique(np.random.default_rng(0).integers(6, size=(40, 4)), axis=0))
