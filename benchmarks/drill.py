@@ -27,6 +27,7 @@ import torch
 import tyro
 
 from benchmarks.damage import DAMAGE, TINY, damaged, fuzzed_grid, fuzzed_spec
+from benchmarks.fuzz import fault_of_output, fuzzed_outputs, fuzzed_task_files, outcome_of_task_file
 from benchmarks.measurement import put_between
 from cotinterp.claims.session import Sources, claims_session, gather_evidence
 from cotinterp.cli import main as command_line
@@ -395,6 +396,22 @@ def answer(read: Callable[[], object], limit_s: int = 20) -> tuple[str, object]:
         signal.signal(signal.SIGALRM, before)
 
 
+def outputs(work: Work) -> Row:
+    """What a model might write: in one category, always the same, that agrees with its answer and its end."""
+    tally = Tally()
+    for number, output in enumerate(fuzzed_outputs(work.tries, seed=work.draw.randrange(2**32))):
+        tally.add(f"output {number}", fault_of_output(output) or "")
+    return tally.row("outputs")
+
+
+def task_files(work: Work) -> Row:
+    """A user's file of a task with lines put in or lost, characters changed, cut off."""
+    tally = Tally()
+    for number, content in enumerate(fuzzed_task_files(work.tries, seed=work.draw.randrange(2**32))):
+        tally.add(f"task file {number}", answer(partial(outcome_of_task_file, content, work.folder))[0])
+    return tally.row("task-files")
+
+
 def specs(work: Work) -> Row:
     """spec.json with wrong values, keys, types and bytes."""
     tally, path = Tally(), output_folder(work.folder / "spec") / SPEC_FILE
@@ -422,9 +439,9 @@ def commands(run: str, out: Path, root: Path, grid: Path) -> dict[str, tuple[str
     """Commands that write, each into its own folder below `out`; `run` and `grid` are read from `root`."""
     of_run = ("--root", str(root), "--quick", "--device", "cpu")
     one = {name: (name, run, *of_run, "--out", str(out / name)) for name in ("evaluate", "edit", "probe", "patch")}
-    return one | {
+    collect = ("collect", str(grid), "--out", str(out / "collect" / "table.csv"), "--root", str(root))
+    return {"collect": collect, **one} | {
         "attribute": ("attribute", run, *of_run, "--out", str(out / "attribute")),
-        "collect": ("collect", str(grid), "--out", str(out / "collect" / "table.csv"), "--root", str(root)),
         "claims": ("claims", "--out", str(out / "claims"), "--tables", "analyses/out"),
     }
 
@@ -474,8 +491,9 @@ def _on_disk(work: Work, name: str, kinds: Sequence[str]) -> Row:
             for command, arguments in list(asked.items())[: work.tries]:
                 log = work.folder / f"{kind}-{command}.log"
                 process = started(run_command, arguments, trouble, log=log)
-                ended(process)
-                lost = "" if kind == "little" and process.exitcode == 0 else _unhelpful(process, log, command)
+                hung = "hung" in (fault := ended(process))
+                fine = kind == "little" and process.exitcode == 0
+                lost = fault if hung else "" if fine else _unhelpful(process, log, command)
                 tally.add(f"{command} on a {kind} disk", lost or leftovers_of(place))
     return tally.row(name)
 
@@ -554,8 +572,10 @@ DRILLS: Mapping[str, tuple[Callable[[Work], Row], int, int]] = {
     "sweep-kills": (sweep_kills, 30, 1),
     "claims-kills": (claims_kills, 10, 0),
     "damage": (damages, 1000, 40),
+    "outputs": (outputs, 10_000, 200),
     "specs": (specs, 1000, 60),
     "grids": (grids, 1000, 60),
+    "task-files": (task_files, 1000, 20),
     "full-disk": (full_disk, 99, 1),
     "read-only-disk": (read_only_disk, 99, 1),
     "two-processes": (two_processes, 99, 1),
