@@ -22,7 +22,7 @@ from cotinterp.mechanism.activations import activations, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, patch, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, require_model
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
@@ -112,7 +112,7 @@ def das_agreement(
     and its norm-matched placebo, which moves each example as far in random directions. Columns as in `peer_agreement`;
     `largest_change` is the largest change of a logit, for scale.
     """
-    require_eval(model)
+    require_model(model)
 
     def last(tokens: Tensor) -> Tensor:
         logits: Tensor = model(tokens)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cotinterp.mechanism.hooks import Hook, hooked, never_reached
 from cotinterp.mechanism.interventions import InertEditError
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, TokensLike, require_finite, require_model, require_tokens, several
 from cotinterp.mechanism.sites import Site, refuse_write
 from cotinterp.models.native.parts import why_not_native
 
@@ -43,7 +43,7 @@ BUDGET = Budget()
 
 def activations(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     sites: Iterable[Site],
     *,
     positions: Int[Tensor, " rows"] | Int[Tensor, "rows places"] | None = None,
@@ -64,7 +64,7 @@ def activations(
 
 def run_and_read(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     sites: Iterable[Site],
     *,
     positions: Int[Tensor, " rows"] | Int[Tensor, "rows places"] | None = None,
@@ -77,7 +77,7 @@ def run_and_read(
 
 def stream_activations(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     sites: Iterable[Site],
     *,
     positions: Int[Tensor, " rows"] | Int[Tensor, "rows places"] | None = None,
@@ -109,7 +109,7 @@ class _Read(Exception):
 
 def _runs(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     sites: Iterable[Site],
     positions: Tensor | None,
     batch_size: int | None,
@@ -120,12 +120,11 @@ def _runs(
 
     Without logits (an empty tensor) unless the runs go on to the end.
     """
-    require_eval(model)
-    wanted = sorted({site.check(model) for site in sites})
+    require_model(model)
+    tokens = require_tokens(model, tokens)
+    wanted = sorted({site.check(model) for site in several(sites, "sites", "[Site('resid_pre', 1)]")})
     if not wanted:
         raise ValueError("no sites were asked for; name some, e.g. residual_sites(model).")
-    if not len(tokens):
-        raise ValueError("no tokens to run: the batch is empty.")
     _check(positions, tokens)
     step = len(tokens) if batch_size is None else batch_size
     if step < 1:
@@ -140,6 +139,8 @@ def _runs(
         silent = [site for site in wanted if site not in store]
         if silent:
             raise ValueError(never_reached(silent))
+        for site in wanted:
+            require_finite(model, store[site], f"the activations of {site}")
         return rows, logits, {site: store[site] for site in wanted}
 
     return (read(slice(start, min(start + step, len(tokens)))) for start in range(0, len(tokens), step))
@@ -178,6 +179,15 @@ def _check(positions: Tensor | None, tokens: Tensor) -> None:
     if positions is None:
         return
     batch, n = tokens.shape
+    is_mask = positions.dtype == torch.bool or (
+        n > 2 and positions.shape == tokens.shape and bool(((positions == 0) | (positions == 1)).all())
+    )
+    if is_mask or positions.is_floating_point():
+        raise ValueError(
+            f"positions: {'a mask' if is_mask else str(positions.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(positions.shape)} was given. Wanted are numbers of positions, one or several a row; "
+            "mask.nonzero()[:, 1] gives them where each row has one."
+        )
     if len(positions) != batch:
         raise ValueError(f"{len(positions)} rows of positions for {batch} examples: give one row for each.")
     if positions.numel() and not 0 <= int(positions.min()) <= int(positions.max()) < n:
@@ -187,7 +197,7 @@ def _check(positions: Tensor | None, tokens: Tensor) -> None:
 
 def gradients(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     sites: Sequence[Site],
     score: Callable[[Float[Tensor, "batch pos d_vocab"]], Float[Tensor, " batch"]],
     *,
@@ -206,7 +216,8 @@ def gradients(
     ValueError: a model in train mode, torch.inference_mode, sites with a head, or that do not exist or do not fire.
     InertEditError: what is written at a site is discarded, so that the score has no gradient there.
     """
-    require_eval(model)
+    require_model(model)
+    tokens = require_tokens(model, tokens)
     if torch.is_inference_mode_enabled():
         raise ValueError("gradients cannot be taken under torch.inference_mode(); torch.no_grad() would do no harm.")
     for site in sites:
@@ -230,7 +241,9 @@ def gradients(
 
     hooks = [(site, at(site)) for site in sorted({*sites, *held})]
     with torch.enable_grad(), hooked(model, tokens, hooks):
-        total = score(model(tokens)).sum()
+        logits = model(tokens)
+        require_finite(model, logits.detach(), "the logits")
+        total = score(logits).sum()
         silent = [site for site in sites if site not in added]
         if silent:
             raise ValueError(never_reached(silent))

@@ -10,7 +10,14 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from cotinterp.mechanism.metrics import require_different
-from cotinterp.mechanism.model import HookedModel, is_causal
+from cotinterp.mechanism.model import (
+    HookedModel,
+    is_causal,
+    numbers_by_row,
+    require_model,
+    require_tokens,
+    token_ids,
+)
 from cotinterp.mechanism.sites import mask_of
 from cotinterp.results import short_repr
 from cotinterp.transcripts.batch import Batch
@@ -50,8 +57,10 @@ class Contrast:
         contrast = Contrast.by_position(clean, corrupted, at, answer, answer.flip(0), symbols=symbols)
         patch_sweep(model.eval(), contrast, heads=True).figure()
 
-    Raises ValueError where shapes differ, `at` leaves the tokens, answer and foil are one token, a place is empty or no
-    mask, `batch` holds other tokens, or examples of one template have different layouts before the readout.
+    Tokens, `at`, `answer` and `foil` may be given as lists or arrays. Instruments that read the clean run alone take
+    clean tokens for both. Raises ValueError where shapes differ, `at` leaves the tokens, answer and foil are one token,
+    a place is empty or no mask, `batch` holds other tokens, or examples of one template have different layouts before
+    the readout.
     """
 
     clean: Int[Tensor, "batch pos"]
@@ -68,6 +77,11 @@ class Contrast:
     readout: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("clean", "corrupted", "reference", "at", "answer", "foil"):
+            given = getattr(self, name)
+            if name != "reference" or given is not None:
+                kept = (token_ids if name in ("clean", "corrupted", "reference") else numbers_by_row)(given, name)
+                object.__setattr__(self, name, kept)
         shape, batch = tuple(self.clean.shape), tuple(self.clean.shape[:1])
         of_tokens = {"corrupted": self.corrupted, "reference": self.reference}
         of_tokens |= {f"place {name!r}": mask for name, mask in self.places.items()}
@@ -79,7 +93,7 @@ class Contrast:
                     raise ValueError(f"{name} has shape {found}; clean tokens {shape} ask for {expected}.")
         if not self.places:
             raise ValueError("a contrast needs places to compare at; Contrast.by_position makes one of every position.")
-        if not len(self) or not 0 <= int(self.at.min()) <= int(self.at.max()) < shape[1]:
+        if not 0 <= int(self.at.min()) <= int(self.at.max()) < shape[1]:
             raise ValueError(f"`at` must lie inside the tokens, 0 to {shape[1] - 1}, got {self.at.tolist()}.")
         require_different(self.answer, self.foil)
         for label, mask in self.places.items():
@@ -157,13 +171,23 @@ class Contrast:
             **{name: getattr(self, name)[keep] for name in rows},
         )
 
+    def check(self, model: HookedModel) -> HookedModel:
+        """`model`, if it can run all of this: `require_model`, `require_tokens`. ValueError that names the field."""
+        require_model(model)
+        for name in ("clean", "corrupted", "reference"):
+            if getattr(self, name) is not None:
+                require_tokens(model, getattr(self, name), name)
+        for name in ("answer", "foil"):
+            require_tokens(model, getattr(self, name)[:, None], name)
+        return model
+
     def until_readout(self, model: HookedModel | None = None) -> "Contrast":
         """The same contrast without the positions after the last readout, and without the places that lie there.
 
         A causal model answers the same: nothing after `at` can reach it. Given a `model` that is not causal, nothing is
-        left out.
+        left out. ValueError for a `model` that cannot run it (`check`).
         """
-        if model is not None and not is_causal(model):
+        if model is not None and not is_causal(self.check(model)):
             return self
         end = int(self.at.max()) + 1
         cut = {label: mask[:, :end] for label, mask in self.places.items() if mask[:, :end].any(dim=1).all()}

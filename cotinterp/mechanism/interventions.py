@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.mechanism.hooks import hooked, never_reached
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, TokensLike, require_finite, require_model, require_tokens, several
 from cotinterp.mechanism.sites import HEAD_AXIS, Positions, Site, check_positions, mask_of, refuse_write
 
 
@@ -123,7 +123,7 @@ class _Firing:
 
 def run_with(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     edits: Sequence[Edit],
     *,
     length: Int[Tensor, " batch"] | None = None,
@@ -134,9 +134,11 @@ def run_with(
     `length`: how many tokens each row has; behind them is padding, where a change counts as none.
     Raises InertEditError if an edit did not fire, changed nothing in any example (what it wrote is compared with what
     stood there, up to `rounding`), or was discarded by TransformerLens;
-    ValueError for a model in train mode, a site outside the model, or values and positions that do not fit.
+    ValueError for what `require_model` and `require_tokens` refuse, a site outside the model, values and positions that
+    do not fit, and logits that are NaN.
     """
-    require_eval(model)
+    require_model(model)
+    tokens, edits = require_tokens(model, tokens), several(edits, "edits", "[edit]")
     firings = [_Firing(edit, length) for edit in edits]
     for edit in edits:
         edit.site.check(model)
@@ -147,6 +149,7 @@ def run_with(
     if inert:
         fired = [firing.edit.site.label for firing in firings if firing.fired]
         raise InertEditError(f"{'; '.join(inert)}. Fired: {fired or 'none'} of {len(firings)} edits.")
+    require_finite(model, logits, "the logits")
     return logits
 
 

@@ -162,9 +162,11 @@ def kept_pairs(
     keep: Bool[np.ndarray, " batch"] = has_gap(gap, eps) & np.isfinite(change).all(axis=0)
     n = int(keep.sum())
     if not n:
+        largest = np.abs(gap).max(initial=0.0)
+        hint = "" if largest else " Are clean and corrupted the same tokens, as far as the readout?"
         raise NoGapError(
-            f"none of {len(gap)} pairs has a gap of {eps:g} between clean and corrupted (largest "
-            f"{np.abs(gap).max(initial=0.0):.2g}): the model does not tell them apart, so no effect can be normalized."
+            f"none of {len(gap)} pairs has a gap of {eps:g} between clean and corrupted (largest {largest:.2g}): the "
+            f"model does not tell them apart, so no effect can be normalized.{hint}"
         )
     gap = gap[keep]
     if abs(gap.mean()) < eps:

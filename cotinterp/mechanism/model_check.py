@@ -22,15 +22,26 @@ from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import Readings, activations
 from cotinterp.mechanism.hooks import available_kinds
 from cotinterp.mechanism.interventions import patch, run_with, watch
-from cotinterp.mechanism.model import HookedModel, require_eval, weight
+from cotinterp.mechanism.model import (
+    TOLERANCE,
+    HookedModel,
+    TokensLike,
+    precision,
+    require_finite_weights,
+    require_model,
+    require_tokens,
+    several,
+    tolerance_of,
+    weight,
+)
 from cotinterp.mechanism.sites import KINDS, Kind, Site, site_columns
 from cotinterp.models.native.parts import NativeParts, forward, native_parts
 from cotinterp.models.native.resume import resume
 from cotinterp.results import Result, with_labels
 
 _PRECISE = (torch.float32, torch.float64)
-# Examples on which weights and model are compared, and how far apart they may be, in units of the largest logit.
-_COMPARED, _AGREEMENT = 2, 1e-4
+# Examples on which weights and model are compared.
+_COMPARED = 2
 
 
 @torch.no_grad()
@@ -44,15 +55,17 @@ def exact_parts(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> NativeP
     model is left to its hooks.
     """
     parts = native_parts(model)
-    if parts is None or parts.w_e.dtype not in _PRECISE or not len(tokens):
+    tokens = require_tokens(model, tokens)
+    if parts is None or parts.w_e.dtype not in _PRECISE:
         return None
+    require_finite_weights(model)
     few = tokens[:_COMPARED].to(parts.w_e.device)
     expected, (found, states) = run_with(model, few, []), forward(parts, few)
     n, rows = few.shape[1], torch.arange(len(few), device=few.device)
     at, start = torch.full_like(rows, n - 1), n // 2
     patched = resume(parts, states, layer=0, start=start, rows=rows, resid=states[0].resid_pre[:, start:], at=at)
     off = max(_distance(found, expected), _distance(patched, expected[:, -1]))
-    if off <= _AGREEMENT:
+    if off <= TOLERANCE:
         return parts
     warnings.warn(
         f"the model's logits are not those of its weights (off by {off:.1g} of the largest logit): its forward pass "
@@ -158,7 +171,7 @@ class ModelCheck(Result):
     """What every site of a model is good for. `tolerance` is the relative error up to which a law counts as obeyed."""
 
     checks: tuple[SiteCheck, ...]
-    tolerance: float = 1e-4
+    tolerance: float = TOLERANCE
     labels: Mapping[str, str | int] = field(default_factory=dict)
 
     def of(self, kind: str, layer: int) -> SiteCheck:
@@ -214,42 +227,51 @@ class ModelCheck(Result):
 
 def check_model(
     model: HookedModel,
-    tokens: Int[Tensor, "batch pos"],
+    tokens: TokensLike,
     *,
-    other: Int[Tensor, "..."] | None = None,
+    other: Int[Tensor, "..."] | TokensLike | None = None,
     layers: Sequence[int] | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> ModelCheck:
     """Read and write every kind of site in every layer of `model` (or in `layers`), on your own `tokens`.
 
-    `other`: tokens of the same shape whose activations are written; by default `tokens` with the examples exchanged.
-    Some twenty passes per layer, so a handful of examples is enough. Take another number of positions than the model
-    has heads: only then does a swap of the two axes show.
+    `tolerance`: the relative error up to which a law counts as obeyed; by default what rounding makes in the precision
+    of the model (`tolerance_of`). `other`: tokens of the same shape whose activations are written; by default `tokens`
+    with the examples exchanged. Some twenty passes per layer, so a handful of examples is enough. Take another number
+    of positions than the model has heads: only then does a swap of the two axes show.
 
     It establishes that the sites are wired as named, on these tokens. It does not say that anything is computed there.
-    ValueError for a model in train mode, and for `other` of another shape or with a row equal to that of `tokens`.
+    ValueError for a model that does not answer the same twice, what `require_model` and `require_tokens` refuse, and
+    for `other` of another shape or with a row equal to that of `tokens`.
     """
-    require_eval(model)
-    donors = tokens.roll(1, dims=0) if other is None else other
+    require_model(model)
+    allowed = tolerance_of(model) if tolerance is None else tolerance
+    tokens = require_tokens(model, tokens)
+    donors = tokens.roll(1, dims=0) if other is None else require_tokens(model, other, "other")
     if donors.shape != tokens.shape or bool((donors == tokens).all(dim=1).any()):
         raise ValueError(
             "every example needs other tokens of the same length to be compared with: give at least two different "
             f"examples, or `other` of shape {tuple(tokens.shape)} that differs from `tokens` in every row."
         )
-    with torch.no_grad():
-        runs = _Runs(tokens, model(tokens), model(donors))
+    runs = _Runs(tokens, run_with(model, tokens, []), run_with(model, donors, []))
+    again = float((run_with(model, tokens, []) - runs.clean).abs().max())
+    if again:
+        raise ValueError(
+            f"model: two runs of the same tokens differ by {again:.2g} in a logit (dropout that is on in eval mode? "
+            "random numbers?). Wanted is a model that answers the same twice: no edit could be told from chance."
+        )
     checks = []
-    for layer in range(int(model.cfg.n_layers)) if layers is None else layers:
+    for layer in range(int(model.cfg.n_layers)) if layers is None else several(layers, "layers", "[0]"):
         read, refused = _readable(model, donors, layer)
         own = activations(model, tokens, read)
         for site in (Site(kind, layer) for kind in KINDS):
             checks.append(
                 SiteCheck(site, read=False, note=refused[site])
                 if site in refused
-                else _check(model, runs, site, own, read, tolerance)
+                else _check(model, runs, site, own, read, allowed)
             )
-    return ModelCheck(tuple(checks), tolerance, dict(labels or {}))
+    return ModelCheck(tuple(checks), allowed, dict(labels or {}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,16 +318,18 @@ def _check(model: HookedModel, runs: _Runs, site: Site, own: Readings, donor: Re
         moved=moved,
         own=float((itself - runs.clean).abs().max()),
         law_error=off,
-        note=_note(site, moved, off, tolerance),
+        note=_note(site, moved, off, tolerance, precision(model)),
     )
 
 
-def _note(site: Site, moved: float, error: float, tolerance: float) -> str:
+def _note(site: Site, moved: float, error: float, tolerance: float, dtype: torch.dtype) -> str:
     if not moved:
         return "the edit fired and moved no logit: what is written there is not used"
     if error > tolerance:
+        name = str(dtype).removeprefix("torch.")
         return (
-            f"in the run in which it is written, {LAWS[site.kind]} is off by {error:.1g} of its size: a multiplier "
-            "or a norm stands in between, or part of the model still reads the old value"
+            f"in the run in which it is written, {LAWS[site.kind]} is off by {error:.1g} of its size, where rounding "
+            f"in {name} explains {tolerance:.1g}: a multiplier or a norm stands in between, or part of the model still "
+            "reads the old value"
         )
     return ""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, require_hooked
 
 Kind = Literal["resid_pre", "q", "k", "v", "pattern", "z", "attn_out", "resid_mid", "mlp_out", "resid_post"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -207,11 +207,13 @@ def refuse_write(site: Site) -> None:
 
 def residual_sites(model: HookedModel, kind: str = "resid_pre") -> tuple[Site, ...]:
     """The residual stream (or attn_out, mlp_out, ...) at every layer, first to last."""
+    require_hooked(model)
     return tuple(Site(as_kind(kind), layer) for layer in range(int(model.cfg.n_layers)))
 
 
 def head_sites(model: HookedModel, kind: str = "z") -> tuple[Site, ...]:
     """Every head of every layer: `L0H0.z`, `L0H1.z`, ... ValueError for kinds that have no heads."""
+    require_hooked(model)
     known = as_kind(kind)
     heads = range(Site(known, 0).n_heads(model))
     return tuple(Site(known, layer, head) for layer in range(int(model.cfg.n_layers)) for head in heads)
@@ -254,7 +256,8 @@ def _checked_positions(positions: Tensor, target: Tensor, site: Site) -> Tensor:
     check_positions(positions, site)
     expected = (batch, n) if positions.dtype == torch.bool else (batch,)
     if tuple(positions.shape) != expected:
-        raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit {site}: expected {expected}.")
+        hint = " A mask is of True and False: mask.bool()." if positions.dtype != torch.bool else ""
+        raise ValueError(f"positions of shape {tuple(positions.shape)} do not fit {site}: expected {expected}.{hint}")
     if positions.dtype != torch.bool and len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < n:
         raise ValueError(f"positions {positions.tolist()} leave the {n} positions of {site} (counted from 0).")
     return positions.to(target.device)

@@ -85,6 +85,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 site,
                 place_words(*place),
                 removal=None,
+                copies=False,
                 controls=RandomSubspaces(n=effort.random_subspaces),
                 batch_size=PASS,
             )

@@ -129,7 +129,7 @@ def test_what_cannot_be_read_says_so(tiny_model, make_tiny, tokens):
         activations(tiny_model, tokens, [Site("resid_pre", 0)], positions=torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match="batch_size=0"):
         activations(tiny_model, tokens, [Site("resid_pre", 0)], batch_size=0)
-    with pytest.raises(ValueError, match="batch is empty"):
+    with pytest.raises(ValueError, match="which is empty"):
         activations(tiny_model, tokens[:0], [Site("resid_pre", 0)])
 
 

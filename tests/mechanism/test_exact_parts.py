@@ -1,11 +1,16 @@
+import re
+
 import pytest
 import torch
 
 from cotinterp.mechanism import model_check
+from cotinterp.mechanism.heads.attribution import AttributionMismatch, logit_attribution
 from cotinterp.mechanism.hooks import hooked
-from cotinterp.mechanism.model_check import exact_parts
-from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.model import tolerance_of
+from cotinterp.mechanism.model_check import check_model, exact_parts
+from cotinterp.mechanism.sites import KINDS, Site
 from cotinterp.models.native.parts import forward
+from tests.mechanism.contrasts import contrast_with_gap, replaced
 
 
 def test_parts_say_what_the_model_says(tiny_model, tokens):
@@ -46,3 +51,27 @@ def test_a_resumed_run_that_differs_from_the_whole_one_is_noticed(tiny_model, to
     )
     with pytest.warns(UserWarning, match="not those of its weights"):
         assert exact_parts(tiny_model, tokens) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_is_no_architecture(make_tiny, tokens, dtype):
+    """In half precision the laws hold and the parts sum, as far as it can say; what is wrong is wrong there too."""
+    name = str(dtype).removeprefix("torch.")
+    model = make_tiny().to(dtype)
+    assert check_model(model, tokens).sound() == tuple(kind for kind in KINDS if kind != "resid_mid")
+    contrast = contrast_with_gap(model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    parts = logit_attribution(model, contrast)
+    error = (parts.total() - parts.logit_difference).abs().max() / parts.values.abs().sum(0).max()
+    assert 1e-6 < error < tolerance_of(model), "it is rounded, and no more"
+    attn = model.original_model.layers[1].attn._original_component
+    forward = attn.forward
+    attn.forward = lambda *given, **named: (0.4 * forward(*given, **named)[0], None)
+    check = check_model(model, tokens, layers=[1]).of("z", 1)
+    assert re.search(f"off by .* of its size, where rounding in {name} explains", check.note), check
+    with pytest.raises(AttributionMismatch, match=f"allowed in {name}"):
+        logit_attribution(model, contrast)
+
+
+def test_the_tolerance_is_that_of_the_precision(make_tiny):
+    found = {dtype: tolerance_of(make_tiny().to(dtype)) for dtype in (torch.float64, torch.float32, torch.float16)}
+    assert found == {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 4e-3}

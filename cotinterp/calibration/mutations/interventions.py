@@ -157,7 +157,7 @@ INTERVENTION_MUTATIONS = (
     Mutation(
         "model left in train mode",
         "instruments refuse it",
-        instead(interventions, "require_eval", lambda model: None),
+        instead(interventions, "require_model", lambda model: None),
         check_train_mode,
     ),
 )

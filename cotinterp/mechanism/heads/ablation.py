@@ -41,7 +41,7 @@ from cotinterp.mechanism.heads.losses import (
     substitutes,
     unit_of,
 )
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, several
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites, site_columns
 from cotinterp.results import Result, with_labels
 
@@ -196,6 +196,7 @@ def compare_ablations(
     sets = tuple((each,) if isinstance(each, Site) else tuple(each) for each in given)
     if not sets or not methods:
         raise ValueError(f"nothing to ablate: {len(sets)} sets of heads, {len(methods)} methods of {list(METHODS)}.")
+    methods = several(methods, "methods", "('resample',)")
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ValueError(f"unknown methods {unknown}; there are {list(METHODS)}.")

@@ -101,6 +101,7 @@ def attention_by_role(
     examples' patterns are held at once. Chance supposes a causal model. ValueError where a mask does not fit the tokens
     or marks nothing, and for a contrast that has neither roles nor groups.
     """
+    contrast.check(model)
     tokens = contrast.clean
     groups = role_masks(contrast) if groups is None else groups
     _check_groups(groups, tokens)

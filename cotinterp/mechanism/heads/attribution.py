@@ -28,7 +28,7 @@ from cotinterp.mechanism.activations import run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.losses import means, relative, unit_of
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.model import HookedModel, weight
+from cotinterp.mechanism.model import HookedModel, precision, tolerance_of, weight
 from cotinterp.mechanism.sites import Site, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
 
@@ -327,7 +327,7 @@ def logit_attribution(
     model: HookedModel,
     contrast: Contrast,
     *,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     batch_size: int | None = None,
     labels: Mapping[str, str | int] | None = None,
 ) -> AttributionResult:
@@ -339,14 +339,19 @@ def logit_attribution(
     Raises:
         ValueError: The readout is not linear (soft-capped logits), the norm is unknown, or W_O or W_U are missing.
         AttributionMismatch: For some example the components miss the model's own logit difference by more than
-            `tolerance` logits. Raise `tolerance` only for models that compute in half precision.
+            `tolerance` logits; by default by more than rounding explains in the precision that the model computes in
+            (`tolerance_of`, times the sum of the components' sizes where that is above 1).
     """
+    contrast.check(model)
     logits, stream = stream_parts(model, contrast.clean, contrast.at, batch_size=batch_size)
     measured = logit_diff(logits, contrast.at, contrast.answer, contrast.foil)
     readout = frozen_readout(model, stream.last, contrast.answer, contrast.foil)
     components, values = zip(*parts_in(model, stream, readout), strict=True)
     found = torch.stack(values)
-    _check_sum(found, measured, stream, readout, tolerance)
+    allowed = tolerance_of(model) * found.abs().sum(dim=0).clamp_min(1.0)
+    if tolerance is not None:
+        allowed = torch.full_like(allowed, tolerance)
+    _check_sum(found, measured, stream, readout, allowed, precision(model))
     return AttributionResult(
         components=components,
         values=found.float().cpu(),
@@ -360,15 +365,18 @@ def _check_sum(
     measured: Float[Tensor, " batch"],
     stream: StreamParts,
     readout: Readout,
-    tolerance: float,
+    allowed: Float[Tensor, " batch"],
+    dtype: torch.dtype,
 ) -> None:
     gap = (values.sum(dim=0) - measured.double()).abs()
-    if bool((gap <= tolerance).all()):
+    if bool((gap <= allowed).all()):
         return
+    worst = int((gap / allowed).argmax())
     of_stream = (readout.of(stream.last) + readout.constant - measured.double()).abs().max()
     of_parts = (values.sum(dim=0) - readout.of(stream.last) - readout.constant).abs().max()
     raise AttributionMismatch(
-        f"the components miss the model's own logit difference by {float(gap.max()):.3g} (allowed: {tolerance:g}). "
+        f"the components miss the model's own logit difference by {float(gap[worst]):.3g} (allowed in "
+        f"{str(dtype).removeprefix('torch.')}: {float(allowed[worst]):.2g}). "
         f"Final norm and unembedding account for {float(of_stream):.3g}, the parts of the residual stream for "
         f"{float(of_parts):.3g}: "
         + (

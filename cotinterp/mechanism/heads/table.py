@@ -215,6 +215,7 @@ def head_table(
     ValueError for a read of another name or one that marks no source at the readout, and for a contrast that has
     neither roles nor reads.
     """
+    contrast.check(model)
     masks = _masks_at_readout(contrast, reads, target)
     rng, sites = draws.rng(), head_sites(model)
     donors = donors_of(contrast, draws.n_donors, rng)

@@ -15,7 +15,7 @@ from cotinterp.mechanism.activations import at_positions, run_and_read
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Write, derangement, run_with, stacked_edits
 from cotinterp.mechanism.metrics import MetricName, measure, metric_name
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, require_model, several
 from cotinterp.mechanism.patching.run_predictions import predictions
 from cotinterp.mechanism.sites import Site, as_kind, head_sites, refuse_write, residual_sites
 
@@ -63,8 +63,12 @@ def cells_of(
 
     ValueError for unknown kinds, for those that cannot be written, and where there is no cell.
     """
-    by_head: Sequence[str] = (("z",) if heads else ()) if isinstance(heads, bool) else heads
-    sites = [site for kind in kinds for site in residual_sites(model, as_kind(kind))]
+    by_head: Sequence[str] = (
+        (("z",) if heads else ()) if isinstance(heads, bool) else several(heads, "heads", "True or ('z', 'q')")
+    )
+    sites = [
+        site for kind in several(kinds, "kinds", "('resid_pre',)") for site in residual_sites(model, as_kind(kind))
+    ]
     sites += [site for kind in by_head for site in head_sites(model, as_kind(kind))]
     for site in sites:
         refuse_write(site)
@@ -75,12 +79,12 @@ def cells_of(
 
 def checked_metrics(model: HookedModel, direction: str, metrics: Sequence[str]) -> tuple[MetricName, ...]:
     """The metrics of a sweep. ValueError for a model in train mode, an unknown direction, unknown metrics or none."""
-    require_eval(model)
+    require_model(model)
     if direction not in DIRECTIONS:
         raise ValueError(f"unknown direction {direction!r}: {' or '.join(DIRECTIONS)}.")
     if not metrics:
         raise ValueError("a sweep needs at least one metric; the first is primary.")
-    return tuple(metric_name(name) for name in metrics)
+    return tuple(metric_name(name) for name in several(metrics, "metrics", "('logit_diff',)"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.probing.rows import Labels, row_groups
+from cotinterp.mechanism.probing.solver import whole_number
 from cotinterp.results import Interval, bootstrap, wilson
 from cotinterp.tasks.task import Task
 
@@ -49,9 +51,11 @@ class Controls:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """ValueError without a control."""
-        if self.n_controls < 1:
+        """ValueError without a control, and for numbers that are none."""
+        if whole_number("n_controls", self.n_controls) < 1:
             raise ValueError(f"n_controls={self.n_controls}: an accuracy without a control says nothing; use 1 or more")
+        for name in ("n_shuffles", "n_renamings", "seed"):
+            whole_number(name, getattr(self, name))
 
     def of_features_alone(self) -> "Controls":
         """These. ValueError where they need a model or a task, for callers that have neither."""
@@ -60,12 +64,13 @@ class Controls:
         return self
 
 
-def hold_out(groups: Int[np.ndarray, " n"], *, fraction: float = 0.25, seed: int = 0) -> Bool[np.ndarray, " n"]:
+def hold_out(groups: Labels, *, fraction: float = 0.25, seed: int = 0) -> Bool[np.ndarray, " n"]:
     """True at the training rows of a random split in which all rows of one group are on the same side.
 
     About `fraction` of the groups, at least one, become test rows. Give each problem its own group: splitting rows or
     positions instead puts the same problem on both sides. ValueError for fewer than two groups.
     """
+    groups = row_groups(groups, len(groups))
     if not 0 < fraction < 1:
         raise ValueError(f"fraction {fraction} of the groups cannot be held out; it must lie strictly between 0 and 1")
     distinct = np.unique(groups)

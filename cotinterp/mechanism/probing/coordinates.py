@@ -14,6 +14,7 @@ from math import gcd
 import numpy as np
 from jaxtyping import Float, Int
 
+from cotinterp.mechanism.probing.rows import whole_labels
 from cotinterp.tasks.groups import CyclicGroup, Group
 from cotinterp.tasks.task import Task
 
@@ -34,8 +35,13 @@ class Coordinate:
     circle: Float[np.ndarray, "classes 2"] | None = None
 
     def of(self, states: Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-        """The class of each state."""
-        classes: Int[np.ndarray, "*rows"] = self.table[states]
+        """The class of each state. ValueError for numbers that are no state."""
+        rows = whole_labels(np.asarray(states).ravel(), f"states of {self.name}")
+        if not 0 <= rows.min() <= rows.max() < len(self.table):
+            raise ValueError(
+                f"states of {self.name}: {rows.min()} to {rows.max()} were given; there are 0 to {len(self.table) - 1}."
+            )
+        classes: Int[np.ndarray, "*rows"] = self.table[rows].reshape(np.shape(states))
         return classes
 
     def named(self, target: str) -> str:

@@ -14,6 +14,15 @@ from cotinterp.mechanism.probing.controls import Controls, check_split, random_l
 from cotinterp.mechanism.probing.coordinates import Coordinate
 from cotinterp.mechanism.probing.linear_probe import CircleFit, ProbedAt, as_probe, fit_circle
 from cotinterp.mechanism.probing.result import ProbeCell, ProbeResult
+from cotinterp.mechanism.probing.rows import (
+    Features,
+    Labels,
+    feature_rows,
+    groups_of_equal_rows,
+    row_groups,
+    training_rows,
+    whole_labels,
+)
 from cotinterp.mechanism.probing.solver import Design, FitOptions, LogisticFit, Partitions, solve
 from cotinterp.mechanism.sites import Site
 
@@ -40,6 +49,18 @@ class Target:
     types: Int[np.ndarray, " n"] | None = None
     renamed: Int[np.ndarray, "draws n"] | None = None
 
+    def __post_init__(self) -> None:
+        """The truth as whole numbers, whatever kind was given."""
+        object.__setattr__(self, "truth", whole_labels(self.truth, "truth"))
+
+    def checked(self, name: str, n: int) -> "Target":
+        """The same as whole numbers, one for each of `n` rows. ValueError that names what is not."""
+        renamed = self.renamed
+        if renamed is not None:
+            renamed = np.stack([whole_labels(one, f"{name}, renamed", n) for one in renamed])
+        types = None if self.types is None else whole_labels(self.types, f"{name}, types", n)
+        return Target(truth=whole_labels(self.truth, name, n), types=types, renamed=renamed)
+
     def of_rows(self, rows: Int[np.ndarray, " some"]) -> "Target":
         """Some of the rows."""
         types = None if self.types is None else self.types[rows]
@@ -63,11 +84,11 @@ class TrainTestSplit:
 
 
 def fit_probes(
-    features: Mapping[Name, Float[Tensor, "n _"]],
-    targets: Mapping[str, Int[np.ndarray, " n"] | Target],
+    features: Mapping[Name, Features],
+    targets: Mapping[str, Labels | Target],
     train: Bool[np.ndarray, " n"],
     *,
-    groups: Int[np.ndarray, " n"] | None = None,
+    groups: Labels | None = None,
     coordinates: Mapping[str, Coordinate] | None = None,
     controls: Controls = Controls(),
     fit: FitOptions = FitOptions(),
@@ -79,7 +100,9 @@ def fit_probes(
         features: Activations, one row per example, by site or by any name.
         targets: By the target's name, the class of each example, or a `Target` that knows more of it.
         train: Rows to fit on; the others are the test.
-        groups: Problem of each row; a problem on both sides is refused. By default every row is its own.
+        groups: Problem of each row; a problem on both sides is refused. By default every row is its own, but for rows
+            with the same features: they are one problem, which is refused on both sides unless the targets say what the
+            input of each row is (`Target.types`).
         coordinates: Then targets are state indices, and each is probed in every one of these coordinates, on the same
             control draws. Those with a circle are fitted by ridge regression onto it, with the same penalty.
         controls: What the probes are compared with; untrained models and renamings are those of `probe_totals`.
@@ -91,14 +114,32 @@ def fit_probes(
             class only; features that are not finite.
         ProbeNotConverged: Names the cell.
     """
-    groups = np.arange(len(train)) if groups is None else groups
-    check_split(groups, train)
-    split = TrainTestSplit(np.arange(len(train)), train, groups)
-    known = {name: one if isinstance(one, Target) else Target(truth=one) for name, one in targets.items()}
+    if not features or not targets:
+        raise ValueError(
+            f"features: {len(features)} and targets: {len(targets)} were given. Wanted is one or more each."
+        )
+    n = len(next(iter(features.values())))
+    train = training_rows(train, n)
+    given = {key: feature_rows(rows, f"features {str(key)!r}", n) for key, rows in features.items()}
+    known = {
+        name: one.checked(f"target {name!r}", n)
+        if isinstance(one, Target)
+        else Target(truth=whole_labels(one, f"target {name!r}", n))
+        for name, one in targets.items()
+    }
+    if groups is None:
+        told = all(target.types is not None for target in known.values())
+        groups = np.arange(n) if told else groups_of_equal_rows(given.values(), train)
+    else:
+        groups = row_groups(groups, n)
+        check_split(groups, train)
+    split = TrainTestSplit(np.arange(n), train, groups)
     asked = label_sets(known, split, controls.of_features_alone(), coordinates)
+    for one in asked:
+        check_test(one.name, one.stacked[0], train)
     planned = [
         PlannedCell(prepared, one)
-        for key, rows in features.items()
+        for key, rows in given.items()
         for prepared in [PreparedFeatures.of(ProbedAt.of(key), rows, split, keep=fit.keep)]
         for one in asked
     ]
@@ -119,6 +160,16 @@ def label_sets(
     for one in found:
         check_amount(one.name, one.stacked[0], split.train)
     return found
+
+
+def check_test(target: str, truth: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]) -> None:
+    """ValueError where the test rows have one class: what names nothing else would be right on all of them."""
+    classes = np.unique(truth[~train])
+    if len(classes) < 2:
+        raise ValueError(
+            f"target {target!r} has one class, {classes.tolist()}, in {int((~train).sum())} test rows: an accuracy "
+            "there cannot tell a probe from a constant. Hold out other rows, e.g. hold_out(groups, seed=...)"
+        )
 
 
 def check_amount(target: str, truth: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]) -> None:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.mechanism.probing.solver import Design, LogisticFit, fit_logistic
+from cotinterp.mechanism.probing.rows import Features, Labels, feature_rows, whole_labels
+from cotinterp.mechanism.probing.solver import Design, FitOptions, LogisticFit, ProbeNotConverged, fit_logistic
 from cotinterp.mechanism.sites import Site, site_columns
 from cotinterp.transcripts.roles import place_words
 
@@ -131,6 +132,7 @@ class LinearProbe:
         mean, scale: Mean and (population) standard deviation of the training rows; scale 0 for a constant feature.
         centers: Mean of the training rows of each class.
         n_train: How many rows it was fitted on.
+        fitted: The training rows and their classes, which `copies` needs; None where they were not kept.
     """
 
     at: ProbedAt
@@ -142,12 +144,18 @@ class LinearProbe:
     scale: Float[Tensor, " d_feature"]
     centers: Float[Tensor, "classes d_feature"]
     n_train: int
+    fitted: tuple[Float[Tensor, "n d_feature"], Int[np.ndarray, " n"]] | None = None
 
-    def logits(self, features: Float[Tensor, "m d_feature"]) -> Float[Tensor, "m classes"]:
+    def logits(self, features: Features) -> Float[Tensor, "m classes"]:
         """How much speaks for each class, up to a constant for each row."""
-        return (features.to(self.mean) - self.mean) @ self.direction.T + self.bias
+        rows = feature_rows(features, "features")
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(
+                f"features: {rows.shape[1]} a row were given; the probe for {self.target} reads {len(self.mean)}."
+            )
+        return (rows.to(self.mean) - self.mean) @ self.direction.T + self.bias
 
-    def predict(self, features: Float[Tensor, "m d_feature"]) -> Int[np.ndarray, " m"]:
+    def predict(self, features: Features) -> Int[np.ndarray, " m"]:
         """The class of each row."""
         found: Int[np.ndarray, " m"] = self.classes[self.logits(features).argmax(1).cpu().numpy()]
         return found
@@ -169,10 +177,74 @@ class LinearProbe:
         chosen: Tensor = basis[: found if rank is None else rank]
         return chosen.to(rows)
 
+    def copies(self, *, seed: int = 0) -> Float[Tensor, "rank d_feature"] | None:
+        """Where the classes move in this probe's directions and in those of every further copy of the target.
+
+        A probe may lean on one of several copies, and on a small one as much as on a large one, since features are
+        standardized. So its directions are projected out and the target is read again from what is left (Ravfogel et
+        al. 2020, arXiv:2004.07667), until it can no longer be read nearly as well (`COPY`, on a quarter of the rows
+        held out) or `ROUNDS` are over. The answer is the span of the differences between class means within all
+        directions found, at most one dimension fewer than classes: an interchange in it moves all copies together, each
+        as far as the classes lie apart there. Along each dimension the class makes up most of the variance (`PURE`):
+        what merely goes with the target, as the operands of a sum do, is no copy of it. None where there is no second
+        copy, or too few rows to tell.
+        """
+        if self.fitted is None:
+            return None
+        features, truth = self.fitted
+        if len(truth) < MIN_ROWS or len(np.unique(truth)) < 2:
+            return None
+        train = np.random.default_rng(seed).permutation(len(truth)) % 4 != 0
+        chance = float(np.unique(truth[~train], return_counts=True)[1].max() / (~train).sum())
+        wide = (features - features.mean(0)).double()
+        directions = [self.subspace()]
+        wanted = chance + COPY * (_held_out_accuracy(wide, truth, train) - chance)
+        for _ in range(ROUNDS):
+            basis = torch.linalg.qr(torch.cat(directions).double().T)[0]
+            left = wide - (wide @ basis) @ basis.T
+            # What is left of a column by rounding alone is no feature.
+            left = left * (left.abs().amax(0) > SILENT * wide.abs().amax(0))
+            if not wanted > chance or _held_out_accuracy(left, truth, train) < wanted:
+                break
+            directions.append(fit_probe(left.float(), truth, target=self.target).subspace().to(directions[0]))
+        if len(directions) == 1:
+            return None
+        moved = (self.centers - self.centers.mean(0)).double()
+        _, lengths, rows = torch.linalg.svd((moved @ basis) @ basis.T, full_matrices=False)
+        rows = rows[lengths > SILENT * lengths[0]]
+        along = wide @ rows.T
+        members = torch.from_numpy(truth[:, None] == self.classes).to(along)
+        within = along - members @ ((members.T @ along) / members.sum(0)[:, None].clamp_min(1))
+        found: Tensor = rows[within.square().sum(0) <= (1 - PURE) * along.square().sum(0)]
+        return found.to(self.direction) if len(found) else None
+
+
+COPY = 0.9
+"""What is left holds another copy of a target where it is read at least so well, counted from chance, as from all."""
+PURE = 0.75
+"""Along a copy the target's classes explain at least this share of the variance."""
+ROUNDS = 4
+MIN_ROWS = 40
+"""Fewer than these say too little about what can be read."""
+
+
+def _held_out_accuracy(
+    features: Float[Tensor, "n d_feature"], truth: Int[np.ndarray, " n"], train: Bool[np.ndarray, " n"]
+) -> float:
+    """Of a probe that was fitted on the training rows alone; 0 where there is none."""
+    rows = features.float()
+    if not bool(rows.any()):
+        return 0.0
+    try:
+        probe = fit_probe(rows[torch.from_numpy(train).to(rows.device)], truth[train])
+    except (ValueError, ProbeNotConverged):
+        return 0.0
+    return float((probe.predict(rows[torch.from_numpy(~train).to(rows.device)]) == truth[~train]).mean())
+
 
 def fit_probe(
-    features: Float[Tensor, "n d_feature"],
-    truth: Int[np.ndarray, " n"],
+    features: Features,
+    truth: Labels,
     *,
     at: str | Site | ProbedAt = "features",
     target: str = "target",
@@ -187,12 +259,25 @@ def fit_probe(
     regression onto them: then `truth` are numbers of points and the logits are inner products with each point.
 
     Raises:
-        ValueError: Fewer than two classes, a class beyond the circle, features that are not finite.
+        ValueError: Fewer than two classes, no more rows than classes, a class beyond the circle, labels or features of
+            another kind or number (`whole_labels`, `feature_rows`), options that `FitOptions` refuses.
         ProbeNotConverged: Names place and target.
     """
+    FitOptions(penalty=penalty, tolerance=tolerance, max_iterations=max_iterations)
+    features = feature_rows(features, "features")
+    truth = whole_labels(truth, f"target {target!r}", len(features))
     classes, index = np.unique(truth, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"target {target!r} has {len(classes)} class(es) {classes.tolist()}; a probe needs two")
+    if len(truth) <= len(classes):
+        raise ValueError(
+            f"target {target!r} has {len(classes)} classes in {len(truth)} rows; a probe needs more rows than classes"
+        )
+    if circle is not None and not 0 <= classes[0] <= classes[-1] < len(circle):
+        raise ValueError(
+            f"target {target!r} has classes from {classes[0]} to {classes[-1]}; the circle has the points 0 to "
+            f"{len(circle) - 1}"
+        )
     where = ProbedAt.of(at)
     design = Design.of(features, torch.promote_types(features.dtype, torch.float32))
     if circle is not None:
@@ -244,4 +329,5 @@ def as_probe(
         scale=torch.where(scale > 0, 1 / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0.0),
         centers=members @ features / members.sum(1, keepdim=True),
         n_train=len(truth),
+        fitted=(features, truth),
     )

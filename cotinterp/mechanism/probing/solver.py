@@ -9,6 +9,7 @@ differ in the names of their classes alone are one regression (`Partitions`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -99,6 +100,29 @@ class FitOptions:
     max_bytes: int | None = None
     batch_size: int | None = 256
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        """ValueError for an option that could not be followed."""
+        for name in ("penalty", "tolerance"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                why = ": with as many features as rows any target fits exactly" if name == "penalty" else ""
+                raise ValueError(f"{name}={value!r}: a finite number that is positive is wanted{why}.")
+        for name in ("max_iterations", "max_bytes", "batch_size"):
+            value = getattr(self, name)
+            if value is None and name != "max_iterations":
+                continue
+            if whole_number(name, value) < 1:
+                raise ValueError(
+                    f"{name}={value}: 1 or more is wanted{'' if name == 'max_iterations' else ', or None'}."
+                )
+
+
+def whole_number(name: str, value: object) -> int:
+    """`value` as a number of something. ValueError that names the field for a fraction, a boolean, less than none."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{name}={value!r}: a whole number from 0 up is wanted.")
+    return int(value)
 
 
 class ProbeNotConverged(RuntimeError):

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cotinterp.mechanism.activations import activations, stream_activations
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, require_causal, require_model
 from cotinterp.mechanism.probing.controls import (
     FOLDS,
     Controls,
@@ -120,6 +120,8 @@ def probe_totals(
             are to be kept where there are four for each cell.
         ProbeNotConverged: Names the cell.
     """
+    require_model(model)
+    require_causal(model, "what a place holds would depend on what comes after it, padding too")
     if left_out not in ("problems", "inputs"):
         raise ValueError(f"left_out={left_out!r}; there are 'problems' and 'inputs'")
     if fit.keep and left_out == "inputs":

@@ -12,9 +12,9 @@ but not its scale, and places do not share their mean: `center="tested"` subtrac
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, require_causal, require_model
 from cotinterp.mechanism.probing.controls import (
     Controls,
     check_split,
@@ -34,9 +34,17 @@ from cotinterp.mechanism.probing.controls import (
     interval_over_groups,
     random_labels,
 )
-from cotinterp.mechanism.probing.fit import check_amount
+from cotinterp.mechanism.probing.fit import check_amount, check_test
 from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.result import Score
+from cotinterp.mechanism.probing.rows import (
+    Labels,
+    feature_rows,
+    groups_of_equal_rows,
+    row_groups,
+    training_rows,
+    whole_labels,
+)
 from cotinterp.mechanism.probing.solver import Design, FitOptions, fit_designs
 from cotinterp.mechanism.probing.totals import running_total
 from cotinterp.mechanism.sites import Site, residual_sites
@@ -184,12 +192,20 @@ class ReadAt:
     truth: Int[np.ndarray, " n"]
     types: Int[np.ndarray, " n"] | None = None
 
+    def checked(self) -> "ReadAt":
+        """The same as features and whole numbers, in every row. ValueError that names what is not."""
+        name = f"{self.target} in {self.at.label} at {self.at.place}"
+        features = feature_rows(self.features, f"features for {name}")
+        truth = whole_labels(self.truth, f"target {name}", len(features))
+        types = None if self.types is None else whole_labels(self.types, f"types for {name}", len(features))
+        return replace(self, features=features, truth=truth, types=types)
+
 
 def transfer_matrix(
     places: Sequence[ReadAt],
     train: Bool[np.ndarray, " n"],
     *,
-    groups: Int[np.ndarray, " n"] | None = None,
+    groups: Labels | None = None,
     center: Center = "fitted",
     controls: Controls = Controls(),
     fit: FitOptions = FitOptions(),
@@ -206,8 +222,21 @@ def transfer_matrix(
         ValueError: Places of different widths or lengths, groups on both sides, too little to fit or to test.
         ProbeNotConverged: Names the place.
     """
-    groups = np.arange(len(train)) if groups is None else groups
-    _check(places, train, groups)
+    if center not in get_args(Center):
+        raise ValueError(f"center={center!r}: there are {list(get_args(Center))}.")
+    if not places:
+        raise ValueError("places: none were given. Wanted are the places to fit at and to test at.")
+    n = len(places[0].features)
+    train = training_rows(train, n)
+    places = [place.checked() for place in places]
+    if groups is None:
+        told = all(place.types is not None for place in places)
+        alike = [place.features for place in places if len(place.features) == n]
+        groups = np.arange(n) if told else groups_of_equal_rows(alike, train)
+    else:
+        groups = row_groups(groups, n)
+        check_split(groups, train)
+    _check(places, train)
     n_controls, rng = controls.of_features_alone().n_controls, np.random.default_rng(controls.seed)
     truth = np.stack([place.truth for place in places])
     types = np.stack([groups if place.types is None else place.types for place in places])
@@ -286,6 +315,8 @@ def transfer_totals(
         raise ValueError(f"the models {list(models)} read different problems, or in another order; give all the same")
     read: list[ReadAt] = []
     for name, (model, batch) in models.items():
+        require_model(model)
+        require_causal(model, "what a place holds would depend on what comes after it, padding too")
         n_layers = int(model.cfg.n_layers)
         chosen = (*residual_sites(model)[1:], Site("resid_post", n_layers - 1)) if sites is None else tuple(sites)
         here = [(Role(role), step, target) for role, step, target in places if batch.mask(role, step).any()]
@@ -327,10 +358,7 @@ def step_inputs(batch: Batch, step: int) -> Int[np.ndarray, " batch"]:
     return inputs
 
 
-def _check(places: Sequence[ReadAt], train: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> None:
-    if not places:
-        raise ValueError("no places to fit at and to test at")
-    check_split(groups, train)
+def _check(places: Sequence[ReadAt], train: Bool[np.ndarray, " n"]) -> None:
     shapes = {tuple(place.features.shape) for place in places}
     if len(shapes) > 1 or len(places[0].features) != len(train):
         raise ValueError(
@@ -339,3 +367,4 @@ def _check(places: Sequence[ReadAt], train: Bool[np.ndarray, " n"], groups: Int[
         )
     for place in places:
         check_amount(place.target, place.truth, train)
+        check_test(place.target, place.truth, train)

@@ -17,9 +17,10 @@ writes anything and would lose to any probe. By default they are uniform, which 
 be drawn where few directions vary. `RandomSubspaces(drawn="data")` draws them where the activations vary, in
 proportion: a harder control, which cannot be beaten where the probe's directions are most of what varies at all.
 
-An effect is one of this site and place, in these pairs. The activation may hold a copy that nothing reads while another
-copy is read elsewhere; "not shown to be used" speaks of this one. `subspaces` says why a direction with an effect need
-not be what the model uses.
+An effect is one of this site and place, in these pairs; a copy that is read elsewhere plays no part in it. Of several
+copies at this very place a probe leans on each as standardization has it, on one of a tenth of the size as much as on
+the largest, whichever of them is read: so they are moved together before "not shown to be used" is said (`UseRule`).
+`subspaces` says why a direction with an effect need not be what the model uses.
 
 Geiger et al. 2021, arXiv:2106.02997; Elazar et al. 2021, arXiv:2006.00995; Makelov et al. 2023, arXiv:2311.17030.
 """
@@ -42,9 +43,10 @@ from cotinterp.mechanism.activations import activations, at_positions
 from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.interventions import NO_DONOR, Edit, draw_donors, run_with
 from cotinterp.mechanism.metrics import Effects, logit_diff, normalized_effects
-from cotinterp.mechanism.model import HookedModel, require_eval
+from cotinterp.mechanism.model import HookedModel, require_model
 from cotinterp.mechanism.probing.controls import distinct_rows
 from cotinterp.mechanism.probing.linear_probe import LinearProbe
+from cotinterp.mechanism.probing.solver import whole_number
 from cotinterp.mechanism.probing.subspaces import Subspace, written
 from cotinterp.mechanism.sites import HEAD_AXIS, Site, refuse_write, site_columns
 from cotinterp.results import Result, with_labels
@@ -54,7 +56,7 @@ from cotinterp.transcripts.roles import place_words
 Direction = Literal["denoise", "noise"]
 InterventionName = Literal["interchange", "removal"]
 REMOVALS = ("resample", "mean", "zero")
-Conclusion = Literal["used", "not shown to be used", "inconclusive"]
+Conclusion = Literal["used", "not shown to be used", "undecided"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Tested = tuple[Effects, float]
 """Effects of a test, and its adjusted p-value."""
@@ -69,15 +71,21 @@ class UseRule:
     - used: in one of the two directions the interchange closes at least `min_effect` of the gap between the runs (lower
       end of its interval), more than random subspaces of the same rank that move every example as far (p at most
       `alpha`, over both directions and all cells tested together), and does not exceed the whole activation's patch.
-    - inconclusive: what could have shown it was not there. The pairs hardly differ along the directions (less than
-      `min_written` of what differs at the place), or the probe reads the same in both runs of more than half of them
-      (`min_reads_differ`); the model does not tell the runs apart; the directions do more than the whole activation (by
-      `max_excess`, lower end), so that what moves may be a direction that never varies by itself; or the effect beats
-      the random ones and its interval holds `min_effect`.
+    - undecided: what could have shown it was not there; the reason says what would decide. The pairs hardly differ
+      along the directions (less than `min_written` of what differs at the place), or the probe reads the same in both
+      runs of more than half of them (`min_reads_differ`); the model does not tell the runs apart, or fewer than
+      `min_pairs` of them; the directions do more than the whole activation (by `max_excess`, lower end), so that what
+      moves may be a direction that never varies by itself; or the effect beats the random ones and its interval holds
+      `min_effect`.
     - not shown to be used: everything else. In both directions the effect is below `min_effect` (upper end), or random
       subspaces do as much.
 
-    A share of the gap of 0.1 is small for what should be a step's input and far above the noise of 50 pairs.
+    Where a probe's directions are not found used and the target can be read again beside them (`LinearProbe.copies`),
+    they may point at a copy that nothing reads. The same rule is then applied to all copies moved together: used where
+    they are; not shown to be used where in both directions their effect is below `min_effect` too; else undecided.
+
+    A share of the gap of 0.1 is small for what should be a step's input and far above the noise of 50 pairs. Of fewer
+    than five pairs a bootstrap redraws too few to have an interval.
     """
 
     min_effect: float = 0.1
@@ -85,6 +93,16 @@ class UseRule:
     max_excess: float = 0.1
     min_written: float = 0.01
     min_reads_differ: float = 0.5
+    min_pairs: int = 5
+
+    def __post_init__(self) -> None:
+        """ValueError for thresholds that are no shares, and fewer than two pairs."""
+        for name in ("min_effect", "alpha", "max_excess", "min_written", "min_reads_differ"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf") or (name == "alpha" and not 0 < value < 1):
+                raise ValueError(f"{name}={value}: {'between 0 and 1' if name == 'alpha' else '0 or more'} is wanted.")
+        if whole_number("min_pairs", self.min_pairs) < 2:
+            raise ValueError(f"min_pairs={self.min_pairs}: two or more are wanted; one pair has no interval.")
 
     def check(self, n_random: int) -> None:
         """ValueError where so few random subspaces could never reach the level."""
@@ -187,6 +205,7 @@ class UseCell:
     """All tests at one site and place, with the directions of one probe.
 
     `reads_differ`: share of pairs in whose two runs the probe reads different things; NaN where there was no probe.
+    `copies`: the same with all copies of the target moved together, where there is more than one.
     """
 
     site: Site
@@ -196,6 +215,7 @@ class UseCell:
     pair: str
     tests: tuple[UseTest, ...]
     reads_differ: float
+    copies: "UseCell | None" = None
 
     @property
     def name(self) -> str:
@@ -267,7 +287,20 @@ class ProbeUse(Result):
     @cached_property
     def answers(self) -> tuple[tuple[Conclusion, str], ...]:
         """For every cell the answer of the rule, and why in words."""
-        return tuple(_judged(cell, tested, self.rule) for cell, tested in zip(self.cells, self._tested, strict=True))
+        own = [_judged(cell, tested, self.rule) for cell, tested in zip(self.cells, self._tested, strict=True)]
+        if self.copies is None:
+            return tuple(own)
+        wide = iter(zip(self.copies.answers, self.copies.cells, self.copies._tested, strict=True))
+        return tuple(
+            found if cell.copies is None else _with_copies(found, *next(wide), self.rule)
+            for cell, found in zip(self.cells, own, strict=True)
+        )
+
+    @cached_property
+    def copies(self) -> "ProbeUse | None":
+        """The cells in which the target has more copies than the probe leans on, with all of them moved together."""
+        found = tuple(cell.copies for cell in self.cells if cell.copies is not None)
+        return ProbeUse(found, self.rule, self.labels, self.seed) if found else None
 
     def figure(self) -> go.Figure:
         """Effects of the subspace, the whole activation and the random subspaces, a facet per cell.
@@ -301,14 +334,23 @@ class ProbeUse(Result):
 def _judged(cell: UseCell, tested: tuple[Tested, ...], rule: UseRule) -> tuple[Conclusion, str]:
     """What the rule says of a cell, and why in words."""
     if cell.written < rule.min_written:
-        return "inconclusive", f"the pairs do not differ along the directions ({cell.written:.2%} of what differs here)"
+        return "undecided", f"the pairs do not differ along the directions ({cell.written:.2%} of what differs here)"
     if cell.reads_differ < rule.min_reads_differ:
-        return "inconclusive", f"the probe reads different things in {cell.reads_differ:.0%} of the pairs only"
+        return "undecided", f"the probe reads different things in {cell.reads_differ:.0%} of the pairs only"
     found = {
         test.direction: one for test, one in zip(cell.tests, tested, strict=True) if test.intervention == "interchange"
     }
     if not all(effects.n and np.isfinite(effects.ci_low[:3]).all() for effects, _ in found.values()):
-        return "inconclusive", "the model does not tell the two runs apart well enough to normalize an effect"
+        return (
+            "undecided",
+            (
+                "the model does not tell the two runs apart well enough to normalize an effect; pairs that it gets "
+                "right would decide"
+            ),
+        )
+    fewest = min(effects.n for effects, _ in found.values())
+    if fewest < rule.min_pairs:
+        return "undecided", f"{fewest} pairs have a gap; {rule.min_pairs} or more would decide"
     numbers = "; ".join(
         f"{direction} {effects.effect[0]:.2f} [{effects.ci_low[0]:.2f}, {effects.ci_high[0]:.2f}] "
         f"(random at most {effects.effect[3:].max():.2f}, p {p:.3f}, whole {effects.effect[1]:.2f})"
@@ -319,10 +361,28 @@ def _judged(cell: UseCell, tested: tuple[Tested, ...], rule: UseRule) -> tuple[C
     if any(effects.ci_low[0] >= rule.min_effect for effects in ahead):
         return "used", numbers
     if beyond:
-        return "inconclusive", f"the directions do more than the whole activation; {numbers}"
+        return "undecided", f"the directions do more than the whole activation; {numbers}"
     if any(effects.ci_high[0] >= rule.min_effect for effects in ahead):
-        return "inconclusive", f"the interval holds {rule.min_effect:g}; {numbers}"
+        return "undecided", f"the interval holds {rule.min_effect:g}; {numbers}"
     return "not shown to be used", numbers
+
+
+def _with_copies(
+    own: tuple[Conclusion, str], wide: tuple[Conclusion, str], cell: UseCell, tested: tuple[Tested, ...], rule: UseRule
+) -> tuple[Conclusion, str]:
+    """The answer where the target stands in several copies: that of the directions, unless the copies' differs."""
+    if own[0] == "used":
+        return own
+    if wide[0] == "used":
+        return "used", f"with all copies of the target moved together: {wide[1]}; the probe's own directions: {own[1]}"
+    bounds = [effects.ci_high[0] for effects, _ in tested]
+    if own[0] == "undecided" or (wide[0] != "undecided" and max(bounds) < rule.min_effect):
+        return own[0], f"{own[1]}; with all copies of the target moved together: {wide[1]}"
+    return (
+        "undecided",
+        f"{own[1]}; but the target can be read again beside these directions, and of its copies moved together "
+        f"(rank {cell.rank}) it is open: {wide[1]}. Pairs that change one copy alone would decide, or more of them",
+    )
 
 
 def _standardized(effects: Float[np.ndarray, "subspaces tests"]) -> Float[np.ndarray, "subspaces tests"]:
@@ -346,6 +406,7 @@ def probe_use(
     removal: str | None = "resample",
     controls: RandomSubspaces = RandomSubspaces(),
     rule: UseRule = DECLARED,
+    copies: bool = True,
     batch_size: int = 64,
     labels: Mapping[str, str | int] | None = None,
 ) -> ProbeUse:
@@ -356,6 +417,10 @@ def probe_use(
     to its longest directions), but then nobody knows whether the pairs change what the probe reads. The pairs must
     change it, and should change nothing else before the readout. A place of several tokens is edited whole.
 
+    Where the probe's directions are not found used and the target can be read again beside them, all copies are moved
+    together too (`UseRule`, `ProbeUse.copies`), which costs as much again; `copies=False` leaves that out, and then the
+    answer is about the directions alone, as it is for a `Subspace`.
+
     `removal` names the donor of removals (None: none are made, for half of the cost); `batch_size` bounds the sequences
     of one pass. The cost is about 4 * (controls.n + 3) runs of every pair.
 
@@ -364,7 +429,7 @@ def probe_use(
         ValueError: Too few random subspaces for the level, a subspace of another size than the site, a site that cannot
             be written, a place behind the readout, a model in train mode.
     """
-    require_eval(model)
+    require_model(model)
     rule.check(controls.n)
     if removal not in (None, *REMOVALS):
         raise ValueError(f"unknown removal {removal!r}: {', '.join(REMOVALS)}, None")
@@ -397,7 +462,24 @@ def probe_use(
         tests=tuple(tests),
         reads_differ=_reads_differ(probe, runs, edits.mask) if isinstance(probe, LinearProbe) else float("nan"),
     )
-    return ProbeUse((cell,), rule, dict(labels or {}), controls.seed)
+    result = ProbeUse((cell,), rule, dict(labels or {}), controls.seed)
+    if not copies or not isinstance(probe, LinearProbe) or result.answers[0][0] == "used":
+        return result
+    moved = probe.copies(seed=controls.seed)
+    if moved is None:
+        return result
+    # What the probe leans on may be an unread copy of what is used.
+    together = Subspace(moved.T)
+    random = [Subspace.random(subspace.d_site, together.rank, rng, like=held) for _ in range(controls.n)]
+    wide = replace(
+        cell,
+        rank=together.rank,
+        tests=tuple(
+            edits.test(direction, "interchange", recipient, donor, donor.activation, together, random)
+            for direction, (donor, recipient) in zip(DIRECTIONS, (runs, runs[::-1]), strict=True)
+        ),
+    )
+    return replace(result, cells=(replace(cell, copies=wide),))
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,7 +82,9 @@ def test_current_token_is_decodable_before_attention_and_the_previous_one_is_not
     rows = activations(model, batch.tokens, [site], positions=here)[site]
     assert (rows.sum(1) == 1).all()
     targets = {f"x_{i}": batch.value.gather(1, batch.where(Role.OPERAND, i)[:, None])[:, 0].numpy() for i in range(4)}
-    cells = {c.target: c for c in fit_probes({site: rows}, targets, hold_out(np.arange(500))).cells}
+    cells = {
+        c.target: c for c in fit_probes({site: rows}, targets, hold_out(np.arange(500)), groups=np.arange(500)).cells
+    }
     assert cells["x_2"].correct.mean() == 1.0
     for other in ("x_0", "x_1", "x_3"):
         assert abs(cells[other].correct.mean() - 1 / 6) < 0.08

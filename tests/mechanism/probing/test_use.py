@@ -159,7 +159,7 @@ def test_more_than_the_whole_activation_is_not_use(model):
     assert row["full_effect"] == 0.0
     assert row["excess"] == row["effect"]
     answer, reason = result.answers[0]
-    assert answer == "inconclusive"
+    assert answer == "undecided"
     assert reason.startswith("the directions do more than the whole activation")
     seen, unseen = mixed.split(model.W_V[0].detach().transpose(0, 1).flatten(1))
     assert of(probe_use(model, contrast, unseen, SITE, PLACE), "denoise")["effect"] == 0.0
@@ -170,11 +170,11 @@ def test_more_than_the_whole_activation_is_not_use(model):
 def test_pairs_that_do_not_change_what_is_read_decide_nothing(model, probes):
     contrast = two_back_pairs(30, seed=3)
     answer, reason = probe_use(model, contrast, probes["u"], SITE, PLACE).answers[0]
-    assert answer == "inconclusive"
+    assert answer == "undecided"
     assert "the probe reads different things in 0% of the pairs only" in reason or "do not differ" in reason
     answer, reason = probe_use(model, contrast, Subspace(directions(READ)), SITE, PLACE).answers[0]
     assert (answer, reason) == (
-        "inconclusive",
+        "undecided",
         "the pairs do not differ along the directions (0.00% of what differs here)",
     )
 
@@ -185,7 +185,7 @@ def test_full_space_is_the_patch_and_empty_space_nothing(tiny_model, tokens):
     whole = Subspace.random(16, 16, np.random.default_rng(0))
     result = probe_use(tiny_model, contrast, whole, site, place)
     nothing = probe_use(tiny_model, contrast, Subspace(torch.zeros(16, 0)), site, place, removal=None)
-    assert nothing.answers[0][0] == "inconclusive"
+    assert nothing.answers[0][0] == "undecided"
     for direction in ("denoise", "noise"):
         sweep = patch_sweep(tiny_model, contrast, kinds=("resid_pre",), direction=direction)
         expected = {(c.site, c.place): e for c, e in zip(sweep.cells, sweep.effects().effect, strict=True)}[site, place]
@@ -315,13 +315,13 @@ def result(denoise, noise, **options):
         (result(-0.8, -0.8), "not shown to be used"),
         (result(0.8, 0.8, random=0.9), "not shown to be used"),
         (result(0.06, 0.06, random=0.01), "not shown to be used"),
-        (result(0.11, 0.0, random=0.01), "inconclusive"),
-        (result(0.8, 0.8, full=0.1), "inconclusive"),
+        (result(0.11, 0.0, random=0.01), "undecided"),
+        (result(0.8, 0.8, full=0.1), "undecided"),
         (result(0.8, 0.8, full=0.75), "used"),
-        (result(0.8, 0.8, gap=0.0), "inconclusive"),
-        (result(0.0, 0.0, reads_differ=0.3), "inconclusive"),
+        (result(0.8, 0.8, gap=0.0), "undecided"),
+        (result(0.0, 0.0, reads_differ=0.3), "undecided"),
         (result(0.0, 0.0, reads_differ=float("nan")), "not shown to be used"),
-        (result(0.0, 0.0, written=0.001), "inconclusive"),
+        (result(0.0, 0.0, written=0.001), "undecided"),
     ],
 )
 def test_the_rule(found, expected):
@@ -413,6 +413,78 @@ def test_too_few_random_subspaces_for_the_level():
     DECLARED.check(19)
     with pytest.raises(ValueError, match="draw at least 99"):
         UseRule(alpha=0.01).check(40)
+
+
+COPY = slice(20, 24)
+
+
+def copied(make_tiny, *, scale, used=1.0, reads_copy=False):
+    """`slotted`, with a second copy of u of another size beside the one that head 0 reads."""
+    model = slotted(make_tiny)
+    native, u = model.original_model, torch.arange(8) // 2
+    with torch.no_grad():
+        native.tok_embed.weight[:, READ] *= used
+        native.tok_embed.weight[:, COPY] = scale * torch.eye(4)[u]
+        if reads_copy:
+            native.layers[0].attn.v.weight[:4, COPY] = torch.eye(4)
+    return model
+
+
+def probe_for(model, name="u"):
+    tokens = torch.randint(0, 8, (240, N_POSITIONS), generator=torch.Generator().manual_seed(9))
+    found = activations(model, tokens, [SITE], positions=torch.full((240,), ONE_BACK))[SITE]
+    here = tokens[:, ONE_BACK]
+    return fit_probe(found, here // 2 if name == "u" else here % 2, target=name)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.1, 1.0, 10.0])
+def test_an_unread_copy_of_any_size_does_not_hide_the_one_that_is_read(make_tiny, scale):
+    model, contrast = copied(make_tiny, scale=scale), one_back_pairs(40, seed=0)
+    result = probe_use(model, contrast, probe_for(model), SITE, PLACE)
+    # Random subspaces that move as far as ten times the total are no yardstick for it.
+    assert result.answers[0][0] == ("used" if scale < 10 else "undecided"), result.answers
+    alone = probe_use(model, contrast, probe_for(model), SITE, PLACE, copies=False)
+    if scale == 1.0:
+        assert result.copies is None, "the probe's directions move both"
+        assert alone.answers[0][0] == "used"
+    else:
+        assert result.copies.frame()["effect"].to_numpy() == pytest.approx(1.0, abs=0.05)
+        assert alone.answers[0][0] != "used", "a control that can fail: the directions point at the copy"
+    assert result.frame()["effect"].tolist() == alone.frame()["effect"].tolist()
+
+
+def test_two_copies_that_are_read_by_half_each(make_tiny):
+    model = copied(make_tiny, scale=0.5, used=0.5, reads_copy=True)
+    result = probe_use(model, one_back_pairs(40, seed=0), probe_for(model), SITE, PLACE)
+    assert result.answers[0][0] == "used"
+    assert of(result, "noise")["effect"] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_two_copies_that_nothing_reads_are_not_used(make_tiny, scale):
+    model = slotted(make_tiny)
+    with torch.no_grad():
+        model.original_model.tok_embed.weight[:, 20:22] = scale * torch.eye(2)[torch.arange(8) % 2]
+    result = probe_use(model, one_back_pairs(40, seed=0), probe_for(model, "v"), SITE, PLACE)
+    assert result.answers[0][0] == "not shown to be used", result.answers
+
+
+def test_four_pairs_decide_nothing(model, probes):
+    answer, reason = probe_use(model, one_back_pairs(4, seed=0), probes["u"], SITE, PLACE).answers[0]
+    assert (answer, reason) == ("undecided", "4 pairs have a gap; 5 or more would decide")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 0.0}, "alpha=0.0: between 0 and 1"),
+        ({"min_effect": -0.1}, "min_effect=-0.1"),
+        ({"min_pairs": 1}, "two"),
+    ],
+)
+def test_a_rule_that_could_not_be_followed_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        UseRule(**changes)
 
 
 TASK = get_task("z6")
