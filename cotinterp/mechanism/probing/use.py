@@ -445,7 +445,8 @@ def probe_use(
     rng = np.random.default_rng(controls.seed)
     held = torch.cat([run.activation[edits.mask].flatten(1) for run in runs]) if controls.drawn == "data" else None
     random = [Subspace.random(subspace.d_site, subspace.rank, rng, like=held) for _ in range(controls.n)]
-    donors = draw_donors(distinct_rows(edits.mask.cpu().numpy()), 1, rng)[0] if removal == "resample" else None
+    layout = distinct_rows(np.column_stack([contrast.alike, edits.mask.cpu().numpy()]))
+    donors = draw_donors(layout, 1, rng)[0] if removal == "resample" else None
     tests = []
     for direction, (donor, recipient) in zip(DIRECTIONS, (runs, runs[::-1]), strict=True):
         tests.append(edits.test(direction, "interchange", recipient, donor, donor.activation, subspace, random))
@@ -595,7 +596,7 @@ def _replacement(
 ) -> Float[Tensor, "batch pos *vector"]:
     """What is written in place of what the subspace held; an example without a donor keeps its own.
 
-    A donor's place lies at the same positions.
+    A donor is of the same layout, and its place lies at the same positions.
     """
     if removal == "zero":
         return torch.zeros_like(own)
