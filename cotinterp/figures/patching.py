@@ -116,10 +116,18 @@ def patching_scan_figure(frame: pd.DataFrame, *, symbols: Symbols = NO_SYMBOLS) 
         places=reading_order(rows),
         value="effect",
         scale=_EFFECT,
-        title=about(key.words, f"{pair_words(pair)}: effects that a scan tells from nothing"),
+        title=about(key.words, f"{pair_words(pair)}: effects that a scan tells from nothing{_not_flagged(frame)}"),
         symbols=symbols,
         hover=("ci_low", "ci_high", "p_adjusted", "n"),
     )
+
+
+def _not_flagged(scanned: pd.DataFrame) -> str:
+    """How many cells are flagged; where none is, the reason that most of them share."""
+    flagged = int(scanned["flagged"].sum())
+    if flagged or "reason" not in scanned or scanned.empty:
+        return f" ({flagged} of {len(scanned)} cells)"
+    return f" (none of {len(scanned)} cells: {scanned['reason'].mode().iloc[0]})"
 
 
 def patching_figures(frame: pd.DataFrame, *, symbols: dict[RunKey, Symbols] | None = None) -> list[NamedFigure]:
@@ -140,6 +148,8 @@ def _counts(of_pair: pd.DataFrame, rows: pd.DataFrame) -> str:
     """How many pairs there are, and whether the model tells them apart at all."""
     pairs = distinguished_pairs(of_pair)
     counts = f"n = {int(rows['n'].max())} pairs"
+    if "reason" in rows and rows["effect"].isna().all() and (why := str(rows["reason"].iloc[0])):
+        counts += f": no effects, {why.rstrip('.')}"
     return counts if pairs is None else f"{counts}, the top prediction tells {pairs[0]} of {pairs[1]} apart"
 
 

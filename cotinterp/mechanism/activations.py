@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +21,12 @@ Readings = dict[Site, Tensor]
 """What each site held, or is given, in one run."""
 
 
+def require_count(name: str, value: object, *, least: int = 1) -> None:
+    """ValueError unless `value` is a whole number (no bool) of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name}={value!r}: give a whole number of at least {least}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much an instrument may run at once; what it finds is the same, up to the rounding of float32.
@@ -27,10 +34,17 @@ class Budget:
     Attributes:
         batch_size: Sequences of one forward pass. None: as many as are fast.
         max_bytes: What activations may take, by an estimate. None: 1 GiB.
+
+    Raises:
+        ValueError: `max_bytes` is no whole number of at least 1.
     """
 
     batch_size: int | None = None
     max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None:
+            require_count("max_bytes", self.max_bytes)
 
     @property
     def bytes(self) -> int:

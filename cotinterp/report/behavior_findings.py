@@ -243,7 +243,9 @@ def family_findings(frame: pd.DataFrame) -> list[str]:
         foil = rows[rows["prediction"] == "foil"].to_dict("records")
         shares = "; ".join(f"{CHANGED[row['family']]} {_followed(row)}" for row in foil)
         source, readout = str(rows["source"].iloc[0]), str(rows["readout"].iloc[0])
-        sentences.append(f"{key.words}: {readout} {SOURCES[source]}. It follows a changed {shares}.")
+        wanting = str(rows["would_decide"].iloc[0]) if source == "undecided" and "would_decide" in rows else ""
+        beside = f" ({wanting})" if wanting else ""
+        sentences.append(f"{key.words}: {readout} {SOURCES[source]}{beside}. It follows a changed {shares}.")
     return sentences
 
 

@@ -28,6 +28,7 @@ from cotinterp.results import output_folder
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
 from cotinterp.studies.instruments import (
+    Skipped,
     StudyName,
     applicable,
     attention_example,
@@ -169,7 +170,12 @@ def _measure(work: tuple[Path, str, str, StudyName, str, Effort, bool]) -> Table
     directory, task, weight_hash, name, device, effort, store = work
     with torch_threads(THREADS):
         run = _loaded(directory, task, weight_hash, device)
-        results = study(name, Subject.of_run(run), effort)
+        subject = Subject.of_run(run)
+        try:
+            results = study(name, subject, effort)
+        except ValueError as error:
+            # What cannot be measured of one run takes nothing else with it: it is listed, with the reason.
+            return {"skipped": Skipped.whole(name, error, subject.labels).frame()}
         if store and "accuracy" in results:
             store_accuracy(run, results)
         return {table: table_of(parts) for table, parts in results.items()}

@@ -14,7 +14,22 @@ from cotinterp.results.atomic import believed
 from cotinterp.studies.evidence import RUN_COLUMNS
 
 INTEGERS = frozenset(
-    {"run_seed", "k", "n", "correct", "count", "layer", "head", "step", "n_train", "n_test", "n_layers", "seeds"}
+    {
+        "run_seed",
+        "k",
+        "n",
+        "correct",
+        "count",
+        "layer",
+        "head",
+        "step",
+        "n_train",
+        "n_test",
+        "n_layers",
+        "seeds",
+        "missing",
+        "tried",
+    }
     | {"n_heads", "d_model", "d_mlp", "n_ctx", "d_vocab", "n_parameters", "steps", "batch_size", "k_min", "k_max"}
     | {"frontier", "next_k", "k_low", "k_top"}
 )
@@ -23,7 +38,7 @@ TEXT = frozenset(
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
-    | {"reading", "convergence", "start_from", "definition"}
+    | {"reading", "convergence", "start_from", "definition", "would_decide", "study", "pairs", "why"}
 )
 
 
@@ -72,18 +87,18 @@ SCHEMAS: Mapping[str, TableSchema] = {
         _schema(
             "patching",
             "cotinterp patch RUN",
-            "task regime run_seed pair direction site kind layer head role step metric effect ci_low ci_high n",
+            "task regime run_seed pair direction site kind layer head role step metric effect ci_low ci_high n reason",
         ),
         _schema(
             "patching_scan",
             "cotinterp patch RUN",
             "task regime run_seed pair direction site kind layer head role step metric family effect ci_low ci_high "
-            "p_adjusted flagged n dropped distinguished",
+            "p_adjusted flagged reason n dropped distinguished",
         ),
         _schema(
             "pair_families",
             "cotinterp patch RUN",
-            "task regime run_seed family readout prediction count n share ci_low ci_high source",
+            "task regime run_seed family readout prediction count n share ci_low ci_high source would_decide",
         ),
         _schema(
             "heads",
@@ -101,6 +116,7 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "cotinterp attribute RUN",
             "task regime run_seed site kind layer head dest src attention ci_low ci_high chance n",
         ),
+        _schema("skipped", "cotinterp patch RUN", "task regime run_seed study k pairs tried why"),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
         _schema(
             "frontier",

@@ -100,7 +100,12 @@ class Section:
     note: Markup = Markup()
 
 
-BESIDE = {"patching": ("patching_scan",), VERDICTS: (CRITERIA, SEEDS, RUNS), "frontier": ("answer_lengths",)}
+BESIDE = {
+    "patching": ("patching_scan", "skipped"),
+    "heads": ("skipped",),
+    VERDICTS: (CRITERIA, SEEDS, RUNS),
+    "frontier": ("answer_lengths",),
+}
 """Tables without a section of their own, by the section that offers them."""
 
 
@@ -121,7 +126,27 @@ def sections(inputs: ReportInputs) -> tuple[Section, ...]:
         "heads": _heads,
     }
     filled = [_table_section(name, inputs, filler) for name, filler in fillers.items()]
-    return (*filled, _attention(inputs))
+    return (*(_with_skipped(section, inputs.tables.get("skipped")) for section in filled), _attention(inputs))
+
+
+SKIPPED = {"accuracy": "evaluate", "trace_edits": "edit", "probes": "probe", "patching": "patch", "heads": "attribute"}
+"""The study whose skipped parts a section speaks of."""
+
+
+def _with_skipped(section: Section, skipped: pd.DataFrame | None) -> Section:
+    """The section with what its study could not measure in front, and why."""
+    study = SKIPPED.get(section.name)
+    rows = None if skipped is None else skipped[skipped["study"] == study]
+    if rows is None or rows.empty:
+        return section
+    lines = [
+        Markup("<li>{} {}, seed {}: {} (k = {}, {} problems tried): {}</li>").format(
+            *(row[name] for name in ("task", "regime", "run_seed", "pairs", "k", "tried", "why"))
+        )
+        for row in rows.to_dict("records")
+    ]
+    said = Markup('<div class="aside">Not measured:<ul>{}</ul></div>').format(Markup().join(lines))
+    return replace(section, before=said + section.before)
 
 
 def _table_section(name: str, inputs: ReportInputs, fill: Callable[[ReportInputs, Section], Section]) -> Section:

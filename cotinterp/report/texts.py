@@ -218,7 +218,8 @@ TEXTS: dict[str, SectionText] = {
             "reads the trace does not. Written total: the total before is another, the prompt stays; the other way "
             "round. Both: the operand and all that follows from it; whoever is right follows. Unrelated: a later "
             "operand, which the total cannot depend on; nobody follows. A source is named where a change is followed, "
-            "or not followed, in at least four of five problems, and the last two come out as they must."
+            "or not followed, in more than four of five problems, interval and all, and the last two come out as they "
+            "must; else it is said what would decide."
         ),
         "limits": (
             "Two of the four show a model a trace that does not belong to its prompt, which it never saw in training. "

@@ -5,16 +5,19 @@ Problems are held-out ones wherever the answer could be a memory, and the same f
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from cotinterp.behavior.accuracy import AccuracyResult, accuracy_by_k, store_evaluation
 from cotinterp.behavior.edit_kinds import all_edits
 from cotinterp.behavior.edits import EditResult, PooledEdits, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
+from cotinterp.figures import stacked_bars
 from cotinterp.figures.attention import AttentionView
 from cotinterp.figures.labels import RunKey
 from cotinterp.mechanism.activations import Budget, activations
@@ -29,11 +32,19 @@ from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import residual_sites
-from cotinterp.results import Result
+from cotinterp.results import Result, with_labels
 from cotinterp.studies.probes import totals_across_inputs
-from cotinterp.studies.protocol import head_pairs, standard_families, standard_pairs
+from cotinterp.studies.protocol import (
+    FAMILIES_K,
+    Missing,
+    at_first_length,
+    declared_head_pairs,
+    declared_pairs,
+    standard_families,
+)
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.training.checkpoints import Run
+from cotinterp.transcripts.pairs import NoPairsError
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime
 
@@ -47,9 +58,14 @@ Results = dict[str, dict[str, Result]]
 def study(name: StudyName, subject: Subject, effort: Effort = FULL) -> Results:
     """One instrument with its standard settings on one model.
 
+    Pairs that the task does not have are left out and listed in the table `skipped`, each with the reason.
+
     Raises:
         KeyError: An unknown study; those that exist are named.
-        ValueError: The study makes no sense for the subject (`edit` in a regime that writes no totals).
+        ValueError: The study makes no sense for the subject (`edit` in a regime that writes no totals, `attribute`
+            where steps do not follow the operands).
+        NoPairsError: No pairs at all can be made of the task: nothing that it is shown changes its answer.
+        EmptySplitError: No problem of this length is held out.
     """
     if name not in _STUDIES:
         raise KeyError(f"unknown study {name!r}; there are {', '.join(STUDIES)}")
@@ -138,9 +154,43 @@ def _probe(subject: Subject, effort: Effort) -> Results:
     return {"probes": {"probes": ProbeResult(everywhere.cells + across, subject.labels)}}
 
 
+@dataclass(frozen=True, eq=False)
+class Skipped(Result):
+    """What a study could not measure, the task having no such pairs, and why: by number of operands and name."""
+
+    study: StudyName
+    errors: Missing
+    labels: Mapping[str, str | int]
+
+    @classmethod
+    def whole(cls, study: StudyName, error: ValueError, labels: Mapping[str, str | int]) -> "Skipped":
+        """A study that was refused altogether."""
+        told = error if isinstance(error, NoPairsError) else NoPairsError(" ".join(str(error).split()), tried=0)
+        return cls(study, {(0, "all"): told}, labels)
+
+    def frame(self) -> pd.DataFrame:
+        """tables/skipped.csv: study, k, pairs, problems that were `tried`, and why they were not enough."""
+        rows = [
+            {"study": self.study, "k": k, "pairs": name, "tried": error.tried, "why": error.reason}
+            for (k, name), error in self.errors.items()
+        ]
+        return with_labels(pd.DataFrame(rows, columns=["study", "k", "pairs", "tried", "why"]), self.labels)
+
+    def figure(self) -> go.Figure:
+        """A bar for each kind of pairs, cut by number of operands: problems that were tried in vain."""
+        table = self.frame().astype({"k": str})
+        title = f"{self.study}: pairs that the task does not have"
+        return stacked_bars(
+            table, x="pairs", y="tried", color="k", title=title, y_title="problems tried", hover=["why"]
+        )
+
+
 def _patch(subject: Subject, effort: Effort) -> Results:
     sweeps: dict[str, PatchingResult] = {}
-    for name, pairs in standard_pairs(subject, effort.patched, k=subject.length(effort)).items():
+    k, asked, missing = at_first_length(
+        subject, effort, lambda k: declared_pairs(subject, effort.patched, k=k), enough=(2, 1)
+    )
+    for name, pairs in asked.items():
         contrast = Contrast.from_pairs(pairs)
         for direction in DIRECTIONS:
             sweeps[f"{name}-{direction}"] = patch_sweep(
@@ -156,20 +206,42 @@ def _patch(subject: Subject, effort: Effort) -> Results:
         "patching": {f"patching-{name}": sweep for name, sweep in sweeps.items()},
         "patching_scan": {f"patching-scan-{name}": sweep.scan() for name, sweep in sweeps.items()},
     }
-    if (families := standard_families(subject, effort.paired, k=subject.length(effort))) is not None:
+    try:
+        families = standard_families(subject, effort.paired, k=k)
+    except NoPairsError as error:
+        families, missing[k, "families"] = None, error
+    if families is None and subject.writes_totals and (k, "families") not in missing:
+        least = f"a fold in the order of its operands, of {FAMILIES_K} at least"
+        missing[k, "families"] = NoPairsError(f"families of pairs need {least}; here are {k}", tried=0)
+    if families is not None:
         contrasts = {family: Contrast.from_pairs(pairs) for family, pairs in families.items()}
         found = family_predictions(subject.model, contrasts, labels=subject.labels)
         results["pair_families"] = {"pair_families": found}
-    return results
+    return results | _skipped("patch", missing, subject)
+
+
+def _skipped(name: StudyName, missing: Missing, subject: Subject) -> Results:
+    """The table of what could not be measured; none where everything was."""
+    return {"skipped": {f"skipped-{name}": Skipped(name, missing, subject.labels)}} if missing else {}
 
 
 def _attribute(subject: Subject, effort: Effort) -> Results:
-    contrast = Contrast.from_pairs(head_pairs(subject, effort.paired, k=subject.length(effort)))
-    attention = attention_by_role(subject.model, contrast, labels=subject.labels)
-    return {
-        "heads": {"heads": head_table(subject.model, contrast, labels=subject.labels)},
-        "attention_by_role": {"attention_by_role": attention},
+    k, asked, missing = at_first_length(
+        subject, effort, lambda k: declared_head_pairs(subject, effort.paired, k=k), enough=(2,)
+    )
+    contrast = Contrast.from_pairs(*asked.values())
+    results: Results = {
+        "heads": {},
+        "attention_by_role": {"attention_by_role": attention_by_role(subject.model, contrast, labels=subject.labels)},
     }
+    try:
+        results["heads"]["heads"] = head_table(subject.model, contrast, labels=subject.labels)
+    except ValueError as error:
+        if not subject.task.in_order:
+            raise
+        del results["heads"]
+        missing[k, "heads"] = NoPairsError(str(error), tried=len(contrast))
+    return results | _skipped("attribute", missing, subject)
 
 
 _STUDIES: Mapping[StudyName, Callable[[Subject, Effort], Results]] = {

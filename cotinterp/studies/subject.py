@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cotinterp.behavior.accuracy import evaluation_problems, longest_k
+from cotinterp.mechanism.activations import require_count
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.build import build_model
 from cotinterp.models.spec import ModelSpec
@@ -39,6 +40,9 @@ class Effort:
         ready: Problems for the answer-readiness curve; `traces` sampled traces each for the marginal.
         max_bytes: Most memory that activations of a patching sweep, or of the probes, may take by estimate; None leaves
             it to the instrument. What is measured does not depend on it.
+
+    Raises:
+        ValueError: One of them is no whole number of at least 1.
     """
 
     k: int = 4
@@ -54,6 +58,11 @@ class Effort:
     ready: int = 200
     traces: int = 16
     max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "max_bytes" or value is not None:
+                require_count(name, value)
 
 
 FULL = Effort()

@@ -22,6 +22,7 @@ from cotinterp.transcripts.pairs import (
     Comparison,
     Corruption,
     Family,
+    NoPairsError,
     Pairs,
     check_index,
     other_operands,
@@ -117,6 +118,12 @@ def unrelated_pairs(task: Task, related: Pairs, *, index: int, rng: np.random.Ge
     problems = related.clean.problems
     check_index(problems, index, 0, "operand")
     candidates = [other_operands(task, problem, index) for problem in problems]
+    if not all(candidates):
+        raise NoPairsError(
+            f"operand {index} has a single value in {sum(not found for found in candidates)} of {len(problems)} "
+            f"problems of task {task.name!r}: there is no other one to put in its place",
+            tried=len(problems),
+        )
     drawn = [changed[int(rng.integers(len(changed)))] for changed in candidates]
     differs = sum(
         _true_value(problem, related) != _true_value(x, related) for problem, x in zip(problems, drawn, strict=True)
@@ -161,7 +168,8 @@ def exchanged_pairs(task: Task, related: Pairs, *, index: int) -> Pairs:
         )
     moved = [row for row, problem in enumerate(problems) if problem.operands != swapped[row].operands]
     if not moved:
-        raise ValueError(f"operands {index} and {index + 1} are equal in all {len(problems)} problems")
+        said = f"operands {index} and {index + 1} are equal in all {len(problems)} problems"
+        raise NoPairsError(said, tried=len(problems))
     kept = replace(
         related,
         clean=related.clean[moved],

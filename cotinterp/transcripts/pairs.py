@@ -67,6 +67,19 @@ class Pairs:
         return len(self.clean)
 
 
+class NoPairsError(ValueError):
+    """No problem has an admissible change: the task, or the layout, leaves nothing to compare.
+
+    Attributes:
+        reason: What was tried and is not there, without the advice that `str` gives to callers of a function.
+        tried: In how many problems.
+    """
+
+    def __init__(self, reason: str, *, tried: int, advice: str = "") -> None:
+        super().__init__("; ".join(filter(None, (reason, advice))))
+        self.reason, self.tried = reason, tried
+
+
 class Change(NamedTuple):
     """One way to corrupt a problem: what the corrupted run is shown, and the problem whose readout is the foil."""
 
@@ -204,7 +217,10 @@ def search_pairs(
     compared: Comparison,
     rng: np.random.Generator,
 ) -> Pairs:
-    """One admissible change of each problem, drawn at random: same layout, and a foil at the readout."""
+    """One admissible change of each problem, drawn at random: same layout, and a foil at the readout.
+
+    NoPairsError where no problem has one.
+    """
     require_solved(task, problems)
     chosen: list[tuple[Transcript, Transcript, Transcript, Place, int]] = []
     for problem in problems:
@@ -220,10 +236,12 @@ def search_pairs(
         if candidates:
             chosen.append(candidates[int(rng.integers(len(candidates)))])
     if not chosen:
-        raise ValueError(
+        where = "after it" if compared.place is None else f"{compared.place[0]} {compared.place[1]}"
+        raise NoPairsError(
             f"no minimal pair: changing {corruption.family} {corruption.step} of {len(problems)} problems never gave a "
-            f"transcript of the same layout that differs at the readout {compared.place or 'after it'}; take another "
-            "readout or other problems"
+            f"transcript of the same layout that differs at the readout {where}",
+            tried=len(problems),
+            advice="take another readout or other problems",
         )
     readouts = {place for *_, place, _ in chosen}
     if len(readouts) > 1:

@@ -165,7 +165,7 @@ def _patching(rng: np.random.Generator) -> pd.DataFrame:
     for run in _runs():
         for pair in ("operand 1", "written_total 1") if run["regime"] == "cot" else ("operand 1",):
             for direction in ("denoise", "noise"):
-                shared = run | {"pair": pair, "direction": direction, "metric": "logit_diff", "n": 64}
+                shared = run | {"pair": pair, "direction": direction, "metric": "logit_diff", "n": 64, "reason": ""}
                 for baseline, effect in (("self", 0.0), ("full", 1.0), ("random_donor", 0.02)):
                     cell = {"site": baseline, "kind": baseline, "layer": -1, "head": -1, "role": "all", "step": -1}
                     rows.append(shared | cell | {"effect": effect, "ci_low": effect, "ci_high": effect})
@@ -267,14 +267,14 @@ def _pair_families() -> pd.DataFrame:
                 low, high = wilson(count, 100)
                 measured = {"count": count, "n": 100, "share": count / 100, "ci_low": low, "ci_high": high}
                 place = {"family": family, "readout": "total 2", "prediction": prediction}
-                rows.append(run | place | measured | {"source": "trace"})
+                rows.append(run | place | measured | {"source": "trace", "would_decide": ""})
     return pd.DataFrame(rows)
 
 
 def _patching_scan() -> pd.DataFrame:
     cell = {"pair": "operand 1 -> answer 3", "direction": "denoise", "site": "L0H1.z", "kind": "z"}
     place = {"layer": 0, "head": 1, "role": "operand", "step": 1, "metric": "logit_diff", "family": "scan"}
-    found = {"effect": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_adjusted": 0.001, "flagged": True}
+    found = {"effect": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_adjusted": 0.001, "flagged": True, "reason": ""}
     counts = {"n": 40, "dropped": 0, "distinguished": 0.9}
     return pd.DataFrame([run | cell | place | found | counts for run in _runs()])
 

@@ -19,6 +19,7 @@ from cotinterp.mechanism.patching.run_predictions import FamilyPredictions as Fa
 from cotinterp.mechanism.patching.run_predictions import RunPredictions as RunPredictions
 from cotinterp.mechanism.patching.run_predictions import family_predictions as family_predictions
 from cotinterp.mechanism.patching.run_predictions import source as source
+from cotinterp.mechanism.patching.run_predictions import would_decide as would_decide
 from cotinterp.mechanism.patching.runs import Cell as Cell
 from cotinterp.mechanism.patching.runs import PatchingControls as PatchingControls
 from cotinterp.mechanism.patching.sweep import PatchedBothWays as PatchedBothWays

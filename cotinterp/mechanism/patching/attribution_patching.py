@@ -42,7 +42,7 @@ from cotinterp.mechanism.activations import BUDGET, Budget, at_positions, gradie
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.metrics import METRIC_WORDS, MetricName, measure
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.mechanism.patching.runs import (
     CONTROLS,
     FIRST,
@@ -55,6 +55,7 @@ from cotinterp.mechanism.patching.runs import (
     checked_metrics,
     minus,
     place_mask,
+    prepared,
     rows_at_once,
 )
 from cotinterp.mechanism.patching.sweep import CellsResult, PatchingResult
@@ -83,8 +84,9 @@ class AttributionAgreement(Result):
 
     @property
     def compared(self) -> Bool[np.ndarray, " cells"]:
-        """The cells that are compared: those where not both numbers are exactly 0."""
-        found: Bool[np.ndarray, " cells"] = (self.score != 0) | (self.effect != 0)
+        """The cells that are compared: those with both numbers, where not both are exactly 0."""
+        known = np.isfinite(self.score) & np.isfinite(self.effect)
+        found: Bool[np.ndarray, " cells"] = known & ((self.score != 0) | (self.effect != 0))
         return found
 
     def frame(self) -> pd.DataFrame:
@@ -167,7 +169,8 @@ def agreement_of(
         raise ValueError(f"top={tuple(top)}: name at least one k, each of 1 or more.")
     found = AttributionAgreement(tuple(cells), score, effect, ranking, tuple(top), dict(labels or {}))
     if not found.compared.any():
-        raise ValueError(f"all {len(cells)} cells are exactly 0 by gradient and by patching: nothing to compare.")
+        zero = "exactly 0 by gradient and by patching" if np.isfinite(score + effect).any() else "without an effect"
+        raise ValueError(f"all {len(cells)} cells are {zero}: nothing to compare.")
     return found
 
 
@@ -193,7 +196,7 @@ class AttributionPatchingResult(CellsResult):
         """How well these estimates stand for true patching of the same pairs: report it with the scores.
 
         `ranking`: whether sites are ranked by the size of their effect or by the signed effect; circuits differ by it.
-        ValueError where the two are not about the same pairs, direction and metric, or share no cell.
+        ValueError where the two are not about the same pairs, direction and metric, share no cell, or have no effects.
         """
         self._check_same(patching)
         theirs = {cell: i for i, cell in enumerate(patching.cells)}
@@ -202,6 +205,8 @@ class AttributionPatchingResult(CellsResult):
             raise ValueError("the two sweeps have no cell in common: score the kinds and heads that were patched.")
         cells = tuple(self.cells[i] for i in shared)
         (metric,) = self.metrics
+        if reason := self.no_effects() or patching.no_effects(metric):
+            raise ValueError(f"there are no effects to compare: {reason}")
         score = self.effects().effect[shared]
         effect = patching.effects(metric).effect[[theirs[cell] for cell in cells]]
         about: dict[str, str | int] = {
@@ -284,10 +289,10 @@ def attribution_patch(
         )
     if steps < 1:
         raise ValueError(f"steps={steps}: at least one gradient is needed; 1 is plain attribution patching.")
-    contrast = contrast.until_readout(model)
+    contrast = prepared(model, contrast, require_gap=controls.require_gap)
     cells = cells_of(model, contrast, kinds, heads)
     rows = rows_at_once(model, contrast, budget.batch_size)
-    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed)
+    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed, causal=is_causal(model))
     result = AttributionPatchingResult(
         cells=cells,
         measured=Changes.joined([_block(model, runs, cells, name, steps) for runs in blocks]),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from cotinterp.mechanism.contrast import Address
 from cotinterp.mechanism.metrics import (
+    EPS,
     Effects,
     MetricName,
     NoGapError,
@@ -27,6 +28,21 @@ from cotinterp.results.multiplicity import sign_flip_p, simultaneous_half_width
 
 ALL = Address("all")
 """The place of what is not restricted to one."""
+
+LEAST_GAP: Mapping[MetricName, float] = {
+    **dict.fromkeys(("logit_diff", "correct_logit", "wrong_logit", "log_prob"), 0.01),
+    **dict.fromkeys(("probability", "accuracy", "kl"), EPS),
+}
+"""Smallest mean gap that effects are shares of, in the metric's unit. A hundredth of a nat: the odds of answer against
+foil change by one in a hundred, and float16 rounds logits of order 10 by as much. Elsewhere what one pair must have."""
+
+LEAST_GAP_SPREAD = 0.5
+"""The same in standard deviations of the gap over pairs. Below, the gap has the other sign in three pairs of ten, and a
+ratio of means is about which pairs were drawn."""
+
+LEAST_EFFECT = 0.05
+"""Smallest effect that a scan flags: a twentieth of the change, the smallest number that figures print. With enough
+pairs any effect is told from 0; a smaller one explains nothing."""
 
 MIN_DISTINGUISHED = 0.5
 """A scan explains a behavior: it flags nothing where the model's first prediction follows the change in fewer pairs."""
@@ -100,6 +116,11 @@ class EffectsResult(Result):
         """
         return self._found(self.measured_metric(metric))[1]
 
+    def no_effects(self, metric: str | None = None) -> str:
+        """Why there are no effects in this metric (see `LEAST_GAP`); empty where there are."""
+        name = self.measured_metric(metric)
+        return wanting(name, self.measured.changes[name], self.measured.gaps[name])
+
     def runs(self) -> RunPredictions:
         """What the clean, the corrupted and the reference run put first, before any patch."""
         return RunPredictions(self.measured.predicted, self.pair, self.labels)
@@ -111,6 +132,7 @@ class EffectsResult(Result):
         headline: Sequence[Hashable] = (),
         level: float = 0.95,
         min_distinguished: float = MIN_DISTINGUISHED,
+        least_effect: float = LEAST_EFFECT,
     ) -> "EffectsScan":
         """Everything that was tried, looked at together: simultaneous intervals, adjusted p-values and flags.
 
@@ -122,13 +144,14 @@ class EffectsResult(Result):
         if unknown:
             raise KeyError(f"{unknown} are not in the sweep, where names look like {list(index)[:3]}")
         declared = frozenset(index[name] for name in headline)
-        return EffectsScan((self,), self.measured_metric(metric), declared, level, min_distinguished)
+        return EffectsScan((self,), self.measured_metric(metric), declared, level, min_distinguished, least_effect)
 
     def frame(self) -> pd.DataFrame:
         """One row per metric and cell or path, the baselines first.
 
         `n` is the number of pairs with a gap in that metric; where it has none to normalize by (accuracy of a model
-        that is never right) the effects are missing and n is 0. Layers and heads are -1 where there are none.
+        that is never right, or a gap below `LEAST_GAP` or `LEAST_GAP_SPREAD`) the effects are missing, n is 0, and
+        `reason` says why. Layers and heads are -1 where there are none.
         """
         return self.labeled([row for metric in self.metrics for row in self.rows(metric)])
 
@@ -144,10 +167,13 @@ class EffectsResult(Result):
         """The rows of the table for one metric, the baselines first."""
         sweep = {"pair": self.pair, "direction": self.direction}
         effects, baselines = self._found(metric)
+        reason = self.no_effects(metric)
+        changes = self.baseline_changes(metric)
         for name, baseline in baselines.items():
-            yield {**sweep, **self.baseline_columns(name), "metric": metric, **baseline.columns(0)}
+            why = reason or wanting(metric, changes[name][None], self.measured.gaps[metric])
+            yield {**sweep, **self.baseline_columns(name), "metric": metric, **baseline.columns(0), "reason": why}
         for i in range(len(effects.effect)):
-            yield {**self.sweep_columns(metric, i), **effects.columns(i)}
+            yield {**self.sweep_columns(metric, i), **effects.columns(i), "reason": reason}
 
     @cached_property
     def _known(self) -> dict[MetricName, tuple[Effects, dict[str, Effects]]]:
@@ -157,14 +183,20 @@ class EffectsResult(Result):
     def _found(self, metric: MetricName) -> tuple[Effects, dict[str, Effects]]:
         """Effects and baselines. Where the sweep has no gap, the baselines have none."""
         if metric not in self._known:
-            gap = self.measured.gaps[metric]
-            effects = normalized_effects(self.measured.changes[metric], gap, seed=self.seed)
-            if not effects.n:
-                gap = np.zeros_like(gap)
+            effects = self._normalized(metric, self.measured.changes[metric])
+            missing = self.no_effects(metric) != ""
             rows = self.baseline_changes(metric)
-            baselines = {name: normalized_effects(row[None], gap, seed=self.seed) for name, row in rows.items()}
+            baselines = {name: self._normalized(metric, row[None], missing=missing) for name, row in rows.items()}
             self._known[metric] = effects, baselines
         return self._known[metric]
+
+    def _normalized(
+        self, metric: MetricName, change: Float[np.ndarray, "rows batch"], *, missing: bool = False
+    ) -> Effects:
+        gap = self.measured.gaps[metric]
+        if missing or wanting(metric, change, gap):
+            gap = np.zeros_like(gap)
+        return normalized_effects(change, gap, seed=self.seed)
 
     def baseline_changes(self, metric: MetricName) -> dict[str, Float[np.ndarray, " batch"]]:
         """What each baseline changes in each example."""
@@ -185,11 +217,13 @@ class EffectsScan(Result):
     adjusted for their number, given how the sweep's own effects depend on one another (max-statistic: Westfall & Young
     1993; Romano & Wolf 2005).
 
-    A row is flagged where its `p_adjusted` is at most 1 - level and the model distinguishes the runs of the unit in at
-    least `min_distinguished` of the pairs (`RunPredictions.distinguished`): with nothing to explain, nothing explains
-    it. The chance of one false flag in a whole family is then at most 1 - level. `headline`, the rows declared before
-    looking, are a family of their own, the others the second: flags in one say nothing about the other. With fewer than
-    6 pairs nothing can be flagged at 95%. Several sweeps are corrected each by itself. What is tested: `scan_effects`.
+    A row is flagged where its `p_adjusted` is at most 1 - level, its effect at least `least_effect` in size, and the
+    model distinguishes the runs of the unit in at least `min_distinguished` of the pairs
+    (`RunPredictions.distinguished`): with nothing to explain, nothing explains it. `reason` says of each other row what
+    was wanting. The chance of one false flag in a whole family is then at most 1 - level. `headline`, the rows declared
+    before looking, are a family of their own, the others the second: flags in one say nothing about the other. With
+    fewer than 6 pairs nothing can be flagged at 95%. Several sweeps are corrected each by itself. What is tested:
+    `scan_effects`.
     """
 
     sweeps: tuple[EffectsResult, ...]
@@ -197,9 +231,10 @@ class EffectsScan(Result):
     headline: frozenset[int] = frozenset()
     level: float = 0.95
     min_distinguished: float = MIN_DISTINGUISHED
+    least_effect: float = LEAST_EFFECT
 
     def frame(self) -> pd.DataFrame:
-        """One row for each cell or path: effect, simultaneous interval, adjusted p-value, and whether it is flagged."""
+        """One row for each cell or path: effect, simultaneous interval, adjusted p-value, flagged or why not."""
         return pd.concat([self._frame_of(sweep) for sweep in self.sweeps], ignore_index=True)
 
     def figure(self) -> go.Figure:
@@ -215,22 +250,64 @@ class EffectsScan(Result):
         change, gap = sweep.measured.changes[self.metric], sweep.measured.gaps[self.metric]
         others = [i for i in range(len(change)) if i not in self.headline]
         families = [family for family in (sorted(self.headline), others) if family]
+        if sweep.no_effects(self.metric):
+            gap = np.zeros_like(gap)
         return scan_effects(change, gap, families, level=self.level, seed=sweep.seed)
 
     def _frame_of(self, sweep: EffectsResult) -> pd.DataFrame:
         found, distinguished = self.found[self.sweeps.index(sweep)], sweep.runs().distinguished
-        flagged = (found.p <= 1 - self.level + 1e-12) & (distinguished >= self.min_distinguished)
+        reasons = self._reasons(found, distinguished, sweep.no_effects(self.metric))
         rows = [
             {
                 **sweep.sweep_columns(self.metric, i),
                 "family": "headline" if i in self.headline else "scan",
                 **{"effect": found.effect[i], "ci_low": found.ci_low[i], "ci_high": found.ci_high[i]},
-                **{"p_adjusted": found.p[i], "flagged": bool(flagged[i])},
+                **{"p_adjusted": found.p[i], "flagged": not reasons[i], "reason": reasons[i]},
                 **{"n": found.n, "dropped": found.dropped, "distinguished": distinguished},
             }
             for i in range(len(found.effect))
         ]
         return sweep.labeled(rows)
+
+    def _reasons(self, found: "SimultaneousEffects", distinguished: float, no_effects: str) -> list[str]:
+        """Why each row is not flagged; empty where it is."""
+        alpha = 1 - self.level + 1e-12
+        least = next(n for n in range(2, 64) if 2.0 ** (1 - n) <= alpha)
+        of_all = no_effects
+        if not of_all and distinguished < self.min_distinguished:
+            of_all = (
+                f"the first prediction follows the change in {distinguished:.0%} of the pairs, "
+                f"{self.min_distinguished:.0%} are asked for"
+            )
+        elif not of_all and found.n < least:
+            of_all = f"{found.n} pairs: with fewer than {least} nothing can be flagged"
+        return [
+            of_all
+            or ("" if p <= alpha else "not told from 0")
+            or ("" if abs(effect) >= self.least_effect else f"smaller than {self.least_effect:g}")
+            for p, effect in zip(found.p, found.effect, strict=True)
+        ]
+
+
+def wanting(metric: MetricName, change: Float[np.ndarray, "rows batch"], gap: Float[np.ndarray, " batch"]) -> str:
+    """Why changes cannot be given as shares of this gap; empty where they can.
+
+    There must be a gap (`kept_pairs`), on average at least `LEAST_GAP` of the metric and `LEAST_GAP_SPREAD` standard
+    deviations over pairs: below, normalized effects are noise over noise.
+    """
+    if len(change) and not np.isfinite(change).all(axis=0).any():
+        return f"measured in none of {len(gap)} pairs: no other example of their layout, or nothing to draw from."
+    try:
+        kept = gap[kept_pairs(change, gap)]
+    except NoGapError as error:
+        return str(error)
+    mean, spread = float(abs(kept.mean())), float(kept.std(ddof=1)) if len(kept) > 1 else 0.0
+    told = f"the mean gap between the runs is {mean:.2g} in {len(kept)} pairs ({metric})"
+    if mean < LEAST_GAP[metric]:
+        return f"{told}, below {LEAST_GAP[metric]:g}: the model hardly tells them apart, and effects would be noise."
+    if mean < LEAST_GAP_SPREAD * spread:
+        return f"{told}, where it varies by {spread:.2g} over pairs: effects would be about which pairs were drawn."
+    return ""
 
 
 # Standard errors that the mean gap must be away from 0 for a ratio to it to have an interval.

@@ -35,7 +35,7 @@ from cotinterp.figures import heatmap
 from cotinterp.mechanism.activations import BUDGET, Budget
 from cotinterp.mechanism.contrast import Address, Contrast
 from cotinterp.mechanism.metrics import METRIC_WORDS
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.patching.effects import ALL, EffectsResult
 from cotinterp.mechanism.patching.path_hooks import path_block
@@ -48,6 +48,7 @@ from cotinterp.mechanism.patching.runs import (
     Runs,
     checked_metrics,
     checked_place,
+    prepared,
     rows_at_once,
     rows_in,
 )
@@ -98,7 +99,7 @@ class PathPatchingResult(EffectsResult):
         table = super().frame()
         none = [np.nan] * (len(table) // len(self.metrics) - len(self.paths))
         p = np.concatenate([[*none, *self.scan(metric).found[0].p] for metric in self.metrics])
-        table.insert(len(table.columns) - 1, "p_adjusted", p)
+        table.insert(list(table.columns).index("n"), "p_adjusted", p)
         return table
 
     def figure(self, metric: str | None = None) -> go.Figure:
@@ -190,14 +191,14 @@ def path_sweep(
         raise ValueError("no paths to patch: name some, or leave them out for all between heads.")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{len(chosen) - len(set(chosen))} of {len(chosen)} paths are given twice.")
-    contrast = contrast.until_readout(model)
+    contrast = prepared(model, contrast, require_gap=controls.require_gap)
     places = {place for path in chosen for place in (path.source, path.destination) if place is not None}
     addresses = {checked_place(place, contrast): contrast.address(place) for place in sorted(places)}
     parts = None if controls.by_hooks else exact_parts(model, contrast.clean)
     rows = min(rows_at_once(model, contrast, budget.batch_size), _fitting(model, contrast, chosen, parts, budget.bytes))
     run = partial(path_block, model) if parts is None else partial(native_path_block, parts)
     options = {"through_mlps": through_mlps, "unrelated_donor": controls.unrelated_donor}
-    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed)
+    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed, causal=is_causal(model))
     result = PathPatchingResult(
         paths=chosen,
         measured=Changes.joined([run(runs, chosen, names, stack=rows // len(runs), **options) for runs in blocks]),

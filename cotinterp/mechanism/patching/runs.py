@@ -1,7 +1,7 @@
 """What every sweep of this folder runs: the two runs of a contrast, a block of examples at a time, and what is read."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cotinterp.mechanism.activations import at_positions, run_and_read
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.interventions import Write, derangement, run_with, stacked_edits
-from cotinterp.mechanism.metrics import MetricName, measure, metric_name
-from cotinterp.mechanism.model import HookedModel, require_model, several
-from cotinterp.mechanism.patching.run_predictions import predictions
+from cotinterp.mechanism.interventions import Write, run_with, stacked_edits
+from cotinterp.mechanism.metrics import MetricName, NoGapError, measure, metric_name
+from cotinterp.mechanism.model import HookedModel, is_causal, require_model, several
+from cotinterp.mechanism.patching.run_predictions import contents_of, predictions, require_changed
 from cotinterp.mechanism.sites import Site, as_kind, head_sites, refuse_write, residual_sites
 
 Numbers = dict[MetricName, Float[np.ndarray, "..."]]
@@ -87,6 +87,33 @@ def checked_metrics(model: HookedModel, direction: str, metrics: Sequence[str]) 
     return tuple(metric_name(name) for name in several(metrics, "metrics", "('logit_diff',)"))
 
 
+def prepared(model: HookedModel, contrast: Contrast, *, require_gap: bool) -> Contrast:
+    """What a sweep is made of: the contrast up to its readouts, each pair once.
+
+    In a causal model nothing behind an example's own readout is looked at: neither padding nor what follows there.
+    Pairs in which nothing was changed have no gap of their own, and are dropped and counted with those without one.
+
+    Raises:
+        ValueError: A pair is repeated; nothing was changed in some of the pairs, and a reference lends them a gap.
+        NoGapError: Nothing was changed in any pair, and `require_gap`.
+    """
+    shown = contrast.until_readout(model)
+    pairs = contents_of(shown, causal=is_causal(model))
+    changed = [clean != corrupted for clean, corrupted, *_ in pairs]
+    if shown.reference is not None and any(changed):
+        require_changed(pairs)
+    elif shown.reference is None and require_gap and not any(changed):
+        raise NoGapError(
+            f"none of {len(pairs)} pairs has a gap: clean and corrupted are the same tokens up to the readout in all. "
+            "Change something before it, or read later."
+        )
+    if not is_causal(model):
+        return shown
+    reach = torch.arange(shown.clean.shape[1], device=shown.at.device) <= shown.at[:, None]
+    places = {label: mask & reach.to(mask.device) for label, mask in shown.places.items()}
+    return replace(shown, places={label: mask for label, mask in places.items() if mask.any(dim=1).all()})
+
+
 @dataclass(frozen=True, eq=False)
 class Runs:
     """Tokens of the runs of a block of examples, and what they are asked.
@@ -120,11 +147,14 @@ class Runs:
         return cls(recipient, donor, unrelated, known, unit_recipient, unit_donor, block)
 
     @classmethod
-    def blocks(cls, contrast: Contrast, size: int, *, direction: str, seed: int) -> Iterator["Runs"]:
-        """All examples, `size` at a time. `seed` draws the unrelated donors."""
-        partner = partners(contrast, np.random.default_rng(seed))
+    def blocks(
+        cls, contrast: Contrast, size: int, *, direction: str, seed: int, causal: bool = True
+    ) -> Iterator["Runs"]:
+        """All examples, `size` at a time. `seed` draws the unrelated donors (`partners`)."""
+        noise = direction == "noise"
+        partner = partners(contrast, np.random.default_rng(seed), noise=noise, causal=causal)
         for start in range(0, len(contrast), size):
-            yield cls.of(contrast, slice(start, start + size), partner, noise=direction == "noise")
+            yield cls.of(contrast, slice(start, start + size), partner, noise=noise)
 
     def where_unrelated(self, numbers: Numbers) -> Numbers:
         """NaN for the examples that have no unrelated donor."""
@@ -142,17 +172,30 @@ class Runs:
         return found
 
 
-def partners(contrast: Contrast, rng: np.random.Generator) -> Int[np.ndarray, " batch"]:
-    """For every example another one of the same layout, whose run is a random donor; -1 where there is none."""
-    layout: dict[bytes, list[int]] = {}
-    for row in range(len(contrast)):
-        masks = b"".join(mask[row].cpu().numpy().tobytes() for mask in contrast.places.values())
-        layout.setdefault(masks + int(contrast.at[row]).to_bytes(8, "little"), []).append(row)
-    partner = np.full(len(contrast), -1, dtype=np.int64)
-    for members in layout.values():
-        if len(members) > 1:
-            group = np.array(members)
-            partner[group] = group[derangement(len(group), rng)]
+def partners(
+    contrast: Contrast, rng: np.random.Generator, *, noise: bool = False, causal: bool = True
+) -> Int[np.ndarray, " batch"]:
+    """For every example another one of the same layout, whose run is a random donor; -1 where there is none.
+
+    Of one layout are rows of one template with the same places and readout. Rows whose donor (the corrupted run where
+    `noise`, else the clean one) shows the same tokens are no donors of one another. Whose donor is whose does not
+    depend on the order of the rows, nor on what stands behind the readout of a `causal` model.
+    """
+    rows = contents_of(contrast, causal=causal)
+    template = np.zeros(len(rows), dtype=np.int64) if contrast.templates is None else contrast.templates
+    masks = [mask.cpu().numpy() for mask in contrast.places.values()]
+    layouts: dict[tuple[int, int, bytes], list[int]] = {}
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        places = b"".join(mask[i, : len(rows[i][0])].tobytes() for mask in masks)
+        layouts.setdefault((int(template[i]), rows[i][2], places), []).append(i)
+    partner = np.full(len(rows), -1, dtype=np.int64)
+    for members in layouts.values():
+        # One random cycle: the donor of each is the one before it, or the next before that with another run.
+        cycle = [members[i] for i in rng.permutation(len(members))]
+        donors = [rows[i][int(noise)] for i in cycle]
+        for place, i in enumerate(cycle):
+            before = (cycle[place - back] for back in range(1, len(cycle)) if donors[place - back] != donors[place])
+            partner[i] = next(before, -1)
     return partner
 
 
@@ -227,10 +270,17 @@ class Meter:
         tensors = (self.contrast.answer, self.contrast.foil)
         answer, foil = (tensor.to(readout.device)[chosen] for tensor in tensors)
         logits, reference = readout.double(), self.reference[chosen]
-        return {
+        found = {
             name: measure(name, logits, answer=answer, foil=foil, reference=reference).cpu().numpy()
             for name in self.names
         }
+        for name, values in found.items():
+            if missing := int((~np.isfinite(values)).sum()):
+                raise ValueError(
+                    f"{name} is not a finite number in {missing} of {len(values)} runs: the logits of the model are "
+                    "NaN or infinite there. Look at its weights and activations first, or take a wider dtype."
+                )
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from cotinterp.figures.patching import patching_figure, patching_scan_figure
 from cotinterp.mechanism.activations import BUDGET, Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import MetricName
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, is_causal
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.patching.effects import ALL, EffectsResult, EffectsScan
 from cotinterp.mechanism.patching.run_predictions import RunPredictions
@@ -43,6 +43,7 @@ from cotinterp.mechanism.patching.runs import (
     Runs,
     cells_of,
     checked_metrics,
+    prepared,
     rows_at_once,
     rows_in,
 )
@@ -89,11 +90,11 @@ def patch_sweep(
     that is an answer).
     """
     names = checked_metrics(model, direction, metrics)
-    contrast = contrast.until_readout(model)
+    contrast = prepared(model, contrast, require_gap=controls.require_gap)
     cells = cells_of(model, contrast, kinds, heads)
     measure = None if controls.by_hooks else _from_weights(model, contrast, cells, names, budget)
     rows, measure_block = measure or _through_hooks(model, contrast, cells, names, budget)
-    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed)
+    blocks = Runs.blocks(contrast, rows, direction=direction, seed=controls.seed, causal=is_causal(model))
     result = PatchingResult(
         cells=cells,
         measured=Changes.joined([measure_block(runs, controls.unrelated_donor) for runs in blocks]),

@@ -22,16 +22,19 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 from tests.mechanism.contrasts import ANY_GAP, contrast_with_gap, replaced
 
 COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "site", "kind", "layer", "head"]
-COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n"]
+COLUMNS += ["role", "step", "metric", "effect", "ci_low", "ci_high", "n", "reason"]
 MISSING = -1
 LABELS = {"task": "digit-sum", "regime": "cot", "run_seed": 3}
 
 
 @pytest.fixture(scope="module")
-def contrast():
+def contrast(model):
+    """Changed totals, asked about the tokens that the change moves furthest apart: a random model has no others."""
     task = get_task("digit-sum")
     problems = solve(task, np.array([[8, 5, 4], [9, 7, 1], [6, 6, 5], [7, 4, 9]]))
-    return Contrast.from_pairs(written_total_pairs(task, problems, "cot", step=1, rng=np.random.default_rng(0)))
+    pairs = Contrast.from_pairs(written_total_pairs(task, problems, "cot", step=1, rng=np.random.default_rng(0)))
+    asked = contrast_with_gap(model, pairs.clean, pairs.corrupted, pairs.at)
+    return replace(pairs, answer=asked.answer, foil=asked.foil)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +212,67 @@ def test_a_model_that_does_not_do_the_thing_is_not_explained():
     assert scan["distinguished"].eq(0.45).all()
     assert not scan["flagged"].any()
     assert noisy(distinguished=9).scan(min_distinguished=0.4).frame()["flagged"].tolist() == [True, False, False]
+
+
+def with_gaps(gaps, changes):
+    """A sweep of one cell for each row of `changes`; the runs are told apart in every pair."""
+    n, cells = len(gaps), tuple(Cell(Site("resid_pre", layer), "total 1") for layer in range(len(changes)))
+    measured = Changes(
+        changes={"logit_diff": np.array(changes)},
+        gaps={"logit_diff": np.array(gaps)},
+        baselines={"full": {"logit_diff": np.array(gaps)}},
+        ran=np.ones(len(cells), dtype=bool),
+        live=np.ones((len(cells), n), dtype=bool),
+        predicted={"clean": np.zeros(n, dtype=int), "corrupted": np.ones(n, dtype=int)},
+    )
+    about = {"addresses": {"total 1": Address("total", 1, "13")}, "direction": "denoise", "pair": "pair"}
+    return PatchingResult(cells=cells, measured=measured, labels=LABELS, **about)
+
+
+SURE = np.random.default_rng(0).normal(1.0, 0.1, size=20)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "reason"),
+    [
+        (0.006 * SURE, r"the mean gap between the runs is 0.0059 in 20 pairs \(logit_diff\), below 0.01: the model"),
+        (SURE + 9 * (-1.0) ** np.arange(20), "is 0.98 in 20 pairs .* where it varies by 9.2 over pairs: effects would"),
+        (np.zeros(20), "none of 20 pairs has a gap of 0.001"),
+    ],
+)
+def test_a_gap_of_nothing_has_no_effects_and_says_so(gaps, reason):
+    """Changes as clear as can be, half a nat in every pair: as shares of such a gap they would be -40 or 1,716."""
+    result = with_gaps(gaps, [0.5 * SURE, 0 * SURE])
+    frame, scan = result.frame(), result.scan().frame()
+    assert frame["effect"].isna().all()
+    assert (frame["n"] == 0).all()
+    assert not scan["flagged"].any()
+    assert scan[["n", "dropped"]].values.tolist() == [[0, 20]] * 2
+    for table in (frame, scan):
+        assert table["reason"].str.contains(reason).all()
+    said = result.figure().layout.title.text.replace("<br>", " ")
+    assert "n = 0 pairs: no effects" in said
+    assert "none of 2 cells" in result.scan().figure().layout.title.text.replace("<br>", " ")
+
+
+def test_a_small_effect_is_not_flagged_however_sure_it_is():
+    """-0.006 of the gap in every pair is told from 0, and explains nothing; 0.06 is flagged."""
+    scan = with_gaps(4 * SURE, [-0.006 * 4 * SURE, 0.06 * 4 * SURE, 0 * SURE]).scan()
+    frame = scan.frame()
+    assert (frame["p_adjusted"][:2] <= 0.05).all()
+    assert frame["flagged"].tolist() == [False, True, False]
+    assert frame["reason"].tolist() == ["smaller than 0.05", "", "not told from 0"]
+    assert "(1 of 3 cells)" in scan.figure().layout.title.text.replace("<br>", " ")
+    assert with_gaps(4 * SURE, [-0.006 * 4 * SURE]).scan(least_effect=0.001).frame()["flagged"].tolist() == [True]
+
+
+def test_too_few_pairs_are_the_reason():
+    scan = with_gaps([4.0] * 5, [[2.0] * 5]).scan().frame()
+    assert scan["reason"].tolist() == ["5 pairs: with fewer than 6 nothing can be flagged"]
+    assert with_gaps([4.0] * 6, [[2.0] * 6]).scan().frame()["flagged"].tolist() == [True]
+    assert noisy(distinguished=9).scan().frame()["reason"].eq(
+        "the first prediction follows the change in 45% of the pairs, 50% are asked for"
+    ).all()  # fmt: skip
 
 
 def test_without_a_gap_a_scan_is_missing():

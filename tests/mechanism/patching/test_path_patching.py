@@ -202,7 +202,17 @@ def test_runs_that_the_model_does_not_tell_apart_are_refused(tiny_model, contras
 COLUMNS = ["task", "regime", "run_seed", "pair", "direction", "through_mlps"]
 COLUMNS += ["sender", "sender_kind", "sender_layer", "sender_head", "source_role", "source_step"]
 COLUMNS += ["receiver", "receiver_kind", "receiver_layer", "receiver_head"]
-COLUMNS += ["destination_role", "destination_step", "metric", "effect", "ci_low", "ci_high", "p_adjusted", "n"]
+COLUMNS += [
+    "destination_role",
+    "destination_step",
+    "metric",
+    "effect",
+    "ci_low",
+    "ci_high",
+    "p_adjusted",
+    "n",
+    "reason",
+]
 PATHS = (
     Path(Site("z", 0, 2), "any", "total 1"),
     Path(Site("z", 0, 2), "logits", "total 1"),

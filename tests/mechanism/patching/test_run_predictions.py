@@ -7,14 +7,17 @@ import torch
 from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.patching.run_predictions import (
+    LEAST_PAIRS,
     RunPredictions,
     family_predictions,
     predictions,
     run_predictions,
     source,
+    would_decide,
 )
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.models.handmade import reader, recomputer
+from cotinterp.results import wilson
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.pair_families import pair_families
 from cotinterp.transcripts.problems import sample_problems
@@ -79,7 +82,12 @@ def test_figure_draws_every_run():
     assert sum(value for bar in figure.data for value in bar.y) == pytest.approx(2.0)
 
 
-STAYS, FOLLOWS, OTHER = runs((0, 0, 0, 0)), runs((1, 1, 1, 1)), runs((2, 2, 2, 2))
+def many(foil, n=20, *, otherwise=0):
+    """Of n corrupted runs so many put the foil first, the others the answer (or what `otherwise` says)."""
+    return runs([1] * foil + [otherwise] * (n - foil), clean=[0] * n)
+
+
+STAYS, FOLLOWS, OTHER = many(0), many(20), many(0, otherwise=2)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +100,49 @@ STAYS, FOLLOWS, OTHER = runs((0, 0, 0, 0)), runs((1, 1, 1, 1)), runs((2, 2, 2, 2
         (OTHER, FOLLOWS, FOLLOWS, STAYS, "undecided"),
         (STAYS, FOLLOWS, OTHER, STAYS, "undecided"),
         (STAYS, FOLLOWS, FOLLOWS, OTHER, "undecided"),
-        (runs((0, 0, 1, 1)), FOLLOWS, FOLLOWS, STAYS, "undecided"),
+        (many(10), FOLLOWS, FOLLOWS, STAYS, "undecided"),
     ],
 )
 def test_where_a_total_comes_from(prompt, trace, both, unrelated, verdict):
-    assert source(dict(zip(WANTED, (prompt, trace, both, unrelated), strict=True))) == verdict
+    found = dict(zip(WANTED, (prompt, trace, both, unrelated), strict=True))
+    assert source(found) == verdict
+    assert (would_decide(found) == "") == (verdict != "undecided")
 
 
-def test_a_family_that_is_missing():
-    with pytest.raises(KeyError, match=r"\['both', 'unrelated'\] are missing"):
-        source({"prompt_operand": STAYS, "written_total": FOLLOWS})
+def reader_of(n, trace=None):
+    """What a reader does, in n pairs of each family; `trace` puts something else for the changed total."""
+    stays, follows = many(0, n), many(n, n)
+    return dict(zip(WANTED, (stays, trace or follows, follows, stays), strict=True))
+
+
+def test_few_pairs_decide_nothing_and_it_is_said_how_many_it_takes():
+    for n in (1, 4, LEAST_PAIRS - 1):
+        assert source(reader_of(n)) == "undecided"
+        assert would_decide(reader_of(n)).startswith(f"only {n} pairs of prompt_operand, {n} pairs of written_total")
+        assert would_decide(reader_of(n)).endswith("it takes 16 at least")
+    assert source(reader_of(LEAST_PAIRS)) == "trace"
+    assert wilson(LEAST_PAIRS - 1, LEAST_PAIRS - 1)[0] < 0.8 < wilson(LEAST_PAIRS, LEAST_PAIRS)[0]
+
+
+@pytest.mark.parametrize(
+    ("followed", "said"),
+    [
+        (18, "foil first in 90% of 20 pairs (70% to 97%, must lie above 80%): about 62 pairs at that share decide"),
+        (16, "foil first in 80% of 20 pairs (58% to 92%, must lie above 80%): more pairs may decide"),
+        (10, "foil first in 50% of 20 pairs (30% to 70%, must lie above 80%): more pairs do not decide"),
+    ],
+)
+def test_the_interval_decides_and_not_the_share(followed, said):
+    found = reader_of(20, many(followed, otherwise=2))
+    assert source(found) == "undecided"
+    assert would_decide(found) == f"written_total: {said}"
+    assert wilson(56, 62)[0] > 0.8 > wilson(54, 60)[0]
+
+
+def test_a_family_that_is_missing_is_what_would_decide():
+    found = {"prompt_operand": STAYS, "written_total": FOLLOWS}
+    assert source(found) == "undecided"
+    assert would_decide(found) == "no pairs of both, unrelated: all four families of pair_families are needed"
 
 
 @pytest.mark.parametrize("regime", ["totals", "cot"])
@@ -109,7 +150,7 @@ def test_a_family_that_is_missing():
 def test_reader_and_recomputer_are_told_apart(make, verdict, regime):
     """Both write the same transcripts: every clean run is right. Only the families can tell."""
     task = get_task("z6")
-    problems = sample_problems(task, 4, 10, split="heldout", rng=np.random.default_rng(0))
+    problems = sample_problems(task, 4, 20, split="heldout", rng=np.random.default_rng(0))
     families = pair_families(task, problems, regime, step=2, rng=np.random.default_rng(1))
     model = make(task, regime, (4, 4))
     found = {family: run_predictions(model, Contrast.from_pairs(pairs)) for family, pairs in families.items()}
@@ -149,7 +190,42 @@ def test_each_follows_what_it_is_made_to_read(families, build, source, followed)
     assert len(result.figure().data) == 3
 
 
-def test_a_missing_family_is_named(families):
+def test_a_missing_family_leaves_the_source_open(families):
     some = {family: contrast for family, contrast in families.items() if family != "unrelated"}
-    with pytest.raises(KeyError, match="unrelated"):
-        family_predictions(reader(Z6, "totals", (2, 4)), some)
+    result = family_predictions(reader(Z6, "totals", (2, 4)), some)
+    assert set(result.frame()["source"]) == {"undecided"}
+    assert result.frame()["would_decide"].str.startswith("no pairs of unrelated").all()
+    with pytest.raises(ValueError, match=r"families \(none\) were given; known are \['prompt_operand'"):
+        family_predictions(reader(Z6, "totals", (2, 4)), {})
+    with pytest.raises(ValueError, match=r"families \['operand'\] were given"):
+        family_predictions(reader(Z6, "totals", (2, 4)), {"operand": families["both"]})
+
+
+def test_families_of_other_pairs_are_refused(families):
+    """Of as many rows, and made by the same function: only the question tells them apart."""
+    problems = sample_problems(Z6, 4, 30, split="heldout", rng=np.random.default_rng(1))
+    others = pair_families(Z6, problems, "totals", step=2, rng=np.random.default_rng(0))
+    mixed = {**families, "unrelated": Contrast.from_pairs(others["unrelated"])}
+    assert len(mixed["unrelated"]) == len(mixed["both"])
+    with pytest.raises(ValueError, match=r"\['unrelated'\] do not ask what 'prompt_operand' asks"):
+        family_predictions(reader(Z6, "totals", (2, 4)), mixed)
+
+
+def test_one_pair_given_twenty_times_is_one_pair(families):
+    one = {family: contrast.select(torch.zeros(20, dtype=torch.long)) for family, contrast in families.items()}
+    with pytest.raises(ValueError, match=r"19 of 20 pairs are given again \(pair 1 is pair 0\)"):
+        family_predictions(reader(Z6, "totals", (2, 4)), one)
+
+
+def test_nothing_changed_is_no_run_that_stays(families):
+    both = families["both"]
+    same = Contrast(both.clean, both.clean, both.at, both.answer, both.foil, both.places)
+    with pytest.raises(ValueError, match="clean and corrupted are the same tokens up to the readout in 30 of 30 pairs"):
+        run_predictions(reader(Z6, "totals", (2, 4)), same)
+
+
+def test_logits_that_are_no_numbers_put_nothing_first():
+    logits = torch.tensor([[[0.0, 1.0, float("nan")]], [[0.0, 1.0, 2.0]]])
+    at, answer, foil = torch.tensor([0, 0]), torch.tensor([1, 1]), torch.tensor([0, 0])
+    with pytest.raises(ValueError, match="logits at the readout are NaN in 1 of 2 runs"):
+        predictions(logits, at, answer, foil)

@@ -1,6 +1,7 @@
 """Which way a sweep takes: from the weights of a native model, or by the hooks of any other."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -262,6 +263,9 @@ def test_a_change_behind_the_readout_is_no_change(tiny_model, tokens):
     with pytest.raises(ValueError, match="agree bit for bit"):
         patch_sweep(tiny_model, contrast)
     _, read = referenced(tiny_model, tokens, 6)
+    some = replace(read, corrupted=torch.cat([read.clean[:2], read.corrupted[2:]]))
+    with pytest.raises(ValueError, match=r"the same tokens up to the readout in 2 of 5 pairs \(pair 0 is the first\)"):
+        patch_sweep(tiny_model, some)
     assert patch_sweep(tiny_model, read).baselines()["whole_change"].effect.item() != 0.0
 
 
