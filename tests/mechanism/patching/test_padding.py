@@ -11,7 +11,7 @@ from cotinterp.mechanism.patching.attribution_patching import attribution_patch
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import Path, head_paths
 from cotinterp.mechanism.patching.run_predictions import run_predictions
-from cotinterp.mechanism.patching.runs import PatchingControls, partners
+from cotinterp.mechanism.patching.runs import Meter, PatchingControls, partners
 from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.sites import Site
 from tests.mechanism.contrasts import contrast_with_gap, replaced
@@ -117,11 +117,10 @@ def test_repeated_pairs_are_refused(tiny_model, tokens):
         patch_sweep(tiny_model, behind)
 
 
-def test_a_model_of_no_numbers_is_said(make_tiny, tokens):
-    model = make_tiny()
-    contrast = contrast_with_gap(model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
-    with torch.no_grad():
-        next(model.parameters())[:] = float("nan")
-    for sweep in (patch_sweep, path_sweep, attribution_patch):
-        with pytest.raises(ValueError, match=r"logit_diff is not a finite number in 5 of 5 runs: the logits"):
-            sweep(model, contrast, controls=BY_HOOKS)
+def test_logits_of_no_numbers_are_said(tiny_model, tokens):
+    contrast = contrast_with_gap(tiny_model, tokens, replaced(tokens, [3], d_vocab=13), torch.full((5,), 6))
+    logits = tiny_model(tokens).detach()
+    logits[1, 6] = float("nan")
+    meter = Meter.against(contrast, ["logit_diff"], tiny_model(tokens).detach())
+    with pytest.raises(ValueError, match=r"logit_diff is not a finite number in 1 of 5 runs: the logits of the model"):
+        meter.of(logits)
