@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-ATTEMPTS = 3
-"""How often a file is written that vanishes under its temporary name: only where locks do not reach another machine."""
+ATTEMPTS = 20
+"""How often a file is written that vanishes under its temporary name: taken for a dead writer's before it was locked,
+or where locks do not reach from one machine to another."""
 
 LONGEST_NAME = 200
 """Bytes of a name; file systems take 255, an ending included."""

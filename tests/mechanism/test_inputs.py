@@ -180,7 +180,7 @@ def test_a_contrast_names_what_does_not_fit(contrast, changes, message):
 
 
 def test_runs_that_are_the_same_are_named(tiny_model, contrast):
-    with pytest.raises(ValueError, match="Are clean and corrupted the same tokens"):
+    with pytest.raises(ValueError, match="clean and corrupted are the same tokens up to the readout in all"):
         cotinterp.patch_sweep(tiny_model, replace(contrast, corrupted=contrast.clean))
 
 

@@ -62,7 +62,14 @@ def verdict(claim: str, task: str, word: Word, *criteria: MeasuredCriterion) -> 
 def made_up_verdicts() -> Verdicts:
     """The whole set."""
     advantage, slope, ratio = "above 0.1", "above 0.02", "below 0.5"
-    run = {"task": "s3", "regime": "direct", "variant": "L1", "n_layers": 1, "slug": "s3-direct-0f0f0f0f"}
+    run = {
+        "task": "s3",
+        "regime": "direct",
+        "variant": "L1",
+        "n_layers": 1,
+        "slug": "s3-direct-0f0f0f0f",
+        "definition": "",
+    }
     bad = [
         run
         | {"run_seed": 3, "status": "unconverged", "final_loss": 1.25, "train_accuracy": 0.31, "note": "right on 31%"},

@@ -40,7 +40,7 @@ class StartsOneHigher(FoldTask):
 
     name = "starts-one-higher"
     operands = "012345"
-    commutative = False
+    commutative = True
 
     def initial(self, operand):
         return (operand + 1) % 6

@@ -64,7 +64,7 @@ class LateStart(FoldTask):
 
     name = "late-start"
     operands = "012"
-    commutative = True
+    commutative = False
 
     def initial(self, operand):
         return 2 - operand
