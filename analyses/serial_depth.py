@@ -7,9 +7,8 @@ wider. Begun again, it goes on where it was. The same as `cotinterp depth`.
     python -m analyses.serial_depth path/to/file.py:ClassName [--quick]
 """
 
-import tyro
-
 from cotinterp.cli.experiments import depth_command
+from cotinterp.cli.parsing import script
 
 if __name__ == "__main__":
-    tyro.cli(depth_command, description=__doc__)
+    script(depth_command, __doc__)

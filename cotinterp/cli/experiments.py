@@ -177,16 +177,16 @@ def collect_command(grid: GridFile, out: Path, root: Path | None = None) -> None
 @app.command(name="depth")
 def depth_command(
     task: tyro.conf.Positional[str] = "digit-sum",
-    k_max: int | None = None,
-    n_layers: tuple[int, ...] = (),
-    seeds: int | None = None,
-    steps: tuple[int, ...] = (),
-    d_model: int | None = None,
-    n_train: int | None = None,
+    k_max: Count | None = None,
+    n_layers: tuple[Count, ...] = (),
+    seeds: Count | None = None,
+    steps: tuple[Count, ...] = (),
+    d_model: Count | None = None,
+    n_train: Count | None = None,
     controls: bool = True,
     executor: str = "local:2",
     quick: bool = False,
-    out: Path = Path("out/serial_depth"),
+    out: Path | None = None,
 ) -> None:
     """Ask which law of depth a task follows: train direct models of several depths, cot and its controls, and judge.
 
@@ -203,7 +203,7 @@ def depth_command(
         controls: Also train filler, and direct models that are as dear as cot. Not with --quick.
         executor: local:N, dask://HOST:PORT, or slurm:partition=...,time=...
         quick: Tiny models, hardly trained: a look, not a measurement. What else is given counts.
-        out: Runs, tables, figures and simulator.html go here.
+        out: Runs, tables, figures and simulator.html go here; out/serial_depth/<name of the task> by default.
     """
     from dataclasses import replace
 
@@ -212,6 +212,7 @@ def depth_command(
     from cotinterp.tasks import get_task
 
     known = get_task(task)
+    out = out or Path("out/serial_depth") / known.name
     design = quick_design(known) if quick else DepthDesign(k_max=min(DepthDesign.k_max, known.max_k), controls=controls)
     given: dict[str, Any] = {
         "k_max": k_max,

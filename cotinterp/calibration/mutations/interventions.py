@@ -174,9 +174,9 @@ def check_random_donor() -> None:
     require(effect < 0.9, f"a random donor restores {effect:.2f} of the gap: it is no other example")
 
 
-def nobody_else(n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """A derangement that leaves everybody in place."""
-    return np.arange(n)
+def nobody_else(pairs: contrast.Contrast, rng: np.random.Generator, **options: bool) -> Int[np.ndarray, " batch"]:
+    """Partners, with everybody its own."""
+    return np.arange(len(pairs))
 
 
 def check_self_and_full() -> None:
@@ -240,7 +240,7 @@ PATCHING_MUTATIONS = (
     Mutation(
         "random donor that is the example's own",
         "random-donor baseline below 1",
-        instead(runs, "derangement", nobody_else),
+        instead(runs, "partners", nobody_else),
         check_random_donor,
     ),
     Mutation(

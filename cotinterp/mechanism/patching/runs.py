@@ -182,7 +182,7 @@ def partners(
     depend on the order of the rows, nor on what stands behind the readout of a `causal` model.
     """
     rows = contents_of(contrast, causal=causal)
-    template = np.zeros(len(rows), dtype=np.int64) if contrast.templates is None else contrast.templates
+    template = contrast.alike
     masks = [mask.cpu().numpy() for mask in contrast.places.values()]
     layouts: dict[tuple[int, int, bytes], list[int]] = {}
     for i in sorted(range(len(rows)), key=rows.__getitem__):
