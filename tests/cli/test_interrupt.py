@@ -72,14 +72,9 @@ def all_ended(group):
     ("words", "when", "said"),
     [
         (["sweep", "grid.toml", "--root", "runs"], 0.5, GOES_ON),
-        (["sweep", "grid.toml", "--root", "runs"], 4, GOES_ON),
-        (["sweep", "grid.toml", "--root", "runs"], "runs/.sweep*", GOES_ON),
         (["sweep", "grid.toml", "--root", "runs"], "runs/*/metrics.jsonl", GOES_ON),
-        (["reproduce", "--quick"], 3, GOES_ON),
         (["claims", "--from", "checkpoints", "--train"], "out/replication/*/metrics.jsonl", GOES_ON),
         (["evaluate", SLUG], 2, BEGINS_AGAIN),
-        (["calibrate", "--quick"], 1, BEGINS_AGAIN),
-        (["tasks"], 0.1, BEGINS_AGAIN),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value)[:12],
 )

@@ -1,4 +1,4 @@
-"""Every standard study of every task ends with tables, or with a refusal in words: an untrained model of one layer."""
+"""Every standard study of every kind of task ends with tables, or with a refusal in words: an untrained model of one layer."""
 
 from dataclasses import fields, replace
 
@@ -13,7 +13,7 @@ from cotinterp.studies.instruments import applicable, study
 from cotinterp.studies.measuring import measure
 from cotinterp.studies.protocol import declared_head_pairs, standard_pairs
 from cotinterp.studies.subject import FULL, QUICK, Effort, Subject, untrained_twin
-from cotinterp.tasks import FoldTask, get_task, task_names
+from cotinterp.tasks import FoldTask, get_task
 from cotinterp.transcripts.pairs import NoPairsError, Pairs
 from cotinterp.transcripts.problems import EmptySplitError, sample_problems
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -102,9 +102,19 @@ def tables(name, made, effort=EFFORT):
 
 
 @pytest.mark.filterwarnings("ignore:the table of probes has no rows")
-@pytest.mark.parametrize("regime", ["cot", "direct"])
-@pytest.mark.parametrize("name", task_names())
-def test_every_study_of_every_task_ends(name, regime):
+@pytest.mark.parametrize(
+    ("name", "regime"),
+    [
+        ("digit-sum", "cot"),
+        ("parity", "cot"),
+        ("parity", "direct"),
+        ("pointers", "cot"),
+        ("expressions-mod11", "cot"),
+        ("random-labels", "direct"),
+        ("a5", "direct"),
+    ],
+)
+def test_every_study_of_every_kind_of_task_ends(name, regime):
     made = subject(get_task(name), regime, (max(2, get_task(name).min_k), 4))
     for each in applicable(regime):
         found = tables(each, made)
@@ -160,8 +170,7 @@ def test_few_pairs_leave_the_source_open():
     assert families["would_decide"].str.contains(f"only 6 pairs of .*it takes {LEAST_PAIRS} at least").all()
 
 
-@pytest.mark.parametrize("regime", ["cot", "direct"])
-@pytest.mark.parametrize("task", ["parity", "pointers", "expressions-mod11", "random-labels"])
+@pytest.mark.parametrize(("task", "regime"), [("parity", "cot"), ("pointers", "direct")])
 def test_evidence_of_an_untrained_model_is_rows_or_refusals(task, regime):
     made = subject(get_task(task), regime, (max(2, get_task(task).min_k), 4))
     rows = measure(made, EFFORT)
