@@ -207,11 +207,13 @@ def depth_command(
     """
     from dataclasses import replace
 
-    from cotinterp.depth.grid import DepthDesign, quick_design
-    from cotinterp.report.depth import depth_report
     from cotinterp.tasks import get_task
 
-    known = get_task(task)
+    known = get_task(task)  # a wrong name or file is answered before torch is loaded
+
+    from cotinterp.depth.grid import DepthDesign, quick_design
+    from cotinterp.report.depth import depth_report
+
     out = out or Path("out/serial_depth") / known.name
     design = quick_design(known) if quick else DepthDesign(k_max=min(DepthDesign.k_max, known.max_k), controls=controls)
     given: dict[str, Any] = {

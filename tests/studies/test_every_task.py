@@ -1,4 +1,4 @@
-"""Every standard study of every kind of task ends with tables, or with a refusal in words: an untrained model of one layer."""
+"""Every standard study of each kind of task ends with tables or a refusal in words: an untrained model of one layer."""
 
 from dataclasses import fields, replace
 
