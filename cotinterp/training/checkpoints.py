@@ -223,6 +223,18 @@ def load_run(
         CheckpointError: It is unfinished, damaged, or does not fit its spec or its task.
     """
     directory = find_run(slug_or_path, root)
+    run = read_run(directory, device=device, task=task)
+    # By the file: a run of a task of one's own from before there were definitions has the slug that it then had.
+    slug = run.spec.slug[:-8] + _spec_hash(directory)[:8]
+    if re.fullmatch(SLUG, directory.name) and directory.name != slug:
+        raise CheckpointError(
+            f"{directory} holds the run {slug}, not the one of its name: restore its files or rename the directory"
+        )
+    return run
+
+
+def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = None) -> Run:
+    """`load_run` of a directory whatever its name, which its owner knows to be that of the run."""
     place = resolve_device(device)
     spec, known_task = read_spec(directory, task)
     if not is_finished(directory):
@@ -233,12 +245,6 @@ def load_run(
             "directory again; it goes on from there"
         )
     stored = read_model(directory, known_task)
-    # By the file: a run of a task of one's own from before there were definitions has the slug that it then had.
-    slug = spec.slug[:-8] + _spec_hash(directory)[:8]
-    if re.fullmatch(SLUG, directory.name) and directory.name != slug:
-        raise CheckpointError(
-            f"{directory} holds the run {slug}, not the one of its name: restore its files or rename the directory"
-        )
     vocabulary = Vocabulary.of(known_task)
     tensors = stored.fitting(_shapes(spec, vocabulary))
     module = build_module(spec.model, len(vocabulary), seed=0)

@@ -23,9 +23,9 @@ from cotinterp.training.checkpoints import (
     claim_directory,
     finish,
     is_finished,
-    load_run,
     machine_of,
     read_record,
+    read_run,
     restore_state,
     save_state,
 )
@@ -105,7 +105,7 @@ def train(
                     start = replace(_first_record(spec, task, learner, place), start=weights)
                 saved = None  # its file is mapped into memory
                 _run(learner, start, directory, checkpoint_every, progress)
-    run = load_run(directory, device=str(place), task=task)
+    run = read_run(directory, device=str(place), task=task)
     # A process that was killed after it wrote the weights left it; now they are known to be sound.
     (directory / STATE_FILE).unlink(missing_ok=True)
     return run
