@@ -68,7 +68,7 @@ def test_written_totals_carry_to_the_largest_k(task):
 def test_identities_hold_on_the_reference_models(slug):
     """Self-patch exactly 0, full patch 1, and the parts of the residual stream sum to the logit difference."""
     run = load_run(slug, root=ROOT)
-    for pairs in standard_pairs(Subject.of_run(run), 8, k=4).values():
+    for pairs in standard_pairs(Subject.of_run(run), 48, k=4).values():
         contrast = Contrast.from_pairs(pairs)
         parts = logit_attribution(run.model, contrast)
         with torch.no_grad():

@@ -49,6 +49,7 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.training.loop.train", note)
     monkeypatch.setattr("cotinterp.report.reproduce.reproduce", note)
     monkeypatch.setattr("cotinterp.report.rebuild_report", note)
+    monkeypatch.setattr("cotinterp.report.depth.depth_report", note)
     monkeypatch.setattr("cotinterp.calibration.session.calibration_session", note)
     monkeypatch.setattr("cotinterp.claims.session.gather_evidence", note)
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
