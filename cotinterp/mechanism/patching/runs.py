@@ -90,7 +90,8 @@ def checked_metrics(model: HookedModel, direction: str, metrics: Sequence[str]) 
 def prepared(model: HookedModel, contrast: Contrast, *, require_gap: bool) -> Contrast:
     """What a sweep is made of: the contrast up to its readouts, each pair once.
 
-    In a causal model nothing behind an example's own readout is looked at: neither padding nor what follows there.
+    In a causal model nothing behind an example's own readout counts, neither padding nor what follows there: a place
+    that lies behind it in some of the examples changes nothing in those.
     Pairs in which nothing was changed have no gap of their own, and are dropped and counted with those without one.
 
     Raises:
@@ -107,11 +108,17 @@ def prepared(model: HookedModel, contrast: Contrast, *, require_gap: bool) -> Co
             f"none of {len(pairs)} pairs has a gap: clean and corrupted are the same tokens up to the readout in all. "
             "Change something before it, or read later."
         )
-    if not is_causal(model):
-        return shown
-    reach = torch.arange(shown.clean.shape[1], device=shown.at.device) <= shown.at[:, None]
-    places = {label: mask & reach.to(mask.device) for label, mask in shown.places.items()}
-    return replace(shown, places={label: mask for label, mask in places.items() if mask.any(dim=1).all()})
+    reach = reached(model, shown)
+    cut = {label: mask & reach.to(mask.device) for label, mask in shown.places.items()}
+    return replace(
+        shown, places={label: mask if mask.any(dim=1).all() else shown.places[label] for label, mask in cut.items()}
+    )
+
+
+def reached(model: HookedModel, contrast: Contrast) -> Bool[Tensor, "batch pos"]:
+    """Where something can lie that matters to each example's readout: in a causal model nowhere behind it."""
+    positions = torch.arange(contrast.clean.shape[1], device=contrast.at.device)
+    return (positions <= contrast.at[:, None]) | (not is_causal(model))
 
 
 @dataclass(frozen=True, eq=False)

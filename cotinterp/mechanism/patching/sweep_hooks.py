@@ -12,7 +12,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Write, patch, run_with
 from cotinterp.mechanism.metrics import MetricName
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.patching.runs import FIRST, Cell, Changes, Meter, Numbers, Runs, StackedRuns, minus
+from cotinterp.mechanism.patching.runs import FIRST, Cell, Changes, Meter, Numbers, Runs, StackedRuns, minus, reached
 from cotinterp.mechanism.sites import Site
 
 
@@ -56,7 +56,11 @@ def sweep_block(
     if runs.contrast.reference is not None:
         baselines["whole_change"] = rerun(runs.recipient, recipient_logits, related)
 
+    reach = reached(model, runs.contrast)
     unequal = {site: (site.by_position(donors[site]) != site.by_position(own[site])).any(dim=-1) for site in sites}
+    unequal = {
+        site: mask & (reach if mask.ndim == 2 else reach[..., None]).to(mask.device) for site, mask in unequal.items()
+    }
     live = [_mask(cell, runs.contrast, unequal) for cell in cells]
     everywhere = {site: torch.ones_like(mask) for site, mask in unequal.items()}
     masks = live if skip_equal else [_mask(cell, runs.contrast, everywhere) for cell in cells]

@@ -331,7 +331,7 @@ def native_sweep(
 class _Sweep:
     """One block of examples: what is patched where, and the states of the runs that it is patched into and from.
 
-    `unequal`: where donor and recipient differ; `reach`: where, of these, a patch can still reach the readout.
+    `unequal`: where, up to the readout, donor and recipient differ; `reach`: where, of these, a patch can still reach it.
     """
 
     parts: NativeParts
@@ -353,8 +353,8 @@ class _Sweep:
         sites = sorted({cell.site for cell in cells})
         index = {site: i for i, site in enumerate(sites)}
         at, positions = runs.contrast.at.to(device), torch.arange(runs.recipient.shape[1], device=device)
-        unequal = torch.stack([_differs(site, own[site.layer], donor[site.layer]) for site in sites])
         before, here = positions <= at[:, None], positions == at[:, None]
+        unequal = torch.stack([_differs(site, own[site.layer], donor[site.layer]) for site in sites]) & before
         reach = torch.stack([before if enters_at(site) < len(own) else here for site in sites])
         return cls(
             parts,
