@@ -81,7 +81,7 @@ wheel: $(VENV)/installed-dev
 define IN_AN_EMPTY_FOLDER
 set -e
 bin="$$1/bin"; cd "$$(mktemp -d)"; echo "in $$PWD"
-printf 'from cotinterp import FoldTask\nclass Swap(FoldTask):\n    name = "sum-mod3"\n    operands = "012"\n    commutative = True\n\n    def step(self, total, operand):\n        return (total + operand) % 3\n' > mine.py
+printf 'from cotinterp import FoldTask\nclass Swap(FoldTask):\n    name = "sum-mod3"\n    operands = "012"\n    commutative = True\n\n    def step(self, total, operand):\n        return (total + operand) %% 3\n' > mine.py
 check() { began=$$(date +%s); code=0; "$$@" > said 2>&1 || code=$$?; echo "exit $$code  $$(($$(date +%s) - began)) s  $$*" | sed "s|$$bin/||"; [ $$code = 0 ] || { tail said; exit $$code; }; }
 check "$$bin/python" -c 'import cotinterp; print(cotinterp.__version__)'
 check "$$bin/python" -c 'from cotinterp import load_run; load_run("s3-cot-L4-s0-42df236d")'

@@ -331,7 +331,7 @@ def native_sweep(
 class _Sweep:
     """One block of examples: what is patched where, and the states of the runs that it is patched into and from.
 
-    `unequal`: where, up to the readout, donor and recipient differ; `reach`: where, of these, a patch can still reach it.
+    `unequal`: where donor and recipient differ up to the readout; `reach`: where, of these, a patch can still reach it.
     """
 
     parts: NativeParts
