@@ -85,7 +85,7 @@ def test_every_section_has_its_question_reading_limits_and_numbers(page: str) ->
     for name, words in TEXTS.items():
         for part in (words["title"], words["question"], words["reading"], words["limits"]):
             assert " ".join(part.split()) in text, (name, part)
-    for name in set(SCHEMAS) - {"label_rules"}:
+    for name in set(SCHEMAS) - {"label_rules", "skipped"}:
         assert f'<a href="tables/{name}.csv" download>' in page
 
 
@@ -135,11 +135,19 @@ def test_plotly_is_told_not_to_offer_its_makers_server(page: str) -> None:
 def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(small: ReportInputs) -> None:
     of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
     of_sweeps = {"frontier", "answer_lengths", "compute"}
-    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan"} - of_claims - of_sweeps:
+    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan", "skipped"} - of_claims - of_sweeps:
         tables = {other: frame for other, frame in small.tables.items() if other != name}
         page = build_report(ReportInputs(tables, small.attention, small.manifest))
         assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
         assert page.count('class="note"') == 1
+
+
+def test_what_could_not_be_measured_is_said_in_its_section(small: ReportInputs) -> None:
+    labels = {"task": "s3", "regime": "cot", "run_seed": 0}
+    row = labels | {"study": "patch", "k": 2, "pairs": "families", "tried": 7, "why": "too <short>"}
+    page = build_report(ReportInputs({**small.tables, "skipped": pd.DataFrame([row])}, small.attention, small.manifest))
+    assert page.count("Not measured:") == 1
+    assert "s3 cot, seed 0: families (k = 2, 7 problems tried): too &lt;short&gt;" in page
 
 
 def test_without_a_sweep_two_notes_say_how_to_come_by_one(inputs: ReportInputs) -> None:
