@@ -27,7 +27,7 @@ def test_every_table_survives_the_disk(tmp_path: Path, inputs: ReportInputs) -> 
     for name, frame in inputs.tables.items():
         write(tmp_path, name, frame)
     back = read_tables(tmp_path)
-    assert list(back) == list(SCHEMAS)
+    assert list(back) == [name for name in SCHEMAS if name != "skipped"]
     for name, frame in inputs.tables.items():
         pd.testing.assert_frame_equal(back[name], frame, check_dtype=False, check_exact=True)
 

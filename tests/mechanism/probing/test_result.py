@@ -104,6 +104,7 @@ def scanned(features: dict[str, torch.Tensor], operands: np.ndarray, seed: int, 
         {ProbedAt(site=name): rows for name, rows in features.items()},
         {"s_1": Target(truth=Z6.steps(operands).total[:, 0], renamed=renamed_totals(Z6, operands, 1, names))},
         hold_out(np.arange(len(operands)), seed=seed),
+        groups=np.arange(len(operands)),
         controls=Controls(n_controls=n_controls, n_shuffles=0, seed=seed),
     )
 
@@ -151,6 +152,7 @@ def test_coordinates_share_their_draws_and_are_corrected_together() -> None:
         {"x": parity_alone},
         {"s_1": Target(truth=total, renamed=renamed_totals(task, operands, 1, names))},
         hold_out(np.arange(100)),
+        groups=np.arange(100),
         coordinates=coordinates(task),
         controls=Controls(n_controls=2),
     )
@@ -175,6 +177,7 @@ def test_a_parity_of_six_symbols_has_too_few_other_names_to_be_found() -> None:
         {"x": ONE_HOT[:2][torch.from_numpy(total % 2)]},
         {"s_2": Target(truth=total % 2, renamed=renamed_totals(Z6, operands, 2, names) % 2)},
         hold_out(np.arange(216)),
+        groups=np.arange(216),
     )
     row = result.scan().frame().iloc[0]
     assert (row["accuracy"], row["null_max"], row["flagged"]) == (1.0, 1.0, False)
@@ -188,6 +191,7 @@ def test_circles_report_how_much_they_explain() -> None:
         {"x": rows},
         {"s_1": total},
         hold_out(np.arange(66)),
+        groups=np.arange(66),
         coordinates=coordinates(Z6),
         controls=Controls(n_controls=4),
     )
@@ -205,7 +209,8 @@ def test_too_few_or_unequal_labelings_are_refused() -> None:
         result.scan(0.01)
     with pytest.raises(ValueError, match=r"1 control labelings.*n_controls of 19"):
         result.scan(null="control")
-    plain = fit_probes({"a": ignorant(operands, 0)}, {"s_1": operands.sum(1) % 6}, hold_out(np.arange(66)))
+    each = np.arange(66)
+    plain = fit_probes({"a": ignorant(operands, 0)}, {"s_1": operands.sum(1) % 6}, hold_out(each), groups=each)
     with pytest.raises(ValueError, match="0 renamed labelings"):
         plain.scan()
     with pytest.raises(ValueError, match="strictly between"):
@@ -214,6 +219,7 @@ def test_too_few_or_unequal_labelings_are_refused() -> None:
         {"b": ignorant(operands, 0)},
         {"s_1": operands.sum(1) % 6},
         hold_out(np.arange(66)),
+        groups=np.arange(66),
         controls=Controls(n_controls=20),
     )
     joined = ProbeResult(scanned({"a": ignorant(operands, 0)}, operands, 0, n_controls=19).cells + more.cells)
@@ -230,6 +236,7 @@ def test_models_are_scanned_one_by_one_and_the_baseline_is_left_out() -> None:
         {at[0]: known, at[1]: ignorant(operands, 0), ProbedAt(site="input"): known},
         {"s_1": Target(truth=operands.sum(1) % 6, renamed=renamed_totals(Z6, operands, 1, names))},
         hold_out(np.arange(66)),
+        groups=np.arange(66),
         labels={"task": "z6"},
     )
     scan = result.scan()
