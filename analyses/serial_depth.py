@@ -11,4 +11,4 @@ from cotinterp.cli.experiments import depth_command
 from cotinterp.cli.parsing import script
 
 if __name__ == "__main__":
-    script(depth_command, __doc__)
+    script(depth_command, __doc__, resumed=True)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from cotinterp.cli import FAILED, MENDABLE
+
 PACKAGE = str(Path(__file__).parents[1])
 OURS = ("cotinterp", "analyses", "benchmarks", "__main__")
 RAISE = dis.opmap["RAISE_VARARGS"]
-FAILED, MENDABLE = 1, 2
 
 
 def explain(error: BaseException) -> tuple[int, str]:

@@ -58,12 +58,12 @@ def run(words: Sequence[str]) -> None:
         )
 
 
-def script(function: Callable[..., object], description: str) -> None:
-    """Run a script's `main` with the options of the command line, behind the gate of all commands."""
+def script(function: Callable[..., object], description: str, *, resumed: bool = False) -> None:
+    """Run a script's `main` with the options of the command line, behind the gate of all commands (`guarded`)."""
     from cotinterp.cli import guarded
 
     program = f"python -m {getattr(sys.modules['__main__'].__spec__, 'name', sys.argv[0])}"
-    guarded(lambda: parsed(function, sys.argv[1:], program, description)(), program, resumed=False)
+    guarded(lambda: parsed(function, sys.argv[1:], program, description)(), program, resumed=resumed)
 
 
 def parsed(function: Callable[..., object], words: Sequence[str], program: str, description: str = "") -> Call:

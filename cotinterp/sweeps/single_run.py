@@ -19,18 +19,18 @@ import torch
 
 from cotinterp.behavior.accuracy import AccuracyResult, evaluate_run, store_evaluation
 from cotinterp.behavior.tagging import tag_accuracy
-from cotinterp.models.weights import CheckpointError, read_weights
+from cotinterp.models.weights import CheckpointError, Stored, read_weights
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.sweeps.pool import error_text
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import (
     MODEL_FILE,
     STATE_FILE,
+    Record,
     Run,
     is_finished,
     read_evaluation,
     read_model,
-    read_record,
 )
 from cotinterp.training.loop import DirectoryBusyError, sole_trainer, train
 from cotinterp.training.progress import METRICS_FILE, last_metrics
@@ -70,6 +70,7 @@ class RunStatus:
         step: Updates done, as far as they are logged.
         loss: Of the last logged update, in nats per scored token; NaN where there is none.
         evaluation: What evaluation.json holds, of a finished run.
+        conflict: It failed because its directory holds something else, which no sweep touches.
     """
 
     spec: RunSpec
@@ -78,6 +79,7 @@ class RunStatus:
     step: int = 0
     loss: float = float("nan")
     evaluation: dict[str, Any] = field(default_factory=dict)
+    conflict: bool = False
 
 
 def run_status(spec: RunSpec, root: Path, problems_per_k: int, fingerprints: dict[str, str] | None = None) -> RunStatus:
@@ -88,43 +90,51 @@ def run_status(spec: RunSpec, root: Path, problems_per_k: int, fingerprints: dic
     Args:
         fingerprints: By task; what is computed is added, so that who asks about many runs computes each once.
     """
-    if conflict := directory_conflict(spec, root, fingerprints):
-        return RunStatus(spec, "failed", conflict)
+    conflict, weights = _inspected(spec, root, fingerprints)
+    if conflict:
+        return RunStatus(spec, "failed", conflict, conflict=True)
     try:
-        return _of_files(spec, root / spec.slug, problems_per_k)
+        return _of_files(spec, root / spec.slug, problems_per_k, weights)
     except (CheckpointError, OSError, ValueError) as error:
         return RunStatus(spec, "failed", without_root(error_text(error), root))
 
 
-def directory_conflict(spec: RunSpec, root: Path, fingerprints: dict[str, str] | None = None) -> str:
+def directory_conflict(spec: RunSpec, root: Path) -> str:
     """Why the directory of this run cannot be used, because it holds another run or no readable one; else empty.
 
     A run that was trained when its task computed something else is another run.
     """
-    directory = root / spec.slug
+    return _inspected(spec, root, None)[0]
+
+
+def _inspected(spec: RunSpec, root: Path, fingerprints: dict[str, str] | None) -> tuple[str, Stored | None]:
+    """`directory_conflict`, and the weights or the state that were read to know it."""
+    directory, weights = root / spec.slug, None
     try:
         if (directory / SPEC_FILE).exists():
             check_same_spec(directory, spec)
-            check_same_task(directory, spec, fingerprints)
+            weights = check_same_task(directory, spec, fingerprints)
         elif strays := [name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()]:
             raise CheckpointError(f"{directory} holds {strays} but no {SPEC_FILE}: move it away")
     except (CheckpointError, OSError) as error:
-        return without_root(error_text(error), root)
-    return ""
+        return without_root(error_text(error), root), None
+    return "", weights
 
 
-def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str] | None = None) -> None:
+def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str] | None = None) -> Stored | None:
     """Raises CheckpointError where what lies in `directory` was trained on another task or from other weights.
 
     What a task of one's own is, its spec says (`RunSpec.definition`); of those of cotinterp the run recorded it.
+    Returns the weights, or the state, that were read; None where there are none that can be.
     """
     path = next((directory / name for name in (MODEL_FILE, STATE_FILE) if (directory / name).exists()), None)
     if path is None:
-        return
+        return None
     try:
-        record = read_record(path)
+        stored = read_weights(path)
+        record = Record.parse(stored.metadata, path)
     except CheckpointError:
-        return  # whoever needs the weights says what is wrong with the file
+        return None  # whoever needs the weights says what is wrong with the file
     start = directory.parent / (spec.start_from or "") / MODEL_FILE
     if record.start and start.exists() and record.start != read_weights(start).weight_hash:
         raise CheckpointError(
@@ -132,7 +142,7 @@ def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str]
             f"{directory} away to train anew"
         )
     if spec.definition is not None:
-        return
+        return stored
     known = {} if fingerprints is None else fingerprints
     if spec.task not in known:
         known[spec.task] = task_fingerprint(get_task(spec.task))
@@ -141,6 +151,7 @@ def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str]
             f"task {spec.task!r} is not the one that {directory} was trained on: its symbols or what it computes have "
             f"changed. Restore the old task, or move {directory} away to train anew"
         )
+    return stored
 
 
 def earlier_task(spec: RunSpec, root: Path) -> str:
@@ -159,12 +170,14 @@ def earlier_task(spec: RunSpec, root: Path) -> str:
     return ""
 
 
-def _of_files(spec: RunSpec, directory: Path, problems_per_k: int) -> RunStatus:
+def _of_files(spec: RunSpec, directory: Path, problems_per_k: int, weights: Stored | None) -> RunStatus:
     last = last_metrics(directory / METRICS_FILE)
     step, loss = int(last.get("step", 0)), float(last.get("loss", float("nan")))
     if is_finished(directory):
         step = spec.optimizer.steps
-        evaluation = valid_evaluation(directory, problems_per_k)
+        # A state that was read a moment ago is not the weights of a run that has ended since.
+        model = weights if weights and weights.path.name == MODEL_FILE else None
+        evaluation = valid_evaluation(directory, problems_per_k, model)
         if evaluation is not None:
             return RunStatus(spec, "finished", "", step, loss, evaluation)
     if (directory / FAILURE_FILE).exists():
@@ -251,8 +264,11 @@ def is_evaluated(directory: Path, problems_per_k: int) -> bool:
     return valid_evaluation(directory, problems_per_k) is not None
 
 
-def valid_evaluation(directory: Path, problems_per_k: int) -> dict[str, Any] | None:
+def valid_evaluation(directory: Path, problems_per_k: int, weights: Stored | None = None) -> dict[str, Any] | None:
     """What evaluation.json holds; None where there is none of the weights beside it and of so many problems.
+
+    Args:
+        weights: The file of weights, where it has been read already.
 
     Raises:
         CheckpointError: The weights are damaged, or of another run than the spec beside them.
@@ -263,7 +279,8 @@ def valid_evaluation(directory: Path, problems_per_k: int) -> dict[str, Any] | N
         return None
     if record is None or record.get("problems_per_k") != problems_per_k:
         return None
-    return record if record.get("weight_hash") == read_model(directory).weight_hash else None
+    model = read_model(directory, stored=weights)
+    return record if record.get("weight_hash") == model.weight_hash else None
 
 
 def mark_root(root: Path) -> str:

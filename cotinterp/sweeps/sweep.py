@@ -20,7 +20,6 @@ from cotinterp.sweeps.single_run import (
     RunStatus,
     Status,
     check_same_task,
-    directory_conflict,
     is_evaluated,
     mark_root,
     run_status,
@@ -160,10 +159,12 @@ def run_sweep(
         raise ValueError(f"retries must be 0 or more, got {retries}")
     root = output_folder(root).resolve()
     known: dict[str, str] = {}
-    conflicts = {spec: text for spec in grid.specs if (text := directory_conflict(spec, root, known))}
-    ours = [spec for spec in grid.specs if spec not in conflicts]
-    present = {spec for spec in ours if run_status(spec, root, grid.problems_per_k, known).status == "finished"}
-    left = sorted((spec for spec in ours if spec not in present), key=transcript_length, reverse=True)
+    found = {spec: run_status(spec, root, grid.problems_per_k, known) for spec in grid.specs}
+    conflicts = {spec: status.error for spec, status in found.items() if status.conflict}
+    present = {spec for spec, status in found.items() if status.status == "finished"}
+    left = sorted(
+        (spec for spec in found if spec not in conflicts and spec not in present), key=transcript_length, reverse=True
+    )
     after = _starts(left, {spec.slug for spec in present}, root)
     token, here = mark_root(root), Path(os.getcwd())
     work = [RunJob(spec, root, token, here, grid.problems_per_k, device) for spec in left]

@@ -33,11 +33,6 @@ OF_A_FOLD = (
 """What follows from symbols, `initial` and `step` alone, where a task does not override it."""
 
 
-def is_shipped(task: Task) -> bool:
-    """Whether the task is one of cotinterp's own: those change with the package alone."""
-    return type(task).__module__.startswith("cotinterp.tasks.")
-
-
 def task_definition(task: Task) -> str:
     """Sixteen hexadecimal digits over all that a task is: its name, its symbols, and what it computes.
 

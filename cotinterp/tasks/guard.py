@@ -46,9 +46,14 @@ class UserCodeError(ValueError):
     """A user's file, class or function cannot be used: which, at which line, and its own error in one line."""
 
 
+def is_ours(cls: type) -> bool:
+    """Whether a class is one of this package, which changes with the package alone."""
+    return cls.__module__.startswith("cotinterp.")
+
+
 def guard(cls: type) -> None:
     """Wraps what `cls` itself defines; classes of this package are left as they are."""
-    if cls.__module__.startswith("cotinterp."):
+    if is_ours(cls):
         return
     for name in GUARDED:
         if name in vars(cls) and not isinstance(vars(cls)[name], property):

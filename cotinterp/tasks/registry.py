@@ -10,7 +10,7 @@ import numpy as np
 
 from cotinterp.tasks.check import check_task, require_checked
 from cotinterp.tasks.definition import task_definition
-from cotinterp.tasks.guard import UserCodeError
+from cotinterp.tasks.guard import UserCodeError, is_ours
 from cotinterp.tasks.loading import is_reference, load, no_keyboard, user_code
 from cotinterp.tasks.task import Task
 
@@ -28,7 +28,7 @@ def register(cls: TaskClass) -> TaskClass:
     Raises:
         ValueError: The name is taken, or the class breaks the contract of a task (`check_task`).
     """
-    if cls.__module__.startswith("cotinterp."):
+    if is_ours(cls):
         _REGISTRY[cls.name] = cls()
         return cls
     known = _REGISTRY.get(getattr(cls, "name", ""))

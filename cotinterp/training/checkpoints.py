@@ -258,17 +258,17 @@ def _shapes(spec: RunSpec, vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]
     return {name: tuple(meta.shape) for name, meta in expected.items()}
 
 
-def read_model(directory: Path, task: Task | None = None) -> Stored:
+def read_model(directory: Path, task: Task | None = None, *, stored: Stored | None = None) -> Stored:
     """The weights of a finished run as they are in their file; no model is built.
+
+    Args:
+        stored: That file, where it has been read already.
 
     Raises:
         CheckpointError: The file is damaged, or was not trained with the spec.json beside it, or not on `task`, where
             one is given.
     """
-    return _checked_model(read_weights(directory / MODEL_FILE), directory, task)
-
-
-def _checked_model(stored: Stored, directory: Path, task: Task | None) -> Stored:
+    stored = read_weights(directory / MODEL_FILE) if stored is None else stored
     record = Record.parse(stored.metadata, stored.path)
     if record.spec != _spec_hash(directory):
         raise CheckpointError(
@@ -350,7 +350,7 @@ def seal(directory: Path | str, task: str | Task | None = None) -> Run:
     """
     directory = Path(directory)
     spec, known_task = read_spec(directory, task)
-    stored = _checked_model(read_unsealed(directory / MODEL_FILE), directory, known_task)
+    stored = read_model(directory, known_task, stored=read_unsealed(directory / MODEL_FILE))
     tensors = stored.fitting(_shapes(spec, Vocabulary.of(known_task)))
     path = directory / EVALUATION_FILE
     evaluation = read_json(path) if path.exists() else None

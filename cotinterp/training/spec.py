@@ -13,7 +13,8 @@ from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.results.atomic import single_name
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
-from cotinterp.tasks.definition import is_shipped, task_definition
+from cotinterp.tasks.definition import task_definition
+from cotinterp.tasks.guard import is_ours
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import longest_transcript
 
@@ -139,7 +140,7 @@ class RunSpec(Spec):
         return self
 
     def _define(self, task: Task) -> None:
-        here = None if is_shipped(task) and task.name == self.task else task_definition(task)
+        here = None if is_ours(type(task)) and task.name == self.task else task_definition(task)
         if here is None and self.definition is not None:
             raise ValueError(f"{task.name!r} is a task of cotinterp itself, which has no definition here: leave it out")
         if self.definition not in (None, here):

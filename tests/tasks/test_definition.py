@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cotinterp.tasks import FoldTask, get_task, task_names
-from cotinterp.tasks.definition import check_definition, check_one_definition, is_shipped, task_definition
+from cotinterp.tasks.definition import check_definition, check_one_definition, task_definition
+from cotinterp.tasks.guard import is_ours
 
 TREE = type(get_task("expressions-mod11"))
 POINTERS = type(get_task("pointers"))
@@ -83,8 +84,8 @@ def test_a_longer_reach_is_no_other_task_where_no_state_is_added():
 
 def test_the_tasks_of_the_package_differ_and_are_told_from_others():
     assert len({task_definition(get_task(name)) for name in task_names()}) == len(task_names())
-    assert is_shipped(get_task("s3"))
-    assert not is_shipped(Counter())
+    assert is_ours(type(get_task("s3")))
+    assert not is_ours(Counter)
 
 
 def test_a_definition_is_the_same_on_every_machine():

@@ -209,6 +209,7 @@ class LinearProbe:
             directions.append(fit_probe(left.float(), truth, target=self.target).subspace().to(directions[0]))
         if len(directions) == 1:
             return None
+        basis = torch.linalg.qr(torch.cat(directions).double().T)[0]
         moved = (self.centers - self.centers.mean(0)).double()
         _, lengths, rows = torch.linalg.svd((moved @ basis) @ basis.T, full_matrices=False)
         rows = rows[lengths > SILENT * lengths[0]]
