@@ -21,6 +21,7 @@ from cotinterp.figures.sheet import (
     grid,
     order,
     panels,
+    set_axes,
     text,
     tooltip,
 )
@@ -71,8 +72,8 @@ def heatmap(
         coloraxis=_color_axis((low, high), colors, value_title or value, length=220),
         legend={"orientation": "h", "x": 0, "xref": "container", "xanchor": "left", "y": 0, "yref": "container"},
     )
-    sheet.figure.update_xaxes(type="category", showgrid=False, dtick=1)
-    sheet.figure.update_yaxes(type="category", showgrid=False, dtick=1, autorange="reversed")
+    axes = {"type": "category", "showgrid": False, "dtick": 1}
+    set_axes(sheet.figure, x=axes, y=axes | {"autorange": "reversed"})
     return sheet.figure
 
 
@@ -230,8 +231,12 @@ def place_heatmaps(
             if panel.divide is not None and 0 < panel.divide < len(places):
                 line = {"color": INK, "width": 1.5, "dash": "dash"}
                 figure.add_vline(x=panel.divide - 0.5, line=line, row=row_index, col=column_index)
-    figure.update_xaxes(type="category", tickangle=-90, tickfont={"size": 11}, ticks="", dtick=1)
-    figure.update_yaxes(type="category", autorange="reversed", ticks="", tickfont={"size": 11}, showgrid=False)
+    axes = {"type": "category", "ticks": "", "tickfont": {"size": 11}}
+    set_axes(
+        figure,
+        x=axes | {"tickangle": -90, "dtick": 1},
+        y=axes | {"autorange": "reversed", "showgrid": False},
+    )
     figure.update_yaxes(title_text=row_axis, col=1)
     length = max(130, min(260, sum(heights)))
     return figure.update_layout(

@@ -4,7 +4,7 @@ Colors are those of Okabe and Ito (2008), "Color Universal Design", told apart u
 marker or a hatching is the second cue, so that figures survive printing in gray. Nothing is set globally.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape, unescape
@@ -195,11 +195,30 @@ def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = No
         "ticks": "outside",
         "tickcolor": GRAY,
         "zeroline": False,
-        "title_font_size": 13,
+        "title": {"font": {"size": 13}},
     }
-    figure.update_xaxes(showgrid=False, **axes)
-    figure.update_yaxes(gridcolor=RULE, **axes)
+    set_axes(figure, x={"showgrid": False, **axes}, y={"gridcolor": RULE, **axes})
     return figure.update_annotations(font={"size": 13})
+
+
+def set_axes(figure: go.Figure, *, x: Mapping[str, object], y: Mapping[str, object]) -> None:
+    """`update_xaxes` and `update_yaxes` of all panels; plotly's own validate and announce each panel by itself."""
+    layout = figure.layout.to_plotly_json()
+    for name in layout:
+        for axis, properties in (("xaxis", x), ("yaxis", y)):
+            if name.startswith(axis):
+                layout[name] = _merged(layout[name], properties)
+    figure.layout = layout
+
+
+def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, object]:
+    both = {name: (old[name], value) for name, value in new.items() if name in old}
+    nested = {
+        name: _merged(one, other)
+        for name, (one, other) in both.items()
+        if isinstance(one, Mapping) and isinstance(other, Mapping)
+    }
+    return {**old, **new, **nested}
 
 
 def titled(figure: go.Figure, title: str) -> go.Figure:
@@ -285,8 +304,11 @@ def panels(
         gap=below + 50,
         below=below + 30,
     )
-    figure.update_xaxes(title_text=text(x_title), tickangle=-90 if upright else 0, showline=True)
-    figure.update_yaxes(title_text=text(y_title), showline=True)
+    set_axes(
+        figure,
+        x={"title": {"text": text(x_title)}, "tickangle": -90 if upright else 0, "showline": True},
+        y={"title": {"text": text(y_title)}, "showline": True},
+    )
     return Panels(figure, tuple(part for _, part in groups), columns)
 
 

@@ -83,6 +83,7 @@ class RunSpec(Spec):
     start_from: str | None = None
     definition: str | None = None
     _task_name: str = PrivateAttr("")
+    _task: Task | None = PrivateAttr(None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunSpec) and self.sha256 == other.sha256
@@ -91,11 +92,19 @@ class RunSpec(Spec):
         return hash(self.sha256)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> "RunSpec":
-        """A copy with some fields replaced and all of them validated; of another task it has that one's definition."""
-        changed = dict(update or {})
-        if "task" in changed:
-            changed.setdefault("definition", None)
-        return super().model_copy(update=changed, deep=deep)
+        """A copy with some fields replaced and all of them validated; of another task it has that one's definition.
+
+        A task in a file is not run again for a copy that keeps it.
+        """
+        changed = {name: getattr(self, name) for name in type(self).model_fields} | dict(update or {})
+        if changed["task"] == self.task:
+            return self.model_validate(changed, context={"task": self._task})
+        return self.model_validate(changed | {"definition": (update or {}).get("definition")})
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the task itself: a class of a file cannot be pickled."""
+        state = super().__getstate__()
+        return state | {"__pydantic_private__": (state["__pydantic_private__"] or {}) | {"_task": None}}
 
     @field_validator("start_from")
     @classmethod
@@ -135,7 +144,7 @@ class RunSpec(Spec):
                 f"a {self.regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
                 f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
             )
-        self._task_name = single_name(task.name)
+        self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
 
