@@ -132,14 +132,20 @@ def test_plotly_is_told_not_to_offer_its_makers_server(page: str) -> None:
     assert "cloud.plotly.com" not in page.split("</head>")[1]
 
 
+def note(name: str) -> str:
+    return f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it."
+
+
 def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(small: ReportInputs) -> None:
     of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
     of_sweeps = {"frontier", "answer_lengths", "compute"}
+    nothing = build_report(ReportInputs({}))
     for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan", "skipped"} - of_claims - of_sweeps:
-        tables = {other: frame for other, frame in small.tables.items() if other != name}
-        page = build_report(ReportInputs(tables, small.attention, small.manifest))
-        assert f"no <code>tables/{name}.csv</code>. <code>{SCHEMAS[name].command} --out DIR</code> writes it." in page
-        assert page.count('class="note"') == 1
+        assert note(name) in nothing
+    tables = {name: frame for name, frame in small.tables.items() if name != "errors"}
+    page = build_report(ReportInputs(tables, small.attention, small.manifest))
+    assert note("errors") in page
+    assert page.count('class="note"') == 1
 
 
 def test_what_could_not_be_measured_is_said_in_its_section(small: ReportInputs) -> None:
@@ -150,9 +156,9 @@ def test_what_could_not_be_measured_is_said_in_its_section(small: ReportInputs) 
     assert "s3 cot, seed 0: families (k = 2, 7 problems tried): too &lt;short&gt;" in page
 
 
-def test_without_a_sweep_two_notes_say_how_to_come_by_one(inputs: ReportInputs) -> None:
-    tables = {name: frame for name, frame in inputs.tables.items() if name not in ("frontier", "compute")}
-    page = build_report(ReportInputs(tables, inputs.attention, inputs.manifest))
+def test_without_a_sweep_two_notes_say_how_to_come_by_one(small: ReportInputs) -> None:
+    tables = {name: frame for name, frame in small.tables.items() if name not in ("frontier", "compute")}
+    page = build_report(ReportInputs(tables, small.attention, small.manifest))
     assert page.count('class="note"') == 2
     for name in ("frontier", "compute"):
         assert f"no <code>tables/{name}.csv</code>. <code>cotinterp sweep analyses/grids/depth_frontier.toml" in page
@@ -167,23 +173,23 @@ def test_a_report_of_nothing_is_only_notes_and_carries_no_library(inputs: Report
     assert build_report(ReportInputs(empty)) == page
 
 
-def test_names_from_tables_and_specs_cannot_become_markup(inputs: ReportInputs) -> None:
+def test_names_from_tables_and_specs_cannot_become_markup(small: ReportInputs) -> None:
     evil = "<img src=http://example.invalid/x onerror=alert(1)>"
     tables = {
         name: frame.replace({"task": {"s3": evil}}) if "task" in frame else frame
-        for name, frame in inputs.tables.items()
+        for name, frame in small.tables.items()
     }
-    assert inputs.manifest is not None
-    manifest = replace(inputs.manifest, command=evil, specs={evil: {"task": evil}})
+    assert small.manifest is not None
+    manifest = replace(small.manifest, command=evil, specs={evil: {"task": evil}})
     del tables["label_rules"]
-    page = build_report(ReportInputs(tables, inputs.attention, manifest, {"mixed": evil}))
+    page = build_report(ReportInputs(tables, small.attention, manifest, {"mixed": evil}))
     body = page.split("</head>")[1]
     assert evil not in body
     assert not [link for link in parsed(page).links if "example.invalid" in link]
 
 
-def test_equal_inputs_give_equal_pages(inputs: ReportInputs, page: str) -> None:
-    assert build_report(inputs) == page
+def test_equal_inputs_give_equal_pages(small: ReportInputs) -> None:
+    assert build_report(small) == build_report(small)
 
 
 def test_the_page_is_rebuilt_from_what_lies_beside_it(tmp_path: Path, small: ReportInputs) -> None:
