@@ -225,7 +225,10 @@ def depth_command(
         "n_train": n_train,
     }
     design = replace(design, **{name: value for name, value in given.items() if value not in (None, ())})
-    print(*depth_report(task, design, out=out, executor=executor), f"tables and figures: {out}", sep="\n")
+    answer = depth_report(task, design, out=out, executor=executor)
+    print(*answer, f"tables and figures: {out}", sep="\n")
+    if any(line.startswith("failed: ") for line in answer):
+        raise SystemExit(1)
 
 
 def _print_earlier(frame: "pd.DataFrame") -> None:
