@@ -52,10 +52,8 @@ def answer(result: HeadResult) -> list[str]:
             f"to next operand {row['attention_to_next_operand']:.2f}"
         )
     readers = [label for label in result.head_labels if label in READER_LABELS]
-    together = (
-        f"; all of them ablated: {result.joint_effect:.2f} lost, as many random others: {result.random_joint_effect:.2f}"
-    )
-    lines.append(f"    {len(readers)} readers{together if readers else ''}")
+    effects = f"{result.joint_effect:.2f} lost, as many random others: {result.random_joint_effect:.2f}"
+    lines.append(f"    {len(readers)} readers" + (f"; all of them ablated: {effects}" if readers else ""))
     return lines
 
 

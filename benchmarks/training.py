@@ -30,8 +30,9 @@ from cotinterp.models.build import Bridge, as_bridge, build_module
 from cotinterp.models.flops import Cost
 from cotinterp.results import wilson
 from cotinterp.tasks import get_task
+from cotinterp.training.course import learning_rate
 from cotinterp.training.data import batch_rows, transcripts_of
-from cotinterp.training.learner import Learner, learning_rate
+from cotinterp.training.learner import Learner
 from cotinterp.training.loop import train
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.batch import collate

@@ -27,14 +27,14 @@ PRICES = ("n_parameters", "response_tokens", "flops", "training_flops")
 """What accuracy is bought with: parameters, tokens of an answer, operations of an answer, operations of training."""
 COMPUTE_COLUMNS = (
     *("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max", "start_from"),
-    *("run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
+    *("schedule", "run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 CHEAPEST_COLUMNS = (
     *("task", "k", "regime", "configurations", "good_enough", "best_accuracy"),
     *(*PRICES, "configuration"),
 )
-NEEDED = ("split", "reading", *COMPUTE_COLUMNS[: COMPUTE_COLUMNS.index("prompt_tokens")])
+NEEDED = ("split", "reading", "step", "ended", *COMPUTE_COLUMNS[: COMPUTE_COLUMNS.index("prompt_tokens")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,9 @@ class ComputeResult(Result):
 
     `flops` are matrix products of one right answer with a cache of keys, `training_flops` those of the whole training,
     both counted from shapes (`cotinterp.depth.cost`); `training_flops` leaves out what a run that this one started
-    from had cost. A run that is not right at this budget may be so at another: that a price was not enough here is no
-    proof that it cannot be. Prices compare these configurations, not the best ones possible.
+    from had cost, and counts an update of a stage with short problems like any other. A run that is not right at this
+    budget may be so at another: that a price was not enough here is no proof that it cannot be. Prices compare these
+    configurations, not the best ones possible.
     """
 
     rows: pd.DataFrame
@@ -65,12 +66,12 @@ class ComputeResult(Result):
             if rows.empty:
                 raise KeyError(f"no run was measured at K = {k} with {LEAST_PROBLEMS} problems; measured: {measured}")
         numbers = ["accuracy", "response_tokens", "flops", "training_flops"]
-        keys = [*CONFIGURATION, "start_from", "run_seed", "slug"]
+        keys = [*CONFIGURATION, "start_from", "schedule", "run_seed", "slug"]
         return rows.groupby(keys, sort=False)[numbers].mean().reset_index()
 
     def by_configuration(self, k: int | None = None) -> pd.DataFrame:
         """The same, mean over the runs (seeds) of each configuration, whose number is in `runs`."""
-        keys = [*CONFIGURATION, "start_from"]
+        keys = [*CONFIGURATION, "start_from", "schedule"]
         numbers = ["accuracy", "response_tokens", "flops", "training_flops"]
         grouped = self.by_run(k).groupby(keys, sort=False)
         return grouped[numbers].mean().assign(runs=grouped.size()).reset_index()
@@ -123,7 +124,8 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
     chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
-    chosen = chosen.assign(start_from=["" if pd.isna(one) else str(one) for one in chosen["start_from"]])
+    texts = ("start_from", "schedule", "ended")
+    chosen = chosen.assign(**{name: chosen[name].astype(object).where(chosen[name].notna(), "") for name in texts})
     known = {name: (tasks or {}).get(name) or get_task(name) for name in chosen["task"].unique()}
     for name, one in known.items():
         check_definition(one, definitions_in(table, name), "the sweep table")
@@ -143,7 +145,7 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
         training = flops_of_training(
             Cost(model, d_vocab),
             trained_on,
-            int(first["batch_size"]) * int(first["steps"]),
+            int(first["batch_size"]) * int(first["step"] if first["ended"] else first["steps"]),
             tagged=get_regime(str(regime)).tags_operands,
         )
         costs = [cost_of(lengths(str(task), str(regime), int(k)), model, d_vocab) for k in rows["k"]]

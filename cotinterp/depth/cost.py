@@ -142,8 +142,9 @@ def training_flops(spec: RunSpec, *, task: Task | None = None, n: int = 200) -> 
     """Matrix products of the whole training: forward, and twice that backward, over every transcript of every update.
 
     Reading a training transcript costs what writing it with a cache does (each token once, logits where there is a
-    loss). Padding, the optimizer and the recomputation that some loops do are not counted. The mean length is taken
-    over up to `n` problems of each number of operands from k_min to k_max, which training draws equally often.
+    loss). A run that may end before its last update is counted to there. Padding, the optimizer and the recomputation
+    that some loops do are not counted. The mean length is taken over up to `n` problems of each number of operands from
+    k_min to k_max, which training draws equally often.
 
     Args:
         task: The task itself where its name alone does not find it.
@@ -154,7 +155,7 @@ def training_flops(spec: RunSpec, *, task: Task | None = None, n: int = 200) -> 
     by_k = [answer_lengths(solved, spec.regime, k, n=n) for k in range(spec.k_min, spec.k_max + 1)]
     cost = Cost(spec.model, len(Vocabulary.of(solved)))
     tagged = get_regime(spec.regime).tags_operands
-    return flops_of_training(cost, by_k, spec.optimizer.batch_size * spec.optimizer.steps, tagged=tagged)
+    return flops_of_training(cost, by_k, spec.optimizer.batch_size * spec.most_steps, tagged=tagged)
 
 
 def flops_of_training(cost: Cost, by_k: Sequence[AnswerLengths], transcripts: int, *, tagged: bool = False) -> float:

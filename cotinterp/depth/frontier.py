@@ -21,17 +21,17 @@ batches of 64 make two means of twenty logged losses differ by."""
 
 RECIPE = (
     *("d_model", "n_heads", "d_mlp", "n_ctx", "batch_size", "lr", "n_train", "k_min", "k_max"),
-    "start_from",
+    *("start_from", "schedule"),
 )
 """What else decides a run: only runs that agree in all of it are points of one frontier over depth."""
 RUN = ("slug", "task", "regime", "run_seed", "n_layers", "steps", "n_parameters", *RECIPE)
-NEEDED = (*RUN, "status", "loss_mid", "loss_end", "split", "reading", "k", "n", "accuracy")
+NEEDED = (*RUN, "status", "ended", "loss_mid", "loss_end", "split", "reading", "k", "n", "accuracy")
 """Columns of the sweep table that the frontier is made from."""
 
-TEXTS = ("start_from", "reading", "split")
+TEXTS = ("start_from", "schedule", "ended", "reading", "split")
 
-CONVERGED = ("complete", "fitted")
-UNCONVERGED = ("stalled", "improving")
+CONVERGED = ("complete", "settled", "fitted")
+UNCONVERGED = ("budget", "stalled", "improving")
 CONVERGENCE = (*CONVERGED, *UNCONVERGED, "unmeasured", "unfinished", "failed", "absent")
 MEASURED = (*CONVERGED, *UNCONVERGED)
 
@@ -57,14 +57,16 @@ class FrontierResult(Result):
     `convergence` is one of:
 
     - `complete`: solves every measured length.
-    - `fitted`: right on its own training problems of length `next_k`, and either on all longer ones too or with a loss
-      that stands still, so more updates can teach it little.
+    - `settled`: it was trained until it had converged, and had, or nothing moved any more (`training.course`).
+    - `budget`: it was to be trained until it had converged, and its updates were used up before.
+    - `fitted`: of a fixed number of updates, right on its own training problems of length `next_k`, and either on all
+      longer ones too or with a loss that stands still, so more updates can teach it little.
     - `stalled`: neither, and its loss fell by less than STALLED over the second half of training.
     - `improving`: neither, and its loss fell by more.
     - `unmeasured` (finished, but no length has enough problems), `unfinished`, `failed`, `absent`: nothing is known of
       the frontier; theirs is 0 with `k_top` -1.
 
-    Only `complete` and `fitted` are converged: the frontier of `stalled` and `improving` runs is a lower bound.
+    Only `complete`, `settled` and `fitted` are converged: the frontier of the others is a lower bound.
     `stalled` does not mean unsolvable, for a loss may stand still for long before it falls; and knowing the few short
     training problems by heart is not convergence, for what is still being learned on longer ones may carry over.
     """
@@ -161,10 +163,11 @@ def _run(slug: str, reading: str, rows: pd.DataFrame, solved: float, least: int)
     }
     fell = 1 - float(first["loss_end"]) / float(first["loss_mid"]) if first["loss_mid"] else np.nan
     fitted = known or (float(trained.get(next_k, np.nan)) >= solved and fell < STALLED)
-    return found | {"convergence": _convergence(str(first["status"]), len(lengths), next_k, fitted, fell)}
+    status, ended = str(first["status"]), str(first["ended"])
+    return found | {"convergence": _convergence(status, ended, len(lengths), next_k, fitted, fell)}
 
 
-def _convergence(status: str, lengths: int, next_k: int, fitted: bool, fell: float) -> str:
+def _convergence(status: str, ended: str, lengths: int, next_k: int, fitted: bool, fell: float) -> str:
     """Where the loss was not logged the run counts as improving: nothing shows that it stood still."""
     if status != "finished":
         return status if status in CONVERGENCE else "failed"
@@ -172,6 +175,8 @@ def _convergence(status: str, lengths: int, next_k: int, fitted: bool, fell: flo
         return "unmeasured"
     if next_k < 0:
         return "complete"
+    if ended:
+        return "budget" if ended == "budget" else "settled"
     if fitted:
         return "fitted"
     return "stalled" if fell < STALLED else "improving"

@@ -23,7 +23,9 @@ class _Mark(NamedTuple):
 
 CONVERGENCE_MARKS = {
     "complete": _Mark("circle", "solves all"),
+    "settled": _Mark("diamond-wide", "converged, nothing moves"),
     "fitted": _Mark("diamond", "converged"),
+    "budget": _Mark("triangle-up-open", "lower bound, updates used up", is_bound=True),
     "stalled": _Mark("square-open", "lower bound, loss stands still", is_bound=True),
     "improving": _Mark("circle-open", "lower bound, still improving", is_bound=True),
 }

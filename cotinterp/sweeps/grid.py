@@ -26,7 +26,7 @@ MOST_PROBLEMS = 100_000
 """An accuracy of so many problems is known to 0.3 points; more would take memory and say nothing."""
 MOST_RUNS = 20_000
 """Runs of one block: more are a mistyped axis. Validating so many takes a minute."""
-LISTS = ("optimizer.betas",)
+LISTS = ("optimizer.betas", "stages")
 """Fields whose one value is a list: there only a list of lists makes an axis."""
 
 

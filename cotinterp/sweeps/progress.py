@@ -64,7 +64,7 @@ class MetricsProgress:
     """
 
     def __init__(self, specs: Sequence[RunSpec], root: Path) -> None:
-        self._steps = {spec.slug: spec.optimizer.steps for spec in specs}
+        self._steps = {spec.slug: spec.most_steps for spec in specs}
         self._paths = {slug: root / slug / METRICS_FILE for slug in self._steps}
         self._seen = {slug: _changed(path) for slug, path in self._paths.items()}
         self._known: dict[str, Progress] = {}

@@ -67,7 +67,8 @@ class RunStatus:
             `absent`: nothing is there.
         error: Why it failed, or why nothing is there where a run of the same task as it was before is; paths are
             relative to the root.
-        step: Updates done, as far as they are logged.
+        step: Updates done; of a run that is not finished, as far as they are logged.
+        ended: Why a finished run until it is converged ended: `solved`, `settled` or `budget`.
         loss: Of the last logged update, in nats per scored token; NaN where there is none.
         evaluation: What evaluation.json holds, of a finished run.
         conflict: It failed because its directory holds something else, which no sweep touches.
@@ -80,6 +81,7 @@ class RunStatus:
     loss: float = float("nan")
     evaluation: dict[str, Any] = field(default_factory=dict)
     conflict: bool = False
+    ended: str = ""
 
 
 def run_status(spec: RunSpec, root: Path, problems_per_k: int, fingerprints: dict[str, str] | None = None) -> RunStatus:
@@ -174,12 +176,12 @@ def _of_files(spec: RunSpec, directory: Path, problems_per_k: int, weights: Stor
     last = last_metrics(directory / METRICS_FILE)
     step, loss = int(last.get("step", 0)), float(last.get("loss", float("nan")))
     if is_finished(directory):
-        step = spec.optimizer.steps
         # A state that was read a moment ago is not the weights of a run that has ended since.
-        model = weights if weights and weights.path.name == MODEL_FILE else None
-        evaluation = valid_evaluation(directory, problems_per_k, model)
+        model = weights if weights and weights.path.name == MODEL_FILE else read_weights(directory / MODEL_FILE)
+        record = Record.parse(model.metadata, model.path)
+        step, evaluation = record.step, valid_evaluation(directory, problems_per_k, model)
         if evaluation is not None:
-            return RunStatus(spec, "finished", "", step, loss, evaluation)
+            return RunStatus(spec, "finished", "", step, loss, evaluation, ended=record.ended)
     if (directory / FAILURE_FILE).exists():
         path = directory / FAILURE_FILE
         failure = without_digest(read_json(path), str(path), "Start the sweep again: it tries the run once more")

@@ -246,7 +246,7 @@ class SweepStatus:
 
     def frame(self) -> pd.DataFrame:
         """One row for each run: slug, status, step (logged updates), steps (of the whole run), loss (last), error."""
-        rows = [(x.spec.slug, x.status, x.step, x.spec.optimizer.steps, x.loss, x.error) for x in self.runs]
+        rows = [(x.spec.slug, x.status, x.step, x.spec.most_steps, x.loss, x.error) for x in self.runs]
         return pd.DataFrame(rows, columns=["slug", "status", "step", "steps", "loss", "error"])
 
 

@@ -40,9 +40,11 @@ SWEEP_COLUMNS: Mapping[str, str] = {
     "k_min": "int64",
     "k_max": "int64",
     "start_from": "str",
+    "schedule": "str",
     "definition": "str",
     "status": "str",
     "error": "str",
+    "ended": "str",
     "step": "int64",
     "loss_mid": "float64",
     "loss_end": "float64",
@@ -56,6 +58,9 @@ SWEEP_COLUMNS: Mapping[str, str] = {
     "ci_high": "float64",
 }
 """The columns in order, with their types: one row for each run, split, reading and k."""
+
+LATER = ("definition", "schedule", "ended")
+"""Columns that tables of version 0.1 lack."""
 
 ORDER = ("slug", "split", "reading", "k")
 READINGS = {"answer": "accuracy", "tags": "tags"}
@@ -73,9 +78,10 @@ def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
 
     A run that is not finished has one row, with k = -1 and n = 0. Nothing in the table depends on where and when the
     runs were carried out. `accuracy` is the share of `n` distinct problems, with Wilson's interval over problems: it
-    says how well this one model was measured, nothing about another seed. `step` counts logged updates; `loss_mid` and
-    `loss_end` are the mean logged training loss, in nats per scored token, over the tenth of all updates that ends at
-    one half of the run, and over the last tenth; NaN where none of them is logged. `definition` says what the task was
+    says how well this one model was measured, nothing about another seed. `steps` is the most updates of the run, which
+    `schedule` may end earlier (`RunSpec.schedule`, `ended`), `step` those that are done; `loss_mid` and `loss_end` are
+    the mean logged training loss, in nats per scored token, over the tenth of all updates that ends at one half of the
+    run, and over the last tenth; NaN where none of them is logged. `definition` says what the task was
     (`task_definition`): rows of one task name and two definitions are no table of one task.
 
     Raises:
@@ -117,7 +123,7 @@ def write_sweep_table(frame: pd.DataFrame, path: Path | str) -> Path:
 def read_sweep_table(path: Path | str) -> pd.DataFrame:
     """A table that `write_sweep_table` wrote; empty texts are empty texts, not missing values.
 
-    Where it is older than the column `definition` that is empty: what its tasks computed is not known.
+    Where it is older than the columns LATER these are empty: what its tasks computed is not known.
 
     Raises:
         FileNotFoundError: No such file. ValueError: It lacks a column of a sweep's table, or has another ending.
@@ -137,8 +143,9 @@ def read_sweep_table(path: Path | str) -> pd.DataFrame:
         )
     if not parquet:
         frame[[name for name in texts if name in frame]] = frame[[name for name in texts if name in frame]].fillna("")
-    if "definition" not in frame:
-        frame["definition"] = ""
+    for name in LATER:
+        if name not in frame:
+            frame[name] = ""
     missing = [name for name in SWEEP_COLUMNS if name not in frame]
     if missing:
         raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
@@ -182,7 +189,7 @@ class _TaskFacts:
 
 def _rows(run: RunStatus, root: Path, task: _TaskFacts) -> Iterator[dict[str, Any]]:
     named = _named(run.spec, task) | {"status": run.status, "error": run.error, "step": run.step}
-    named |= _losses(run.spec, root)
+    named |= {"ended": run.ended} | _losses(run.spec, root, run.step if run.ended else run.spec.most_steps)
     measured = [
         {"reading": reading, **{name: row[name] for name in UNMEASURED if name != "reading"}}
         for reading, key in READINGS.items()
@@ -202,15 +209,16 @@ def _named(spec: RunSpec, task: _TaskFacts) -> dict[str, Any]:
         "run_seed": spec.seed,
         **shape,
         "n_parameters": model.n_parameters(task.d_vocab),
-        **{name: getattr(optimizer, name) for name in ("steps", "batch_size", "lr")},
+        "steps": spec.most_steps,
+        **{name: getattr(optimizer, name) for name in ("batch_size", "lr")},
         **{name: getattr(spec, name) for name in ("n_train", "k_min", "k_max")},
         "start_from": spec.start_from or "",
+        "schedule": spec.schedule,
         "definition": task.definition,
     }
 
 
-def _losses(spec: RunSpec, root: Path) -> dict[str, float]:
-    total = spec.optimizer.steps
+def _losses(spec: RunSpec, root: Path, total: int) -> dict[str, float]:
     try:
         logged = read_metrics(root / spec.slug / METRICS_FILE)
     except (OSError, ValueError):

@@ -49,6 +49,8 @@ from cotinterp.training.spec_file import list_runs as list_runs
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 STATE_FILE = "training_state.safetensors"
+STABLE_FILE = "stable_state.safetensors"
+"""Of a run until it is converged, the state at which its decay began: a longer budget goes on from there."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -58,6 +60,10 @@ def installed_version() -> str:
         return version("cotinterp")
     except PackageNotFoundError:
         return "unknown"
+
+
+OPTIONAL = ("start", "machine", "mixed", "course", "ended", "stable")
+"""Fields of `Record` that a file may lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,10 @@ class Record:
         machine: What computed them (`machine_of`); "" where a file of version 0.1 does not say.
         mixed: What changed between the processes that worked on the run, such as their threads, so that its weights are
             not bit for bit those of one process; "" where nothing did, and not stored.
+        course: Of a run with stages or until it is converged, where it is (`training.course.Course`) as JSON; "" of
+            others, and not stored.
+        ended: Why it ended: "solved", "settled" or "budget"; "" of a fixed number of updates, and not stored.
+        stable: Of a run until it is converged, the hash of what decides its stable phase; else "", and not stored.
         cotinterp: Version that trained it.
         torch: Version of torch that computed it.
     """
@@ -88,13 +98,16 @@ class Record:
     start: str = ""
     machine: str = ""
     mixed: str = ""
+    course: str = ""
+    ended: str = ""
+    stable: str = ""
     cotinterp: str = field(default_factory=installed_version)
     torch: str = torch.__version__
 
     def metadata(self) -> dict[str, str]:
         """As safetensors stores it."""
         fields = {name: repr(value) if isinstance(value, float) else str(value) for name, value in vars(self).items()}
-        return {name: text for name, text in fields.items() if text or name not in ("start", "machine", "mixed")}
+        return {name: text for name, text in fields.items() if text or name not in OPTIONAL}
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str], path: Path) -> "Record":
@@ -110,6 +123,9 @@ class Record:
                 start=metadata.get("start", ""),
                 machine=metadata.get("machine", ""),
                 mixed=metadata.get("mixed", ""),
+                course=metadata.get("course", ""),
+                ended=metadata.get("ended", ""),
+                stable=metadata.get("stable", ""),
                 cotinterp=metadata["cotinterp"],
                 torch=metadata["torch"],
             )
@@ -241,7 +257,7 @@ def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = 
         state = directory / STATE_FILE
         done = read_record(state).step if state.exists() else 0
         raise CheckpointError(
-            f"{directory} is not finished: {done} of {spec.optimizer.steps} steps done. Train its spec in that "
+            f"{directory} is not finished: {done} of {spec.most_steps} steps done. Train its spec in that "
             "directory again; it goes on from there"
         )
     stored = read_model(directory, known_task)

@@ -1,6 +1,7 @@
 """The training set, rendered once, and which of its rows belong to which step."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +39,19 @@ def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:
     return training_problems(task, (spec.k_min, spec.k_max), spec.n_train, rng)
 
 
-def transcripts_of(spec: RunSpec, task: Task) -> tuple[Transcript, ...]:
-    """What the run is trained on, row by row. What is drawn for a row depends on `spec.seed` and the row alone."""
+def transcripts_of(spec: RunSpec, task: Task, problems: Sequence[Problem] | None = None) -> tuple[Transcript, ...]:
+    """What the run is trained on, row by row. What is drawn for a row depends on `spec.seed` and the row alone.
+
+    Args:
+        problems: Others than the training problems, written as those are.
+    """
 
     def rng_of_row(row: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(1, row)))
 
-    return render_all_for_training(task, problems_of(spec, task), spec.regime, rng_of_row)
+    return render_all_for_training(
+        task, problems_of(spec, task) if problems is None else problems, spec.regime, rng_of_row
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,14 @@ class TrainingSet:
     @classmethod
     def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
         """The training set that a spec describes."""
-        batch = collate(transcripts_of(spec, task), Vocabulary.of(task))
+        return cls.of_transcripts(transcripts_of(spec, task), spec, task, device)
+
+    @classmethod
+    def of_transcripts(
+        cls, transcripts: Sequence[Transcript], spec: RunSpec, task: Task, device: torch.device
+    ) -> "TrainingSet":
+        """Other transcripts of the same task and regime."""
+        batch = collate(transcripts, Vocabulary.of(task))
         targets = batch.tokens.masked_fill(~batch.loss_mask, NOT_SCORED)[:, 1:]
         if get_regime(spec.regime).tags_operands:
             tags = training_tags(task, batch)[:, :-1]

@@ -1,11 +1,13 @@
 """A model, its optimizer and its training set: what one update does to them, and the weights that they start from."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,24 +15,13 @@ from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, named_weights
 from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
-from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows
-from cotinterp.training.packing import PackedBatch, packed_loss
+from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
+from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
+from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import SPEC_FILE, read_json
+from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.vocabulary import Vocabulary
-
-
-def learning_rate(optimizer: OptimizerSpec, step: int) -> float:
-    """Rate of update `step` (from 0): linear rise over the warm-up, then half a cosine down to the final fraction.
-
-    The last step of the warm-up and the first after it have the highest rate, the last update has the lowest.
-    """
-    if step < optimizer.warmup:
-        return optimizer.lr * (step + 1) / optimizer.warmup
-    span = optimizer.steps - 1 - optimizer.warmup
-    progress = (step - optimizer.warmup) / span if span > 0 else 0.0
-    shape = 0.5 * (1 + math.cos(math.pi * progress))
-    return optimizer.lr * (optimizer.final_lr_fraction + (1 - optimizer.final_lr_fraction) * shape)
 
 
 def response_loss(module: nn.Module, batch: TrainingSet, *, bf16: bool = False) -> Float[Tensor, ""]:
@@ -75,27 +66,34 @@ class Update:
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """The moving parts of a run. Their state after step `t` is a function of the spec and `t` alone."""
+    """The moving parts of a run. Their state after step `t` is a function of the spec and `t` alone.
+
+    Attributes:
+        k: Number of operands of each row of the training set.
+    """
 
     spec: RunSpec
+    task: Task
     module: nn.Module
     optimizer: torch.optim.AdamW
     data: TrainingSet
+    k: Int[np.ndarray, " example"]
 
     @classmethod
     def begin(cls, spec: RunSpec, task: Task, device: torch.device) -> "Learner":
         """The learner before its first update."""
         module = build_module(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
-        return cls(spec, module, adamw(module, spec.optimizer), TrainingSet.of(spec, task, device))
+        problems = problems_of(spec, task)
+        data = TrainingSet.of_transcripts(transcripts_of(spec, task, problems), spec, task, device)
+        return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]))
 
-    def update(self, step: int) -> Update:
+    def update(self, step: int, course: Course = BEGINNING) -> Update:
         """Makes update `step` (from 0). Where loss or gradient are not finite the weights stay as they are."""
         spec = self.spec.optimizer
-        lr = learning_rate(spec, step)
+        lr = course.rate(self.spec, step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        rows = batch_rows(self.spec.seed, step, len(self.data.length), spec.batch_size)
-        batch = PackedBatch.of(self.data, rows)
+        batch = PackedBatch.of(self.data, self._rows(step, course))
         self.optimizer.zero_grad(set_to_none=True)
         loss = packed_loss(self.module, batch, bf16=self.spec.precision == "bf16")
         torch.autograd.backward(loss)
@@ -104,9 +102,103 @@ class Learner:
             self.optimizer.step()
         return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens)
 
+    def _rows(self, step: int, course: Course) -> Int[np.ndarray, " batch"]:
+        """Rows of the training set in the batch of `step`; each stage begins its own epochs over what it shows."""
+        seed, size = self.spec.seed, self.spec.optimizer.batch_size
+        if course.stage == len(self.spec.stages):
+            return batch_rows(seed, step - course.began, len(self.k), size)
+        shown = np.flatnonzero(self.k < course.lengths(self.spec).stop)
+        return np.asarray(shown[batch_rows(seed, step - course.began, len(shown), size)])
+
+    def check(self, step: int, course: Course = BEGINNING) -> Check:
+        """How the model does after `step` updates on the lengths that are shown now."""
+        known, shown = self._checked, course.lengths(self.spec)
+        lengths = tuple(k for k in known.lengths if k in shown) or known.lengths
+        own = _scores(self.module, self.data, known.rows, self.k[known.rows], lengths, self.spec)
+        other = _scores(self.module, known.validation, np.arange(len(known.k)), known.k, lengths, self.spec)
+        return Check(step, lengths, own[0], other[0], own[1], other[1])
+
+    @cached_property
+    def _checked(self) -> "CheckedProblems":
+        return CheckedProblems.of(self)
+
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return all(bool(parameter.isfinite().all()) for parameter in self.module.parameters())
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedProblems:
+    """What a run is checked on: problems of its training set, and others of the validation side.
+
+    Attributes:
+        lengths: Numbers of operands with LEAST_CHECKED validation problems; all where none has so many.
+        rows: Rows of the training set, no problem twice and at most CHECKED of each length.
+        validation: Transcripts of the validation side, at most CHECKED of each length.
+        k: Number of operands of each of them.
+    """
+
+    lengths: tuple[int, ...]
+    rows: Int[np.ndarray, " example"]
+    validation: TrainingSet
+    k: Int[np.ndarray, " other"]
+
+    @classmethod
+    def of(cls, learner: Learner) -> "CheckedProblems":
+        """Those of a run, the same whenever they are asked for. ValueError where there are no validation problems."""
+        spec, task = learner.spec, learner.task
+        rng = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(2,)))
+        found: dict[int, tuple[Problem, ...]] = {}
+        for k in range(spec.k_min, spec.k_max + 1):
+            try:
+                found[k] = sample_problems(task, k, CHECKED, split="validation", rng=rng)
+            except EmptySplitError:
+                continue
+        there = [k for k in found if (learner.k == k).any()]
+        lengths = tuple(k for k in there if len(found[k]) >= LEAST_CHECKED) or tuple(there)
+        if not lengths:
+            raise EmptySplitError(
+                f"task {task.name!r} has no validation problem with {spec.k_min} to {spec.k_max} operands, so that a "
+                "run until it is converged has nothing to be checked on: raise k_max, or give it a number of updates"
+            )
+        others = [problem for k in lengths for problem in found[k]]
+        validation = TrainingSet.of_transcripts(
+            transcripts_of(spec, task, others), spec, task, learner.data.inputs.device
+        )
+        distinct = np.unique(learner.data.inputs.cpu().numpy(), axis=0, return_index=True)[1]
+        distinct.sort()
+        rows = np.concatenate([distinct[learner.k[distinct] == k][:CHECKED] for k in lengths])
+        return cls(lengths, rows, validation, np.array([problem.k for problem in others]))
+
+
+ROWS_A_PASS = 256
+
+
+@torch.no_grad()
+def _scores(
+    module: nn.Module,
+    data: TrainingSet,
+    rows: Int[np.ndarray, " example"],
+    k: Int[np.ndarray, " example"],
+    lengths: Sequence[int],
+    spec: RunSpec,
+) -> tuple[tuple[float, ...], float]:
+    """Of these rows, the share that is right in every scored token by length, and the loss averaged over lengths."""
+    wrong, loss, scored = (np.zeros(len(data.length)) for _ in range(3))
+    rows, k = rows[np.isin(k, lengths)], k[np.isin(k, lengths)]
+    for start in range(0, len(rows), ROWS_A_PASS):
+        batch = PackedBatch.of(data, rows[start : start + ROWS_A_PASS])
+        logits = packed_logits(module, batch, bf16=spec.precision == "bf16")
+        n = len(batch.rows)
+        place, targets = batch.rows.cpu().numpy(), batch.targets[:n]
+        nats = functional.cross_entropy(logits[:n], targets, reduction="none")
+        np.add.at(wrong, place, (logits[:n].argmax(-1) != targets).double().cpu().numpy())
+        np.add.at(loss, place, nats.double().cpu().numpy())
+        np.add.at(scored, place, 1.0)
+    right = (wrong[rows] == 0) & (scored[rows] > 0)
+    of_length = [k == length for length in lengths]
+    accuracy = tuple(float(right[chosen].mean()) for chosen in of_length)
+    return accuracy, float(np.mean([loss[rows][chosen].sum() / scored[rows][chosen].sum() for chosen in of_length]))
 
 
 BY_SYMBOL = ("embed.weight", "unembed.weight")

@@ -1,6 +1,7 @@
 """The one training loop. It sees tokens and targets; what the response is, it never asks."""
 
 import fcntl
+import glob
 import math
 import os
 import time
@@ -14,9 +15,10 @@ import torch
 
 from cotinterp.models.build import resolve_device
 from cotinterp.models.weights import AGAIN, CheckpointError, Stored, read_weights
-from cotinterp.results import output_folder
+from cotinterp.results import output_folder, write_atomic
 from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import (
+    STABLE_FILE,
     STATE_FILE,
     Record,
     Run,
@@ -29,10 +31,11 @@ from cotinterp.training.checkpoints import (
     restore_state,
     save_state,
 )
+from cotinterp.training.course import BEGINNING, Course
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
-from cotinterp.training.spec import RunSpec
-from cotinterp.training.spec_file import SPEC_FILE, task_fingerprint, task_of
+from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec_file import MODEL_FILE, SPEC_FILE, read_json, task_fingerprint, task_of
 
 LOG_EVERY = 20
 
@@ -71,6 +74,10 @@ def train(
     any moment loses at most `checkpoint_every` updates, and the weights in the end are those of an uninterrupted run,
     bit for bit, on the same machine, device and thread count. A finished run is loaded, not trained again.
 
+    A run until it is converged keeps the state from which its decay began. Where that of a run with a shorter budget,
+    or less patience, lies beside `directory` and the way to it was the same, training goes on from there: the weights
+    are those that it would have had from the beginning.
+
     Args:
         spec: What to train.
         directory: The run's own folder, by custom `checkpoints/<spec.slug>`; made where it is missing.
@@ -98,11 +105,14 @@ def train(
             record = Record.parse(saved.metadata, state) if saved else None
             with torch_threads(threads or (record.threads if record else None)):
                 learner = Learner.begin(spec, task, place)
+                first = _first_record(spec, task, learner, place)
+                if saved is None and (saved := _shared_phase(first, spec, directory)) is not None:
+                    first = replace(first, spec=Record.parse(saved.metadata, saved.path).spec)
                 if saved is not None:
-                    start = _resume(learner, saved, _first_record(spec, task, learner, place))
+                    start = replace(_resume(learner, saved, first), spec=spec.sha256)
                 else:
                     weights = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
-                    start = replace(_first_record(spec, task, learner, place), start=weights)
+                    start = replace(first, start=weights)
                 saved = None  # its file is mapped into memory
                 _run(learner, start, directory, checkpoint_every, progress)
     run = read_run(directory, device=str(place), task=task)
@@ -161,7 +171,35 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.devi
         task=task_fingerprint(task),
         data=learner.data.sha256,
         machine=machine_of(place),
+        stable=spec.stable_sha256 if spec.optimizer.until == "converged" else "",
     )
+
+
+def _shared_phase(first: Record, spec: RunSpec, directory: Path) -> Stored | None:
+    """The furthest state beside `directory` that this run would have come to as well, bit for bit; and its log."""
+    found: tuple[int, Stored] | None = None
+    for path in sorted(directory.parent.glob(f"{glob.escape(spec.slug[:-8])}*/{STABLE_FILE}")) if first.stable else ():
+        try:
+            stored = read_weights(path)
+            there = Record.parse(stored.metadata, path)
+            other = OptimizerSpec.model_validate(read_json(path.parent / SPEC_FILE)["optimizer"], strict=False)
+        except (CheckpointError, OSError, KeyError, ValueError):
+            continue  # it is another run's file: this one can do without it
+        same = all(getattr(there, name) == getattr(first, name) for name in SHARED)
+        longer = all(getattr(other, name) <= getattr(spec.optimizer, name) for name in ("patience", "settle_after"))
+        in_time = Course.loads(there.course).began_by(spec, there.step)
+        if same and longer and in_time and not there.mixed and (found is None or there.step > found[0]):
+            found = there.step, stored
+    if found is None:
+        return None
+    log = found[1].path.parent / METRICS_FILE
+    if log.exists():
+        write_atomic(directory / METRICS_FILE, log.read_bytes())
+    return found[1]
+
+
+SHARED = ("stable", "task", "data", "threads", "machine", "torch", "cotinterp")
+"""What two runs must have in common for the one to go on from the other's state."""
 
 
 def _resume(learner: Learner, stored: Stored, start: Record) -> Record:
@@ -177,7 +215,12 @@ def _resume(learner: Learner, stored: Stored, start: Record) -> Record:
             )
     restore_state(stored, learner.module, learner.optimizer)
     return replace(
-        start, step=saved.step, elapsed_s=saved.elapsed_s, start=saved.start, mixed=_mixed(saved, start, state)
+        start,
+        step=saved.step,
+        elapsed_s=saved.elapsed_s,
+        start=saved.start,
+        course=saved.course,
+        mixed=_mixed(saved, start, state),
     )
 
 
@@ -204,30 +247,44 @@ def _mixed(saved: Record, here: Record, state: Path) -> str:
 
 
 def _run(learner: Learner, start: Record, directory: Path, checkpoint_every: int, progress: Callback | None) -> None:
-    total, pace = learner.spec.optimizer.steps, _Pace()
+    spec, pace = learner.spec, _Pace()
+    every = spec.optimizer.check_every if spec.optimizer.until == "converged" else 0
+    course, step = Course.loads(start.course).decided(spec, start.step), start.step
     with MetricsLog(directory / METRICS_FILE, after=start.step) as log:
-        for step in range(start.step, total):
-            update = learner.update(step)
+        while step < course.last(spec):
+            update = learner.update(step, course)
+            step = update.step
             _check_finite(update, directory)
+            check = learner.check(step, course) if every and step % every == 0 and course.decay < 0 else None
             pace.add(update.tokens)
-            last = update.step == total
-            record = replace(start, step=update.step, elapsed_s=start.elapsed_s + pace.elapsed)
-            if last or update.step % LOG_EVERY == 0:
+            seen = course.seen(check, every) if check else course
+            course = seen.decided(spec, step)
+            total = course.last(spec)
+            record = replace(start, step=step, elapsed_s=start.elapsed_s + pace.elapsed, ended=course.ended)
+            if course != BEGINNING:
+                record = replace(record, course=course.dumps())
+            if step == total or check or step % LOG_EVERY == 0:
                 log.write(
                     {
-                        "step": update.step,
+                        "step": step,
                         "loss": update.loss,
                         "lr": update.lr,
                         "grad_norm": update.grad_norm,
                         "tokens_per_second": round(pace.recent()),
                         "elapsed_s": round(record.elapsed_s, 3),
+                        **(check.logged() if check else {}),
                     }
                 )
-            if last or update.step % checkpoint_every == 0:
-                _save(learner, update, record, directory)
+            if seen.decay < 0 <= course.decay:
+                stable = replace(record, course=seen.dumps(), ended="")
+                _save(learner, update, stable, directory / STABLE_FILE)
+            if step == total:
+                _save(learner, update, record, directory / MODEL_FILE)
+            elif step % checkpoint_every == 0:
+                _save(learner, update, record, directory / STATE_FILE)
             if progress is not None:
-                left = pace.elapsed / (update.step - start.step) * (total - update.step)
-                progress(StepEvent(update.step, total, update.loss, update.lr, pace.mean, left))
+                left = pace.elapsed / (step - start.step) * (total - step)
+                progress(StepEvent(step, total, update.loss, update.lr, pace.mean, left))
 
 
 def _check_finite(update: Update, directory: Path) -> None:
@@ -236,13 +293,13 @@ def _check_finite(update: Update, directory: Path) -> None:
             raise _failure(f"the {name} became {value}", update, directory)
 
 
-def _save(learner: Learner, update: Update, record: Record, directory: Path) -> None:
+def _save(learner: Learner, update: Update, record: Record, path: Path) -> None:
     if not learner.is_finite():
-        raise _failure("weights became NaN or infinite", update, directory)
-    if update.step == learner.spec.optimizer.steps:
-        finish(directory, learner.module, record)
+        raise _failure("weights became NaN or infinite", update, path.parent)
+    if path.name == MODEL_FILE:
+        finish(path.parent, learner.module, record)
     else:
-        save_state(directory / STATE_FILE, learner.module, learner.optimizer, record)
+        save_state(path, learner.module, learner.optimizer, record)
 
 
 def _failure(what: str, update: Update, directory: Path) -> NonFiniteLossError:

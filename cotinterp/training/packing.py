@@ -61,6 +61,7 @@ class PackedBatch:
         scored: Which of them predict a scored token, then blanks up to a round number.
         targets: The tokens that they are to predict; NOT_SCORED for the blanks.
         n_tokens: Tokens that are no blanks; no bucket holds a blank.
+        rows: For each scored token that is no blank its row of the training set.
     """
 
     tokens: Int[Tensor, " tokens"]
@@ -69,6 +70,7 @@ class PackedBatch:
     targets: Int[Tensor, " scored"]
     n_tokens: int
     buckets: tuple[Bucket, ...]
+    rows: Int[Tensor, " real"]
 
     @classmethod
     def of(cls, data: TrainingSet, rows: Int[np.ndarray, " batch"], n_buckets: int | None = None) -> "PackedBatch":
@@ -113,6 +115,7 @@ class PackedBatch:
             targets=_filled(targets[scored], NOT_SCORED),
             n_tokens=start,
             buckets=tuple(buckets),
+            rows=sequence[scored],
         )
 
 
@@ -129,15 +132,18 @@ def _filled(row: Int[Tensor, " some"], blank: int) -> Int[Tensor, " more"]:
 def packed_loss(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats over all scored tokens of the batch: `response_loss`, without work on padding.
 
-    In the last block only scored positions go through the output projection and the MLP. ValueError for a module whose
-    parts are not known (`why_not_native`).
+    ValueError for a module whose parts are not known (`why_not_native`).
     """
+    return functional.cross_entropy(packed_logits(module, batch, bf16=bf16), batch.targets, ignore_index=NOT_SCORED)
+
+
+def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, "scored d_vocab"]:
+    """Logits at the scored tokens. In the last block only these go through the output projection and the MLP."""
     parts = native_parts(module)
     if parts is None:
         raise ValueError(f"no forward pass without padding for this module: {why_not_native(module)}")
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits = _logits(parts, batch, torch.bfloat16 if bf16 else torch.float32)
-    return functional.cross_entropy(logits.float(), batch.targets, ignore_index=NOT_SCORED)
+        return _logits(parts, batch, torch.bfloat16 if bf16 else torch.float32).float()
 
 
 def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "scored d_vocab"]:

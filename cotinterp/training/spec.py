@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,10 +25,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 class OptimizerSpec(Spec):
-    """AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101) with linear warm-up and cosine decay.
+    """AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101) with linear warm-up and decay.
 
     Attributes:
-        steps: Updates.
+        steps: Updates, of which there are fewer where `until` ends them earlier; those of `RunSpec.stages` come before.
         batch_size: Transcripts per update.
         lr: Highest learning rate, reached at the end of the warm-up.
         warmup: Updates over which the rate rises from zero.
@@ -35,6 +36,13 @@ class OptimizerSpec(Spec):
         weight_decay: Decoupled decay of matrices; biases and normalization scales are not decayed.
         betas: Decay of the two moment estimates.
         clip: Largest norm of the gradient over all parameters; longer ones are scaled down to it.
+        until: "steps": so many updates, with a cosine. "converged": until the run has learned what it is going to, and
+            `steps` at most, at one rate and then a decay (`training.course`). The fields below are read with
+            "converged" alone, and stand in no dump, hash or file without it.
+        check_every: Updates between two checks of whether something moves.
+        patience: A run has settled when nothing has moved for this share of its updates; with 1 it never has, and only
+            what is solved ends before its budget.
+        settle_after: Updates before which no run has settled, however little moves.
     """
 
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 2000
@@ -45,6 +53,42 @@ class OptimizerSpec(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     clip: Annotated[float, Field(gt=0)] = 1.0
+    until: Literal["steps", "converged"] = "steps"
+    check_every: Annotated[int, Field(ge=1)] = 200
+    patience: Annotated[float, Field(gt=0, le=1)] = 0.7
+    settle_after: Annotated[int, Field(ge=1)] = 10_000
+
+    @model_serializer(mode="wrap")
+    def _without_unread(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        fields = dump(self)
+        for name in () if self.until == "converged" else UNTIL_CONVERGED:
+            fields.pop(name, None)
+        return fields
+
+    @model_validator(mode="after")
+    def _reads_what_is_given(self) -> "OptimizerSpec":
+        defaults = type(self).model_fields
+        given = [name for name in UNTIL_CONVERGED[1:] if getattr(self, name) != defaults[name].default]
+        if self.until == "steps" and given:
+            raise ValueError(f"{', '.join(given)} would be ignored: they belong to until = 'converged'")
+        return self
+
+
+UNTIL_CONVERGED = ("until", "check_every", "patience", "settle_after")
+
+
+class Stage(Spec):
+    """The beginning of a run, on short problems alone.
+
+    Attributes:
+        k_max: Most operands of a problem.
+        steps: Updates; fewer where `optimizer.until` is "converged" and all its lengths are solved before.
+        lr: Learning rate, which is constant after the warm-up; None for `optimizer.lr`.
+    """
+
+    k_max: int
+    steps: Annotated[int, Field(ge=1, le=10_000_000)]
+    lr: Annotated[float, Field(gt=0)] | None = None
 
 
 class RunSpec(Spec):
@@ -67,6 +111,8 @@ class RunSpec(Spec):
         start_from: Slug of a finished run whose directory stands beside this run's: its weights are the initial ones
             (`learner.carry_over`), in place of random ones. None starts from `seed` and stands in no dump, hash or
             file, so a spec without it is what it was before the field existed.
+        stages: Shorter problems first: each stage shows the training problems up to its `k_max`, and what
+            `optimizer.steps` counts follows with all of them. Empty, and in no dump, hash or file, without stages.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -81,6 +127,7 @@ class RunSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     start_from: str | None = None
+    stages: tuple[Stage, ...] = ()
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -96,7 +143,8 @@ class RunSpec(Spec):
 
         A task in a file is not run again for a copy that keeps it.
         """
-        changed = {name: getattr(self, name) for name in type(self).model_fields} | dict(update or {})
+        own = super(Spec, self).model_copy(deep=deep)
+        changed = {name: getattr(own, name) for name in type(self).model_fields} | dict(update or {})
         if changed["task"] == self.task:
             return self.model_validate(changed, context={"task": self._task})
         return self.model_validate(changed | {"definition": (update or {}).get("definition")})
@@ -118,8 +166,8 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "definition"):
-            if getattr(self, name) is None:
+        for name in ("start_from", "stages", "definition"):
+            if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
 
@@ -137,6 +185,12 @@ class RunSpec(Spec):
             raise ValueError(
                 f"k_min {self.k_min} to k_max {self.k_max} is not a range inside the {task.min_k} to {task.max_k} "
                 f"operands of task {task.name!r}"
+            )
+        ends = (self.k_min - 1, *(stage.k_max for stage in self.stages), self.k_max)
+        if any(high <= low for low, high in pairwise(ends)):
+            raise ValueError(
+                f"stages end at k_max {list(ends[1:-1])}: each must be longer than the one before, from k_min "
+                f"{self.k_min} on and below the k_max {self.k_max} of the run, whose own updates come last"
             )
         longest = longest_transcript(task, self.k_max, self.regime)
         if longest > self.model.n_ctx:
@@ -170,6 +224,29 @@ class RunSpec(Spec):
     def sha256(self) -> str:
         """Hash of the whole spec (`fields_hash`)."""
         return fields_hash(self.model_dump(mode="json"))
+
+    @property
+    def stable_sha256(self) -> str:
+        """Hash of what decides the stable phase of a run until it is converged: all but when that ends."""
+        fields = self.model_dump(mode="json")
+        ends = ("steps", "patience", "settle_after")
+        fields["optimizer"] = {name: value for name, value in fields["optimizer"].items() if name not in ends}
+        return fields_hash(fields)
+
+    @property
+    def schedule(self) -> str:
+        """How it is trained, in a word for tables: stages as `k_max:steps`, then `converged`; empty for neither."""
+        words = [f"{one.k_max}:{one.steps}" + (f"@{one.lr:g}" if one.lr else "") for one in self.stages]
+        if self.optimizer.until == "converged":
+            fields = type(self.optimizer).model_fields
+            given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]
+            words += ["converged", *(f"{name}={value:g}" for name, value in given if value != fields[name].default)]
+        return " ".join(words)
+
+    @property
+    def most_steps(self) -> int:
+        """Updates of the whole run; where it may end before, at most so many."""
+        return sum(stage.steps for stage in self.stages) + self.optimizer.steps
 
 
 def fields_hash(fields: Mapping[str, Any]) -> str:

@@ -5,7 +5,16 @@ import pandas as pd
 RUN = {
     **{"task": "s3", "regime": "direct", "run_seed": 0, "n_layers": 2, "d_model": 64, "n_heads": 4, "d_mlp": 256},
     **{"n_ctx": 128, "n_parameters": 100_000, "steps": 1000, "batch_size": 64, "lr": 1e-3, "n_train": 1000},
-    **{"k_min": 2, "k_max": 12, "start_from": "", "status": "finished", "error": "", "step": 1000},
+    **{
+        "k_min": 2,
+        "k_max": 12,
+        "start_from": "",
+        "schedule": "",
+        "ended": "",
+        "status": "finished",
+        "error": "",
+        "step": 1000,
+    },
     **{"loss_mid": 1.0, "loss_end": 0.5, "reading": "answer"},
 }
 ABSENT = {"split": "heldout", "k": -1, "n": 0, "correct": 0, "accuracy": float("nan")}

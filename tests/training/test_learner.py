@@ -11,8 +11,9 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.models.weights import CheckpointError, named_weights, read_weights, weight_hash
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import MODEL_FILE, load_run
+from cotinterp.training.course import learning_rate
 from cotinterp.training.data import NOT_SCORED, batch_rows
-from cotinterp.training.learner import Learner, adamw, carry_over, learning_rate, response_loss
+from cotinterp.training.learner import Learner, adamw, carry_over, response_loss
 from cotinterp.training.loop import train
 from cotinterp.training.spec import OptimizerSpec
 from cotinterp.training.spec_file import SPEC_FILE

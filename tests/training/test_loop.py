@@ -19,6 +19,7 @@ from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, read_weights, weight_hash, write_weights
 from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, read_record
+from cotinterp.training.course import Course
 from cotinterp.training.data import problems_of
 from cotinterp.training.learner import Learner
 from cotinterp.training.loop import (
@@ -252,11 +253,11 @@ def test_a_loss_that_explodes_names_step_rate_and_the_last_good_checkpoint(tiny,
 def test_a_loss_that_becomes_nan_never_reaches_a_checkpoint(tiny, tmp_path, monkeypatch, failing, saved):
     update = Learner.update
 
-    def poisoned(learner: Learner, step: int) -> object:
+    def poisoned(learner: Learner, step: int, course: Course) -> object:
         if step + 1 == failing:
             with torch.no_grad():
                 learner.module.head.weight[0, 0] = math.nan
-        return update(learner, step)
+        return update(learner, step, course)
 
     monkeypatch.setattr(Learner, "update", poisoned)
     with pytest.raises(NonFiniteLossError, match=f"the loss became nan at step {failing}, learning rate") as caught:
@@ -268,7 +269,7 @@ def test_a_loss_that_becomes_nan_never_reaches_a_checkpoint(tiny, tmp_path, monk
 def test_weights_that_became_infinite_are_not_saved(tiny, tmp_path, monkeypatch):
     update = Learner.update
 
-    def poisoned(learner: Learner, step: int) -> object:
+    def poisoned(learner: Learner, step: int, course: Course) -> object:
         seen = update(learner, step)
         if step + 1 == 20:
             with torch.no_grad():
@@ -288,7 +289,7 @@ def test_a_changed_training_set_is_not_gone_on_with(tiny, tmp_path, monkeypatch)
     directory = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(tiny, directory=directory, device="cpu", checkpoint_every=10, progress=interrupt)
-    monkeypatch.setattr("cotinterp.training.data.problems_of", lambda spec, task: _reversed(spec, task))
+    monkeypatch.setattr("cotinterp.training.learner.problems_of", lambda spec, task: _reversed(spec, task))
     with pytest.raises(CheckpointError, match="whose training set is no longer the same"):
         train(tiny, directory=directory, device="cpu")
     monkeypatch.setattr("cotinterp.training.loop.task_fingerprint", lambda task: "other")
