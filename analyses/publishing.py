@@ -34,7 +34,8 @@ def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
         if spec.seed == 0:
             small = {
                 "k_max": 4,
-                "n_train": 60,
+                "n_train": max(20, min(60, spec.n_train // 1000)),
+                "stages": (),
                 "precision": "fp32",
                 "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
                 "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),

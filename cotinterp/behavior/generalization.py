@@ -354,3 +354,74 @@ class SizeCurve(Result):
     def figure(self) -> go.Figure:
         """Accuracy against training problems, a panel for each number of operands; training problems dashed."""
         return training_size_figure(self.frame())
+
+
+HALF = 0.5
+"""Generalization ratio from which a model counts as one that found an algorithm."""
+THRESHOLD_RESAMPLES = 2000
+THRESHOLD_COLUMNS = ("sizes", "seeds", "threshold", "ci_low", "ci_high")
+
+
+def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HALF) -> pd.DataFrame:
+    """From how many training problems on a model generalizes: N*, where the mean ratio over seeds passes `half`.
+
+    Between the last size whose mean is below `half` and the next one, N* is interpolated on the logarithm of the size.
+    0 says that the mean is above at the smallest size already, infinity that it is below at the largest one: N* is then
+    beyond the range. `ci_low` and `ci_high` are the 2.5 and 97.5 percentiles when the seeds of each size are redrawn;
+    of three seeds they say whether one seed decides alone, and are too narrow for another set of seeds. Of models that
+    had not converged N* is that of their budget. Varma et al. 2023 (arXiv 2309.02390): below a critical size
+    memorizing is the more efficient circuit.
+
+    Args:
+        ratios: One row for each run: the columns `by`, n_train, run_seed and ratio (`Generalization`).
+        by: What tells the curves apart, such as task and n_layers.
+
+    Returns:
+        One row for each curve: `by`, then THRESHOLD_COLUMNS.
+
+    Raises:
+        ValueError: A curve of one size, a run twice, or a ratio that is missing.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for key, curve in ratios.groupby(list(by), sort=True):
+        if (
+            curve["n_train"].nunique() < 2
+            or curve["ratio"].isna().any()
+            or curve.duplicated(["n_train", "run_seed"]).any()
+        ):
+            raise ValueError(
+                f"a threshold takes two numbers of training problems, each seed once and with a ratio; {key} has "
+                f"{curve[['n_train', 'run_seed', 'ratio']].to_dict('list')}"
+            )
+        sizes = np.sort(curve["n_train"].unique())
+        found = [curve.loc[curve["n_train"] == size, "ratio"].to_numpy() for size in sizes]
+        drawn = np.stack([rng.choice(one, (THRESHOLD_RESAMPLES, len(one))).mean(1) for one in found], axis=1)
+        redrawn = np.sort([_crossing(sizes, means, half) for means in drawn])
+        ends = redrawn[[round(share * (len(redrawn) - 1)) for share in (0.025, 0.975)]]
+        numbers = (
+            len(sizes),
+            curve["run_seed"].nunique(),
+            _crossing(sizes, np.array([x.mean() for x in found]), half),
+            *ends,
+        )
+        rows.append((*key, *numbers))
+    return pd.DataFrame(rows, columns=[*by, *THRESHOLD_COLUMNS])
+
+
+def _crossing(sizes: Int[np.ndarray, " sizes"], means: Float[np.ndarray, " sizes"], half: float) -> float:
+    below = np.flatnonzero(means < half)
+    if not below.size:
+        return 0.0
+    last = int(below[-1])
+    if last == len(sizes) - 1:
+        return float("inf")
+    share = (half - means[last]) / (means[last + 1] - means[last])
+    return float(np.exp(np.log(sizes[last]) + share * np.log(sizes[last + 1] / sizes[last])))
+
+
+def guessing(task: Task, k: int, *, n: int = 20_000) -> float:
+    """Accuracy of the most frequent answer of a length, over all its problems or `n` random ones."""
+    few = task.n_problems(k) <= n
+    operands = task.every(k) if few else np.random.default_rng(0).integers(task.n_operands, size=(n, k))
+    answers = task.steps(operands).total[:, -1]
+    return float(np.bincount(answers).max() / len(answers))

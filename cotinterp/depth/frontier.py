@@ -192,3 +192,54 @@ def one_recipe(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     sizes = runs.groupby(number).agg(depths=("n_layers", "nunique"), n=("slug", "size"))
     best = sizes.sort_values(["depths", "n"], ascending=False, kind="stable").index[0]
     return runs[number == best], runs[number != best]
+
+
+LEAST_TRIES = 3
+"""Converged runs of a depth from which on a length that none of them solves counts as beyond it."""
+EXPRESSED_COLUMNS = (
+    *(
+        "task",
+        "regime",
+        "reading",
+        "n_layers",
+        "best",
+        "next_k",
+        "k_top",
+        "proof",
+        "ways",
+        "runs",
+        "converged",
+        "tried",
+    ),
+)
+
+
+def expressed(frontier: pd.DataFrame) -> pd.DataFrame:
+    """What each depth can express: the longest K that any of its runs solves, by whatever way it was trained.
+
+    That a depth can express a length is shown by one trained model that solves it, the `proof`; a deeper model can do
+    the same, with further layers that add nothing. A run that fails while another solves says nothing about depth. That
+    a depth cannot is never shown by training: `tried` says that LEAST_TRIES runs of this depth had converged without
+    solving more. Widths are not told apart; give the runs of one.
+
+    Args:
+        frontier: Rows of `FrontierResult.frame()`, of all recipes.
+
+    Returns:
+        One row for each task, regime, reading and depth: EXPRESSED_COLUMNS. `best` is the greatest `frontier` of runs
+        of at most this depth, 0 where no run solves any length, `next_k` the first length beyond it that was measured
+        (-1: none), `proof` the slug of the run, `ways` the recipes tried at this depth, `runs` those that were measured
+        and `converged` how many of these had.
+    """
+    measured = frontier[frontier["convergence"].isin(MEASURED)]
+    rows = []
+    for key, runs in measured.groupby(["task", "regime", "reading", "n_layers"], sort=True):
+        labels = dict(zip(("task", "regime", "reading"), key, strict=False))
+        among = measured[(measured[list(labels)] == pd.Series(labels)).all(axis=1) & (measured["n_layers"] <= key[-1])]
+        best = among.sort_values(["frontier", "n_layers", "slug"], ascending=[False, True, True]).iloc[0]
+        converged = int(runs["convergence"].isin(CONVERGED).sum())
+        proof = best["slug"] if best["frontier"] > 0 else ""
+        ways = runs.groupby(["schedule", "start_from", "n_train", "lr"], dropna=False).ngroups
+        reach = (int(best["frontier"]), int(best["next_k"]), int(best["k_top"]), proof)
+        rows.append((*key, *reach, ways, len(runs), converged, converged >= LEAST_TRIES))
+    return pd.DataFrame(rows, columns=list(EXPRESSED_COLUMNS))

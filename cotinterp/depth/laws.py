@@ -119,3 +119,36 @@ def law_parameter(law: Law, theta: float, lowest: float) -> float:
     if law == "linear":
         return float(2**theta - 1) / lowest
     return theta / lowest if law == "logarithmic" else float(2**theta)
+
+
+def consistent_laws(expressed: pd.DataFrame) -> tuple[Law, ...]:
+    """The laws that some parameter reconciles with what each depth was shown to express, in the order of LAWS.
+
+    A depth's K* is at least its `best`; it is below its `next_k` only where LEAST_TRIES converged runs went no further
+    (`tried`), which is an assumption and no proof. Without noise: this is about the best model of each depth, not about
+    what training finds. Where the least depth solves every measured length, the constant law alone is left, as theta of
+    the others lies within the measured lengths.
+
+    Args:
+        expressed: Rows of one task, regime and reading (`frontier.expressed`).
+    """
+    depth = expressed["n_layers"].to_numpy(dtype=float)
+    low = np.where(expressed["best"] > 0, _edge(expressed["best"].to_numpy(dtype=float)), -np.inf)
+    bound = expressed["tried"].to_numpy(dtype=bool) & (expressed["next_k"].to_numpy() >= 0)
+    high = np.where(bound, _edge(expressed["next_k"].to_numpy(dtype=float)), np.inf)
+    whole = expressed["next_k"].to_numpy() < 0
+    if whole[depth == depth.min()].all():
+        return ("constant",)
+    thetas = np.linspace(0.0, float(_edge(np.array([float(expressed["k_top"].max())]))[0]), THETAS)
+    found: list[Law] = []
+    for law in LAWS:
+        for enough in np.unique(depth) if law == "constant" else (np.inf,):
+            means = log2_longest(law, thetas[:, None], depth[None, :], float(depth.min()), float(enough))
+            held = np.where(np.isinf(means), whole, (means >= low) & (means < high))
+            if held.all(1).any() and law not in found:
+                found.append(law)
+    return tuple(found)
+
+
+THETAS = 2001
+"""Values of theta that are tried: steps of less than a hundredth of a doubling."""

@@ -28,6 +28,7 @@ def test_the_scripts_are_those_of_the_readme():
         "iteration_head",
         "knock_outs",
         "memorization",
+        "memory_or_algorithm",
         "patching",
         "path_patching",
         "probe_use",

@@ -1,19 +1,23 @@
 """The generalization ratio beside its baselines, at fixed marginals, and by number of training problems."""
 
+import math
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.generalization import (
     SizeCurve,
     generalization_by_k,
+    guessing,
     majority_credit,
     neighbor_credit,
     rake,
     ratio_interval,
     size_specs,
+    size_thresholds,
 )
 from cotinterp.results import wilson
 from cotinterp.tasks import get_task
@@ -210,3 +214,54 @@ def test_the_table_and_the_figure_say_which_size_each_row_belongs_to(scripted):
     assert frame[["training_size", "heldout"]].to_numpy().tolist() == [[100, 0.0], [1000, 1.0]]
     drawn = {trace.name: list(trace.y) for trace in curve.figure().data}
     assert drawn["held-out problems"] == [0.0, 1.0]
+
+
+def ratios(means, seeds=3, spread=0.0, **labels):
+    return pd.DataFrame(
+        [
+            {
+                "task": "s3",
+                "n_layers": 1,
+                **labels,
+                "n_train": size,
+                "run_seed": seed,
+                "ratio": mean + spread * (seed - 1),
+            }
+            for size, mean in means.items()
+            for seed in range(seeds)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("means", "threshold"),
+    [
+        ({100: 0.0, 10_000: 1.0}, 1000.0),
+        ({100: 0.25, 1000: 0.5, 10_000: 1.0}, 1000.0),
+        ({100: 0.7, 1000: 0.2, 10_000: 0.8}, 1000 * math.sqrt(10)),
+        ({100: 0.9, 1000: 0.9}, 0.0),
+        ({100: 0.0, 1000: 0.4}, math.inf),
+    ],
+)
+def test_a_threshold_is_where_the_mean_passes_one_half_for_good(means, threshold):
+    (row,) = size_thresholds(ratios(means), ["task", "n_layers"]).to_dict("records")
+    assert (row["sizes"], row["seeds"]) == (len(means), 3)
+    assert row["threshold"] == row["ci_low"] == row["ci_high"] == pytest.approx(threshold)
+
+
+def test_seeds_that_differ_widen_the_interval_of_a_threshold():
+    both = pd.concat([ratios({100: 0.2, 10_000: 0.8}, spread=0.2), ratios({100: 0.2, 10_000: 0.8}, n_layers=4)])
+    wide, narrow = size_thresholds(both, ["task", "n_layers"]).to_dict("records")
+    assert wide["threshold"] == narrow["threshold"] == pytest.approx(1000)
+    assert wide["ci_low"] < 1000 < wide["ci_high"]
+
+
+def test_a_threshold_of_one_size_or_of_a_run_twice_is_refused():
+    for wrong in (ratios({100: 0.5}), pd.concat([ratios({100: 0.0, 1000: 1.0})] * 2)):
+        with pytest.raises(ValueError, match="a threshold takes two numbers of training problems"):
+            size_thresholds(wrong, ["task"])
+
+
+def test_guessing_is_the_share_of_the_most_frequent_answer():
+    assert guessing(get_task("s3"), 2) == pytest.approx(1 / 6)
+    assert guessing(get_task("digit-sum"), 2) == pytest.approx(0.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cotinterp.depth.frontier import FRONTIER_COLUMNS, depth_frontier, one_recipe
+from cotinterp.depth.frontier import FRONTIER_COLUMNS, depth_frontier, expressed, one_recipe
 from cotinterp.figures.depth import frontier_figure
 from tests.depth.made_up_frontiers import reaching, run_rows, sweep
 
@@ -182,3 +182,30 @@ def test_budgets_and_regimes_are_small_multiples_direct_first():
 def test_nothing_measured_is_nothing_to_draw():
     with pytest.raises(ValueError, match="no run of the table was measured"):
         frontier_figure(depth_frontier(pd.DataFrame(run_rows({}, status="absent"))).frame())
+
+
+def test_what_a_run_until_converged_ended_by_is_its_convergence():
+    ended = {"solved": "settled", "settled": "settled", "budget": "budget"}
+    rows = [row for n, name in enumerate(ended) for row in reaching(6, convergence="fitted", run_seed=n, ended=name)]
+    frame = depth_frontier(pd.DataFrame(rows)).frame()
+    assert frame["convergence"].tolist() == list(ended.values())
+    assert depth_frontier(pd.DataFrame(reaching(12, ended="budget"))).frame()["convergence"].tolist() == ["complete"]
+
+
+def test_a_depth_expresses_what_its_best_run_or_that_of_a_smaller_depth_solves():
+    found = {1: [4, 8], 2: [3, 3, 7], 4: [12]}
+    rows = [
+        row
+        for depth, reached in found.items()
+        for seed, longest in enumerate(reached)
+        for row in reaching(longest, n_layers=depth, run_seed=seed, ended="settled" if seed else "budget")
+    ]
+    frame = depth_frontier(pd.DataFrame(rows)).frame()
+    best = expressed(frame)
+    assert best["n_layers"].tolist() == [1, 2, 4]
+    assert best["best"].tolist() == [8, 8, 12]
+    assert best["next_k"].tolist() == [9, 9, -1]
+    solved_eight = frame.loc[frame["frontier"] == 8, "slug"].item()
+    assert best["proof"].tolist()[:2] == [solved_eight] * 2
+    assert best["converged"].tolist() == [1, 2, 1]
+    assert not best["tried"].any()

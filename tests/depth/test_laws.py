@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cotinterp.depth.frontier import depth_frontier
-from cotinterp.depth.laws import frontier_intervals, law_parameter, log2_longest
+from cotinterp.depth.laws import consistent_laws, frontier_intervals, law_parameter, log2_longest
 from tests.depth.made_up_frontiers import reaching, run_rows, sweep
 
 DEPTHS = np.array([1.0, 2.0, 3.0])
@@ -82,3 +82,32 @@ def test_runs_that_were_not_measured_are_left_out_and_none_at_all_is_refused():
     assert len(seen(rows, "censored").depth) == 1
     with pytest.raises(ValueError, match="no run was measured"):
         seen(rows[-1:], "censored")
+
+
+def best_of(reached, k_top=12, tried=True):
+    """What each depth expresses, by depth."""
+    rows = [
+        {"n_layers": depth, "best": best, "next_k": best + 1 if best < k_top else -1, "k_top": k_top, "tried": tried}
+        for depth, best in reached.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("reached", "laws"),
+    [
+        ({1: 12, 2: 12, 4: 12}, ("constant",)),
+        ({1: 5, 2: 5, 4: 5}, ("none",)),
+        ({1: 2, 2: 3, 4: 5}, ("linear",)),
+        ({1: 2, 2: 4, 3: 8}, ("logarithmic",)),
+        ({1: 5, 2: 12, 4: 12}, ("logarithmic", "constant")),
+        ({1: 5, 2: 9, 4: 12}, ("linear",)),
+        ({1: 5, 2: 6, 4: 7}, ()),
+    ],
+)
+def test_existence_proofs_leave_the_laws_that_they_can_be_reconciled_with(reached, laws):
+    assert consistent_laws(best_of(reached)) == laws
+
+
+def test_a_depth_that_was_not_tried_enough_has_no_upper_end():
+    assert set(consistent_laws(best_of({1: 2, 2: 3, 4: 5}, tried=False))) == {"linear", "logarithmic", "none"}
