@@ -233,11 +233,17 @@ def split_of(operands: tuple[int, ...]) -> Split:
     same for two tasks with the same operands. Reordered operands are another tuple: on a commutative task a held-out
     problem may have a permuted twin in training.
     """
-    digest = hashlib.blake2b(",".join(map(str, operands)).encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
-    if place < HELD_OUT:
-        return "heldout"
-    return "validation" if place < HELD_OUT + VALIDATION else "train"
+    return _sides([operands])[0]
+
+
+def _sides(rows: Sequence[Sequence[int]]) -> list[Split]:
+    """`split_of` each row: one call for the thousands that a length has."""
+    found: list[Split] = []
+    for row in rows:
+        digest = hashlib.blake2b(",".join(map(str, row)).encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64
+        found.append("heldout" if place < HELD_OUT else "validation" if place < HELD_OUT + VALIDATION else "train")
+    return found
 
 
 def sample_problems(
@@ -288,7 +294,7 @@ def side_of_name(name: str) -> Split:
 def _side(task: Task, k: int, split: Split) -> Int[np.ndarray, "n k"]:
     """All canonical tuples of a length that are on one side of the split."""
     every = task.every(k)
-    return every[[split_of(tuple(row)) == split for row in every.tolist()]].reshape(-1, k)
+    return every[[side == split for side in _sides(every.tolist())]].reshape(-1, k)
 
 
 def _drawn(
@@ -307,7 +313,8 @@ def _drawn(
     idle = 0
     while (found := len(drawn if distinct else repeated)) < n:
         draws = task.canonical(rng.integers(task.n_operands, size=(2 * n + 16, k)))
-        side_draws = [t for t in map(tuple, draws.tolist()) if split_of(t) == split]
+        rows = draws.tolist()
+        side_draws = [tuple(row) for row, one in zip(rows, _sides(rows), strict=True) if one == split]
         drawn.update(dict.fromkeys(side_draws))
         repeated.extend(side_draws)
         idle = 0 if len(drawn if distinct else repeated) > found else idle + 1
