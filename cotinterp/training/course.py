@@ -5,10 +5,10 @@ a decay that begins when that has been decided (Hu et al. 2024, arXiv 2404.06395
 2405.18392): so it can go on without having known its end, and a run with a longer budget shares its stable phase.
 
 What decides are checks on training problems and on the validation side of the split, never on held-out problems. Each
-gives a row of signals: accuracy by length on both sides, and the logarithms of both losses. A signal has *moved* where
-it, averaged over the last fifth of all updates, differs from what it was when something last moved, in either
-direction: on the way from a table to an algorithm, training accuracy is perfect and validation loss wanders long before
-validation accuracy rises (Power et al. 2022, arXiv 2201.02177).
+gives a row of signals: accuracy by length on both sides, and both losses. A signal, averaged over the last fifth of all
+updates, has *moved* where it is better than the worst that it was since something last moved. Losses are among them
+because on the way from a table to an algorithm validation loss falls from its peak before validation accuracy rises
+(Power et al. 2022, arXiv 2201.02177); that it rises, as a table's does without end, is no move.
 
 A run ends
 
@@ -40,9 +40,10 @@ CHECKED = 100
 """Most problems of a length on either side."""
 
 MOVED = 0.05
-"""Least change of a signal that counts: five of a hundred problems of one length, or five percent of a loss."""
-LOSS_FLOOR = 0.05
-"""Nats that are added to a loss before its logarithm: what happens far below is no longer learning."""
+"""Least change of an accuracy that counts; where so few problems were asked that it is larger, a standard error."""
+MOVED_LOSS = 0.1
+"""Share of a loss that counts, of the loss and LOSS_FLOOR nats: what happens far below that is no longer learning."""
+LOSS_FLOOR = 0.1
 WINDOW = 0.2
 """Share of the updates of a stage over which a signal is averaged."""
 DECAY = 0.2
@@ -60,6 +61,7 @@ class Check:
             token, each predicted from the true ones before it. As greedy decoding stops being right at the first wrong
             token, that is the share whose response would be written without a fault.
         train_loss, validation_loss: Nats per scored token, averaged over lengths.
+        problems: Validation problems of each length that were asked.
     """
 
     step: int
@@ -68,12 +70,16 @@ class Check:
     validation_accuracy: tuple[float, ...]
     train_loss: float
     validation_loss: float
+    problems: tuple[int, ...]
 
     @property
     def signals(self) -> tuple[float, ...]:
-        """What may move, each on a scale where MOVED is the least that counts."""
-        losses = (math.log(loss + LOSS_FLOOR) for loss in (self.train_loss, self.validation_loss))
-        return (*self.train_accuracy, *self.validation_accuracy, *losses)
+        """What may move: more is better, and 1 is the least change that counts."""
+        least = [max(MOVED, 0.5 / math.sqrt(n)) for n in self.problems]
+        trained = (value / MOVED for value in self.train_accuracy)
+        others = (value / change for value, change in zip(self.validation_accuracy, least, strict=True))
+        losses = (-math.log(loss + LOSS_FLOOR) / MOVED_LOSS for loss in (self.train_loss, self.validation_loss))
+        return (*trained, *others, *losses)
 
     @property
     def solved(self) -> bool:
@@ -101,7 +107,7 @@ class Course:
         right: Checks in a row, up to now, at which every length was solved.
         moved: Updates done when a signal last moved.
         smooth: The signals, averaged.
-        reference: What they were when one last moved.
+        reference: The least that each was since one last moved.
         decay: Updates done when the decay began; -1 before.
         ended: Why it began; empty before, and always in a run of a fixed number of updates.
     """
@@ -134,13 +140,13 @@ class Course:
         # The average over the last WINDOW of the updates of this stage, by recursion: each check weighs its share.
         weight = min(1.0, every / (WINDOW * (check.step - self.began)))
         smooth = np.array(self.smooth) * (1 - weight) + now * weight
-        moved = bool((np.abs(smooth - self.reference) > MOVED).any())
+        moved = bool((smooth - self.reference > 1).any())
         return replace(
             self,
             right=right,
             moved=check.step if moved else self.moved,
             smooth=tuple(smooth.tolist()),
-            reference=tuple(smooth.tolist()) if moved else self.reference,
+            reference=tuple((smooth if moved else np.minimum(smooth, self.reference)).tolist()),
         )
 
     def decided(self, spec: RunSpec, step: int) -> "Course":

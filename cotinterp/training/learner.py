@@ -116,7 +116,9 @@ class Learner:
         lengths = tuple(k for k in known.lengths if k in shown) or known.lengths
         own = _scores(self.module, self.data, known.rows, self.k[known.rows], lengths, self.spec)
         other = _scores(self.module, known.validation, np.arange(len(known.k)), known.k, lengths, self.spec)
-        return Check(step, lengths, own[0], other[0], own[1], other[1])
+        return Check(
+            step, lengths, own[0], other[0], own[1], other[1], tuple(int((known.k == k).sum()) for k in lengths)
+        )
 
     @cached_property
     def _checked(self) -> "CheckedProblems":
