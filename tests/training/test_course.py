@@ -123,7 +123,10 @@ def test_noise_does_not_keep_a_run_from_settling_and_a_drift_does():
     assert followed(falls) == (None, "")
     rises = [check(step, validation_loss=2.0 + step / 5000) for step in steps(60_000)]
     assert followed(rises) == (10_000, "settled")
-    peak = [check(step, validation_loss=3.0 - abs(step - 6000) / 8000) for step in steps(28_000)]
+    peak = [
+        check(step, train=min(1.0, step / 5000), validation_loss=3.0 - abs(step - 6000) / 8000)
+        for step in steps(28_000)
+    ]
     assert followed(peak) == (None, "")
 
 
