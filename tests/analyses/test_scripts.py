@@ -12,7 +12,12 @@ SCRIPTS = sorted(
 )
 
 
-ABOUT = {"iteration_head": "parity", "tagging_groups": "s3", "tree_expressions": "expressions-mod11"}
+ABOUT = {
+    "depth_converged": "s3",
+    "iteration_head": "parity",
+    "tagging_groups": "s3",
+    "tree_expressions": "expressions-mod11",
+}
 """A task of the answer of those scripts that are not about the reference models."""
 
 
@@ -22,6 +27,7 @@ def test_the_scripts_are_those_of_the_readme():
         "answer_readiness",
         "claims",
         "compute",
+        "depth_converged",
         "depth_frontier",
         "errors",
         "head_attribution",
