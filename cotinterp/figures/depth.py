@@ -25,7 +25,7 @@ CONVERGENCE_MARKS = {
     "complete": _Mark("circle", "solves all"),
     "settled": _Mark("diamond-wide", "converged, nothing moves"),
     "fitted": _Mark("diamond", "converged"),
-    "budget": _Mark("triangle-up-open", "lower bound, updates used up", is_bound=True),
+    "budget": _Mark("hexagon-open", "lower bound, updates used up", is_bound=True),
     "stalled": _Mark("square-open", "lower bound, loss stands still", is_bound=True),
     "improving": _Mark("circle-open", "lower bound, still improving", is_bound=True),
 }
