@@ -177,11 +177,12 @@ def _of_files(spec: RunSpec, directory: Path, problems_per_k: int, weights: Stor
     step, loss = int(last.get("step", 0)), float(last.get("loss", float("nan")))
     if is_finished(directory):
         # A state that was read a moment ago is not the weights of a run that has ended since.
-        model = weights if weights and weights.path.name == MODEL_FILE else read_weights(directory / MODEL_FILE)
-        record = Record.parse(model.metadata, model.path)
-        step, evaluation = record.step, valid_evaluation(directory, problems_per_k, model)
+        model = weights if weights and weights.path.name == MODEL_FILE else None
+        evaluation = valid_evaluation(directory, problems_per_k, model)
         if evaluation is not None:
-            return RunStatus(spec, "finished", "", step, loss, evaluation, ended=record.ended)
+            record = Record.parse((model or read_weights(directory / MODEL_FILE)).metadata, directory / MODEL_FILE)
+            return RunStatus(spec, "finished", "", record.step, loss, evaluation, ended=record.ended)
+        step = Record.parse(model.metadata, model.path).step if model else spec.most_steps
     if (directory / FAILURE_FILE).exists():
         path = directory / FAILURE_FILE
         failure = without_digest(read_json(path), str(path), "Start the sweep again: it tries the run once more")
