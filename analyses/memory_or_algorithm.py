@@ -83,7 +83,9 @@ def answer(found: pd.DataFrame, ratios: pd.DataFrame) -> Iterator[str]:
 
 
 def said(threshold: float, sizes: tuple[int, int]) -> str:
-    """A threshold in words, where it is beyond the range too."""
+    """A threshold in words, where it is beyond the range too, and an end of an interval that one seed cannot have."""
+    if np.isnan(threshold):
+        return "not known"
     if threshold == 0:
         return f"below {sizes[0]:,}"
     return f"{threshold:,.0f}" if np.isfinite(threshold) else f"above {sizes[1]:,}"

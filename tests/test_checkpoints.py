@@ -17,6 +17,7 @@ from cotinterp.studies.subject import Subject
 from cotinterp.training.checkpoints import list_runs, load_run, read_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.training.spec import reference_specs
+from cotinterp.transcripts.problems import sample_problems
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,15 @@ def test_a_reference_model_scores_as_stored(slug):
         before = stored[row["split"], row["k"]]
         assert row["n"] == before["n"]
         assert abs(row["correct"] - before["correct"]) <= row["n"] / 100
+
+
+def test_four_layers_can_tell_what_eleven_permutations_make():
+    """The existence proof that README names: held-out words over s3, answered without a trace."""
+    run = load_run(ROOT / "proofs" / "s3-direct-L4-s0-f8434037")
+    assert read_evaluation(run.directory)["weight_hash"] == run.weight_hash
+    problems = sample_problems(run.task, 11, 100, split="heldout", rng=np.random.default_rng(1))
+    (row,) = accuracy_by_k(run.model, run.task, "direct", {"heldout": problems}).frame().to_dict("records")
+    assert (row["n"], row["accuracy"] >= 0.9) == (100, True)
 
 
 @pytest.mark.parametrize("task", ["digit-sum", "s3"])

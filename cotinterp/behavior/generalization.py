@@ -367,10 +367,10 @@ def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HA
 
     Between the last size whose mean is below `half` and the next one, N* is interpolated on the logarithm of the size.
     0 says that the mean is above at the smallest size already, infinity that it is below at the largest one: N* is then
-    beyond the range. `ci_low` and `ci_high` are the 2.5 and 97.5 percentiles when the seeds of each size are redrawn;
-    of three seeds they say whether one seed decides alone, and are too narrow for another set of seeds. Of models that
-    had not converged N* is that of their budget. Varma et al. 2023 (arXiv 2309.02390): below a critical size
-    memorizing is the more efficient circuit.
+    beyond the range. `ci_low` and `ci_high` are the 2.5 and 97.5 percentiles when the seeds of each size are redrawn,
+    missing where a size has one seed. Of three seeds they say whether one seed decides alone, and are too narrow for
+    another set of seeds. Of models that had not converged N* is that of their budget. Varma et al. 2023 (arXiv
+    2309.02390): below a critical size memorizing is the more efficient circuit.
 
     Args:
         ratios: One row for each run: the columns `by`, n_train, run_seed and ratio (`Generalization`).
@@ -398,6 +398,8 @@ def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HA
         drawn = np.stack([rng.choice(one, (THRESHOLD_RESAMPLES, len(one))).mean(1) for one in found], axis=1)
         redrawn = np.sort([_crossing(sizes, means, half) for means in drawn])
         ends = redrawn[[round(share * (len(redrawn) - 1)) for share in (0.025, 0.975)]]
+        if min(map(len, found)) < 2:
+            ends = np.full(2, np.nan)
         numbers = (
             len(sizes),
             curve["run_seed"].nunique(),

@@ -256,6 +256,14 @@ def test_seeds_that_differ_widen_the_interval_of_a_threshold():
     assert wide["ci_low"] < 1000 < wide["ci_high"]
 
 
+def test_one_seed_at_a_size_gives_a_threshold_and_no_interval():
+    few = pd.concat([ratios({100: 0.0}), ratios({10_000: 1.0}, seeds=1)])
+    (row,) = size_thresholds(few, ["task"]).to_dict("records")
+    assert row["threshold"] == pytest.approx(1000)
+    assert math.isnan(row["ci_low"])
+    assert math.isnan(row["ci_high"])
+
+
 def test_a_threshold_of_one_size_or_of_a_run_twice_is_refused():
     for wrong in (ratios({100: 0.5}), pd.concat([ratios({100: 0.0, 1000: 1.0})] * 2)):
         with pytest.raises(ValueError, match="a threshold takes two numbers of training problems"):
