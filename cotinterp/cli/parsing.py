@@ -129,8 +129,21 @@ def _plain(box: str) -> str:
     """What a box of tyro's says, up to the rule that parts it from general advice, in one line."""
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     inside = [line for line in lines if line and not line.startswith(("╭", "╰"))]
-    rule = next((number for number, line in enumerate(inside) if set(line) == {"─"}), len(inside))
-    return " ".join(inside[:rule]).rstrip(".") or "the options make no sense"
+    rules = [number for number, line in enumerate(inside) if set(line) <= set("─-")]
+    # Where the terminal has no such characters the title is not in the frame but stands above a rule of its own.
+    begin = rules.pop(0) + 1 if rules and "╭" not in box else 0
+    inside = inside[begin : rules[0] if rules else len(inside)]
+    said = re.sub(r"\d+ validation errors? for \w+ ", "", " ".join(inside)).replace("Value error, ", "")
+    return re.sub(PYDANTIC, _given, said).rstrip(".;") or "the options make no sense"
+
+
+PYDANTIC = r" \[type=.*?, input_value=(.*?), input_type=(\w+)\]( For further information visit \S+)?"
+"""What pydantic adds to each thing that is wrong with a spec."""
+
+
+def _given(added: re.Match[str]) -> str:
+    value, kind, _ = added.groups()
+    return ";" if kind == "dict" else f", not {value};"
 
 
 def _bounded(function: Callable[..., object], values: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
