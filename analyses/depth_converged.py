@@ -17,7 +17,7 @@ import pandas as pd
 
 from analyses.publishing import publish, tiny_sweep
 from cotinterp.cli.parsing import script
-from cotinterp.depth.frontier import CONVERGED, MEASURED, depth_frontier, expressed
+from cotinterp.depth.frontier import CONVERGED, LEAST_PROBLEMS, MEASURED, depth_frontier, expressed
 from cotinterp.depth.laws import consistent_laws
 from cotinterp.sweeps.table import read_sweep_table
 
@@ -35,15 +35,15 @@ def main(quick: bool = False, tables: tuple[Path, ...] = (), out: Path = OUT) ->
     frontier = depth_frontier(sweep)
     best = expressed(frontier.frame())
     figure = frontier.figure()
-    answer = [line for key, runs in best.groupby(GROUP) for line in lines_of(key, runs, frontier.frame())]
+    answer = [line for key, runs in best.groupby(GROUP) for line in lines_of(key, runs, frontier.frame(), sweep)]
     answer += list(ended(frontier.frame()))
     return publish(
         out, tables={"frontier": frontier.frame(), "expressed": best}, figures={"frontier": figure}, answer=answer
     )
 
 
-def lines_of(key: Sequence[object], best: pd.DataFrame, frontier: pd.DataFrame) -> Iterator[str]:
-    """Both frontiers of one task and regime, and the laws that are left."""
+def lines_of(key: Sequence[object], best: pd.DataFrame, frontier: pd.DataFrame, sweep: pd.DataFrame) -> Iterator[str]:
+    """Both frontiers of one task and regime, accuracy by length of every run, and the laws that are left."""
     laws = consistent_laws(best)
     law = laws[0] if len(laws) == 1 else "cannot tell" if laws else "none of the four"
     yield f"{key[0]} {key[1]}{'' if key[2] == 'answer' else f' ({key[2]})'}: {law}"
@@ -56,6 +56,11 @@ def lines_of(key: Sequence[object], best: pd.DataFrame, frontier: pd.DataFrame) 
         whole = f"all lengths: {int((runs['next_k'] < 0).sum())} of {len(runs)} runs"
         yield f"    L{depth['n_layers']}: training finds K = {seeds} of {depth['k_top']} ({whole})"
         yield f"        expressed: {depth['best']}{proof}"
+        for slug, held in sweep[(sweep["split"] == "heldout") & sweep["slug"].isin(runs["slug"])].groupby("slug"):
+            held = held[(held["n"] >= LEAST_PROBLEMS) & (held["reading"] == key[2])].sort_values("k")
+            shares = " ".join(f"{100 * share:.0f}" for share in held["accuracy"])
+            ended = f"{held['step'].max():,} updates, {held['ended'].max() or 'fixed'}"
+            yield f"        {slug}: held out {shares} % at K = {held['k'].min()} to {held['k'].max()} ({ended})"
     if len(laws) > 1:
         short = [f"L{row.n_layers} ({row.converged} of 3)" for row in best.itertuples() if not row.tried]
         wanted = f"runs that have converged at {', '.join(short)}" if short else "longer problems, or more depths"

@@ -396,10 +396,10 @@ def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HA
         sizes = np.sort(curve["n_train"].unique())
         found = [curve.loc[curve["n_train"] == size, "ratio"].to_numpy() for size in sizes]
         drawn = np.stack([rng.choice(one, (THRESHOLD_RESAMPLES, len(one))).mean(1) for one in found], axis=1)
-        redrawn = np.sort([_crossing(sizes, means, half) for means in drawn])
-        ends = redrawn[[round(share * (len(redrawn) - 1)) for share in (0.025, 0.975)]]
-        if min(map(len, found)) < 2:
-            ends = np.full(2, np.nan)
+        redrawn = [_crossing(sizes, means, half) for means in drawn]
+        # The nearest draw: between a number and infinity nothing can be interpolated.
+        several = min(map(len, found)) > 1
+        ends = np.quantile(redrawn, (0.025, 0.975), method="nearest") if several else np.full(2, np.nan)
         numbers = (
             len(sizes),
             curve["run_seed"].nunique(),

@@ -212,7 +212,7 @@ def depth_command(
     known = get_task(task)  # a wrong name or file is answered before torch is loaded
 
     from cotinterp.depth.grid import DepthDesign, quick_design
-    from cotinterp.report.depth import depth_report
+    from cotinterp.report.depth import FAILED, depth_report
 
     out = out or Path("out/serial_depth") / known.name
     design = quick_design(known) if quick else DepthDesign(k_max=min(DepthDesign.k_max, known.max_k), controls=controls)
@@ -227,7 +227,7 @@ def depth_command(
     design = replace(design, **{name: value for name, value in given.items() if value not in (None, ())})
     answer = depth_report(task, design, out=out, executor=executor)
     print(*answer, f"tables and figures: {out}", sep="\n")
-    if any(line.startswith("failed: ") for line in answer):
+    if any(line.startswith(FAILED) for line in answer):
         raise SystemExit(1)
 
 

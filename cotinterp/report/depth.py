@@ -19,6 +19,9 @@ from cotinterp.sweeps.sweep import run_sweep
 from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.tasks import get_task
 
+FAILED = "failed: "
+"""How the line of an answer begins that names a run which failed."""
+
 
 def depth_report(task: str, design: DepthDesign, *, out: Path, executor: str = "local:2") -> tuple[str, ...]:
     """Asks whether the depth that a task needs grows with its length, and whether written totals lift the need.
@@ -46,7 +49,7 @@ def depth_report(task: str, design: DepthDesign, *, out: Path, executor: str = "
     write_sweep_table(table, out / "tables" / "sweep.csv")
     verdicts = depth_verdicts(table)
     answer = [f"{one.task}, {one.regime}: {one.law}. {one.reason}" for one in verdicts.verdicts]
-    answer += [f"failed: {outcome.spec.slug}: {outcome.error}" for outcome in outcomes if outcome.status == "failed"]
+    answer += [f"{FAILED}{outcome.spec.slug}: {outcome.error}" for outcome in outcomes if outcome.status == "failed"]
     tables = {
         "frontier": verdicts.frontiers,
         "depth_verdicts": verdicts.frame(),

@@ -22,14 +22,13 @@ A run ends
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 
 Ended = Literal["solved", "settled", "budget"]
-ENDED: tuple[Ended, ...] = get_args(Ended)
 
 SOLVED = 0.95
 """Share of validation problems of each length. The decay that follows raises it; what is left is measured afterward."""

@@ -191,8 +191,8 @@ def _scores(
     for start in range(0, len(rows), ROWS_A_PASS):
         batch = PackedBatch.of(data, rows[start : start + ROWS_A_PASS])
         logits = packed_logits(module, batch, bf16=spec.precision == "bf16")
-        n = len(batch.rows)
-        place, targets = batch.rows.cpu().numpy(), batch.targets[:n]
+        place = batch.rows.cpu().numpy()
+        n, targets = len(place), batch.targets[: len(place)]
         nats = functional.cross_entropy(logits[:n], targets, reduction="none")
         np.add.at(wrong, place, (logits[:n].argmax(-1) != targets).double().cpu().numpy())
         np.add.at(loss, place, nats.double().cpu().numpy())

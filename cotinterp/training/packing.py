@@ -61,7 +61,7 @@ class PackedBatch:
         scored: Which of them predict a scored token, then blanks up to a round number.
         targets: The tokens that they are to predict; NOT_SCORED for the blanks.
         n_tokens: Tokens that are no blanks; no bucket holds a blank.
-        rows: For each scored token that is no blank its row of the training set.
+        sequence: For each token that is no blank its row of the training set.
     """
 
     tokens: Int[Tensor, " tokens"]
@@ -70,7 +70,12 @@ class PackedBatch:
     targets: Int[Tensor, " scored"]
     n_tokens: int
     buckets: tuple[Bucket, ...]
-    rows: Int[Tensor, " real"]
+    sequence: Int[Tensor, " real"]
+
+    @property
+    def rows(self) -> Int[Tensor, " real_scored"]:
+        """The row of the training set of each scored token that is no blank."""
+        return self.sequence[self.scored[self.targets != NOT_SCORED]]
 
     @classmethod
     def of(cls, data: TrainingSet, rows: Int[np.ndarray, " batch"], n_buckets: int | None = None) -> "PackedBatch":
@@ -115,7 +120,7 @@ class PackedBatch:
             targets=_filled(targets[scored], NOT_SCORED),
             n_tokens=start,
             buckets=tuple(buckets),
-            rows=sequence[scored],
+            sequence=sequence,
         )
 
 

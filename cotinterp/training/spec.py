@@ -143,11 +143,11 @@ class RunSpec(Spec):
 
         A task in a file is not run again for a copy that keeps it.
         """
-        own = super(Spec, self).model_copy(deep=deep)
-        changed = {name: getattr(own, name) for name in type(self).model_fields} | dict(update or {})
-        if changed["task"] == self.task:
-            return self.model_validate(changed, context={"task": self._task})
-        return self.model_validate(changed | {"definition": (update or {}).get("definition")})
+        changed = dict(update or {})
+        if "task" in changed:
+            return super().model_copy(update={"definition": None} | changed, deep=deep)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.model_validate(fields | changed, context={"task": self._task})
 
     def __getstate__(self) -> dict[Any, Any]:
         """Without the task itself: a class of a file cannot be pickled."""
