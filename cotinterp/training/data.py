@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,8 +30,15 @@ def batch_rows(seed: int, step: int, n: int, batch_size: int) -> Int[np.ndarray,
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // n
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in np.unique(epochs).tolist()}
-    return np.array([orders[epoch][place % n] for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)])
+    return np.concatenate([_order(seed, epoch, n)[places[epochs == epoch] % n] for epoch in np.unique(epochs).tolist()])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " row"]:
+    """The order of the rows in one epoch. Kept from one update to the next: of 100,000 rows it takes a millisecond."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    order.setflags(write=False)
+    return order
 
 
 def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:

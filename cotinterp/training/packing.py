@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cotinterp.models.native.parts import NativeParts, native_parts, why_not_native
+from cotinterp.models.native.parts import NativeParts, future_keys, native_parts, why_not_native
 from cotinterp.training.data import NOT_SCORED, TrainingSet
 
 TOKENS_A_BUCKET = 512
@@ -32,13 +32,12 @@ TOKENS_STEP, WIDTH_STEP = 64, 8
 
 
 @dataclass(frozen=True, eq=False)
-class Bucket:
-    """Sequences of similar length, next to each other in the long row, as a rectangle.
+class Cells:
+    """Some tokens of neighbouring sequences as a rectangle, one sequence a row.
 
     Attributes:
-        tokens: Where in the long row they stand.
-        rows: Number of sequences; the rectangle has `rows` by `width` cells.
-        grid: For each cell the token in it, counted from the bucket's first; 0 where it is padding.
+        tokens: Where they stand in their long row.
+        grid: For each cell the token in it, counted from the first of these; 0 where it is padding.
         flat: For each token the cell that it stands in.
         real: Cells that are no padding.
     """
@@ -50,22 +49,50 @@ class Bucket:
     flat: Int[Tensor, " tokens"]
     real: Bool[Tensor, "cells 1"]
 
+    @classmethod
+    def of(cls, size: Int[np.ndarray, " row"], start: int, width: int, device: torch.device) -> "Cells":
+        """Those of sequences of these sizes, the first of which begins at `start`."""
+        place, last = np.arange(width), np.cumsum(size)
+        real = place < size[:, None]
+        grid = np.where(real, (last - size)[:, None] + place, 0)
+        moved = [
+            torch.from_numpy(part).to(device) for part in (grid.ravel(), np.flatnonzero(real), real.reshape(-1, 1))
+        ]
+        return cls(slice(start, start + int(last[-1])), len(size), width, *moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Bucket:
+    """Sequences of similar length, next to each other in the long row.
+
+    Attributes:
+        all: All their tokens.
+        scored: Those of them that predict a scored token, counted in the row of all that do.
+        mask: For each of these cells 0 at the keys that it may look at, minus infinity at those that stand after it.
+    """
+
+    all: Cells
+    scored: Cells
+    mask: Float[Tensor, "row 1 query key"]
+
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
     """Some training transcripts without padding, sorted by length.
 
     Attributes:
-        tokens: Inputs of all sequences, one after the other, then blanks up to a round number.
+        tokens: Inputs that differ in token or position, each once, then blanks up to a round number.
         positions: Where each stands in its sequence, from 0.
-        scored: Which of them predict a scored token, then blanks up to a round number.
+        row: All sequences, one after the other: which of `tokens` each is, then blanks up to a round number.
+        scored: Which of `row` predict a scored token, then blanks up to a round number.
         targets: The tokens that they are to predict; NOT_SCORED for the blanks.
-        n_tokens: Tokens that are no blanks; no bucket holds a blank.
+        n_tokens: Tokens in the row that are no blanks; no bucket holds a blank.
         sequence: For each token that is no blank its row of the training set.
     """
 
-    tokens: Int[Tensor, " tokens"]
-    positions: Int[Tensor, " tokens"]
+    tokens: Int[Tensor, " distinct"]
+    positions: Int[Tensor, " distinct"]
+    row: Int[Tensor, " tokens"]
     scored: Int[Tensor, " scored"]
     targets: Int[Tensor, " scored"]
     n_tokens: int
@@ -87,38 +114,34 @@ class PackedBatch:
         order = np.argsort(length, kind="stable")
         rows, length = rows[order], length[order]
         last = np.cumsum(length)
-        positions = np.arange(last[-1]) - np.repeat(last - length, length)
-
-        def moved(array: Shaped[np.ndarray, "..."]) -> Tensor:
-            return torch.from_numpy(array).to(device)
-
-        sequence, position = moved(np.repeat(rows, length)), moved(positions)
+        sequence = torch.from_numpy(np.repeat(rows, length)).to(device)
+        position = torch.from_numpy(np.arange(last[-1]) - np.repeat(last - length, length)).to(device)
         tokens, targets = data.inputs[sequence, position], data.targets[sequence, position]
-        scored = (targets != NOT_SCORED).nonzero()[:, 0]
-        buckets, start = [], 0
+        n_places = data.inputs.shape[1]
+        distinct, row = torch.unique(tokens * n_places + position, return_inverse=True)
+        is_scored = targets != NOT_SCORED
+        scored = is_scored.nonzero()[:, 0]
+        n_scored = np.add.reduceat(is_scored.cpu().numpy(), last - length, dtype=np.int64)
+        buckets = []
         for part in np.array_split(np.arange(len(rows)), min(n_buckets, len(rows))):
-            width, size = max(NARROWEST, _rounded(int(length[part[-1]]), WIDTH_STEP)), int(length[part].sum())
-            place = np.arange(width)
-            real = place < length[part, None]
-            first = last[part] - length[part] - start
-            grid = np.where(real, first[:, None] + place, 0)
-            buckets.append(
-                Bucket(
-                    tokens=slice(start, start + size),
-                    rows=len(part),
-                    width=width,
-                    grid=moved(grid.ravel()),
-                    flat=moved(np.flatnonzero(real)),
-                    real=moved(real.reshape(-1, 1)),
-                )
+            width = max(NARROWEST, _rounded(int(length[part[-1]]), WIDTH_STEP))
+            most = int(n_scored[part].max())
+            every = Cells.of(length[part], int((last - length)[part[0]]), width, device)
+            some = Cells.of(
+                n_scored[part],
+                int(n_scored[: part[0]].sum()),
+                most if most <= WIDTH_STEP else _rounded(most, WIDTH_STEP),
+                device,
             )
-            start += size
+            where = position[scored[some.tokens]][some.grid].view(some.rows, some.width)
+            buckets.append(Bucket(every, some, _mask(future_keys(where, width))))
         return cls(
-            tokens=_filled(tokens, 0),
-            positions=_filled(position, 0),
+            tokens=_filled(distinct // n_places, 0),
+            positions=_filled(distinct % n_places, 0),
+            row=_filled(row, 0),
             scored=_filled(scored, 0),
             targets=_filled(targets[scored], NOT_SCORED),
-            n_tokens=start,
+            n_tokens=int(last[-1]),
             buckets=tuple(buckets),
             sequence=sequence,
         )
@@ -143,7 +166,11 @@ def packed_loss(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) ->
 
 
 def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, "scored d_vocab"]:
-    """Logits at the scored tokens. In the last block only these go through the output projection and the MLP."""
+    """Logits at the scored tokens. What no scored token needs is not computed, and nothing is computed twice.
+
+    The first block sees each pair of token and position once; in the last block only scored tokens ask, and only these
+    go through the output projection and the MLP.
+    """
     parts = native_parts(module)
     if parts is None:
         raise ValueError(f"no forward pass without padding for this module: {why_not_native(module)}")
@@ -152,20 +179,40 @@ def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) 
 
 
 def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "scored d_vocab"]:
-    masks = [_causal(bucket.width, batch.tokens.device) for bucket in batch.buckets]
-    stream = parts.embed(batch.tokens, batch.positions)
-    for number, block in enumerate(parts.blocks, start=1):
-        qkv = parts.qkv(block, stream, batch.positions).to(dtype)
-        z: Tensor = PackedAttention.apply(qkv, batch.buckets, masks, parts.scale)  # type: ignore[no-untyped-call]
-        if number == len(parts.blocks):
-            stream, z = stream.index_select(0, batch.scored), z.index_select(0, batch.scored)
+    distinct = parts.embed(batch.tokens, batch.positions)
+    positions = batch.positions[batch.row]
+    stream, q = functional.embedding(batch.row, distinct), None
+    every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
+    scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
+    for number, block in enumerate(parts.blocks):
+        last = number == len(parts.blocks) - 1
+        which = slice(1, 3) if last else slice(0, 3)
+        if number == 0:
+            once = parts.projections(block, distinct, batch.positions, which).float()
+            joined = functional.embedding(batch.row, once.flatten(1)).unflatten(1, once.shape[1:])
+        else:
+            joined = parts.projections(block, stream, positions, which)
+        if last:
+            stream = stream.index_select(0, batch.scored)
+            q = parts.projections(block, stream, positions[batch.scored], slice(0, 1)).to(dtype)
+        z: Tensor = PackedAttention.apply(  # type: ignore[no-untyped-call]
+            joined.to(dtype), q, scored if last else every, parts.scale
+        )
         stream = block.after_attention(stream, parts.attn_out(block, z))
     return parts.logits(stream)
 
 
 def _causal(width: int, device: torch.device) -> Float[Tensor, "query key"]:
-    """0 where a query may look, minus infinity where not."""
-    return torch.full((width, width), -math.inf, device=device).triu_(1)
+    return _mask(torch.ones(width, width, dtype=torch.bool, device=device).triu_(1))
+
+
+def _mask(future: Bool[Tensor, "... query key"]) -> Float[Tensor, "... query key"]:
+    """What is added to scores: 0 where a query may look, minus infinity where not."""
+    return torch.zeros(future.shape, device=future.device).masked_fill_(future, -math.inf)
+
+
+Attended = tuple[Cells, Cells, Float[Tensor, "..."]]
+"""Cells that ask, cells that they look at, and the mask between them."""
 
 
 class PackedAttention(torch.autograd.Function):
@@ -179,58 +226,65 @@ class PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        qkv: Float[Tensor, "tokens three head d_head"],
-        buckets: Sequence[Bucket],
-        masks: Sequence[Tensor],
+        joined: Float[Tensor, "tokens some head d_head"],
+        q: Float[Tensor, "queries one head d_head"] | None,
+        attended: Sequence[Attended],
         scale: float,
-    ) -> Float[Tensor, "tokens head d_head"]:
-        """z of every token."""
-        n, _, heads, d_head = qkv.shape
-        z = qkv.new_zeros(n, heads, d_head)
+    ) -> Float[Tensor, "queries head d_head"]:
+        """z of every query. `joined` holds keys and values, and before them its own queries where `q` is None."""
+        z = joined.new_zeros(len(joined if q is None else q), *joined.shape[2:])
         saved = []
-        for bucket, mask in zip(buckets, masks, strict=True):
-            inputs = _laid_out(qkv[bucket.tokens].index_select(0, bucket.grid), bucket)
-            q, k, v = inputs.unbind(0)
-            scores = torch.matmul(q, k.transpose(-1, -2)).float().div_(scale).add_(mask)
-            pattern = scores.softmax(-1).to(qkv.dtype)
-            z[bucket.tokens] = _in_a_row(torch.matmul(pattern, v)[None], bucket)[:, 0]
-            saved += [inputs, pattern]
+        for queries, keys, mask in attended:
+            inputs = _laid_out(joined, keys)
+            asking = inputs[0] if q is None else _laid_out(q, queries)[0]
+            k, v = inputs[-2:].unbind(0)
+            scores = torch.matmul(asking, k.transpose(-1, -2)).float().div_(scale).add_(mask)
+            pattern = scores.softmax(-1).to(joined.dtype)
+            z[queries.tokens] = _in_a_row(torch.matmul(pattern, v)[None], queries)[:, 0]
+            saved += [inputs, asking, pattern]
         ctx.save_for_backward(*saved)
-        ctx.buckets, ctx.scale = buckets, scale
+        ctx.attended, ctx.scale, ctx.shapes = attended, scale, (joined.shape, None if q is None else q.shape)
         return z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_z: Float[Tensor, "tokens head d_head"]) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_z: Float[Tensor, "queries head d_head"]) -> tuple[Tensor, Tensor | None, None, None]:
         """Gradient of queries, keys and values."""
-        n, heads, d_head = grad_z.shape
-        grad_qkv = grad_z.new_zeros(n, 3, heads, d_head)
+        shape, q_shape = ctx.shapes
+        grad_joined = grad_z.new_zeros(shape)
+        grad_q = None if q_shape is None else grad_z.new_zeros(q_shape)
         saved = ctx.saved_tensors
-        for number, bucket in enumerate(ctx.buckets):
-            inputs, pattern = saved[2 * number], saved[2 * number + 1]
-            q, k, v = inputs.unbind(0)
-            grad = grad_z[bucket.tokens].index_select(0, bucket.grid).mul_(bucket.real[..., None])
-            (out,) = _laid_out(grad[:, None], bucket)
+        for number, (queries, keys, _) in enumerate(ctx.attended):
+            inputs, asking, pattern = saved[3 * number : 3 * number + 3]
+            k, v = inputs[-2:].unbind(0)
+            out = _laid_out(grad_z[:, None], queries)[0].mul_(queries.real.view(queries.rows, 1, queries.width, 1))
             found = torch.empty_like(inputs)
-            torch.matmul(pattern.transpose(-1, -2), out, out=found[2])
+            torch.matmul(pattern.transpose(-1, -2), out, out=found[-1])
             grad_pattern = torch.matmul(out, v.transpose(-1, -2)).float()
             grad_scores = torch._softmax_backward_data(grad_pattern, pattern.float(), -1, torch.float32)
             grad_scores = grad_scores.div_(ctx.scale).to(grad_z.dtype)
-            torch.matmul(grad_scores, k, out=found[0])
-            torch.matmul(grad_scores.transpose(-1, -2), q, out=found[1])
-            grad_qkv[bucket.tokens] = _in_a_row(found, bucket)
-        return grad_qkv, None, None, None
+            torch.matmul(grad_scores.transpose(-1, -2), asking, out=found[-2])
+            if grad_q is None:
+                torch.matmul(grad_scores, k, out=found[0])
+            else:
+                grad_q[queries.tokens] = _in_a_row(torch.matmul(grad_scores, k)[None], queries)
+            grad_joined[keys.tokens] = _in_a_row(found, keys)
+        return grad_joined, grad_q, None, None
 
 
 def _laid_out(
-    cells: Float[Tensor, "cells some head d_head"], bucket: Bucket
+    row: Float[Tensor, "tokens some head d_head"], cells: Cells
 ) -> Float[Tensor, "some row head width d_head"]:
-    shaped: Tensor = rearrange(cells, "(row width) some head d -> some row head width d", row=bucket.rows)
+    shaped: Tensor = rearrange(
+        row[cells.tokens].index_select(0, cells.grid),
+        "(row width) some head d -> some row head width d",
+        row=cells.rows,
+    )
     return shaped.contiguous()
 
 
 def _in_a_row(
-    laid_out: Float[Tensor, "some row head width d_head"], bucket: Bucket
+    laid_out: Float[Tensor, "some row head width d_head"], cells: Cells
 ) -> Float[Tensor, "tokens some head d_head"]:
-    cells: Tensor = rearrange(laid_out, "some row head width d -> (row width) some head d")
-    return cells.index_select(0, bucket.flat)
+    shaped: Tensor = rearrange(laid_out, "some row head width d -> (row width) some head d")
+    return shaped.index_select(0, cells.flat)

@@ -31,28 +31,40 @@ def data():
 def test_every_sequence_is_there_once_and_whole(data, n_buckets):
     batch = PackedBatch.of(data, ROWS, n_buckets)
     assert batch.n_tokens == int(data.length[ROWS].sum())
-    starts = (batch.positions[: batch.n_tokens] == 0).nonzero()[:, 0].tolist() + [batch.n_tokens]
-    packed = [batch.tokens[a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
+    tokens, positions = batch.tokens[batch.row], batch.positions[batch.row]
+    starts = (positions[: batch.n_tokens] == 0).nonzero()[:, 0].tolist() + [batch.n_tokens]
+    packed = [tokens[a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
     expected = [data.inputs[row, : data.length[row]].tolist() for row in ROWS]
     assert sorted(packed) == sorted(expected)
     assert [len(one) for one in packed] == sorted(len(one) for one in expected)
-    assert all(batch.positions[a:b].tolist() == list(range(b - a)) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(positions[a:b].tolist() == list(range(b - a)) for a, b in zip(starts, starts[1:], strict=False))
+    pairs = list(zip(batch.tokens.tolist(), batch.positions.tolist(), strict=True))[: int(batch.row.max()) + 1]
+    assert len(set(pairs)) == len(pairs) < batch.n_tokens
 
 
 @pytest.mark.parametrize("n_buckets", [1, 3, 7])
 def test_a_bucket_lays_its_tokens_out_and_takes_them_back(data, n_buckets):
     batch = PackedBatch.of(data, ROWS, n_buckets)
     assert len(batch.buckets) == n_buckets
-    assert all(a.tokens.stop == b.tokens.start for a, b in zip(batch.buckets, batch.buckets[1:], strict=False))
-    assert (batch.buckets[0].tokens.start, batch.buckets[-1].tokens.stop) == (0, batch.n_tokens)
+    for name, n in (("all", batch.n_tokens), ("scored", len(batch.rows))):
+        parts = [getattr(bucket, name) for bucket in batch.buckets]
+        assert all(a.tokens.stop == b.tokens.start for a, b in itertools.pairwise(parts))
+        assert (parts[0].tokens.start, parts[-1].tokens.stop) == (0, n)
+    positions = batch.positions[batch.row]
     for bucket in batch.buckets:
-        tokens, positions = batch.tokens[bucket.tokens], batch.positions[bucket.tokens]
-        laid_out = tokens[bucket.grid].reshape(bucket.rows, bucket.width)
-        real = bucket.real.reshape(bucket.rows, bucket.width)
-        assert torch.equal(laid_out.flatten()[bucket.flat], tokens)
-        assert torch.equal(positions[bucket.grid].reshape(real.shape)[real], torch.where(real)[1])
-        assert real.sum() == len(tokens)
-        assert torch.equal(bucket.flat, bucket.real[:, 0].nonzero()[:, 0])
+        for cells, place in ((bucket.all, positions), (bucket.scored, positions[batch.scored])):
+            place = place[cells.tokens]
+            real = cells.real.view(cells.rows, cells.width)
+            laid_out = place[cells.grid].view(cells.rows, cells.width)
+            assert torch.equal(laid_out.flatten()[cells.flat], place)
+            assert torch.equal(cells.flat, cells.real[:, 0].nonzero()[:, 0])
+            assert bool((laid_out.diff(dim=1)[real[:, 1:]] > 0).all())
+            assert bool((real.sum(1) == real.cumsum(1).max(1).values).all())
+            assert real.sum() == len(place)
+        seen = bucket.mask[:, 0] == 0
+        assert bool((seen | (bucket.mask[:, 0] == -torch.inf)).all())
+        assert torch.equal(seen.sum(-1), laid_out + 1)
+        assert bool((seen.int().diff(dim=-1) <= 0).all())
 
 
 def test_what_is_scored_is_what_the_padded_targets_say(data):
@@ -70,25 +82,25 @@ def test_sizes_are_round_numbers_so_that_few_shapes_are_ever_seen(data):
     for rows in (ROWS, np.arange(64), np.arange(30, 47)):
         batch = PackedBatch.of(data, rows)
         assert len(batch.tokens) == len(batch.positions)
-        assert 0 <= len(batch.tokens) - batch.n_tokens < TOKENS_STEP
+        assert 0 <= len(batch.row) - batch.n_tokens < TOKENS_STEP
         assert len(batch.scored) == len(batch.targets)
-        assert {size % TOKENS_STEP for size in (len(batch.tokens), len(batch.scored))} == {0}
-        assert {bucket.width % WIDTH_STEP for bucket in batch.buckets} == {0}
+        assert {len(some) % TOKENS_STEP for some in (batch.tokens, batch.row, batch.scored)} == {0}
+        assert {bucket.all.width % WIDTH_STEP for bucket in batch.buckets} == {0}
 
 
 def test_buckets_are_few_and_never_narrower_than_a_vector_register(data):
     long = PackedBatch.of(data, np.arange(100))
     assert len(long.buckets) == MAX_BUCKETS
     assert len(PackedBatch.of(data, ROWS[:2]).buckets) == 1
-    assert all(bucket.width >= NARROWEST for bucket in long.buckets)
+    assert all(bucket.all.width >= NARROWEST for bucket in long.buckets)
     shortest = int(data.length.argmin())
     assert data.length[shortest] <= NARROWEST
-    assert PackedBatch.of(data, np.array([shortest])).buckets[0].width == NARROWEST
+    assert PackedBatch.of(data, np.array([shortest])).buckets[0].all.width == NARROWEST
 
 
 def test_less_is_padded_than_in_one_rectangle(data):
     rows = np.arange(64)
-    cells = {n: sum(b.rows * b.width for b in PackedBatch.of(data, rows, n).buckets) for n in (1, 4)}
+    cells = {n: sum(b.all.rows * b.all.width for b in PackedBatch.of(data, rows, n).buckets) for n in (1, 4)}
     assert cells[4] < 0.8 * cells[1]
 
 
@@ -181,10 +193,12 @@ def test_what_stands_in_the_padding_is_never_seen():
     module, data = random_module(), training_set()
     batch = PackedBatch.of(data, SOME_ROWS, 1)
     bucket = batch.buckets[0]
-    assert not bool(bucket.real.all())
-    poisoned = bucket.grid.clone()
-    poisoned[~bucket.real[:, 0]] = batch.n_tokens - 1
-    other = replace(batch, buckets=(replace(bucket, grid=poisoned),))
+    poisoned = {}
+    for name, last in (("all", batch.n_tokens - 1), ("scored", len(batch.rows) - 1)):
+        cells = getattr(bucket, name)
+        assert not bool(cells.real.all())
+        poisoned[name] = replace(cells, grid=torch.where(cells.real[:, 0], cells.grid, last))
+    other = replace(batch, buckets=(replace(bucket, **poisoned),))
     expected, found = (gradient(module, packed_loss(module, one)) for one in (batch, other))
     assert torch.equal(found, expected)
 
@@ -193,9 +207,16 @@ def test_a_blank_holds_nothing_and_receives_nothing():
     """Other tokens in the blanks behind the batch change neither loss nor gradient."""
     module, data = random_module(), training_set()
     batch = PackedBatch.of(data, SOME_ROWS)
-    blank = torch.arange(len(batch.tokens)) >= batch.n_tokens
+    blank = torch.arange(len(batch.row)) >= batch.n_tokens
+    unused = torch.arange(len(batch.tokens)) > batch.row.max()
     assert blank.any()
-    other = replace(batch, tokens=torch.where(blank, 5, batch.tokens), positions=torch.where(blank, 9, batch.positions))
+    assert unused.any()
+    other = replace(
+        batch,
+        row=torch.where(blank, 1, batch.row),
+        tokens=torch.where(unused, 5, batch.tokens),
+        positions=torch.where(unused, 9, batch.positions),
+    )
     losses = [packed_loss(module, one) for one in (batch, other)]
     assert torch.equal(*losses)
     assert torch.equal(*(gradient(module, loss) for loss in losses))
