@@ -18,7 +18,7 @@ from benchmarks.measurement import Measurement, measured, put_table, read_measur
 from benchmarks.patching import head_sweeps, resid_pre_sweeps
 from benchmarks.path_patching import path_sweeps
 from benchmarks.probes import probe_sweeps
-from benchmarks.reproduction import reproductions
+from benchmarks.reproduction import checked_out, reproductions, updates
 from benchmarks.start_up import start_ups
 from benchmarks.training import training_steps, whole_run
 from benchmarks.workload import FULL, QUICK, Amounts, Workload, trained_workload
@@ -62,7 +62,8 @@ class Options:
         growth: Also measure how the works grow with K, layers, d_model and batch; not with --only.
         whole_run: Also train the reference run in both ways (minutes).
         steps: Steps of that run.
-        against: Also compare `cotinterp reproduce --from-scratch` with that of this git revision (many minutes).
+        against: Also compare with this git revision: updates of small models in fp32 and, where --only is not given, in
+            bf16 and `cotinterp reproduce --from-scratch` (many minutes).
         jobs: Processes of each.
         table: Measure nothing; print the table of this benchmark.json.
         into: Put that table into this page, between its two marks.
@@ -116,6 +117,9 @@ def _comparisons(options: Options, workload: Workload, works: Sequence[str]) -> 
     if options.whole_run:
         yield whole_run(workload, amounts, options.steps)
     if options.against is not None:
+        with checked_out(options.against) as earlier:
+            yield from updates(earlier, ("fp32",) if options.only else ("fp32", "bf16"))
+    if options.against is not None and not options.only:
         with reproductions(options.against, jobs=options.jobs, quick=options.quick) as comparison:
             yield comparison
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from benchmarks.reproduction import reproductions, same_tables
+from benchmarks.reproduction import REPOSITORY, reproductions, same_losses, same_tables, updates
 
 
 @pytest.fixture
@@ -25,6 +25,17 @@ def test_intervals_apart_are_seen_where_problems_are_held_out(table, column, equ
     lower = table.copy()
     lower.loc[lower["split"] == column, ["accuracy", "ci_low", "ci_high"]] = (0.2, 0.1, 0.3)
     assert same_tables(table, lower).equal is equal
+
+
+def test_updates_of_the_same_code_have_the_same_losses():
+    comparisons = updates(REPOSITORY, ("fp32",), n_train=64)
+    comparison = next(comparisons)
+    ours, theirs = comparison.ours(), comparison.theirs()
+    assert comparison.agree(ours, theirs).equal
+    assert len(ours) == 20
+    assert ours == theirs != comparison.ours()
+    assert not same_losses(ours, [*theirs[:-1], theirs[-1] + 0.001]).equal
+    comparisons.close()
 
 
 def test_an_unknown_revision_is_refused():
