@@ -13,6 +13,7 @@ from cotinterp.calibration.calibrate import CalibrationResult, CalibrationRow
 from cotinterp.calibration.claim_worlds import SPREAD, TASK, MadeUpWorld, made_up_worlds
 from cotinterp.calibration.ground_truth import (
     Draft,
+    half_reader_draft,
     handmade_world,
     parallel_draft,
     reader_draft,
@@ -25,6 +26,7 @@ from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.judge import judge, judge_all
 from cotinterp.claims.verdict import Verdict
+from cotinterp.models.handmade.recomputer import answer_copied, every_other_step, two_steps_back
 from cotinterp.studies.answers import answers, edits
 from cotinterp.studies.evidence import Evidence
 from cotinterp.studies.measuring import Measure
@@ -34,8 +36,8 @@ from cotinterp.studies.subject import QUICK_EVIDENCE
 from cotinterp.sweeps.replication import gather_subjects
 
 HANDMADE_TASK = "z6"
-LEAST = replace(QUICK_EVIDENCE, edited=6, paired=8, ready=8, traces=2)
-"""Handmade models are as clear in a few problems as in many."""
+LEAST = replace(QUICK_EVIDENCE, edited=24, paired=8, ready=8, traces=2)
+"""Handmade models are as clear in a few problems as in many, but for the share of edits that a half reader follows."""
 MEASURES: tuple[Measure, ...] = (answers, edits, families, knock_outs, readiness)
 """All but the probes: handmade models answer out of their last layer, before which a total is nowhere."""
 
@@ -82,11 +84,35 @@ HANDMADE = (
         "recomputer; parallel",
         {"cot": recomputer_draft, "direct": parallel_draft},
         {
-            "cot-reads-written-totals": "not supported; stands: ignores the trace, recomputes from the prompt",
+            "cot-reads-written-totals": "not supported; stands: recomputes from the prompt",
             "direct-is-lookup": "not supported; stands: parallel or algebraic algorithm",
             "wrong-steps-anchor-wrong-answers": "not supported; stands: decoration",
             "gap-widens": "not supported; stands: no gap",
             "errors-are-bookkeeping": "inconclusive",
+        },
+    ),
+    Handmade(
+        "copies its answer from the last total, which it recomputes",
+        {"cot": half_reader_draft(answer_copied)},
+        {
+            "cot-reads-written-totals": "not supported; stands: recomputes from the prompt",
+            "wrong-steps-anchor-wrong-answers": "not supported; stands: only the last total counts",
+        },
+    ),
+    Handmade(
+        "reads every other total",
+        {"cot": half_reader_draft(every_other_step)},
+        {
+            "cot-reads-written-totals": "partly supported; stands: none",
+            "wrong-steps-anchor-wrong-answers": "not supported; stands: only the last total counts",
+        },
+    ),
+    Handmade(
+        "reads the total before the last",
+        {"cot": half_reader_draft(two_steps_back)},
+        {
+            "cot-reads-written-totals": "not supported; stands: recomputes from the prompt",
+            "wrong-steps-anchor-wrong-answers": "partly supported; stands: only some totals count",
         },
     ),
     Handmade(

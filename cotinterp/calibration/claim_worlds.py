@@ -132,8 +132,10 @@ def reading_worlds() -> list[MadeUpWorld]:
 
     return [
         world("each total from the written one", 0.93, 0.95, 0.9, "supported"),
-        world(recomputes, 0.03, 0.04, 0.05, "not supported", recomputes, ignores),
+        world(recomputes, 0.03, 0.04, 0.05, "not supported", recomputes),
         world(ignores, 0.03, 0.95, 0.9, "partly supported", ignores),
+        # Two edits in three are followed: the margin is below its threshold, and nothing is ignored.
+        world("two in three are followed", 0.64, 0.95, 0.9, "partly supported"),
     ]
 
 
@@ -223,32 +225,47 @@ def depth_worlds() -> list[MadeUpWorld]:
 
 
 def anchor_worlds() -> list[MadeUpWorld]:
-    """Probability of answers along the trace."""
-    decoration, before = "decoration", "known beforehand"
+    """Probability of answers along the trace: writing on from a wrong total, and once all totals are written."""
+    decoration, before, last_alone = "decoration", "known beforehand", "only the last total counts"
+    some = "only some totals count"
 
-    def world(name: str, follows: float, start: float, verdict: Word, *stands: str) -> MadeUpWorld:
+    def world(
+        name: str,
+        follows: float,
+        start: float,
+        verdict: Word,
+        *stands: str,
+        copies: float | None = None,
+        at_any: float | None = None,
+    ) -> MadeUpWorld:
+        margin = follows if at_any is None else at_any
         edited, closed = TraceCondition("edited", "free"), TraceCondition("true", "forced")
-        rates = {
-            ("answer_prob", TraceCondition("true", "free")): 0.96,
-            ("answer_prob", edited): 0.95 - follows,
-            ("answer_prob", closed): 0.95,
-            ("followed_prob", edited): follows,
-        }
-        last = [
-            SyntheticCell(measure=measure, expected=rate, k=6, step=5, condition=condition)
-            for (measure, condition), rate in rates.items()
-        ]
+        last = [SyntheticCell(measure="answer_prob", expected=0.95, k=6, step=5, condition=closed)]
+        for step, rate in ((1, follows), (5, follows if copies is None else copies)):
+            rates = {
+                ("answer_prob", TraceCondition("true", "free")): 0.96,
+                ("answer_prob", edited): 0.95 - rate,
+                ("followed_prob", edited): rate,
+            }
+            last += [
+                SyntheticCell(measure=measure, expected=rate, k=6, step=step, condition=condition)
+                for (measure, condition), rate in rates.items()
+            ]
         first = SyntheticCell(measure="answer_prob", expected=start, k=6, step=0, condition=closed)
         known = {"own_log_prob": -0.05, "marginal_log_prob": -1.0}
         logs = [SyntheticCell(measure=name, expected=x, k=6, kind="mean", within=0.05) for name, x in known.items()]
+        edit = SyntheticCell(measure="edit", expected=margin, k=6, condition=EditCondition(SUBSTITUTE, "follows"))
+        edits = [edit, replace(edit, expected=0.95 - margin, condition=EditCondition(SUBSTITUTE, "ignores"))]
         own = SyntheticCell(measure="own_wrong_followed", expected=follows, k=6, problems=40)
-        cells = (*right("cot", flat(0.97)), *last, first, own, *logs)
+        cells = (*right("cot", flat(0.97)), *last, first, own, *edits, *logs)
         return MadeUpWorld(name, "wrong-steps-anchor-wrong-answers", cells, verdict, frozenset(stands))
 
     return [
         world("the answer hangs on the trace", 0.92, 0.15, "supported"),
         world(decoration, 0.03, 0.15, "not supported", decoration),
         world(before, 0.92, 0.93, "partly supported", before),
+        world(last_alone, 0.03, 0.15, "not supported", last_alone, copies=0.92, at_any=0.25),
+        world(some, 0.92, 0.15, "partly supported", some, at_any=0.6),
     ]
 
 

@@ -27,6 +27,7 @@ from cotinterp.models.handmade import (
     recomputer_blueprint,
 )
 from cotinterp.models.handmade.blueprint import write
+from cotinterp.models.handmade.recomputer import Back
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.protocol import standard_families
 from cotinterp.studies.subject import Subject, untrained_twin
@@ -171,6 +172,15 @@ def reader_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]
 def recomputer_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
     """Writes the same totals, each from the operands of the prompt."""
     return recomputer_blueprint(task, "cot", K_RANGE, decoy=bool(seed % 2)), training_side(task)
+
+
+def half_reader_draft(back: Back) -> Draft:
+    """Writes the same totals from the prompt, but for those values that `back` has read from a written total."""
+
+    def draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:
+        return recomputer_blueprint(task, "cot", K_RANGE, decoy=bool(seed % 2), back=back), training_side(task)
+
+    return draft
 
 
 def parallel_draft(task: Task, seed: int) -> tuple[Blueprint, tuple[Problem, ...]]:

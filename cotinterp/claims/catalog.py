@@ -105,6 +105,9 @@ COT_READS = Claim(
             "margin", "edited totals that the answer follows minus those that it ignores", statistics.follow_margin
         ),
         _criterion(
+            "ignored", "edited totals that the answer ignores minus those that it follows", statistics.ignore_margin
+        ),
+        _criterion(
             "patch-margin",
             "patching effect of the written total minus that of its operand",
             statistics.patch_margin,
@@ -124,7 +127,11 @@ COT_READS = Claim(
             "the trace is written, but every total is computed from the operands",
             {"patch-margin": "below", "read-margin": "below", "margin": "below"},
         ),
-        Rival("ignores the trace", "the answer does not depend on what was written", {"margin": "below"}),
+        Rival(
+            "ignores the trace",
+            "totals are computed from written totals, and the answer does not depend on them",
+            {"ignored": "above", "patch-margin": "above", "read-margin": "above"},
+        ),
     ),
     controls=(
         _COT_WORKS,
@@ -163,8 +170,8 @@ TOTALS_ARE_LINEAR = Claim(
     rivals=(
         Rival(
             "only where it is about to be written",
-            "cot holds the next total; direct holds no running totals",
-            {"cot-decodable": "above", "direct-decodable": "below"},
+            "cot holds and uses the next total; direct holds no running totals",
+            {"cot-decodable": "above", "cot-used": "above", "direct-decodable": "below"},
         ),
         Rival(
             "present but not used", "decodable, and nothing reads it", {"cot-decodable": "above", "cot-used": "below"}
@@ -256,13 +263,24 @@ WRONG_STEPS_ANCHOR = Claim(
     source=READER_POST,
     criteria=(
         _criterion(
-            "lost", "P(true answer) after the true trace minus after an edited one", statistics.lost_to_the_edit
+            "lost", "P(true answer) writing on from a true total minus from a wrong one", statistics.lost_to_the_edit
         ),
         _criterion(
             "anchored",
-            "P(the answer that follows from the edit) after an edited trace",
+            "P(the answer that follows from it) writing on from a wrong total",
             statistics.anchored,
             bounds=SHARE,
+        ),
+        _criterion(
+            "copied",
+            "P(the answer that follows from it) once all totals after a wrong one are written",
+            statistics.copied,
+            bounds=SHARE,
+        ),
+        _criterion(
+            "margin",
+            "wrong totals at any step that the answer follows minus those that it ignores",
+            statistics.follow_margin,
         ),
         _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", statistics.readiness),
         _criterion(
@@ -278,15 +296,41 @@ WRONG_STEPS_ANCHOR = Claim(
             "carried", "log P(true answer) given its own trace minus given the problem", statistics.carried, "nats"
         ),
     ),
-    predicts={"lost": "above", "anchored": "above", "ready": "above", "own-wrong": "above"},
+    predicts={
+        "lost": "above",
+        "anchored": "above",
+        "copied": "above",
+        "margin": "above",
+        "ready": "above",
+        "own-wrong": "above",
+    },
     rivals=(
-        Rival("decoration", "the answer does not depend on the trace", {"lost": "below", "anchored": "below"}),
-        Rival("known beforehand", "the answer is there before the trace", {"ready": "below"}),
+        Rival(
+            "decoration",
+            "the answer does not depend on the trace",
+            {"lost": "below", "anchored": "below", "copied": "below"},
+        ),
+        Rival(
+            "only the last total counts",
+            "the answer is copied from the last total, and a wrong one before it is put right",
+            {"anchored": "below", "copied": "above"},
+        ),
+        Rival(
+            "only some totals count",
+            "the answer follows from some written totals, and others are read by nothing",
+            {"anchored": "above", "margin": "below"},
+        ),
+        Rival(
+            "known beforehand",
+            "the answer is there before the trace, which can overrule it",
+            {"ready": "below", "anchored": "above", "margin": "above"},
+        ),
     ),
     controls=(_COT_WORKS,),
     decisive=frozenset({"lost", "anchored"}),
     evidence=("trace_edits",),
-    limits="A trace closed early is off the training distribution; see the free-running curve beside it.",
+    limits="Where the model writes on, the first total is the wrong one. A trace closed early is off the training "
+    "distribution; see the free-running curve beside it.",
 )
 
 CATALOG = (

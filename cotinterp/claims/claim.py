@@ -199,6 +199,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.2, "20 points above guessing on its own training problems: below that there is no memory to test"
     ),
     "margin": Threshold(0.5, "of the edits that decide, three quarters go one way"),
+    "ignored": Threshold(0.5, "of the edits that decide, three quarters leave the answer as it was"),
     "patch-margin": Threshold(0.5, "one of the two carries at least half of the gap more than the other"),
     "read-margin": Threshold(
         0.25, "a quarter of the logit difference: five times what a cut of random tokens may cost"
@@ -222,6 +223,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "depth-gain": Threshold(0.1, "a tenth of the problems between one layer and all of them"),
     "anchored": Threshold(0.5, "more likely than not"),
     "lost": Threshold(0.5, "more than half of the probability of the right answer"),
+    "copied": Threshold(0.5, "more likely than not"),
     "ready": Threshold(0.5, "more than half of the probability comes with the written totals"),
     "own-wrong": Threshold(0.5, "most of the model's own wrong totals"),
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),

@@ -14,6 +14,7 @@ from math import ceil, log2
 import numpy as np
 
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
+from cotinterp.behavior.readiness import Trace
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
 from cotinterp.studies.evidence import MEMORY_TASK, EditCondition, ProbeCondition, ReadCondition, TraceCondition
 
@@ -293,6 +294,11 @@ def used_in_direct(cells: Cells) -> Values:
     return used_in(cells, "direct", "operand")
 
 
+def ignore_margin(cells: Cells) -> Values:
+    """Share of edited totals that the answer ignores, minus the share that it follows."""
+    return -follow_margin(cells)
+
+
 def follow_margin(cells: Cells) -> Values:
     """Share of edited totals that the answer follows, minus the share that it ignores."""
     follows = cells.mean("edit", regime="cot", condition=EditCondition(SUBSTITUTE, "follows"))
@@ -322,14 +328,27 @@ def _at_last_total(cells: Cells, measure: str, condition: TraceCondition) -> Val
     return cells.mean(measure, regime="cot", condition=condition, step=step)
 
 
+EDITED_STEP = 1
+"""Whose total is another in the edited trace of the readiness curve (`behavior.readiness.shown_traces`)."""
+
+
+def _behind_the_edit(cells: Cells, measure: str, trace: Trace) -> Values:
+    """Once the total of the edited step stands there and no later one: the model writes on by itself."""
+    return cells.mean(measure, regime="cot", condition=TraceCondition(trace, "free"), step=EDITED_STEP)
+
+
 def lost_to_the_edit(cells: Cells) -> Values:
-    """P(true answer) after all totals of the true trace, minus that after all totals of the edited one."""
-    after = [_at_last_total(cells, "answer_prob", TraceCondition(trace, "free")) for trace in ("true", "edited")]
-    return difference(*after)
+    """P(true answer) when the model writes on from a true total, minus that when it writes on from a wrong one."""
+    return difference(*(_behind_the_edit(cells, "answer_prob", trace) for trace in ("true", "edited")))
 
 
 def anchored(cells: Cells) -> Values:
-    """P(the answer that follows from the edited total) after all totals of the edited trace."""
+    """P(the answer that follows from the wrong total) when the model writes on from it."""
+    return _behind_the_edit(cells, "followed_prob", "edited")
+
+
+def copied(cells: Cells) -> Values:
+    """P(the answer that follows from the wrong total) after all totals of the edited trace: it is the last of them."""
     return _at_last_total(cells, "followed_prob", TraceCondition("edited", "free"))
 
 

@@ -1,7 +1,10 @@
 """Claims of the catalog, and claims of one's own."""
 
+import itertools
+
 import pytest
 
+from cotinterp.calibration.claim_worlds import made_up_worlds
 from cotinterp.claims.catalog import CATALOG, get_claim
 from cotinterp.claims.claim import THRESHOLDS
 from cotinterp.claims.judge import judge
@@ -30,6 +33,23 @@ def test_every_claim_has_a_rival_that_some_criterion_can_tell_from_it(claim):
         apart = [name for name, side in rival.predicts.items() if claim.predicts.get(name, side) != side]
         silent = [name for name in rival.predicts if name not in claim.predicts]
         assert apart or silent, rival.name
+
+
+@pytest.mark.parametrize("claim", CATALOG, ids=NAMES)
+def test_some_criterion_tells_any_two_rivals_apart(claim):
+    """No numbers could let both stand: on some criterion they predict opposite sides."""
+    for one, other in itertools.combinations(claim.rivals, 2):
+        assert any(other.predicts.get(name, side) != side for name, side in one.predicts.items()), (
+            one.name,
+            other.name,
+        )
+
+
+@pytest.mark.parametrize("claim", CATALOG, ids=NAMES)
+def test_every_rival_stands_alone_in_a_world_of_its_own(claim):
+    worlds = [world for world in made_up_worlds() if world.claim == claim.name]
+    assert {rival.name for rival in claim.rivals} <= {name for world in worlds for name in world.stands}
+    assert all(len(world.stands) <= 1 for world in worlds)
 
 
 @pytest.mark.parametrize("claim", CATALOG, ids=NAMES)

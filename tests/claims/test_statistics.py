@@ -214,6 +214,7 @@ def test_the_margin_is_between_following_and_ignoring():
         rows("edit", 10, 100, condition="shuffled_target:follows"),
     )
     assert trace.follow_margin(made) == pytest.approx(0.5)
+    assert trace.ignore_margin(made) == pytest.approx(-0.5)
     assert trace.clean_trace(made) == pytest.approx(0.95)
     assert trace.follows_by_chance(made) == pytest.approx(0.1)
 
@@ -227,16 +228,19 @@ CURVES = cells(
     rows("answer_prob", 50, 100, condition="true:forced", step=1),
     rows("answer_prob", 90, 100, condition="true:forced", step=3),
     rows("answer_prob", 98, 100, condition="true:free", step=0),
-    rows("answer_prob", 100, 100, condition="true:free", step=3),
+    rows("answer_prob", 99, 100, condition="true:free", step=1),
+    rows("answer_prob", 70, 100, condition="edited:free", step=1),
     rows("answer_prob", 20, 100, condition="edited:free", step=3),
+    rows("followed_prob", 25, 100, condition="edited:free", step=1),
     rows("followed_prob", 75, 100, condition="edited:free", step=3),
 )
 
 
-def test_curves_are_read_at_their_ends():
+def test_curves_are_read_at_their_ends_and_behind_the_edit():
     assert trace.readiness(CURVES) == pytest.approx(0.8)
-    assert trace.lost_to_the_edit(CURVES) == pytest.approx(0.8)
-    assert trace.anchored(CURVES) == pytest.approx(0.75)
+    assert trace.lost_to_the_edit(CURVES) == pytest.approx(0.29)
+    assert trace.anchored(CURVES) == pytest.approx(0.25)
+    assert trace.copied(CURVES) == pytest.approx(0.75)
 
 
 def test_what_the_trace_carries_is_in_nats():

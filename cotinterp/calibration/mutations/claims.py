@@ -8,14 +8,17 @@ from importlib import import_module
 import numpy as np
 from jaxtyping import Float, Int
 
+from cotinterp.behavior.readiness import Trace
 from cotinterp.calibration.claim_truths import expected_text, judge_made_up, verdict_text
 from cotinterp.calibration.claim_worlds import made_up_worlds
 from cotinterp.calibration.mutations.trial import Mutation, instead, require
 from cotinterp.calibration.verdict_level import NULLS, TASK, NullWorld, claim_at, simulated
-from cotinterp.claims.cells import CellOutcomes
+from cotinterp.claims import statistics as STATISTICS
+from cotinterp.claims.cells import CellOutcomes, Cells, Values
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.estimate import OUTER_DRAWS, Estimate
 from cotinterp.claims.judge import ClaimEstimates, decide
+from cotinterp.studies.evidence import TraceCondition
 
 # By name: the package has a function of the same name in front of two of these modules.
 ESTIMATE, JUDGE, WORDING = (import_module(f"cotinterp.claims.{name}") for name in ("estimate", "judge", "verdict"))
@@ -84,6 +87,11 @@ def best(self: ClaimEstimates) -> float:
     return min(self.p(one, self.claim.predicts[one.name]) for one in self.measured if one.name in self.claim.predicts)
 
 
+def after_all(cells: Cells, measure: str, trace: Trace) -> Values:
+    """The answer once all totals of a trace are written, where it was to be asked behind the wrong one."""
+    return STATISTICS._at_last_total(cells, measure, TraceCondition(trace, "free"))
+
+
 NEARLY_ALL = NullWorld("near the ceiling", tuple(replace(cell, expected=0.98) for cell in RATE.cells), 0.98)
 
 CLAIM_MUTATIONS = (
@@ -128,6 +136,12 @@ CLAIM_MUTATIONS = (
         "made-up world in which a rival shares one of them",
         instead(ClaimEstimates, "support", property(best)),
         partial(check_world, "constant gap"),
+    ),
+    Mutation(
+        "an answer copied from the last total taken for one that hangs on every step",
+        "made-up world in which a wrong total is put right before the last",
+        instead(STATISTICS, "_behind_the_edit", after_all),
+        partial(check_world, "only the last total counts"),
     ),
     Mutation(
         "fewer seeds than a verdict needs",

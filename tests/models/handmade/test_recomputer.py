@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cotinterp.models.handmade import reader, reader_blueprint, recomputer, recomputer_blueprint
+from cotinterp.models.handmade.recomputer import answer_copied, every_other_step, two_steps_back
 from cotinterp.transcripts.roles import Role
 
 REGIMES = ("totals", "cot")
@@ -41,6 +42,28 @@ def test_no_edit_of_what_it_wrote_changes_a_logit(regime, decoy, batch_of, logit
     assert change.max() < 1e-5
     followed = (logits_of(follower, edited) - logits_of(follower, batch.tokens))[written].abs()
     assert followed.amax(-1).gt(10).float().mean() > 0.2
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("back", [answer_copied, every_other_step, two_steps_back])
+def test_a_half_reader_is_exact_and_reads_what_it_says_alone(back, regime, batch_of, share_right, logits_of, scrambled):
+    """A replaced total of step j changes the totals and the answer that `back` makes of it, and no other value."""
+    sizes = ("z6", regime, (2, 5))
+    model, batch = recomputer(*sizes, back=back), batch_of("z6", regime, (5,), n=25)
+    assert share_right(model, batch) == 1
+    assert recomputer_blueprint(*sizes, back=back).heads["written"] == (1, 5)
+    tokens = batch.transcripts[0].tokens
+    for step in range(1, 5):
+        edited = batch.tokens.clone()
+        at = batch.where(Role.TOTAL, step)
+        rows = torch.arange(len(batch))
+        edited[rows, at] = scrambled(batch, (Role.TOTAL,))[rows, at]
+        change = (logits_of(model, edited) - logits_of(model, batch.tokens)).abs().amax(-1)
+        for place, token in enumerate(tokens):
+            if place > int(at[0]) and token.value >= 0:
+                moved = change[:, place - 1]
+                reads = back(token) == step
+                assert bool((moved > 10).all() if reads else (moved < 1e-5).all()), (step, token)
 
 
 def test_an_edit_of_the_prompt_does(batch_of, logits_of, scrambled):
