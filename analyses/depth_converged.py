@@ -17,11 +17,12 @@ import pandas as pd
 
 from analyses.publishing import publish, tiny_sweep
 from cotinterp.cli.parsing import script
-from cotinterp.depth.frontier import CONVERGED, LEAST_PROBLEMS, MEASURED, depth_frontier, expressed
+from cotinterp.depth.frontier import CONVERGED, LEAST_PROBLEMS, MEASURED, as_answered, depth_frontier, expressed
 from cotinterp.depth.laws import consistent_laws
 from cotinterp.sweeps.table import read_sweep_table
 
-TABLES, OUT = (Path("analyses/out/depth_converged.csv"),), Path("out/depth_converged")
+TABLES = (Path("analyses/out/depth_converged.csv"), Path("analyses/out/tagging_converged.csv"))
+OUT = Path("out/depth_converged")
 GROUP = ["task", "regime", "reading"]
 
 
@@ -35,7 +36,8 @@ def main(quick: bool = False, tables: tuple[Path, ...] = (), out: Path = OUT) ->
     frontier = depth_frontier(sweep)
     best = expressed(frontier.frame())
     figure = frontier.figure()
-    answer = [line for key, runs in best.groupby(GROUP) for line in lines_of(key, runs, frontier.frame(), sweep)]
+    answered = as_answered(frontier.frame())
+    answer = [line for key, runs in best.groupby(GROUP) for line in lines_of(key, runs, answered, sweep)]
     answer += list(ended(frontier.frame()))
     return publish(
         out, tables={"frontier": frontier.frame(), "expressed": best}, figures={"frontier": figure}, answer=answer
@@ -50,10 +52,11 @@ def lines_of(key: Sequence[object], best: pd.DataFrame, frontier: pd.DataFrame, 
     mine = frontier[(frontier[GROUP] == list(key)).all(axis=1) & frontier["convergence"].isin(MEASURED)]
     for depth in best.to_dict("records"):
         runs = mine[mine["n_layers"] == depth["n_layers"]].sort_values("run_seed")
-        ends = runs["convergence"].isin(CONVERGED).map({True: "", False: "+"})
-        seeds = " ".join(runs["frontier"].astype(str) + ends)
+        plain = runs[(runs["taught"] == runs["regime"]) & (runs["start_from"] == "")]
+        ends = plain["convergence"].isin(CONVERGED).map({True: "", False: "+"})
+        seeds = " ".join(plain["frontier"].astype(str) + ends) or "not measured"
         proof = f", by {depth['proof']}" if depth["proof"] else ""
-        whole = f"all lengths: {int((runs['next_k'] < 0).sum())} of {len(runs)} runs"
+        whole = f"all lengths: {int((plain['next_k'] < 0).sum())} of {len(plain)} runs"
         yield f"    L{depth['n_layers']}: training finds K = {seeds} of {depth['k_top']} ({whole})"
         yield f"        expressed: {depth['best']}{proof}"
         for slug, held in sweep[(sweep["split"] == "heldout") & sweep["slug"].isin(runs["slug"])].groupby("slug"):

@@ -196,6 +196,8 @@ def one_recipe(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 LEAST_TRIES = 3
 """Converged runs of a depth from which on a length that none of them solves counts as beyond it."""
+TAUGHT_ON_THE_WAY = {"tagging": "direct"}
+"""Regimes of which a free-running answer is that of another one: the same response, with more targets in training."""
 EXPRESSED_COLUMNS = (
     *(
         "task",
@@ -214,6 +216,16 @@ EXPRESSED_COLUMNS = (
 )
 
 
+def as_answered(frontier: pd.DataFrame) -> pd.DataFrame:
+    """The regime by which a run answers; the one that it was trained in moves to `taught`.
+
+    Answers that a model gives alone are `direct` whether or not the states at its operands were targets, too.
+    """
+    answers = frontier["reading"] == "answer"
+    regime = frontier["regime"].where(~answers, frontier["regime"].replace(TAUGHT_ON_THE_WAY))
+    return frontier.assign(taught=frontier["regime"], regime=regime)
+
+
 def expressed(frontier: pd.DataFrame) -> pd.DataFrame:
     """What each depth can express: the longest K that any of its runs solves, by whatever way it was trained.
 
@@ -226,12 +238,12 @@ def expressed(frontier: pd.DataFrame) -> pd.DataFrame:
         frontier: Rows of `FrontierResult.frame()`, of all recipes.
 
     Returns:
-        One row for each task, regime, reading and depth: EXPRESSED_COLUMNS. `best` is the greatest `frontier` of runs
-        of at most this depth, 0 where no run solves any length, `next_k` the first length beyond it that was measured
-        (-1: none), `proof` the slug of the run, `ways` the recipes tried at this depth, `runs` those that were measured
-        and `converged` how many of these had.
+        One row for each task, regime (`as_answered`), reading and depth: EXPRESSED_COLUMNS. `best` is the greatest
+        `frontier` of runs of at most this depth, 0 where no run solves any length, `next_k` the first length beyond it
+        that was measured (-1: none), `proof` the slug of the run, `ways` the recipes tried at this depth, `runs` those
+        that were measured and `converged` how many of these had.
     """
-    measured = frontier[frontier["convergence"].isin(MEASURED)]
+    measured = as_answered(frontier[frontier["convergence"].isin(MEASURED)])
     rows = []
     for key, runs in measured.groupby(["task", "regime", "reading", "n_layers"], sort=True):
         labels = dict(zip(("task", "regime", "reading"), key, strict=False))
@@ -239,7 +251,7 @@ def expressed(frontier: pd.DataFrame) -> pd.DataFrame:
         best = among.sort_values(["frontier", "n_layers", "slug"], ascending=[False, True, True]).iloc[0]
         converged = int(runs["convergence"].isin(CONVERGED).sum())
         proof = best["slug"] if best["frontier"] > 0 else ""
-        ways = runs.groupby(["schedule", "start_from", "n_train", "lr"], dropna=False).ngroups
+        ways = runs.groupby(["taught", "schedule", "start_from", "n_train", "lr"], dropna=False).ngroups
         reach = (int(best["frontier"]), int(best["next_k"]), int(best["k_top"]), proof)
         rows.append((*key, *reach, ways, len(runs), converged, converged >= LEAST_TRIES))
     return pd.DataFrame(rows, columns=list(EXPRESSED_COLUMNS))

@@ -209,3 +209,15 @@ def test_a_depth_expresses_what_its_best_run_or_that_of_a_smaller_depth_solves()
     assert best["proof"].tolist()[:2] == [solved_eight] * 2
     assert best["converged"].tolist() == [1, 2, 1]
     assert not best["tried"].any()
+
+
+def test_an_answer_alone_is_direct_however_it_was_taught():
+    rows = [
+        *reaching(5, n_layers=2, run_seed=0, ended="settled"),
+        *reaching(9, n_layers=2, run_seed=1, regime="tagging", ended="settled"),
+        *reaching(11, n_layers=2, run_seed=1, regime="tagging", reading="tags", ended="settled"),
+        *reaching(12, n_layers=2, run_seed=0, regime="cot", ended="settled"),
+    ]
+    best = expressed(depth_frontier(pd.DataFrame(rows)).frame()).set_index(["regime", "reading"])
+    assert best["best"].to_dict() == {("cot", "answer"): 12, ("direct", "answer"): 9, ("tagging", "tags"): 11}
+    assert best.loc[("direct", "answer"), ["ways", "runs"]].tolist() == [2, 2]
