@@ -64,7 +64,7 @@ PROOFS = {
     "digit-sum-direct-L1-s0-cf61b790": 12,
     "parity-direct-L1-s0-4c6dc153": 24,
 }
-"""Runs, and a number of operands that each solves; s3-tagging solves 9 as well, by less than another draw may differ."""
+"""Runs, and a number of operands that each solves; s3-tagging solves 9 as well, by less than draws differ."""
 
 
 def test_the_proofs_are_those_that_are_asked():
