@@ -91,9 +91,9 @@ def ratio_by_run(measured: pd.DataFrame) -> pd.DataFrame:
         chance = np.array([guessing(known, int(k)) for k in by_split.index])
         held, trained = ((by_split[side] - chance).mean() for side in ("heldout", "train"))
         first = run.iloc[0]
-        labels = {name: first[name] for name in (*RUN, "ended", "step", "slug")}
-        rows.append(labels | {"ratio": held / trained if trained > 0 else np.nan, "train": by_split["train"].mean()})
-    return pd.DataFrame(rows)
+        labels = (first[name] for name in (*RUN, "ended", "step", "slug"))
+        rows.append((*labels, held / trained if trained > 0 else np.nan, by_split["train"].mean()))
+    return pd.DataFrame(rows, columns=[*RUN, "ended", "step", "slug", "ratio", "train"])
 
 
 def answer(found: pd.DataFrame, ratios: pd.DataFrame) -> Iterator[str]:
