@@ -35,6 +35,10 @@ from .invariance import InvarianceResult as InvarianceResult
 from .invariance import permutation_invariance as permutation_invariance
 from .marginal import MarginalResult as MarginalResult
 from .marginal import answer_marginal as answer_marginal
+from .quotients import Quotient as Quotient
+from .quotients import QuotientResult as QuotientResult
+from .quotients import accuracy_by_quotient as accuracy_by_quotient
+from .quotients import quotients as quotients
 from .readiness import ReadinessResult as ReadinessResult
 from .readiness import answer_readiness as answer_readiness
 from .sampling import SampledResponse as SampledResponse

@@ -15,6 +15,7 @@ SCRIPTS = sorted(
 ABOUT = {
     "depth_converged": "s3",
     "iteration_head": "parity",
+    "quotients": "s3",
     "tagging_groups": "s3",
     "tree_expressions": "expressions-mod11",
 }
@@ -38,6 +39,7 @@ def test_the_scripts_are_those_of_the_readme():
         "patching",
         "path_patching",
         "probe_use",
+        "quotients",
         "running_total_probes",
         "serial_depth",
         "tagging_groups",
