@@ -98,12 +98,17 @@ def ratio_by_run(measured: pd.DataFrame) -> pd.DataFrame:
 
 def answer(found: pd.DataFrame, ratios: pd.DataFrame) -> Iterator[str]:
     """N* of every task and depth with its interval, and the mean ratio at each size."""
-    for task, n_layers in sorted(set(ratios[list(CURVE)].itertuples(index=False, name=None))):
+
+    def by_size(runs: pd.DataFrame) -> str:
+        return ", ".join(f"{size:,}: {mean:.2f}" for size, mean in runs.groupby("n_train")["ratio"].mean().items())
+
+    for (task, n_layers), runs in ratios.groupby(list(CURVE)):
         if not ((found["task"] == task) & (found["n_layers"] == n_layers)).any():
-            yield f"{task}, L{n_layers}: cannot tell: at most one size is better than chance on its training problems"
+            why = "at most one size is better than chance on its training problems"
+            yield f"{task}, L{n_layers}: cannot tell: {why} ({by_size(runs)})"
     for row in found.to_dict("records"):
         runs = ratios[(ratios["task"] == row["task"]) & (ratios["n_layers"] == row["n_layers"])]
-        means = ", ".join(f"{size:,}: {mean:.2f}" for size, mean in runs.groupby("n_train")["ratio"].mean().items())
+        means = by_size(runs)
         ended = ", ".join(f"{n} {name or 'fixed'}" for name, n in runs["ended"].value_counts().items())
         sizes = (int(runs["n_train"].min()), int(runs["n_train"].max()))
         ends = [said(end, sizes) for end in (row["threshold"], row["ci_low"], row["ci_high"])]

@@ -22,7 +22,7 @@ from cotinterp.training.checkpoints import Run
 
 RUNS = tuple(
     Path("checkpoints") / name
-    for name in ("s3-direct-L4-s0-53221af6", "proofs/s3-tagging-L2-s0-0dd1e2fd", "proofs/s3-direct-L4-s0-f8434037")
+    for name in ("s3-direct-L4-s0-53221af6", "proofs/s3-direct-L2-s0-9f92e042", "proofs/s3-direct-L4-s0-f8434037")
 )
 SHORTEST = 3
 

@@ -59,6 +59,7 @@ def test_a_reference_model_scores_as_stored(slug):
 
 PROOFS = {
     "s3-direct-L4-s0-f8434037": 11,
+    "s3-direct-L2-s0-9f92e042": 9,
     "s3-tagging-L2-s0-0dd1e2fd": 8,
     "z6-direct-L1-s0-81347d7f": 12,
     "digit-sum-direct-L1-s0-cf61b790": 12,
