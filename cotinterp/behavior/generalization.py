@@ -32,6 +32,7 @@ from cotinterp.behavior.accuracy import AccuracyResult, Output
 from cotinterp.figures.behavior import generalization_figure, training_size_figure
 from cotinterp.results.intervals import Interval, wilson
 from cotinterp.results.result import Result, with_labels
+from cotinterp.tasks.registry import get_task
 from cotinterp.tasks.task import Task
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.problems import Problem, require_solved
@@ -360,6 +361,30 @@ HALF = 0.5
 """Generalization ratio from which a model counts as one that found an algorithm."""
 THRESHOLD_RESAMPLES = 2000
 THRESHOLD_COLUMNS = ("sizes", "seeds", "threshold", "ci_low", "ci_high")
+
+
+RUN = ("task", "n_layers", "n_train", "run_seed")
+LEAST_HELD_OUT = 30
+"""Held-out problems of a length below which it is left out of a run's ratio."""
+
+
+def ratio_by_run(sweep: pd.DataFrame) -> pd.DataFrame:
+    """One generalization ratio for each run of a sweep's table: (held out - chance) / (training - chance).
+
+    Accuracies and chance (`guessing`) are averaged over the lengths with LEAST_HELD_OUT held-out problems. NaN where
+    the run does no better than chance on its own training problems. The columns are RUN, ended, step and slug, ratio,
+    and its training accuracy, `train`.
+    """
+    rows = []
+    measured = sweep[(sweep["n"] > 0) & (sweep["reading"] == "answer")]
+    for (task, _), run in measured.groupby(["task", "slug"], sort=True):
+        known, counted = get_task(str(task)), run[(run["split"] == "train") | (run["n"] >= LEAST_HELD_OUT)]
+        by_split = counted.pivot(index="k", columns="split", values="accuracy").dropna()
+        chance = np.array([guessing(known, int(k)) for k in by_split.index])
+        held, trained = ((by_split[side] - chance).mean() for side in ("heldout", "train"))
+        labels = (run.iloc[0][name] for name in (*RUN, "ended", "step", "slug"))
+        rows.append((*labels, held / trained if trained > 0 else np.nan, by_split["train"].mean()))
+    return pd.DataFrame(rows, columns=[*RUN, "ended", "step", "slug", "ratio", "train"])
 
 
 def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HALF) -> pd.DataFrame:

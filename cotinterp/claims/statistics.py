@@ -14,7 +14,6 @@ from math import ceil, log2
 import numpy as np
 
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
-from cotinterp.behavior.readiness import Trace
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
 from cotinterp.studies.evidence import MEMORY_TASK, EditCondition, ProbeCondition, ReadCondition, TraceCondition
 
@@ -332,7 +331,7 @@ EDITED_STEP = 1
 """Whose total is another in the edited trace of the readiness curve (`behavior.readiness.shown_traces`)."""
 
 
-def _behind_the_edit(cells: Cells, measure: str, trace: Trace) -> Values:
+def _behind_the_edit(cells: Cells, measure: str, trace: str) -> Values:
     """Once the total of the edited step stands there and no later one: the model writes on by itself."""
     return cells.mean(measure, regime="cot", condition=TraceCondition(trace, "free"), step=EDITED_STEP)
 

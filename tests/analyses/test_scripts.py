@@ -16,6 +16,7 @@ ABOUT = {
     "depth_converged": "s3",
     "iteration_head": "parity",
     "quotients": "s3",
+    "settled_longer": "runs that had settled",
     "tagging_groups": "s3",
     "tree_expressions": "expressions-mod11",
 }
@@ -42,6 +43,7 @@ def test_the_scripts_are_those_of_the_readme():
         "quotients",
         "running_total_probes",
         "serial_depth",
+        "settled_longer",
         "tagging_groups",
         "trace_edits",
         "tree_expressions",

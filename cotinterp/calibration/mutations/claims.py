@@ -8,7 +8,6 @@ from importlib import import_module
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.behavior.readiness import Trace
 from cotinterp.calibration.claim_truths import expected_text, judge_made_up, verdict_text
 from cotinterp.calibration.claim_worlds import made_up_worlds
 from cotinterp.calibration.mutations.trial import Mutation, instead, require
@@ -87,7 +86,7 @@ def best(self: ClaimEstimates) -> float:
     return min(self.p(one, self.claim.predicts[one.name]) for one in self.measured if one.name in self.claim.predicts)
 
 
-def after_all(cells: Cells, measure: str, trace: Trace) -> Values:
+def after_all(cells: Cells, measure: str, trace: str) -> Values:
     """The answer once all totals of a trace are written, where it was to be asked behind the wrong one."""
     return STATISTICS._at_last_total(cells, measure, TraceCondition(trace, "free"))
 
