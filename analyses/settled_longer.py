@@ -39,7 +39,9 @@ def main(
     gone_on = went_on(*ratios)
     both, slugs = pd.concat(ratios), [*gone_on["slug"], *gone_on["slug_later"]]
     drawn = both[both["slug"].isin(slugs)] if slugs else both
-    figure = lines(drawn, x="step", y="ratio", color="task", dash="n_train", title="Generalization ratio by updates")
+    drawn = drawn.assign(run=[", ".join(map(str, run)) for run in drawn[list(RUN)].itertuples(index=False)])
+    drawn = drawn.drop_duplicates(["run", "step"])
+    figure = lines(drawn, x="step", y="ratio", color="run", title="Generalization ratio when settled, and later")
     return publish(out, tables={"longer": gone_on}, figures={"longer": figure}, answer=[*kept(gone_on)])
 
 
