@@ -8,7 +8,7 @@ answer. States of held-out words are no targets, not even where they begin a lon
     python -m analyses.tagging_groups [--quick] [--table sweep.csv]
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +33,8 @@ def main(quick: bool = False, table: Path | None = None, out: Path = OUT) -> lis
     depths = least_depths(sweep[(sweep["split"] == "heldout") & (sweep["n"] >= LEAST)])
     drawn = depths[depths["reading"] == "tags"].assign(least=depths["any_seed"].replace(np.inf, np.nan))
     figure = lines(drawn, x="k", y="least", color="task", title="Least depth with more than 90% of the states right")
-    answer = [*listed(depths), *growth(depths), *compared(depths)]
+    cut_short = set(sweep.loc[sweep["ended"] == "budget", "task"])
+    answer = [*listed(depths), *growth(depths, cut_short), *compared(depths, cut_short)]
     return publish(out, tables={"least_depth": depths}, figures={"least_depth": figure}, answer=answer)
 
 
@@ -54,12 +55,19 @@ def listed(depths: pd.DataFrame) -> Iterator[str]:
         yield f"{task}, {reading}: least depth in any seed/in every seed by length {', '.join(cells)}"
 
 
-def growth(depths: pd.DataFrame) -> Iterator[str]:
-    """Whether the least depth grows with length, for commutative groups and for others, beside what the paper says."""
+STILL = "cannot tell, runs were ended by their budget before they had converged"
+
+
+def growth(depths: pd.DataFrame, cut_short: Collection[str] = ()) -> Iterator[str]:
+    """Whether the least depth grows with length, for commutative groups and for others, beside what the paper says.
+
+    That a depth is enough is shown by a run that solves the length; that it is not, by no run that was `cut_short`.
+    """
     for task, rows in depths[depths["reading"] == "tags"].groupby("task"):
         commutes, least = get_task(str(task)).commutative, rows.sort_values("k")["any_seed"]
         grows, known = bool(least.max() > least.min()), bool(np.isfinite(least).any())
         found = ("agrees" if grows != commutes else "DIFFERS") if known else "cannot tell"
+        found = STILL if grows and task in cut_short else found
         unsolved = int((~np.isfinite(least)).sum())
         kind = "commutative" if commutes else "not commutative"
         shape = "grows" if grows else "is flat" if known else "is beyond this budget"
@@ -67,12 +75,13 @@ def growth(depths: pd.DataFrame) -> Iterator[str]:
         yield f"{task} ({kind}): least depth {shape}{budget}: {found}"
 
 
-def compared(depths: pd.DataFrame) -> Iterator[str]:
+def compared(depths: pd.DataFrame, cut_short: Collection[str] = ()) -> Iterator[str]:
     """At how many lengths a group that does not commute needs more depth than the commutative one of its order."""
     least = depths[depths["reading"] == "tags"].pivot(index="k", columns="task", values="any_seed")
     for calm, other in (pair for pair in PAIRS if set(pair) <= set(least)):
         more, less = int((least[other] > least[calm]).sum()), int((least[other] < least[calm]).sum())
         found = "agrees" if more and not less else "DIFFERS" if less else "cannot tell"
+        found = STILL if {calm, other} & set(cut_short) else found
         yield f"{other} needs more depth than {calm} at {more} lengths and less at {less}: {found}"
 
 

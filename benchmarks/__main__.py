@@ -20,7 +20,7 @@ from benchmarks.path_patching import path_sweeps
 from benchmarks.probes import probe_sweeps
 from benchmarks.reproduction import checked_out, reproductions, updates
 from benchmarks.start_up import start_ups
-from benchmarks.training import training_steps, whole_run
+from benchmarks.training import PRECISIONS, training_steps, whole_run
 from benchmarks.workload import FULL, QUICK, Amounts, Workload, trained_workload
 from cotinterp.figures import NamedFigure, write_figures
 from cotinterp.models.build import resolve_device
@@ -118,7 +118,7 @@ def _comparisons(options: Options, workload: Workload, works: Sequence[str]) -> 
         yield whole_run(workload, amounts, options.steps)
     if options.against is not None:
         with checked_out(options.against) as earlier:
-            yield from updates(earlier, ("fp32",) if options.only else ("fp32", "bf16"))
+            yield from updates(earlier, PRECISIONS[:1] if options.only else PRECISIONS)
     if options.against is not None and not options.only:
         with reproductions(options.against, jobs=options.jobs, quick=options.quick) as comparison:
             yield comparison

@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from benchmarks.comparison import Agreement, Comparison, Precision
+from benchmarks.training import PRECISIONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 KEYS = ["task", "regime", "run_seed", "split", "k"]
 
 

@@ -47,7 +47,7 @@ def quotients(task: FoldTask) -> tuple[Quotient, ...]:
     """The finest partitions that put two given states into one class, for every two states; coarsest first.
 
     Neither the states themselves nor all states together are among them, so that a fold without a coarser automaton
-    has none. Unions of these are respected too, and are not listed.
+    has none. What several of them join is respected too, and is not listed unless two states give it.
 
     Raises:
         ValueError: The task has more than MOST_STATES states.
@@ -63,7 +63,7 @@ def quotients(task: FoldTask) -> tuple[Quotient, ...]:
         if classes.max() > 0:
             found.setdefault(classes.tobytes(), classes)
     ordered = sorted(found.values(), key=lambda classes: (classes.max(), classes.tolist()))
-    return tuple(Quotient(_name(task, classes), classes) for classes in ordered)
+    return tuple(Quotient(_name(task, classes, number), classes) for number, classes in enumerate(ordered, start=1))
 
 
 def _closed(after: Int[np.ndarray, "states operands"], one: int, other: int) -> Int[np.ndarray, " states"]:
@@ -78,13 +78,13 @@ def _closed(after: Int[np.ndarray, "states operands"], one: int, other: int) -> 
     return np.unique(classes, return_inverse=True)[1].reshape(-1)
 
 
-def _name(task: FoldTask, classes: Int[np.ndarray, " states"]) -> str:
-    """`034|125`; the number of classes where that would be long."""
+def _name(task: FoldTask, classes: Int[np.ndarray, " states"], number: int) -> str:
+    """`034|125`; its number and that of its classes where that would be long."""
     gap = "" if all(len(state) == 1 for state in task.states) else " "
     text = "|".join(
         gap.join(task.states[s] for s in np.flatnonzero(classes == one)) for one in range(classes.max() + 1)
     )
-    return text if len(text) <= 40 else f"{classes.max() + 1} classes"
+    return text if len(text) <= 40 else f"{number}: {classes.max() + 1} classes"
 
 
 @dataclass(frozen=True, eq=False)
