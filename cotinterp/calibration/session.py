@@ -1,6 +1,6 @@
 """What the command `cotinterp calibrate` does: run, write tables and figures, say what came out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,21 @@ PEER_TOLERANCE = 1e-3
 
 
 def calibration_session(
-    *, out: Path, quick: bool, mutations: bool, untrained: int, peers: bool, jobs: int, say: Say, nulls: int = 0
+    *,
+    out: Path,
+    quick: bool,
+    mutations: bool,
+    untrained: int,
+    peers: bool,
+    jobs: int,
+    say: Say,
+    nulls: int = 0,
+    scans: Sequence[str] = (),
 ) -> bool:
     """Whether every answer and every verdict is right, every planted bug was caught, and nothing was found in nothing.
 
     Args:
-        untrained: Models that are scanned.
+        untrained: Models that are scanned, in the ways of `scans`, by default all.
         nulls: Worlds of untrained models that the claims are judged in, ten times as many simulated worlds of each
             kind, and as many made-up sweeps of every law of depth.
     """
@@ -39,7 +48,7 @@ def calibration_session(
     if mutations:
         good.append(_mutations(out, say))
     if untrained:
-        good.append(_untrained(out, untrained, jobs, say))
+        good.append(_untrained(out, untrained, scans or None, jobs, say))
     if nulls:
         good.append(_nulls(out, nulls, jobs, say))
         good.append(_laws(out, nulls, say))
@@ -111,11 +120,13 @@ def _mutations(out: Path, say: Say) -> bool:
     return all(trial.proven for trial in trials)
 
 
-def _untrained(out: Path, n: int, jobs: int, say: Say) -> bool:
-    result = false_positives(n, jobs=jobs)
+def _untrained(out: Path, n: int, scans: Sequence[str] | None, jobs: int, say: Say) -> bool:
+    result = false_positives(n, scans=scans, jobs=jobs)
     result.save(out, "false_positives")
     _write(out, "false_positives_by_model", result.examples())
+    _write(out, "false_positives_by_task", result.by_task())
     table = result.frame()
+    say(result.by_task().to_string(index=False, float_format="{:.3f}".format))
     say(table.to_string(index=False, float_format="{:.3f}".format))
     reported = table[table["correction"] == "as reported"]
     return bool((reported["ci_low"] <= result.level).all())

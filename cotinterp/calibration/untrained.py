@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import ttest_1samp
 
 from cotinterp.calibration.claim_truths import LEAST
@@ -37,6 +37,7 @@ from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.replication import gather_subjects
+from cotinterp.tasks.task import FoldTask, Task
 from cotinterp.training.loop import torch_threads
 from cotinterp.transcripts.pairs import Pairs
 
@@ -158,7 +159,47 @@ def judge_untrained(
 LEVEL = 0.05
 RENAMINGS = 19
 COUNTED = {"as reported": "flagged", "corrected, no gate": "ungated", "not corrected": "uncorrected"}
-SUBJECTS = (("z6", "cot"), ("s3", "cot"))
+
+
+class Saturating(FoldTask):
+    """A sum that stops at 9: most long problems end there."""
+
+    name = "saturating"
+    operands = "0123456789"
+
+    def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        return np.minimum(total + operand, 9)
+
+
+class Largest(FoldTask):
+    """The largest operand so far: states have an order, and only rise."""
+
+    name = "largest"
+    operands = "0123456789"
+
+    def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        return np.maximum(total, operand)
+
+
+class Absorbing(FoldTask):
+    """A product modulo 10: a state divided by 2, by 5 or by both stays so, and 0 is never left."""
+
+    name = "absorbing"
+    operands = "0123456789"
+
+    def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        return total * operand % 10
+
+
+GROUPS: tuple[str, ...] = ("z6", "s3")
+PROBED: tuple[str | type[Task], ...] = (
+    *GROUPS,
+    *("digit-sum", "affine-mod10", "polynomial-mod11", "random-labels", "pointers", "expressions-mod11"),
+    *(Saturating, Largest, Absorbing),
+    *("a5", "a4xz5", "z60", "s5"),
+)
+"""Every task that travels with the package but for parity and binary-copy, whose two symbols have no other names, and
+three whose states saturate, are ordered and are absorbed."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +254,14 @@ class FalsePositives(Result):
         columns = ["scan", "correction", "models", "cells", "models_flagged", "share", "ci_low", "ci_high", "level"]
         return pd.DataFrame(rows, columns=columns)
 
+    def by_task(self) -> pd.DataFrame:
+        """As reported, one row for each scan and task: models, models with a flag, Wilson interval of their share."""
+        rows = []
+        for (scan, task), group in self.examples().groupby(["scan", "task"], sort=False):
+            hits, n = int((group["flagged"] > 0).sum()), len(group)
+            rows.append((scan, task, n, hits, hits / n, *wilson(hits, n)))
+        return pd.DataFrame(rows, columns=["scan", "task", "models", "models_flagged", "share", "ci_low", "ci_high"])
+
     def figure(self) -> go.Figure:
         """Share of untrained models in which anything was flagged, beside the level."""
         figure = lines(
@@ -236,7 +285,7 @@ class FalsePositives(Result):
 def false_positives(
     n_models: int = 50, *, level: float = LEVEL, scans: Sequence[str] | None = None, jobs: int = 1
 ) -> FalsePositives:
-    """Scan `n_models` untrained models, alternately of a commutative and of a non-commutative group.
+    """Scan `n_models` untrained models, of each of the scan's tasks in turn (SUBJECTS).
 
     Args:
         scans: Some of SCANS; by default all.
@@ -263,10 +312,13 @@ def _scan_on_one_thread(seed: int, *, level: float, scans: Sequence[str]) -> tup
 
 
 def scan_model(seed: int, *, level: float = LEVEL, scans: Sequence[str] = ()) -> tuple[Scanned, ...]:
-    """All scans of the untrained model of this seed."""
-    task, regime = SUBJECTS[seed % len(SUBJECTS)]
-    model = untrained(task, regime, seed)
-    return tuple(Scanned(scan, task, seed, *SCANS[scan](model, level)) for scan in scans or SCANS)
+    """All scans of the untrained models of this seed: one of the task that is each scan's turn, writing `cot`."""
+    found = []
+    for scan in scans or SCANS:
+        task = SUBJECTS[scan][seed % len(SUBJECTS[scan])]
+        model = untrained(task if isinstance(task, str) else task(), "cot", seed)
+        found.append(Scanned(scan, model.task.name, seed, *SCANS[scan](model, level)))
+    return tuple(found)
 
 
 def scan_heads(model: GroundTruth, level: float) -> Counts:
@@ -308,6 +360,7 @@ SCANS: Mapping[str, Callable[[GroundTruth, float], Counts]] = {
     "probes": scan_probes,
 }
 """What is scanned: one model at one level."""
+SUBJECTS: Mapping[str, tuple[str | type[Task], ...]] = {"heads": GROUPS, "patching": GROUPS, "probes": PROBED}
 
 
 def _pairs(model: GroundTruth) -> Pairs:

@@ -14,6 +14,7 @@ def calibrate_command(
     quick: bool = False,
     mutations: bool = False,
     untrained: NonNegative = 0,
+    scans: tuple[Literal["heads", "patching", "probes"], ...] = (),
     nulls: NonNegative = 0,
     peers: bool = False,
     jobs: Count | None = None,
@@ -25,12 +26,15 @@ def calibrate_command(
         quick: Fewer examples.
         mutations: Also plant a bug for every control, which must notice it.
         untrained: Also scan that many untrained models: the share in which anything is flagged, against the level.
+        scans: How the models of --untrained are scanned: heads, patching, probes; by default in all three ways.
         nulls: Also judge all claims in that many worlds of untrained models, and in simulated ones at the threshold.
         peers: Also compare with TransformerLens's own patching and interchange, on several architectures.
         jobs: Processes for the untrained models of --untrained and --nulls, one thread each; 2 by default.
     """
     from cotinterp.results import output_folder
 
+    if scans and not untrained:
+        raise ValueError("--scans says how the models of --untrained are scanned: give --untrained N, or no --scans")
     if jobs is not None and not untrained and not nulls:
         raise ValueError("--jobs is for the models of --untrained and --nulls: give one of these, or no --jobs")
     output_folder(out)
@@ -41,6 +45,7 @@ def calibrate_command(
         quick=quick,
         mutations=mutations,
         untrained=untrained,
+        scans=scans,
         nulls=nulls,
         peers=peers,
         jobs=2 if jobs is None else jobs,

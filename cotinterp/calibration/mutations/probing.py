@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.calibration.mutations.trial import Mutation, instead, random_model, require, transcripts
+from cotinterp.calibration.mutations.trial import TASK, K, Mutation, instead, random_model, require, transcripts
 from cotinterp.mechanism.probing import controls, fit, subspaces, totals
 from cotinterp.mechanism.probing import fit as labels
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.sites import Site
+from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.vocabulary import Vocabulary
 
 CHANCE = 1 / 6
 
@@ -108,6 +110,34 @@ def as_it_comes(
     return current + subspace.part(donor - current)
 
 
+def check_renamed_text() -> None:
+    """What is read off a renamed text is what the model with its embeddings permuted makes of the true one."""
+    batch, seed, draws = transcripts(320), 0, 3
+    places, sites = [(Role.EQUALS, 3)], [Site("resid_post", 1)]
+    model = random_model()
+    null = controls.Controls(task=TASK, n_renamings=draws, seed=seed)
+    cell, *_ = totals.probe_totals(model, batch, places=places, targets=[3], sites=sites, controls=null).cells
+    names = controls.renamings(TASK, batch.operands.numpy(), draws, rng=np.random.default_rng([seed, 2]))
+    codes = torch.tensor(batch.vocabulary.encode(TASK.operands))
+    own = model.W_E.detach().clone()
+    for accuracy, name in zip(cell.renamed_accuracy, names, strict=True):
+        with torch.no_grad():
+            model.W_E[codes] = own[codes[torch.from_numpy(name)]]
+        other = float(
+            totals.probe_totals(model, batch, places=places, targets=[3], sites=sites).cells[0].correct.mean()
+        )
+        require(abs(accuracy - other) < 1e-9, f"a renamed text gives {accuracy:.2f}, permuted embeddings {other:.2f}")
+
+
+def rename_prompts(
+    tokens: Int[Tensor, "batch pos"], task: Task, vocabulary: Vocabulary, renaming: Int[np.ndarray, " operands"]
+) -> Int[Tensor, "batch pos"]:
+    """A renaming that leaves out the written totals."""
+    renamed = controls.rename_tokens(tokens, task, vocabulary, renaming)
+    prompt = 2 * K
+    return torch.cat([renamed[:, :prompt], tokens[:, prompt:]], dim=1)
+
+
 PROBING_MUTATIONS = (
     Mutation(
         "leaked split: rows are held out, not problems",
@@ -132,6 +162,12 @@ PROBING_MUTATIONS = (
         "random label per type of input (selectivity)",
         instead(labels, "random_labels", labels_by_row),
         check_control_labels,
+    ),
+    Mutation(
+        "operands renamed in the prompt, not in written totals",
+        "a renamed text is what permuted embeddings read",
+        instead(totals, "rename_tokens", rename_prompts),
+        check_renamed_text,
     ),
     Mutation(
         "random subspace not matched to the probe's",

@@ -8,23 +8,27 @@ input recurs (Hewitt & Liang 2019, arXiv 1909.03368). Selectivity is the accurac
 Random labels show how much a probe can store, but are the wrong null for whether a model knows a variable. In a group
 every operand permutes the states, so true labels are balanced over each operand and random ones are not; and an
 untrained model that adds up its embeddings has nearly the same features for 1, 2 and 2, 1, which have the same total in
-a commutative task and different random labels. `renamed_totals` are the null for that: the labels of the same task with
-its operand symbols permuted, the same permutation at every place. They share every regularity of the true ones
-(balance, symmetry, the share of inputs that recur, how totals of different steps depend on one another). To a model
-whose embeddings were drawn alike for all symbols, and which was never told what the symbols stand for, the true naming
-is one among all; what it makes more of than of the others it has learned.
+a commutative task and different random labels. The null for that is the same problems written in other symbols: all
+symbols of operands are permuted, wherever they stand, in written totals too, and the labels stay (`renamings`,
+`rename_tokens`). To a model whose embeddings were drawn alike for all symbols, and which was never told what the
+symbols stand for, the true writing is one among all, whatever the task, however its totals are distributed and
+wherever the probe looks; what it makes more of than of the others it has learned. `renamed_totals` is the same null for
+features that are given once: before any total is written, other symbols and other labels come to the same.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
 
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.rows import Labels, row_groups
 from cotinterp.mechanism.probing.solver import whole_number
 from cotinterp.results import Interval, bootstrap, wilson
 from cotinterp.tasks.task import Task
+from cotinterp.transcripts.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,8 +39,9 @@ class Controls:
         n_controls: Control tasks, which give a random label to each type of input; their accuracies are averaged.
         n_shuffles: Shuffles of the labels over problems. Where every problem is a type of its own they are the same
             thing as the control tasks and are fitted once. Transfer has none.
-        n_renamings: Renamings of the operands (`renamed_totals`), for `ProbeResult.scan`: 19 or more. Each costs as
-            much as a control. Of `probe_totals` alone; other features bring theirs (`Target.renamed`).
+        n_renamings: Renamings of the operands' symbols (`rename_tokens`), for `ProbeResult.scan`: 19 or more. Each is
+            a pass of its own through the model, and costs as much as a control or twice that. Of `probe_totals` alone;
+            other features bring theirs (`Target.renamed`).
         task: Whose problems these are; needed for renamings alone.
         untrained: The same model at its initialization (another seed), probed alike. Of `probe_totals` alone.
         seed: Of the split into training and test and of all labels that are drawn; the same for all features, so that
@@ -152,58 +157,61 @@ TRIES = 50
 def renamings(
     task: Task, operands: Int[np.ndarray, "n k"], n: int, *, rng: np.random.Generator
 ) -> Int[np.ndarray, "draws operands"]:
-    """`n` permutations of the operands, drawn at random, no two of which give totals that tell the same rows apart.
+    """`n` permutations of the operands' symbols, drawn at random, no two of which tell the same rows apart.
 
     Renamings that change nothing but the names of the totals (an automorphism; the complement of every bit in a parity)
-    say nothing about a probe and are not drawn, neither is the identity. ValueError where a task has fewer: parity has
-    none, z6 has 59. ValueError as well where an operand's code says more than its symbol, as in a tree.
+    say nothing about a probe and are not drawn, neither is the identity. Only symbols that some problem has are
+    permuted. Where an operand's code says more than its symbol, as in a tree, all permutations count as different.
+    ValueError where a task has fewer: parity has none, z6 has 59.
     """
-    if task.n_operands != len(task.operands):
-        raise ValueError(
-            f"task {task.name!r} draws its operands from {task.n_operands} codes, which are not its "
-            f"{len(task.operands)} symbols: renaming them would change more than names. Use an untrained model as the "
-            "control instead"
-        )
-    found: dict[bytes, Int[np.ndarray, " operands"]] = {_partition(task, operands): np.arange(task.n_operands)}
+    plain = task.n_operands == len(task.operands)
+    used = np.unique(operands) if plain else _symbols(task, operands)
+
+    def seen(renaming: Int[np.ndarray, " operands"]) -> bytes:
+        return _partition(task, renaming[operands]) if plain else renaming.tobytes()
+
+    renaming = np.arange(len(task.operands))
+    found: dict[bytes, Int[np.ndarray, " operands"]] = {seen(renaming): renaming}
     for _ in range(TRIES * (n + 1)):
         if len(found) > n:
             return np.stack(list(found.values())[1:])
-        renaming = rng.permutation(task.n_operands)
-        found.setdefault(_partition(task, renaming[operands]), renaming)
+        renaming = np.arange(len(task.operands))
+        renaming[used] = rng.permutation(used)
+        found.setdefault(seen(renaming), renaming)
     raise ValueError(
-        f"task {task.name!r} has {task.n_operands} operands, and only {len(found) - 1} ways of renaming them were "
+        f"task {task.name!r} has {len(used)} operands, and only {len(found) - 1} ways of renaming them were "
         f"found that change more than the totals' names; {n} were asked for. Use fewer, or an untrained model instead"
     )
 
 
-def renamed_totals(
-    task: Task,
-    operands: Int[np.ndarray, "n k"],
-    step: int,
-    names: Int[np.ndarray, "draws operands"],
-    *,
-    after: int = 0,
-    shown: Int[np.ndarray, " n"] | None = None,
-) -> Int[np.ndarray, "draws n"]:
-    """`s_step` of every problem under each renaming.
+def _symbols(task: Task, operands: Int[np.ndarray, "n k"]) -> Int[np.ndarray, " used"]:
+    """Which of the task's symbols for operands its prompts show."""
+    shown = {symbol.text for row in operands.tolist() for symbol in task.prompt(row)}
+    return np.array([index for index, symbol in enumerate(task.operands) if symbol in shown])
 
-    Where totals up to `s_after` stand written, with values `shown`, the chain goes on from those: what stands there
-    cannot be renamed after the fact. They are renamed as operands where the same symbols denote both. ValueError where
-    `s_step` itself has been written: there is no other truth then.
+
+def rename_tokens(
+    tokens: Int[Tensor, "batch pos"], task: Task, vocabulary: Vocabulary, renaming: Int[np.ndarray, " operands"]
+) -> Int[Tensor, "batch pos"]:
+    """The same text with operand i's symbol written as that of operand `renaming[i]`, wherever it stands."""
+    codes = torch.tensor(vocabulary.encode(task.operands))
+    table = torch.arange(len(vocabulary))
+    table[codes] = codes[torch.from_numpy(renaming)]
+    return table.to(tokens.device)[tokens]
+
+
+def renamed_totals(
+    task: Task, operands: Int[np.ndarray, "n k"], step: int, names: Int[np.ndarray, "draws operands"]
+) -> Int[np.ndarray, "draws n"]:
+    """`s_step` of every problem under each renaming of its operands: labels for features in which no total stands
+    written (`Target.renamed`). ValueError where an operand's code says more than its symbol.
     """
-    if after >= step:
-        raise ValueError(f"s_{step} has been written where s_{after} stands: whatever shows it there is the symbol")
-    if after == 0:
-        return np.stack([task.steps(name[operands]).total[:, step - 1] for name in names])
-    if shown is None:
-        raise ValueError(f"the totals s_{after} that stand written are needed to go on from them; give shown=")
-    alike = task.states == tuple(task.operands)
-    return np.stack(
-        [
-            task.resume(name[operands], after, name[shown] if alike else shown).total[:, step - 1 - after]
-            for name in names
-        ]
-    )
+    if task.n_operands != len(task.operands):
+        raise ValueError(
+            f"task {task.name!r} draws its operands from {task.n_operands} codes, which are not its "
+            f"{len(task.operands)} symbols: totals of renamed symbols are not known. probe_totals renames the text"
+        )
+    return np.stack([task.steps(name[operands]).total[:, step - 1] for name in names])
 
 
 def _partition(task: Task, operands: Int[np.ndarray, "n k"]) -> bytes:

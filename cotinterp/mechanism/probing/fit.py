@@ -42,7 +42,8 @@ class Target:
             target is made of and the features could show. By default the group. Types that recur on both sides are
             allowed: what the probe gains by storing them is in the control's accuracy.
         renamed: Other labelings that an ignorant model must not tell from the true one (`controls.renamed_totals`), the
-            same number for every target: for `ProbeResult.scan`.
+            same number for every target: for `ProbeResult.scan`. Where totals stand written no other labels are fair:
+            use `probe_totals`, which renames the text.
     """
 
     truth: Int[np.ndarray, " n"]
@@ -136,7 +137,7 @@ def fit_probes(
     split = TrainTestSplit(np.arange(n), train, groups)
     asked = label_sets(known, split, controls.of_features_alone(), coordinates)
     for one in asked:
-        check_test(one.name, one.stacked[0], train)
+        check_test(one.label, one.stacked[0], train)
     planned = [
         PlannedCell(prepared, one)
         for key, rows in given.items()
@@ -158,7 +159,7 @@ def label_sets(
         drawn = LabelSets.draw(name, target, split, controls)
         found += [drawn] if coordinates is None else [drawn.through(one) for one in coordinates.values()]
     for one in found:
-        check_amount(one.name, one.stacked[0], split.train)
+        check_amount(one.label, one.stacked[0], split.train)
     return found
 
 
@@ -209,6 +210,11 @@ class LabelSets:
     renamed: slice
     coordinate: Coordinate | None = None
 
+    @property
+    def label(self) -> str:
+        """The target in its coordinate: `s_2`, `parity of s_2`."""
+        return self.name if self.coordinate is None else self.coordinate.named(self.name)
+
     @classmethod
     def draw(cls, name: str, target: Target, split: TrainTestSplit, controls: Controls) -> "LabelSets":
         """Draw them. The draws depend on the seed and the inputs alone, so that all features see the same ones."""
@@ -237,13 +243,12 @@ class LabelSets:
 
     def through(self, coordinate: Coordinate) -> "LabelSets":
         """The same draws of states, seen in one coordinate."""
-        return replace(
-            self, name=coordinate.named(self.name), stacked=coordinate.of(self.stacked), coordinate=coordinate
-        )
+        return replace(self, stacked=coordinate.of(self.stacked), coordinate=coordinate)
 
-    def without_renamed(self) -> "LabelSets":
-        """The same without the renamed labelings."""
-        return replace(self, stacked=self.stacked[: self.renamed.start], renamed=slice(self.renamed.start, None))
+    def truth_alone(self) -> "LabelSets":
+        """The same without controls, shuffles and other labelings."""
+        none = slice(1, 1)
+        return replace(self, stacked=self.stacked[:1], control=none, shuffled=none, renamed=none)
 
     def codes(self) -> tuple[Int[np.ndarray, " classes"], Int[np.ndarray, "sets train"]]:
         """Classes that some label set has in the training rows, and each training row's place among them."""
@@ -298,7 +303,7 @@ class PlannedCell:
     def name(self) -> str:
         """For errors."""
         at = self.features.at
-        return f"{at.model} {at.label} at {at.place}, target {self.labels.name}"
+        return f"{at.model} {at.label} at {at.place}, target {self.labels.label}"
 
 
 def fit_cells(planned: Sequence[PlannedCell], fit: FitOptions) -> list[ProbeCell]:
@@ -362,10 +367,11 @@ def _cell(planned: PlannedCell, fit: LogisticFit | CircleFit, classes: Int[np.nd
     r_squared = control_r_squared = float("nan")
     if isinstance(fit, CircleFit):
         each = fit.r_squared(features.tested, torch.from_numpy(tested).to(features.tested.device)).cpu().numpy()
-        r_squared, control_r_squared = float(each[0]), float(each[labels.control].mean())
+        controls = each[labels.control]
+        r_squared, control_r_squared = float(each[0]), float(controls.mean()) if len(controls) else float("nan")
     return ProbeCell(
         at=features.at,
-        target=labels.name,
+        target=labels.label,
         n_train=int(train.sum()),
         n_classes=len(present),
         truth=tested[0],
@@ -382,5 +388,5 @@ def _cell(planned: PlannedCell, fit: LogisticFit | CircleFit, classes: Int[np.nd
         control_r_squared=control_r_squared,
         probe=None
         if features.fitted is None
-        else as_probe(fit, classes, features.fitted, trained, at=features.at, target=labels.name),
+        else as_probe(fit, classes, features.fitted, trained, at=features.at, target=labels.label),
     )

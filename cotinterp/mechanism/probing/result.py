@@ -32,8 +32,8 @@ class ProbeCell:
         majority: The most frequent class of the training rows, for each test row.
         left_out: What the probe was not fitted on and is tested on: whole `problems`, or whole `inputs` as well.
         seen: Share of test rows whose type of input stood in the training rows too. At 1 a stored table would do.
-        renamed_accuracy: Accuracy of probes fitted to the same target of the task with its operands' symbols renamed,
-            one entry a renaming, the same renamings in all cells of a sweep: what `ProbeResult.scan` compares with.
+        renamed_accuracy: Accuracy of probes fitted to the same target where the operands' symbols are renamed, one
+            entry a renaming, the same renamings in all cells of a sweep: what `ProbeResult.scan` compares with.
         r_squared: For regressions onto a circle, on the test rows: 1 is exact, 0 no better than the training mean.
             NaN for classifiers.
         control_r_squared: The same for the control labels, averaged.
@@ -128,17 +128,20 @@ class ProbeCell:
 class ProbeScan(Result):
     """The cells of each model against the same scan on other labelings, by the largest cell of a scan.
 
-    The statistic of a cell is its accuracy minus the mean accuracy on all labelings of that cell, the true one among
-    them. `p_adjusted` is the share of labelings, the true one among them, whose largest cell is at least as high; a
+    The statistic of a cell is its accuracy minus the mean accuracy over all namings of that cell, the true one among
+    them. `p_adjusted` is the share of namings, the true one among them, whose largest cell is at least as high; a
     cell is flagged at or below `level`. Where the null holds, the chance that anything at all is flagged in the scan of
     one model is at most `level`, for any number of cells, targets and coordinates and however they depend on one
     another. Cells chosen from another scan of the same model are not covered, nor are several models taken together.
 
-    The null, `renamed`: the features favor the task's naming of the operands no more than any other naming of them. It
-    holds exactly for a model whose embeddings were drawn alike for all symbols and never trained, at places where no
-    total stands written; what any such model shows by its architecture (sums of embeddings, stored pairs) it shows for
-    all namings. After written totals the labelings rename the step that goes on from them, and the null is close to
-    exact only: a written total also depends on the operands before it. `control`: they favor it no more than a random
+    The null, `renamed`: the model makes no more of the text as it is than of the same text with the operands' symbols
+    permuted, wherever they stand, and the labels as they were. It holds exactly for a model whose embeddings were drawn
+    alike for all symbols and never trained (reading a renamed text is reading the text with permuted embeddings), for
+    every task, whether or not its totals are uniform, and at every place, after written totals too; what any such model
+    shows by its architecture (sums of embeddings, stored pairs) it shows for all namings. Of a trained model a renamed
+    trace is off the distribution that it knows, so that where it reads what stands written a flag may be owed to that
+    as well. Features that are given once have renamed labels instead (`Target.renamed`), which is the same where no
+    total stands written, and there alone. `control`: the features favor the naming no more than a random
     label for each type of input. That is false for untrained models on commutative tasks, and conservative where the
     labels are balanced over each operand; use it where no task is at hand.
 

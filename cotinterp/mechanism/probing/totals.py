@@ -26,7 +26,7 @@ from cotinterp.mechanism.probing.controls import (
     distinct_rows,
     hold_out,
     input_folds,
-    renamed_totals,
+    rename_tokens,
     renamings,
 )
 from cotinterp.mechanism.probing.coordinates import Coordinate
@@ -43,7 +43,6 @@ from cotinterp.mechanism.probing.linear_probe import ProbedAt
 from cotinterp.mechanism.probing.result import LeftOut, ProbeCell, ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.sites import Site, residual_sites
-from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.roles import Place, Role, place_words
 
@@ -141,6 +140,7 @@ def probe_totals(
     what = targets if isinstance(targets, TotalTargets) else TotalTargets(steps=targets)
     whole = TrainTestSplit(np.arange(len(everything)), train, problems)
     columns = _columns(everything, chosen, what, whole, controls, fold_seed if left_out == "inputs" else None)
+    texts = _renamed_texts(everything, controls)
     if not columns:
         named = ", ".join(f"{role} {step}" for role, step in chosen)
         raise ValueError(
@@ -152,19 +152,21 @@ def probe_totals(
 
     def planned() -> Iterator[PlannedCell]:
         # The model is causal: what comes after the last place need not be run.
-        seen = everything.tokens[:, : int(positions.max()) + 1]
+        end = int(positions.max()) + 1
         for name, one in (("trained", model), ("untrained", controls.untrained)):
             if one is None:
                 continue
-            for site, number, features in stream_places(
-                one, seen, sites, positions, max_bytes=part, batch_size=fit.batch_size
-            ):
-                yield from columns[number].cells(site, name, features, keep=fit.keep)
+            for draw, tokens in enumerate((everything.tokens, *texts)):
+                for site, number, features in stream_places(
+                    one, tokens[:, :end], sites, positions, max_bytes=part, batch_size=fit.batch_size
+                ):
+                    kept = fit.keep and draw == 0
+                    yield from columns[number].cells(site, name, features, keep=kept, renamed=draw > 0)
         for column in columns:
             yield from column.cells("input", "trained", current_token(everything, column.positions), keep=fit.keep)
 
     solving = replace(fit, max_bytes=None if fit.max_bytes is None else part)
-    cells = fit_cells_as_read(planned(), solving, held_bytes=part)
+    cells = _with_renamed(fit_cells_as_read(planned(), solving, held_bytes=part))
     if left_out == "inputs":
         folds: defaultdict[tuple[ProbedAt, str], list[ProbeCell]] = defaultdict(list)
         for cell in cells:
@@ -197,17 +199,35 @@ class _Column:
     words: str
     positions: Int[Tensor, " batch"]
     asked: Sequence[tuple[TrainTestSplit, Sequence[LabelSets]]]
+    again: Sequence[tuple[TrainTestSplit, Sequence[LabelSets]]]
+    """What is to be read off again where the text is renamed: the truth alone, of totals that no text shows."""
 
     def cells(
-        self, site: Site | str, model: str, features: Float[Tensor, "batch d_feature"], *, keep: bool
+        self,
+        site: Site | str,
+        model: str,
+        features: Float[Tensor, "batch d_feature"],
+        *,
+        keep: bool,
+        renamed: bool = False,
     ) -> Iterator[PlannedCell]:
-        """The cells of what one site of a model holds here. Renamed labelings have no say in the baseline `input`."""
+        """The cells of what one site of a model holds here."""
         at = ProbedAt(site=site, role=self.role, step=self.step, model=model, words=self.words)
-        for split, asked in self.asked:
-            prepared = PreparedFeatures.of(at, features, split, keep=keep)
-            yield from (
-                PlannedCell(prepared, labels.without_renamed() if site == "input" else labels) for labels in asked
-            )
+        for split, asked in self.again if renamed else self.asked:
+            if asked:
+                prepared = PreparedFeatures.of(at, features, split, keep=keep)
+                yield from (PlannedCell(prepared, labels) for labels in asked)
+
+
+def _with_renamed(cells: Sequence[ProbeCell]) -> list[ProbeCell]:
+    """The cells that have controls; what the others, of renamed texts, have reached is told to theirs, in order."""
+    found: dict[tuple[ProbedAt, str, bytes], list[ProbeCell]] = {}
+    for cell in cells:
+        found.setdefault((cell.at, cell.target, cell.groups.tobytes()), []).append(cell)
+    return [
+        replace(first, renamed_accuracy=np.array([one.correct.mean() for one in renamed]))
+        for first, *renamed in found.values()
+    ]
 
 
 def _columns(
@@ -219,7 +239,7 @@ def _columns(
     fold_seed: Sequence[int] | None,
 ) -> list[_Column]:
     """The places where anything is left to be read off. Inputs are left out where there is a seed to divide them by."""
-    ordered, null = in_order(batch), _Null.of(batch, controls)
+    ordered = in_order(batch)
     steps = targets.steps_of(batch)
     found = []
     for role, step in places:
@@ -227,13 +247,7 @@ def _columns(
         wanted = [j for j in steps if targets.written or not is_written(role, step, j, in_order=ordered)]
         if not wanted:
             continue
-        renamed = {} if null is None else null.labels(batch, at, wanted)
-        known = {
-            f"s_{j}": Target(
-                truth=running_total(batch, j), types=beginnings(batch, at, j), renamed=renamed.get(f"s_{j}")
-            )
-            for j in wanted
-        }
+        known = {f"s_{j}": Target(truth=running_total(batch, j), types=beginnings(batch, at, j)) for j in wanted}
         if fold_seed is None:
             asked = [(whole, label_sets(known, whole, controls, targets.coordinates))]
         else:
@@ -242,7 +256,9 @@ def _columns(
                 for name, target in known.items()
                 for split in _without_inputs(whole, target.types, fold_seed)
             ]
-        found.append(_Column(role, step, _words(batch, at, role, step), at, asked))
+        hidden = [f"s_{j}" for j in wanted if j > int(last_written(batch, at).max())]
+        again = [(split, [one.truth_alone() for one in sets if one.name in hidden]) for split, sets in asked]
+        found.append(_Column(role, step, _words(batch, at, role, step), at, asked, again))
     return found
 
 
@@ -256,38 +272,16 @@ def _without_inputs(
     return [TrainTestSplit(kept, whole.train[kept], whole.groups[kept]) for kept in rows]
 
 
-@dataclass(frozen=True, eq=False)
-class _Null:
-    """The renamings of one sweep, the same at all of its places."""
-
-    task: Task
-    operands: Int[np.ndarray, "n k"]
-    names: Int[np.ndarray, "draws operands"]
-
-    @classmethod
-    def of(cls, batch: Batch, controls: Controls) -> "_Null | None":
-        """None where none are asked for. ValueError without a task, or for problems of several lengths."""
-        task, n = controls.task, controls.n_renamings
-        if not n:
-            return None
-        operands = batch.operands.cpu().numpy()
-        if task is None or (operands < 0).any():
-            raise ValueError(
-                f"{n} renamings need the task (task=), and problems that all have the same number of operands"
-            )
-        return cls(task, operands, renamings(task, operands, n, rng=np.random.default_rng([controls.seed, 2])))
-
-    def labels(
-        self, batch: Batch, positions: Int[Tensor, " batch"], steps: Sequence[int]
-    ) -> dict[str, Int[np.ndarray, "draws batch"]]:
-        """Labels of each total under each renaming; totals that stand written at the place are left out."""
-        after = int(last_written(batch, positions).max())
-        shown = running_total(batch, after) if after else None
-        return {
-            f"s_{j}": renamed_totals(self.task, self.operands, j, self.names, after=after, shown=shown)
-            for j in steps
-            if j > after
-        }
+def _renamed_texts(batch: Batch, controls: Controls) -> list[Int[Tensor, "batch pos"]]:
+    """The same problems in other symbols. ValueError without a task, or for problems of several lengths."""
+    task, n = controls.task, controls.n_renamings
+    if not n:
+        return []
+    operands = batch.operands.cpu().numpy()
+    if task is None or (operands < 0).any():
+        raise ValueError(f"{n} renamings need the task (task=), and problems that all have the same number of operands")
+    names = renamings(task, operands, n, rng=np.random.default_rng([controls.seed, 2]))
+    return [rename_tokens(batch.tokens, task, batch.vocabulary, one) for one in names]
 
 
 def _joined(batch: Batch, test: Batch) -> Batch:

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.probing import fit as cells
 from cotinterp.mechanism.probing import totals as reading
-from cotinterp.mechanism.probing.controls import FOLDS, Controls, hold_out, input_folds
+from cotinterp.mechanism.probing.controls import FOLDS, Controls, hold_out, input_folds, renamings
 from cotinterp.mechanism.probing.coordinates import coordinates
 from cotinterp.mechanism.probing.fit import Target, fit_probes
 from cotinterp.mechanism.probing.solver import FitOptions
@@ -384,6 +384,38 @@ def test_scan_of_an_untrained_model(model: TransformerBridge, batch: Batch) -> N
     assert not table["flagged"][:2].any()
     with pytest.raises(ValueError, match="19 renamings need the task"):
         probe_totals(model, batch, **options, controls=Controls(n_renamings=19))
+
+
+@pytest.mark.parametrize("left_out", ["problems", "inputs"])
+def test_a_renamed_text_is_what_a_model_with_its_embeddings_permuted_reads(make_tiny: Tiny, left_out) -> None:
+    # So untrained models cannot tell the true text from the renamed ones, whatever the task and wherever one looks:
+    # the totals of this task are far from uniform, and it is after written ones that renamed labels were unfair.
+    task = get_task("affine-mod10")
+    operands = np.random.default_rng(0).integers(10, size=(500, 3))
+    batch = written_out(operands, "cot", "affine-mod10")
+    model = make_tiny(d_vocab=len(batch.vocabulary), n_ctx=64)
+    options: dict[str, Any] = {
+        "places": [(Role.PROMPT_END, -1), (Role.EQUALS, 2)],
+        "sites": [Site("resid_post", 1)],
+        "targets": [1, 2],
+        "left_out": left_out,
+    }
+    found = probe_totals(model, batch, controls=Controls(task=task, n_renamings=2), **options)
+    names = renamings(task, batch.operands.numpy(), 2, rng=np.random.default_rng([0, 2]))
+    codes = torch.tensor(batch.vocabulary.encode(task.operands))
+    own = model.W_E.detach().clone()
+    for draw, name in enumerate(names):
+        with torch.no_grad():
+            model.W_E[codes] = own[codes[torch.from_numpy(name)]]
+        permuted = probe_totals(model, batch, **options)
+        for cell, other in zip(found.cells, permuted.cells, strict=True):
+            assert len(cell.renamed_accuracy) == (2 if cell.at.site != "input" and _hidden(cell) else 0)
+            if len(cell.renamed_accuracy):
+                assert cell.renamed_accuracy[draw] == pytest.approx(other.correct.mean(), abs=1e-12)
+
+
+def _hidden(cell: Any) -> bool:
+    return (cell.at.role, cell.target) != (Role.EQUALS, "s_1")
 
 
 @pytest.fixture(scope="module")
