@@ -9,7 +9,7 @@ are judged on worlds of such models too: none of them is so there, and none may 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from cotinterp.calibration.ground_truth import SEEDS, GroundTruth, K, untrained,
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.judge import judge_all
+from cotinterp.claims.verdict import Word
 from cotinterp.figures import lines
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.table import head_table
@@ -45,7 +46,7 @@ LITTLE = replace(LEAST, probed=400)
 """As for handmade models; a probe needs some held-out problems of every total."""
 TASKS = ("z6", "s3")
 REGIMES = ("cot", "direct", "filler")
-WORDS = ("supported", "partly supported", "not supported", "inconclusive")
+WORDS: tuple[Word, ...] = get_args(Word)
 
 
 @dataclass(frozen=True)

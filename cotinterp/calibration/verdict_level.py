@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 from scipy.stats import beta, norm
 
 from cotinterp.claims.cells import Cells, Values
@@ -22,7 +23,7 @@ from cotinterp.results import wilson
 from cotinterp.results.result import Result
 from cotinterp.studies.evidence import COLUMNS, RUN_COLUMNS, Condition, Evidence
 
-ValueKind = Literal["rate", "mean", "constant"]
+ValueKind = Literal["rate", "either", "mean", "constant"]
 LAYERS = 4
 
 
@@ -32,8 +33,10 @@ class SyntheticCell:
 
     Attributes:
         expected: The cell's number in the population of models and problems: a rate, or the mean of a value.
-        kind: `rate`: every problem is 0 or 1. `mean`: every problem has a value `within` above or below its model's,
-            either as often as the other. `constant`: the same value in every model and problem, as a chance level is.
+        kind: `rate`: every problem is 0 or 1. `either`: a rate of which models are of two kinds, at either of `ends`,
+            as many of the upper one as makes the mean over models `expected`. `mean`: every problem has a value
+            `within` above or below its model's, either as often as the other. `constant`: the same value in every model
+            and problem, as a chance level is.
         problems: Measured on each model.
         variant: Of the run, as `L1` or `n300`; `n_layers` follows from a variant of that form.
     """
@@ -47,7 +50,14 @@ class SyntheticCell:
     step: int = -1
     kind: ValueKind = "rate"
     within: float = 0.5
+    ends: tuple[float, float] = (0.0, 1.0)
     problems: int = 200
+
+    @property
+    def upper(self) -> float:
+        """The share of models of the upper of two kinds."""
+        low, high = self.ends
+        return (self.expected - low) / (high - low)
 
     @property
     def run(self) -> tuple[str, str]:
@@ -71,6 +81,7 @@ def synthetic(
     *,
     seeds: Sequence[int] = range(5),
     spread: float = 0.03,
+    shared: float = 0.0,
     rng: np.random.Generator,
 ) -> Evidence:
     """Evidence drawn from a world.
@@ -78,13 +89,16 @@ def synthetic(
     Every model draws how good it is at each measure: its rates are of a beta distribution with the cell's rate as its
     mean and `spread` as its standard deviation, its means normal, with the same place in the distribution for all cells
     of one measure. So a model that is weak at three operands is weak at four, and the mean over models of each cell is
-    exactly `expected`. Given the model, problems are independent.
+    exactly `expected`. Given the model, problems are independent, and every seed has its own; or all seeds have the
+    same and err on the same ones.
 
     Args:
         cells: Of one task; a cell must not occur twice.
         seeds: One model of every regime and variant for each.
         spread: Standard deviation over models, in the units of the cell; half of what is possible where a rate so near
             to 0 or 1 leaves no room for it. 0: all models alike.
+        shared: Correlation among seeds of what makes a problem of a rate hard (of the latent normal variables of which
+            a problem is right below the model's quantile). 0: every seed has problems of its own.
 
     Raises:
         ValueError: A cell occurs twice, or a rate lies outside 0..1.
@@ -93,25 +107,39 @@ def synthetic(
     if repeated := sorted({str(name) for name in named if named.count(name) > 1}):
         raise ValueError(f"a world gives each cell one number; these have several: {', '.join(repeated)}")
     rows, runs = [], []
+    alike = {cell.key: np.sqrt(shared) * rng.standard_normal(cell.problems) for cell in cells} if shared else {}
     for seed in seeds:
         places: dict[tuple[str, str, str], float] = {}
         for cell in cells:
             place = places.setdefault((*cell.run, cell.measure), float(rng.random()))
             labels = (task, *cell.run, cell.n_layers, seed, *cell.key)
-            rows += [(*labels, value, 1.0, n) for value, n in _drawn(cell, place, spread, rng) if n]
-        runs += [_run(task, *run, seed) for run in dict.fromkeys(cell.run for cell in cells)]
+            hardness = None
+            if shared:
+                hardness = alike[cell.key] + np.sqrt(1 - shared) * rng.standard_normal(cell.problems)
+            rows += [(*labels, value, 1.0, n) for value, n in _drawn(cell, place, spread, rng, hardness) if n]
+        runs += [_run(task, *run, seed, 0 if shared else seed) for run in dict.fromkeys(cell.run for cell in cells)]
     return Evidence(pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(runs, columns=list(RUN_COLUMNS)))
 
 
-def _drawn(cell: SyntheticCell, place: float, spread: float, rng: np.random.Generator) -> tuple[tuple[float, int], ...]:
-    """Each value of a cell of the model that stands at `place` (0..1) of all, and how many problems have it."""
+def _drawn(
+    cell: SyntheticCell,
+    place: float,
+    spread: float,
+    rng: np.random.Generator,
+    hardness: Float[np.ndarray, " problems"] | None,
+) -> tuple[tuple[float, int], ...]:
+    """Each value of a cell of the model that stands at `place` (0..1) of all, and how many problems have it.
+
+    `hardness`: Of each problem of a rate, standard normal; None where problems are independent of those of other seeds.
+    """
     if cell.kind == "constant":
         return ((cell.expected, cell.problems),)
     if cell.kind == "mean":
         level = cell.expected + spread * float(norm.ppf(place))
         upper = int(rng.binomial(cell.problems, 0.5))
         return (level - cell.within, cell.problems - upper), (level + cell.within, upper)
-    right = int(rng.binomial(cell.problems, of_model(cell.expected, spread, place)))
+    rate = cell.ends[place < cell.upper] if cell.kind == "either" else of_model(cell.expected, spread, place)
+    right = int(rng.binomial(cell.problems, rate) if hardness is None else (hardness < norm.ppf(rate)).sum())
     return (0.0, cell.problems - right), (1.0, right)
 
 
@@ -135,9 +163,9 @@ def layers_of(variant: str) -> int:
     return int(variant[1:]) if variant[:1] == "L" else LAYERS
 
 
-def _run(task: str, regime: str, variant: str, seed: int) -> tuple[str | int | float, ...]:
+def _run(task: str, regime: str, variant: str, seed: int, draw: int) -> tuple[str | int | float, ...]:
     slug = "-".join(filter(None, (task, regime, variant, f"s{seed}")))
-    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up", ""
+    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up", "", draw
 
 
 TASK = "null"
@@ -146,12 +174,33 @@ FAMILY = 16
 ON_IT = SyntheticCell(measure="accuracy", expected=0.5, k=4, condition="heldout")
 
 
+SPREADS = (0.0, 0.03, 0.1)
+PROBLEMS = (40, 1000)
+
+
 class NullWorld(NamedTuple):
-    """Cells whose statistic has the true value `at`, which is the threshold too."""
+    """Cells whose statistic lies at the threshold `at`: the mean over models, or the model in the middle.
+
+    Attributes:
+        spreads: Standard deviations among models that it is drawn with.
+        shared: Correlation among seeds of what makes a problem hard (`synthetic`).
+    """
 
     name: str
     cells: tuple[SyntheticCell, ...]
     at: float
+    spreads: tuple[float, ...] = SPREADS
+    shared: float = 0.0
+
+    def above(self, spread: float) -> float:
+        """The share of models that lie above the threshold. A claim that they do is not so up to one half."""
+        (cell, *more) = self.cells
+        if cell.kind == "either":
+            return cell.upper
+        if more or cell.kind != "rate":
+            return 0.5 if spread else 0.0
+        places = (np.arange(1000) + 0.5) / 1000
+        return float(np.mean([of_model(cell.expected, spread, place) > self.at for place in places]))
 
 
 def rate(cells: Cells) -> Values:
@@ -166,14 +215,22 @@ def difference(cells: Cells) -> Values:
     return more
 
 
+MIDDLE = replace(ON_IT, expected=0.85)
+"""The mean of a skewed distribution, whose middle lies higher."""
+TWO_KINDS = replace(ON_IT, kind="either")
 NULLS = (
     NullWorld("rate", (ON_IT,), 0.5),
     NullWorld("high rate", (replace(ON_IT, expected=0.9),), 0.9),
+    NullWorld("high rate, middle model", (MIDDLE,), of_model(MIDDLE.expected, 0.1, 0.5), (0.1,)),
     NullWorld("difference", (replace(ON_IT, expected=0.8), replace(ON_IT, expected=0.7, regime="direct")), 0.1),
     NullWorld("mean", (replace(ON_IT, kind="mean", within=0.5),), 0.5),
+    NullWorld("rate, problems shared", (ON_IT,), 0.5, (0.0, 0.03), 0.9),
+    NullWorld("high rate, problems shared", (replace(ON_IT, expected=0.9),), 0.9, (0.0, 0.03), 0.9),
+    NullWorld("half at 1, half at 0", (TWO_KINDS,), 0.5, (0.0,)),
+    NullWorld("half at 1, half at 0.85", (replace(TWO_KINDS, expected=0.925, ends=(0.85, 1.0)),), 0.9, (0.0,)),
+    NullWorld("four in five at 1, else 0", (replace(TWO_KINDS, expected=0.8),), 0.8, (0.0,)),
+    NullWorld("nine in ten at 1, else 0", (replace(TWO_KINDS, expected=0.9),), 0.9, (0.0,)),
 )
-SPREADS = (0.0, 0.03, 0.1)
-PROBLEMS = (40, 1000)
 
 
 def claim_at(null: NullWorld) -> Claim:
@@ -188,17 +245,21 @@ class Simulated:
     """Worlds of one kind, all with the truth on the threshold.
 
     Attributes:
+        above: Share of models that lie above the threshold (`NullWorld.above`).
         worlds: How many were drawn.
         supported: In how many the claim came out as supported; of a table, in how many any claim did.
-        covered: In how many the interval held the truth; -1 where there is no one interval.
+        mixed: In how many it came out as mixed.
+        covered: In how many the interval held the mean over models; -1 where there is no one interval.
     """
 
     null: str
     spread: float
     problems: int
     seeds: int
+    above: float
     worlds: int
     supported: int
+    mixed: int
     covered: int
 
 
@@ -207,7 +268,8 @@ class VerdictLevel(Result):
     """False support and coverage in worlds whose truth is known.
 
     The truth is put exactly on the threshold, the hardest case of "it is not above": `supported` should come out in at
-    most the level of such worlds (alpha), and the 95% interval should hold the truth in at least 95% of them.
+    most the level of such worlds (alpha), and the 95% interval should hold the truth in at least 95% of them. A verdict
+    is about most models: where more than half of them lie above (`above`), `supported` is so, whatever their mean.
     """
 
     cells: tuple[Simulated, ...]
@@ -249,7 +311,6 @@ def verdict_level(
     n_worlds: int = 200,
     *,
     nulls: Sequence[NullWorld] = NULLS,
-    spreads: Sequence[float] = SPREADS,
     problems: Sequence[int] = PROBLEMS,
     seeds: int = LEAST_SEEDS,
     family: int = FAMILY,
@@ -263,23 +324,27 @@ def verdict_level(
     found = [
         simulated(null, n_worlds, spread=spread, problems=n, seeds=seeds)
         for null in nulls
-        for spread in spreads
+        for spread in null.spreads
         for n in problems
     ]
-    found.append(simulated_tables(nulls[0], max(1, n_worlds // 4), spread=max(spreads), family=family, seeds=seeds))
+    widest = max(nulls[0].spreads)
+    found.append(simulated_tables(nulls[0], max(1, n_worlds // 4), spread=widest, family=family, seeds=seeds))
     return VerdictLevel(tuple(found))
 
 
 def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, seeds: int = LEAST_SEEDS) -> Simulated:
     """Worlds of one kind, judged one by one. The truth of a rate with a spread is the mean over models."""
-    cells, claim = _of_size(null, problems), claim_at(null)
-    supported = covered = 0
+    cells, claim, above = _of_size(null, problems), claim_at(null), null.above(spread)
+    mean = cells[0].expected - sum(cell.expected for cell in cells[1:])
+    supported = mixed = covered = 0
     for world in range(n_worlds):
         rng = np.random.default_rng([world, problems])
-        verdict = judge(claim, synthetic(TASK, cells, seeds=range(seeds), spread=spread, rng=rng))
+        evidence = synthetic(TASK, cells, seeds=range(seeds), spread=spread, shared=null.shared, rng=rng)
+        verdict = judge(claim, evidence)
         supported += verdict.verdict == "supported"
-        covered += verdict.ci_low <= null.at <= verdict.ci_high
-    return Simulated(null.name, spread, problems, seeds, n_worlds, supported, covered)
+        mixed += verdict.verdict == "mixed"
+        covered += verdict.ci_low <= mean <= verdict.ci_high
+    return Simulated(null.name, spread, problems, seeds, above, n_worlds, supported, mixed, covered)
 
 
 def simulated_tables(
@@ -301,7 +366,7 @@ def simulated_tables(
         ]
         together = Evidence(*(pd.concat(frames) for frames in zip(*((x.table, x.runs) for x in of_tasks), strict=True)))
         supported += any(one.verdict == "supported" for one in judge_all((claim,), together).verdicts)
-    return Simulated(f"any of {family}", spread, problems, seeds, n_tables, supported, -1)
+    return Simulated(f"any of {family}", spread, problems, seeds, null.above(spread), n_tables, supported, 0, -1)
 
 
 def _of_size(null: NullWorld, problems: int) -> tuple[SyntheticCell, ...]:

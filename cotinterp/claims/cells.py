@@ -104,6 +104,12 @@ class EvidenceIndex:
         table = self.evidence.table
         return tuple(sorted(int(seed) for seed in table.loc[table["task"] == task, "run_seed"].unique()))
 
+    def draws(self, task: str) -> Mapping[int, int]:
+        """By seed, on which draw of problems its runs were measured; 0 where nothing is known of them."""
+        runs = self.evidence.runs
+        of_task = runs[runs["task"] == task].groupby("run_seed")["draw"].min()
+        return {seed: int(of_task.get(seed, 0)) for seed in self.seeds(task)}
+
     @cached_property
     def _drawn(self) -> dict[tuple[CellKey, int], Float[np.ndarray, "2 draws"]]:
         return {}

@@ -2,10 +2,14 @@
 
 Hierarchical bootstrap: seeds are drawn with replacement, then problems within each drawn seed (Davison & Hinkley 1997,
 section 3.8). Its spread counts the choice of problems twice, which errs on the safe side, and it is too small by the
-factor (S - 1) / S in the variance, which is put right. Few seeds are the rule here, so the interval takes Student's t
-with S - 1 degrees of freedom instead of the percentiles, which are known to be too narrow for five units (Hesterberg
-2015, doi 10.1080/00031305.2015.1089789). The trained model is the unit of replication: thousands of problems of one
-seed do not make a second seed.
+factor (S - 1) / S in the variance, which is put right. It takes each seed to have problems of its own. Where seeds were
+measured on the same ones (`EvidenceIndex.draws`) and err on the same ones, their number does not make up for the choice
+of problems: to the variance is added what it lacks if they all err alike, the worst case.
+
+Few seeds are the rule here, so the interval takes Student's t with S - 1 degrees of freedom instead of the percentiles,
+which are known to be too narrow for five units (Hesterberg 2015, doi 10.1080/00031305.2015.1089789). The trained model
+is the unit of replication: thousands of problems of one seed do not make a second seed. A mean over models says nothing
+of a rare kind of model that is not among them; `judge` reports at how many seeds a prediction holds.
 """
 
 import hashlib
@@ -43,6 +47,7 @@ class Estimate:
         value: The mean over seeds; for a pooled statistic, its value on all seeds together.
         error: Standard error. 0 only where nothing that it was made of can vary.
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
+        error_by_seed: Standard error of each of these over problems alone.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
         missing: The seeds of the task that it does not rest on, and why.
     """
@@ -52,6 +57,7 @@ class Estimate:
     by_seed: Mapping[int, float]
     n: int
     missing: Mapping[int, str] = field(default_factory=dict)
+    error_by_seed: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def freedom(self) -> float:
@@ -79,6 +85,16 @@ class Estimate:
         """
         quantiles = sum(float(stats.t.ppf(level, self.freedom)) for level in (1 - alpha, POWER))
         return quantiles * self.error
+
+    def shown(self, threshold: float, alpha: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The seeds shown to lie above the threshold, and those below it, each over its own problems.
+
+        One-sided at `alpha` for each seed, by the normal distribution: correct it for how many are looked at.
+        """
+        quantile = float(stats.norm.ppf(1 - alpha))
+        far = {seed: (self.by_seed[seed] - threshold, quantile * error) for seed, error in self.error_by_seed.items()}
+        above = tuple(seed for seed, (distance, least) in far.items() if distance > least)
+        return above, tuple(seed for seed, (distance, least) in far.items() if -distance > least)
 
     def _tail(self, distance: float) -> float:
         if not np.isfinite(self.error):
@@ -125,8 +141,10 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
         raise MissingEvidence(list(missing.values())[-1] if missing else f"no seed of task {task!r} was measured")
     table = np.stack(drawn)
     slots, inner = _draws(tuple(values), table.shape[1], task)
-    means = table[slots, inner].mean(axis=1)
-    return Estimate(float(np.mean(list(values.values()))), _error(means, len(values)), values, n, missing)
+    errors = {seed: _spread(of_seed) for seed, of_seed in zip(values, table, strict=True)}
+    problems = sum(error**2 for error in errors.values()) / len(values) ** 2
+    error = _error(table[slots, inner].mean(axis=1), problems, _alike(index, task, tuple(values)))
+    return Estimate(float(np.mean(list(values.values()))), error, values, n, missing, errors)
 
 
 def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
@@ -143,15 +161,26 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     )
     slots, inner = _draws(seeds, INNER_DRAWS, task)
     redrawn = _draws_of(statistic, redrawn_pooled_cells(index, task, np.array(seeds)[slots], inner), OUTER_DRAWS)
-    by_seed = {seed: _alone(statistic, measured_cells(index, task, seed)) for seed in seeds}
-    return Estimate(value, _error(redrawn, len(seeds)), by_seed, problems_read(together, seeds))
+    every = np.tile(seeds, (OUTER_DRAWS, 1))
+    same = _draws_of(statistic, redrawn_pooled_cells(index, task, every, inner), OUTER_DRAWS)
+    error = _error(redrawn, _spread(same) ** 2, _alike(index, task, seeds))
+    alone = {seed: _alone(statistic, measured_cells(index, task, seed))[0] for seed in seeds}
+    errors = {seed: _spread(_alone(statistic, redrawn_cells(index, task, seed))) for seed in seeds}
+    by_seed = {seed: float(one) for seed, one in alone.items()}
+    return Estimate(value, error, by_seed, problems_read(together, seeds), error_by_seed=errors)
 
 
-def _alone(statistic: Statistic, cells: Cells) -> float:
+def _alone(statistic: Statistic, cells: Cells) -> np.ndarray:
     try:
-        return float(_numbers(statistic, cells)[0])
+        return _numbers(statistic, cells)
     except MissingEvidence:
-        return float("nan")
+        return np.array([np.nan])
+
+
+def _alike(index: EvidenceIndex, task: str, seeds: tuple[int, ...]) -> np.ndarray:
+    """How many of these seeds were measured on each draw of problems."""
+    draws = index.draws(task)
+    return np.unique([draws[seed] for seed in seeds], return_counts=True)[1]
 
 
 def _one(statistic: Statistic, cells: Cells, seeds: tuple[int, ...]) -> float:
@@ -185,9 +214,23 @@ def _draws(seeds: tuple[int, ...], inner: int, task: str) -> tuple[np.ndarray, n
     return rng.integers(len(seeds), size=size), rng.integers(inner, size=size)
 
 
-def _error(drawn: np.ndarray, n_seeds: int) -> float:
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
+def _error(drawn: np.ndarray, problems: float, alike: np.ndarray) -> float:
+    """Standard error, from redrawn seeds and problems.
+
+    Args:
+        problems: Variance over problems alone, were each seed measured on its own.
+        alike: How many seeds there are of each draw of problems. If n of S err alike on theirs, the variance over
+            problems is n times as large, weighted by n / S.
+    """
+    spread, n_seeds = _spread(drawn), int(alike.sum())
+    if np.isnan(spread):
         raise MissingEvidence("its spread over seeds and problems is undefined: no redrawn sample gives a number")
-    spread = float(finite.std())
-    return spread * float(np.sqrt(n_seeds / (n_seeds - 1))) if n_seeds > 1 else spread
+    few = n_seeds / (n_seeds - 1) if n_seeds > 1 else 1.0
+    shared = float((alike**2).sum()) / n_seeds - 1
+    return float(np.sqrt(few * spread**2 + shared * problems))
+
+
+def _spread(drawn: np.ndarray) -> float:
+    """Standard deviation over the draws that give a number; NaN where none does."""
+    finite = drawn[np.isfinite(drawn)]
+    return float(finite.std()) if len(finite) else float("nan")

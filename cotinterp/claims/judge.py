@@ -4,18 +4,23 @@ Each criterion is an estimate with a standard error over seeds and problems (`es
 
 - `inconclusive` where fewer than LEAST_SEEDS seeds were measured, a control does not pass, or a criterion that it needs
   was not measured;
-- `supported` where every prediction holds: the largest of their one-sided p-values (an intersection-union test), Holm
-  adjusted over claims and tasks, is at most ALPHA;
+- `supported` where every prediction holds and none is shown to fail at any seed: the largest of their one-sided
+  p-values (an intersection-union test), Holm adjusted over claims and tasks, is at most ALPHA;
 - `not supported` where some prediction is shown to fail and none is shown to hold, or a decisive one fails;
 - `partly supported` where some fail and some hold;
+- `mixed` where none fails and models differ: a prediction is shown to fail at some seeds, each over its own problems,
+  and over all seeds it is not;
 - `inconclusive` otherwise, with what the design could have seen.
 
 A single prediction holds or fails where its p-value, times two sides and times the number of the claim's criteria,
 Holm adjusted over claims and tasks, is at most ALPHA.
+
+A verdict is about most models trained so, and says how many that is (`verdict.least_share`): the mean of five models
+that are alike says nothing of a sixth that is otherwise.
 """
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +30,10 @@ from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
 from cotinterp.claims.claim import ALPHA, Claim, Control, Criterion, Side
 from cotinterp.claims.estimate import Estimate, estimate
 from cotinterp.claims.verdict import (
+    OPPOSITE,
     JudgedRival,
     MeasuredCriterion,
+    Position,
     State,
     Verdict,
     Verdicts,
@@ -148,9 +155,10 @@ def decide(estimates: Sequence[ClaimEstimates]) -> tuple[Verdict, ...]:
     """The verdicts on all of them together."""
     support = holm(np.array([one.support for one in estimates]))
     strongest = [min((one.shares(part) for part in one.measured), default=float("nan")) for one in estimates]
+    looks = sum(len(one.measured) for one in estimates)
     found = []
     for place, one in enumerate(estimates):
-        states: dict[str, Side | None] = {}
+        states: dict[str, Position] = {}
         for part in one.measured:
             family = np.array([one.shares(part) if other == place else p for other, p in enumerate(strongest)])
             clear = holm(family)[place] <= ALPHA
@@ -158,10 +166,30 @@ def decide(estimates: Sequence[ClaimEstimates]) -> tuple[Verdict, ...]:
             states[part.name] = side if clear else None
         if support[place] <= ALPHA:
             states |= {name: one.claim.predicts[name] for name in states if name in one.claim.predicts}
+        states |= dict.fromkeys(_mixed(one, states, looks), "mixed")
         found.append(
-            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(estimates))
+            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(estimates), looks)
         )
     return tuple(found)
+
+
+def _mixed(one: ClaimEstimates, states: Mapping[str, Position], looks: int) -> Iterator[str]:
+    """The predictions that some model is shown to break and that over all of them are not shown to fail."""
+    for name, predicted in one.claim.predicts.items():
+        if name not in states or states[name] == OPPOSITE[predicted]:
+            continue
+        above, below = _shown(one, name, looks)
+        breaking, keeping = (below, above) if predicted == "above" else (above, below)
+        if breaking and (keeping or states[name] == predicted):
+            yield name
+
+
+def _shown(one: ClaimEstimates, name: str, looks: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The seeds at which a criterion lies above, and below, corrected for sides, seeds, and criteria of the table."""
+    number = one.numbers[name]
+    assert isinstance(number, Estimate)
+    threshold = next(part.threshold.value for part in one.claim.criteria if part.name == name)
+    return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * looks))
 
 
 THRESHOLD_COLUMNS = ("claim", "task", "part", "kind", "verdict", "moved_verdict", "factor")
@@ -204,11 +232,17 @@ def _number(claim: Claim, part: Criterion | Control, index: EvidenceIndex, task:
 
 
 def _verdict(
-    one: ClaimEstimates, states: Mapping[str, Side | None], support: float, objection: float, family: int
+    one: ClaimEstimates,
+    states: Mapping[str, Position],
+    support: float,
+    objection: float,
+    family: int,
+    looks: int,
 ) -> Verdict:
-    measured = tuple(_criterion(one, part, states, family) for part in one.claim.criteria)
+    measured = tuple(_criterion(one, part, states, family, looks) for part in one.claim.criteria)
     controls, broken = controls_in_words(one.claim, one.controls)
-    word, reason = word_for(one.claim, measured, broken, supported=support <= ALPHA)
+    alike = not any(part.state == "mixed" for part in measured)
+    word, reason = word_for(one.claim, measured, broken, supported=support <= ALPHA and alike)
     first = next((part for part in measured if part.state != "not measured"), measured[0])
     return Verdict(
         claim=one.claim.name,
@@ -234,7 +268,7 @@ def _verdict(
 
 
 def _criterion(
-    one: ClaimEstimates, part: Criterion, states: Mapping[str, Side | None], family: int
+    one: ClaimEstimates, part: Criterion, states: Mapping[str, Position], family: int, looks: int
 ) -> MeasuredCriterion:
     number, predicted = one.numbers[part.name], one.claim.predicts.get(part.name)
     nan = float("nan")
@@ -245,8 +279,9 @@ def _criterion(
         )  # fmt: skip
     side = states[part.name]
     state: State = "open" if side is None else side
-    if side is not None and predicted is not None:
+    if side in ("above", "below") and predicted is not None:
         state = "holds" if side == predicted else "fails"
+    above, below = _shown(one, part.name, looks)
     return MeasuredCriterion(
         name=part.name,
         words=part.words,
@@ -263,6 +298,8 @@ def _criterion(
         by_seed=number.by_seed,
         detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family))),
         note="; ".join(f"not at seed {seed}: {why}" for seed, why in number.missing.items()),
+        above=above,
+        below=below,
     )
 
 

@@ -8,14 +8,15 @@ from typing import Literal, NamedTuple, cast, get_args
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from scipy.stats import beta
 
 from cotinterp.claims.claim import LEAST_SEEDS, Claim, Rival, Side
 from cotinterp.claims.estimate import Estimate
 from cotinterp.results.result import Result
 from cotinterp.studies.evidence import RUN_COLUMNS
 
-Word = Literal["supported", "partly supported", "not supported", "inconclusive"]
-State = Literal["holds", "fails", "above", "below", "open", "not measured"]
+Word = Literal["supported", "partly supported", "not supported", "mixed", "inconclusive"]
+State = Literal["holds", "fails", "above", "below", "mixed", "open", "not measured"]
 RivalState = Literal["stands", "contradicted", "open"]
 
 JSON_FIELDS = (
@@ -27,7 +28,7 @@ JSON_FIELDS = (
 VERDICT_COLUMNS = (*JSON_FIELDS, "unit", "statement", "evidence")
 CRITERIA_COLUMNS = (
     *("claim", "task", "criterion", "words", "unit", "predicted", "threshold", "estimate", "ci_low", "ci_high"),
-    *("p_above", "p_below", "state", "detectable", "n", "seeds", "note"),
+    *("p_above", "p_below", "state", "seeds_above", "seeds_below", "detectable", "n", "seeds", "note"),
 )
 
 
@@ -50,7 +51,9 @@ class MeasuredCriterion:
         estimate, low, high: The number and its 95% interval over seeds and problems.
         p_above, p_below: One-sided p-values, not corrected, of its lying on the other side.
         state: `holds` or `fails` as the claim predicts, after correction over criteria, claims and tasks; `above` or
-            `below` where it predicts nothing; `open` where neither side is shown.
+            `below` where it predicts nothing; `mixed` where models differ: at some seeds it is shown to fail, and over
+            all of them it is not; `open` where neither side is shown.
+        above, below: The seeds at which it is shown to lie on either side, each over its own problems.
         n: Problems that it rests on.
         by_seed: The number at each seed.
         detectable: How far from the threshold the truth would have to be for this design to see it, four times in five;
@@ -73,6 +76,16 @@ class MeasuredCriterion:
     by_seed: Mapping[int, float]
     detectable: float
     note: str = ""
+    above: tuple[int, ...] = ()
+    below: tuple[int, ...] = ()
+
+    @property
+    def agreeing(self) -> frozenset[int]:
+        """The seeds at which it lies on the predicted side, shown or not; those without a number of their own too."""
+        up = self.predicted == "above"
+        return frozenset(
+            seed for seed, one in self.by_seed.items() if not (one <= self.threshold if up else one >= self.threshold)
+        )
 
     @property
     def seeds(self) -> int:
@@ -182,6 +195,8 @@ class Verdicts(Result):
                 "p_above": part.p_above,
                 "p_below": part.p_below,
                 "state": part.state,
+                "seeds_above": len(part.above),
+                "seeds_below": len(part.below),
                 "detectable": part.detectable,
                 "n": part.n,
                 "seeds": part.seeds,
@@ -243,7 +258,8 @@ def word_for(
         broken: Controls that do not pass, in words.
         supported: Every prediction holds, after correction.
     """
-    by_state = {state: [part for part in measured if part.state == state] for state in ("holds", "fails", "open")}
+    states = ("holds", "fails", "mixed", "open")
+    by_state = {state: [part for part in measured if part.state == state] for state in states}
     said = {state: ", ".join(part.sentence for part in parts) for state, parts in by_state.items()}
     missing = [
         part for part in measured if part.state == "not measured" and part.predicted and not _optional(claim, part)
@@ -259,7 +275,7 @@ def word_for(
         everything = ", ".join(part.sentence for part in measured if part.predicted and part.state != "not measured")
         return "inconclusive", f"{fewest} of the {LEAST_SEEDS} seeds that a verdict needs: {everything}."
     if supported:
-        return "supported", f"Every prediction holds: {said['holds']}."
+        return "supported", f"Every prediction holds{_of_models(measured)}: {said['holds']}."
     if by_state["fails"]:
         decisive = [part for part in by_state["fails"] if part.name in claim.decisive]
         against = ", ".join(_against(part) for part in by_state["fails"])
@@ -268,8 +284,38 @@ def word_for(
                 f" Holds: {said['holds']}." if said["holds"] else ""
             )
         return "partly supported", f"Holds: {said['holds']}. Predicted otherwise: {against}."
+    if by_state["mixed"]:
+        differ = "; ".join(_differ(part) for part in by_state["mixed"])
+        return "mixed", f"Models trained alike differ: {differ}." + (
+            f" Holds: {said['holds']}." if said["holds"] else ""
+        )
     power = ", ".join(f"{part.sentence} ({_seen(part)})" for part in by_state["open"])
     return "inconclusive", f"Open: {power}." + (f" Holds: {said['holds']}." if said["holds"] else "")
+
+
+def least_share(agreeing: int, seeds: int) -> float:
+    """The share of all models that are so, at least, with 95% confidence, where `agreeing` of `seeds` were.
+
+    Exact binomial (Clopper & Pearson 1934). However alike five models are, they cannot exclude a rare other kind.
+    """
+    return float(beta.ppf(0.05, agreeing, seeds - agreeing + 1)) if agreeing else 0.0
+
+
+def _of_models(measured: Sequence[MeasuredCriterion]) -> str:
+    own = [part for part in measured if part.predicted and part.state != "not measured"]
+    seeds = frozenset.intersection(*(frozenset(part.by_seed) for part in own))
+    agreeing = seeds.intersection(*(part.agreeing for part in own))
+    share = least_share(len(agreeing), len(seeds))
+    return f", at {len(agreeing)} of {len(seeds)} seeds (at least {100 * share:.0f}% of such models)"
+
+
+def _differ(part: MeasuredCriterion) -> str:
+    where = [
+        f"{side} {shown(part.threshold, part.unit)} at seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        for side, seeds in (("above", part.above), ("below", part.below))
+        if seeds
+    ]
+    return f"{part.sentence}, {' and '.join(where)}"
 
 
 def _seen(part: MeasuredCriterion) -> str:
@@ -307,9 +353,13 @@ def controls_in_words(claim: Claim, numbers: Mapping[str, Estimate | str]) -> tu
     return "; ".join(words), broken
 
 
-def rival_state(rival: Rival, states: Mapping[str, Side | None]) -> RivalState:
+Position = Side | Literal["mixed"] | None
+"""Where a criterion is shown to lie: on a side of its threshold, on both among models, or nowhere yet."""
+
+
+def rival_state(rival: Rival, states: Mapping[str, Position]) -> RivalState:
     """`stands`, `contradicted` or `open`: whether the criteria lie where the rival has them."""
-    known = {name: states[name] for name in rival.predicts if name in states}
+    known = {name: None if states[name] == "mixed" else states[name] for name in rival.predicts if name in states}
     if any(side == OPPOSITE[rival.predicts[name]] for name, side in known.items()):
         return "contradicted"
     return "stands" if known and all(side is not None for side in known.values()) else "open"

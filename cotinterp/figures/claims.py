@@ -15,13 +15,14 @@ from cotinterp.figures.sheet import BLUE, GRAY, INK, VERMILLION, styled, text, t
 MARKS = {
     "holds": ("circle", BLUE),
     "fails": ("x", VERMILLION),
+    "mixed": ("diamond-x-open", INK),
     "open": ("diamond-open", INK),
     "above": ("triangle-right", "#5a5a5a"),
     "below": ("triangle-left", "#5a5a5a"),
 }
 """Symbol and color of a criterion's state; those that were not measured get a word instead."""
 
-LEGEND = {"above": "above, not predicted", "below": "below, not predicted"}
+LEGEND = {"mixed": "models differ", "above": "above, not predicted", "below": "below, not predicted"}
 NUMBERS = ("threshold", "estimate", "ci_low", "ci_high")
 
 PREDICTED = "rgba(0, 114, 178, 0.10)"

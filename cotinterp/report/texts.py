@@ -22,11 +22,15 @@ VERDICT_WORDS: dict[str, str] = {
     "supported": (
         "every number of the claim lies on the side of its threshold that the claim predicts, by more than chance "
         "(the largest one-sided p-value, corrected for all claims and tasks after Holm 1979, is at most 0.05), and "
-        "every control passes"
+        "every control passes; it is about most models trained so, and the reason says about how many"
     ),
     "partly supported": "some predictions are shown to hold, and some are shown to fail",
     "not supported": (
         "a prediction is shown to fail and none is shown to hold, or one fails that the claim cannot do without"
+    ),
+    "mixed": (
+        "models trained alike differ: at some seeds a prediction is shown to fail, each over its own problems, and "
+        "over all seeds it is not"
     ),
     "inconclusive": (
         "nothing is shown: too few seeds or cases, a number that was not measured, a control that does not pass, or "
@@ -50,7 +54,7 @@ TEXTS: dict[str, SectionText] = {
             "that is supported has outlived the rivals it names, not those that nobody thought of; one that is not "
             "supported may hold for other models. The sections linked as evidence show reference models of a single "
             "seed in detail; the verdicts rest on all seeds. The training seed is the unit of replication, and they "
-            "are few: small effects would have been missed."
+            "are few: small effects would have been missed, and so would a kind of model that is rare."
         ),
     },
     "accuracy": {

@@ -25,6 +25,7 @@ ICONS: Mapping[str, str] = {
     "supported": '<circle cx="8" cy="8" r="7.5" fill="#0072b2"/><path d="M4 8.4l2.7 2.8 5.2-6" class="cut"/>',
     "partly supported": '<circle cx="8" cy="8" r="7" class="rim"/><path d="M8 1a7 7 0 0 0 0 14z" fill="#0072b2"/>',
     "not supported": '<path d="M0.5.5h15v15h-15z" fill="#d55e00"/><path d="M4.5 4.5l7 7m0-7l-7 7" class="cut"/>',
+    "mixed": '<path d="M8 .5a7.5 7.5 0 0 0 0 15z" fill="#0072b2"/><path d="M8 .5h7.5v15H8z" fill="#d55e00"/>',
     "inconclusive": '<path d="M8 .8L15.2 8 8 15.2.8 8z" class="open"/><text x="8" y="11.6">?</text>',
 }
 """What is drawn beside each word, 16 by 16: the shapes differ as well as the colors (Okabe and Ito 2008)."""

@@ -39,8 +39,9 @@ RUN_COLUMNS = (
     "train_accuracy",
     "note",
     "definition",
+    "draw",
 )
-RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float}
+RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float, "draw": int}
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
@@ -142,7 +143,8 @@ class Evidence:
         runs: The columns RUN_COLUMNS, a row for each run that was asked for. `status` is `finished`, `unconverged` (it
             does not answer its own training problems), `incomplete` (a measure refused it) or `failed`; failed runs
             have no rows in `table`, the others have. `definition` says what the task was (`task_definition`); empty
-            where that was not stored.
+            where that was not stored. `draw` says on which draw of problems it was measured: runs of one draw share
+            their problems, and what those happen to be like. Seeds that no run is listed of share theirs.
 
     Raises:
         ValueError: A column is missing, a cell has no problems or a number that is not finite, or one name stands for
@@ -209,8 +211,8 @@ def read_evidence(directory: Path | str) -> Evidence:
     remedy = "restore it, or measure again with --update-tables"
     with believed(folder / RUNS_FILE, remedy):
         runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
-        if "definition" not in runs:  # stored before there were any
-            runs["definition"] = ""
+        # Stored before there were any; every seed was measured on the same problems then.
+        runs = runs.assign(**{name: was for name, was in {"definition": "", "draw": "0"}.items() if name not in runs})
         for name, of in RUN_NUMBERS.items():
             runs[name] = pd.to_numeric(runs[name]).astype(of)
     with believed(folder / EVIDENCE_FILE, remedy):

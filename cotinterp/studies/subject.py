@@ -154,6 +154,11 @@ class Subject:
         return None if self.build_untrained is None else self.build_untrained()
 
     @property
+    def draw(self) -> int:
+        """Which problems it is measured on. Each seed has its own, so that the mean over seeds is over problems too."""
+        return self.run_seed
+
+    @property
     def labels(self) -> dict[str, str | int]:
         """Task, regime and seed: the columns that name it in every table."""
         return {"task": self.task.name, "regime": self.regime, "run_seed": self.run_seed}
@@ -190,18 +195,18 @@ class Subject:
         return min(max(effort.k, self.k_asked[0]), self.k_asked[1])
 
     def evaluation_problems(self, max_per_k: int) -> dict[str, tuple[Problem, ...]]:
-        """Problems by side of the split: `train`, out of `trained_on`, and `heldout`; the same for every seed."""
-        rng = np.random.default_rng(0)
+        """Problems by side of the split: `train`, out of `trained_on`, and `heldout`; a draw for each seed."""
+        rng = np.random.default_rng(self.draw)
         return evaluation_problems(self.task, self.k_asked, self.trained_on, rng=rng, max_per_k=max_per_k)
 
     def heldout(self, n: int, *, k: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
-        """Up to `n` distinct held-out problems of `k` operands, by default the most; the same for every run of a task.
+        """Up to `n` distinct held-out problems of `k` operands, by default the most; the same for all runs of a seed.
 
         Raises:
             EmptySplitError: There is none.
         """
         k = self.k_asked[1] if k is None else k
-        return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([seed, k]))
+        return sample_problems(self.task, k, n, split="heldout", rng=np.random.default_rng([seed, k, self.draw]))
 
     def heldout_of_each_k(self, n: int) -> tuple[Problem, ...]:
         """Up to `n` held-out problems of every number of operands of which there are any."""

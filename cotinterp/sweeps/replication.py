@@ -292,7 +292,8 @@ def gather(
     references = {(one.spec.task, one.spec.definition): one.spec.definition for one in planned}
     defined = {key: known or task_definition(get_task(key[0])) for key, known in references.items()}
     runs = [
-        _listed(one, root, tables.get(one), notes[one]) | {"definition": defined[one.spec.task, one.spec.definition]}
+        _listed(one, root, tables.get(one), notes[one])
+        | {"definition": defined[one.spec.task, one.spec.definition], "draw": one.spec.seed}
         for one in planned
     ]
     return _evidence(parts, runs)
@@ -316,7 +317,7 @@ def gather_subjects(
         _distinct(names)
         rows = measure(subject, effort, measures)
         parts.append(rows)
-        named = {"slug": "", "final_loss": np.nan, "definition": task_definition(subject.task)}
+        named = {"slug": "", "final_loss": np.nan, "definition": task_definition(subject.task), "draw": subject.draw}
         runs.append(labels | named | _convergence(rows))
     return _evidence([part for part in parts if len(part)], runs)
 

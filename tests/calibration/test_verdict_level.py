@@ -2,20 +2,24 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from cotinterp.calibration.verdict_level import (
     NULLS,
+    TASK,
     Simulated,
     SyntheticCell,
     VerdictLevel,
+    claim_at,
     of_model,
     simulated,
     simulated_tables,
     synthetic,
     verdict_level,
 )
+from cotinterp.claims.judge import judge
 from cotinterp.results import wilson
-from cotinterp.studies.evidence import COLUMNS
+from cotinterp.studies.evidence import COLUMNS, Evidence
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +125,46 @@ def test_a_truth_on_the_threshold_is_seldom_supported_and_mostly_covered(spread,
     assert found.covered >= 16
 
 
+def world_of(name):
+    return next(null for null in NULLS if null.name == name)
+
+
+def test_seeds_that_share_their_problems_err_on_the_same_ones():
+    cell = SyntheticCell(measure="accuracy", expected=0.5, k=4, condition="heldout", problems=1000)
+    spread = {}
+    for shared in (0.0, 0.9):
+        means = [
+            numbers(synthetic("t", [cell], spread=0.0, shared=shared, rng=np.random.default_rng(world))).mean()
+            for world in range(60)
+        ]
+        spread[shared] = np.std(means)
+    # An outcome's correlation is 2/pi asin(0.9) = 0.71: of the variance over problems, 0.71 + 0.29/5 is left.
+    assert spread[0.0] == pytest.approx(np.sqrt(0.25 / 5000), rel=0.35)
+    assert spread[0.9] == pytest.approx(np.sqrt(0.25 / 1000 * (0.71 + 0.29 / 5)), rel=0.35)
+    assert set(synthetic("t", [cell], shared=0.9, rng=np.random.default_rng(0)).runs["draw"]) == {0}
+
+
+def test_what_seeds_share_is_in_the_error_and_would_be_missed():
+    effects, errors = [], {"told": [], "told otherwise": []}
+    for world in range(40):
+        made = synthetic(
+            TASK, world_of("rate, problems shared").cells, spread=0.0, shared=0.9, rng=np.random.default_rng(world)
+        )
+        otherwise = Evidence(made.table, made.runs.assign(draw=made.runs["run_seed"]))
+        for name, evidence in (("told", made), ("told otherwise", otherwise)):
+            verdict = judge(claim_at(NULLS[0]), evidence)
+            errors[name].append((verdict.ci_high - verdict.ci_low) / 2 / t.ppf(0.975, 4))
+        effects.append(verdict.effect)
+    # The true spread is known to a ninth of itself by forty worlds.
+    assert np.mean(errors["told"]) > 0.9 * np.std(effects)
+    assert np.mean(errors["told otherwise"]) < 0.75 * np.std(effects)
+
+
+def test_two_kinds_of_models_are_seldom_supported_and_mostly_called_mixed():
+    found = simulated(world_of("half at 1, half at 0"), 40, spread=0.0, problems=200)
+    assert (found.above, found.supported <= 4, found.mixed >= 34) == (0.5, True, True)
+
+
 def test_a_truth_far_above_its_threshold_is_supported_every_time():
     null = NULLS[0]._replace(at=0.2)
     assert simulated(null, 5, spread=0.03, problems=200).supported == 5
@@ -133,7 +177,8 @@ def test_a_table_of_nulls_has_hardly_any_supported():
 
 
 def test_every_kind_of_world_has_a_row():
-    result = verdict_level(1, nulls=NULLS[2:3], spreads=(0.0, 0.1), problems=(20,), family=2)
+    null = next(null for null in NULLS if null.name == "difference")._replace(spreads=(0.0, 0.1))
+    result = verdict_level(1, nulls=[null], problems=(20,), family=2)
     table = result.frame()
     assert table["null"].tolist() == ["difference", "difference", "any of 2"]
     assert table["spread"].tolist() == [0.0, 0.1, 0.1]
@@ -141,10 +186,10 @@ def test_every_kind_of_world_has_a_row():
 
 
 def test_shares_are_of_worlds():
-    row = VerdictLevel((Simulated("rate", 0.1, 40, 5, 50, 4, 47),)).frame().iloc[0]
+    row = VerdictLevel((Simulated("rate", 0.1, 40, 5, 0.5, 50, 4, 2, 47),)).frame().iloc[0]
     assert row[["share", "ci_low", "ci_high"]].tolist() == [0.08, *wilson(4, 50)]
     assert row[["coverage", "coverage_low", "coverage_high"]].tolist() == [0.94, *wilson(47, 50)]
-    table = VerdictLevel((Simulated("any of 16", 0.1, 40, 5, 10, 1, -1),)).frame()
+    table = VerdictLevel((Simulated("any of 16", 0.1, 40, 5, 0.5, 10, 1, 0, -1),)).frame()
     assert np.isnan(table["coverage"].iloc[0])
 
 

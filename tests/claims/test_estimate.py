@@ -4,6 +4,7 @@ from scipy import stats
 
 from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
 from cotinterp.claims.estimate import Estimate, estimate
+from cotinterp.studies.evidence import Evidence
 from tests.claims.worlds import accuracies, evidence, rows
 
 pytestmark = pytest.mark.slow
@@ -11,6 +12,10 @@ pytestmark = pytest.mark.slow
 
 def accuracy(cells):
     return cells.mean("accuracy", regime="cot", k=4, condition="heldout")
+
+
+def estimate_of(made, **options):
+    return estimate(accuracy, EvidenceIndex(made), "toy", **options)
 
 
 def of(shares, n=1000):
@@ -36,6 +41,28 @@ def test_problems_count_where_seeds_agree():
     alone = np.sqrt(0.25 / 5000 * 5 / 4)
     assert of([0.5] * 5, n=1000).error == pytest.approx(alone, rel=0.1)
     assert of([0.5] * 5, n=4000).error == pytest.approx(of([0.5] * 5, n=1000).error / 2, rel=0.1)
+
+
+def test_problems_that_all_seeds_share_count_once():
+    # If all seeds err alike, five of them say no more about the choice of problems than one does.
+    parts = accuracies("cot", [0.5] * 5, n=1000)
+    shared = evidence(parts, [{"task": "toy", "run_seed": seed, "draw": 7} for seed in range(5)])
+    once, few = 0.25 / 1000, 0.25 / 5000 / 4
+    assert estimate_of(shared).error == pytest.approx(np.sqrt(once + few), rel=0.1)
+    # Two draws, of two seeds and of three: between the two.
+    halves = evidence(parts, [{"task": "toy", "run_seed": seed, "draw": seed % 2} for seed in range(5)])
+    assert estimate_of(halves).error == pytest.approx(np.sqrt(once * 13 / 25 + few), rel=0.1)
+    # Nothing is known of the runs: the worst is taken to be so.
+    assert estimate_of(Evidence(shared.table)).error == estimate_of(shared).error
+    pooled = estimate_of(shared, pool=True)
+    assert pooled.error == pytest.approx(np.sqrt(once + few), rel=0.1)
+
+
+def test_what_one_seed_shows_by_itself():
+    found = of([0.2, 0.5, 0.8, 0.51], n=1000)
+    assert found.shown(0.5, 0.001) == ((2,), (0,))
+    assert found.error_by_seed[1] == pytest.approx(np.sqrt(0.25 / 1000), rel=0.1)
+    assert of([0.2, 0.8], n=4).shown(0.5, 0.001) == ((), ())
 
 
 def test_the_interval_is_students():

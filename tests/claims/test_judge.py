@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cotinterp.claims.judge import decide, estimate_claims, judge, judge_all, judged_tasks, threshold_changes
+from cotinterp.claims.verdict import least_share
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED, criterion
 from tests.claims.worlds import accuracies, evidence, rows
 
@@ -41,8 +42,41 @@ def test_what_fails_everywhere_is_not_supported():
     assert verdict.rivals == (("cot alone", "contradicted"), ("neither", "stands"))
 
 
-def test_seeds_that_disagree_are_inconclusive_and_the_power_is_told():
-    verdict = judge(ACCURATE, world(cot=MIDDLE))
+def test_what_is_supported_says_of_how_many_models():
+    # Nothing is known of a kind of model that is not among the five: 0.55^5 = 5%.
+    assert "at 5 of 5 seeds (at least 55% of such models)" in judge(BOTH, world()).reason
+    assert least_share(5, 5) == pytest.approx(0.05 ** (1 / 5))
+    assert (least_share(0, 5), round(least_share(20, 20), 2)) == (0.0, 0.86)
+
+
+def test_models_of_two_kinds_are_a_finding():
+    verdict = judge(BOTH, world(cot=[1.0, 1.0, 0.0, 1.0, 0.0]))
+    assert verdict.verdict == "mixed"
+    assert "above 50.0 points at seeds 0, 1, 3 and below 50.0 points at seeds 2, 4" in verdict.reason
+    assert "Holds: direct" in verdict.reason
+    (cot, direct) = verdict.criteria
+    assert (cot.state, cot.above, cot.below, direct.state) == ("mixed", (0, 1, 3), (2, 4), "holds")
+    assert {rival.state for rival in verdict.rivals} <= {"open", "contradicted"}
+
+
+def test_one_model_that_breaks_the_claim_is_enough_against_support():
+    # The mean is far above, and would be supported: four times in five seeds.
+    shares = [0.99, 0.98, 0.99, 0.99, 0.45]
+    made = world(cot=shares, n=100_000)
+    assert judge(ACCURATE, made).criteria[0].p_above < 0.05
+    verdict = judge(ACCURATE, made)
+    assert (verdict.verdict, verdict.criteria[0].below) == ("mixed", (4,))
+    # With ten problems no seed shows anything by itself.
+    assert judge(ACCURATE, world(cot=[1.0, 1.0, 1.0, 1.0, 0.4], n=10)).criteria[0].below == ()
+
+
+def test_what_fails_over_all_models_is_not_mixed():
+    verdict = judge(ACCURATE, world(cot=[0.01, 0.02, 0.0, 0.01, 0.6], n=100_000))
+    assert (verdict.verdict, verdict.criteria[0].above) == ("not supported", (4,))
+
+
+def test_seeds_that_show_nothing_by_themselves_are_inconclusive_and_the_power_is_told():
+    verdict = judge(ACCURATE, world(cot=MIDDLE, n=20))
     assert verdict.verdict == "inconclusive"
     (part,) = verdict.criteria
     assert part.state == "open"
@@ -52,7 +86,7 @@ def test_seeds_that_disagree_are_inconclusive_and_the_power_is_told():
 
 
 def test_one_criterion_that_holds_beside_an_open_one_is_not_support():
-    verdict = judge(BOTH, world(direct=MIDDLE))
+    verdict = judge(BOTH, world(direct=MIDDLE, n=20))
     assert verdict.verdict == "inconclusive"
     assert "Holds: cot" in verdict.reason
 

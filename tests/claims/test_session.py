@@ -27,7 +27,7 @@ def test_everything_is_said_and_written(tmp_path):
     said = []
     verdicts = claims_session(MADE, out=tmp_path, claims=(ACCURATE, BOTH), say=said.append)
     text = "\n".join(said)
-    assert "toy, cot-is-accurate: supported. Every prediction holds" in text
+    assert "toy, cot-is-accurate: supported. Every prediction holds, at 5 of 5 seeds" in text
     assert "toy, both-are-accurate: partly supported." in text
     assert "rivals: cot alone: stands; neither: contradicted" in text
     assert "runs: 1 finished, 1 failed" in text

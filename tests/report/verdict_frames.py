@@ -69,6 +69,7 @@ def made_up_verdicts() -> Verdicts:
         "n_layers": 1,
         "slug": "s3-direct-0f0f0f0f",
         "definition": "",
+        "draw": 0,
     }
     bad = [
         run
