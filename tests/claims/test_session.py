@@ -17,7 +17,7 @@ from tests.claims.worlds import accuracies, evidence
 
 HIGH, LOW = [0.53, 0.54, 0.53, 0.54, 0.53], [0.1, 0.12, 0.09, 0.1, 0.11]
 RUNS = [
-    {"task": "toy", "status": "finished", "slug": "a"},
+    *({"task": "toy", "status": "finished", "slug": f"a{seed}", "run_seed": seed, "draw": seed} for seed in range(5)),
     {"task": "toy", "status": "failed", "slug": "b", "note": "the loss is not finite"},
 ]
 MADE = evidence([*accuracies("cot", HIGH), *accuracies("direct", LOW)], RUNS)
@@ -30,7 +30,7 @@ def test_everything_is_said_and_written(tmp_path):
     assert "toy, cot-is-accurate: supported. Every prediction holds, at 5 of 5 seeds" in text
     assert "toy, both-are-accurate: partly supported." in text
     assert "rivals: cot alone: stands; neither: contradicted" in text
-    assert "runs: 1 finished, 1 failed" in text
+    assert "runs: 5 finished, 1 failed" in text
     assert "failed: b: the loss is not finite" in text
     assert "toy, cot-is-accurate: accuracy times 1.1: supported becomes" in text
     assert json.loads((tmp_path / "verdicts.json").read_text())[0]["verdict"] == "supported"

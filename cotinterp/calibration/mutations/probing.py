@@ -126,7 +126,7 @@ def check_renamed_text() -> None:
         other = float(
             totals.probe_totals(model, batch, places=places, targets=[3], sites=sites).cells[0].correct.mean()
         )
-        require(abs(accuracy - other) < 1e-9, f"a renamed text gives {accuracy:.2f}, permuted embeddings {other:.2f}")
+        require(bool(abs(accuracy - other) < 1e-9), f"a renamed text gives {accuracy:.2f}, permuted embeddings {other:.2f}")
 
 
 def rename_prompts(
