@@ -17,7 +17,7 @@ from scipy.stats import beta, norm
 
 from cotinterp.claims.cells import Cells, Values
 from cotinterp.claims.claim import ALPHA, LEAST_SEEDS, Claim, Criterion, Threshold
-from cotinterp.claims.judge import judge, judge_all
+from cotinterp.claims.judge import judge, judge_all, judge_in_stages
 from cotinterp.figures import lines
 from cotinterp.results import wilson
 from cotinterp.results.result import Result
@@ -184,6 +184,7 @@ class NullWorld(NamedTuple):
     Attributes:
         spreads: Standard deviations among models that it is drawn with.
         shared: Correlation among seeds of what makes a problem hard (`synthetic`).
+        most: Seeds are added until the verdict is decided, up to so many (`judge.judge_in_stages`); 0: they are fixed.
     """
 
     name: str
@@ -191,6 +192,7 @@ class NullWorld(NamedTuple):
     at: float
     spreads: tuple[float, ...] = SPREADS
     shared: float = 0.0
+    most: int = 0
 
     def above(self, spread: float) -> float:
         """The share of models that lie above the threshold. A claim that they do is not so up to one half."""
@@ -230,6 +232,12 @@ NULLS = (
     NullWorld("half at 1, half at 0.85", (replace(TWO_KINDS, expected=0.925, ends=(0.85, 1.0)),), 0.9, (0.0,)),
     NullWorld("four in five at 1, else 0", (replace(TWO_KINDS, expected=0.8),), 0.8, (0.0,)),
     NullWorld("nine in ten at 1, else 0", (replace(TWO_KINDS, expected=0.9),), 0.9, (0.0,)),
+    NullWorld("rate, until decided", (ON_IT,), 0.5, most=20),
+    NullWorld("high rate, until decided", (replace(ON_IT, expected=0.9),), 0.9, (0.0, 0.03), most=20),
+    NullWorld(
+        "high rate, middle model, until decided", (MIDDLE,), of_model(MIDDLE.expected, 0.1, 0.5), (0.1,), most=20
+    ),
+    NullWorld("half at 1, half at 0, until decided", (TWO_KINDS,), 0.5, (0.0,), most=20),
 )
 
 
@@ -246,6 +254,7 @@ class Simulated:
 
     Attributes:
         above: Share of models that lie above the threshold (`NullWorld.above`).
+        seeds: Of each world; the most, where they are added until the verdict is decided.
         worlds: How many were drawn.
         supported: In how many the claim came out as supported; of a table, in how many any claim did.
         mixed: In how many it came out as mixed.
@@ -339,12 +348,17 @@ def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, s
     supported = mixed = covered = 0
     for world in range(n_worlds):
         rng = np.random.default_rng([world, problems])
-        evidence = synthetic(TASK, cells, seeds=range(seeds), spread=spread, shared=null.shared, rng=rng)
-        verdict = judge(claim, evidence)
+        drawn = range(null.most or seeds)
+        evidence = synthetic(TASK, cells, seeds=drawn, spread=spread, shared=null.shared, rng=rng)
+        if null.most:
+            staged, _ = judge_in_stages((claim,), lambda n, _, made=evidence: made.of_seeds(n), (TASK,), null.most)
+            (verdict,) = staged.verdicts
+        else:
+            verdict = judge(claim, evidence)
         supported += verdict.verdict == "supported"
         mixed += verdict.verdict == "mixed"
         covered += verdict.ci_low <= mean <= verdict.ci_high
-    return Simulated(null.name, spread, problems, seeds, above, n_worlds, supported, mixed, covered)
+    return Simulated(null.name, spread, problems, null.most or seeds, above, n_worlds, supported, mixed, covered)
 
 
 def simulated_tables(

@@ -48,6 +48,7 @@ class Estimate:
         error: Standard error. 0 only where nothing that it was made of can vary.
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
         error_by_seed: Standard error of each of these over problems alone.
+        measures: Names of the measures that it was made of, in alphabetical order.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
         missing: The seeds of the task that it does not rest on, and why.
     """
@@ -58,6 +59,7 @@ class Estimate:
     n: int
     missing: Mapping[int, str] = field(default_factory=dict)
     error_by_seed: Mapping[int, float] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
 
     @property
     def freedom(self) -> float:
@@ -123,6 +125,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     values: dict[int, float] = {}
     missing: dict[int, str] = {}
     drawn: list[np.ndarray] = []
+    measures: set[str] = set()
     n = 0
     for seed in index.seeds(task):
         cells = measured_cells(index, task, seed)
@@ -137,6 +140,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
         values[seed] = value
         drawn.append(_draws_of(statistic, redrawn_cells(index, task, seed), INNER_DRAWS))
         n += problems_read(cells, (seed,))
+        measures |= {key.measure for key in cells.read}
     if not values:
         raise MissingEvidence(list(missing.values())[-1] if missing else f"no seed of task {task!r} was measured")
     table = np.stack(drawn)
@@ -144,7 +148,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     errors = {seed: _spread(of_seed) for seed, of_seed in zip(values, table, strict=True)}
     problems = sum(error**2 for error in errors.values()) / len(values) ** 2
     error = _error(table[slots, inner].mean(axis=1), problems, _alike(index, task, tuple(values)))
-    return Estimate(float(np.mean(list(values.values()))), error, values, n, missing, errors)
+    return Estimate(float(np.mean(list(values.values()))), error, values, n, missing, errors, tuple(sorted(measures)))
 
 
 def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
@@ -167,7 +171,8 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     alone = {seed: _alone(statistic, measured_cells(index, task, seed))[0] for seed in seeds}
     errors = {seed: _spread(_alone(statistic, redrawn_cells(index, task, seed))) for seed in seeds}
     by_seed = {seed: float(one) for seed, one in alone.items()}
-    return Estimate(value, error, by_seed, problems_read(together, seeds), error_by_seed=errors)
+    measures = tuple(sorted({key.measure for key in together.read}))
+    return Estimate(value, error, by_seed, problems_read(together, seeds), {}, errors, measures)
 
 
 def _alone(statistic: Statistic, cells: Cells) -> np.ndarray:

@@ -20,14 +20,15 @@ that are alike says nothing of a sixth that is otherwise.
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from cotinterp.claims.cells import EvidenceIndex, MissingEvidence
-from cotinterp.claims.claim import ALPHA, Claim, Control, Criterion, Side
+from cotinterp.claims.claim import ALPHA, LEAST_SEEDS, Claim, Control, Criterion, Side
 from cotinterp.claims.estimate import Estimate, estimate
 from cotinterp.claims.verdict import (
     OPPOSITE,
@@ -43,7 +44,7 @@ from cotinterp.claims.verdict import (
     word_for,
 )
 from cotinterp.results.multiplicity import holm
-from cotinterp.studies.evidence import MEMORY_TASK, Evidence
+from cotinterp.studies.evidence import MEMORY_TASK, Evidence, kinds_of
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class ClaimEstimates:
     Attributes:
         numbers: By criterion, the estimate or why there is none.
         controls: The same by control.
+        looks: Every p-value is multiplied by it, where the number of seeds is not fixed beforehand (`look_factors`).
     """
 
     claim: Claim
     task: str
     numbers: Mapping[str, Estimate | str]
     controls: Mapping[str, Estimate | str]
+    looks: float = 1.0
 
     @property
     def measured(self) -> tuple[Criterion, ...]:
@@ -70,7 +73,7 @@ class ClaimEstimates:
         number = self.numbers[criterion.name]
         assert isinstance(number, Estimate)
         at = criterion.threshold.value
-        return number.p_above(at) if side == "above" else number.p_below(at)
+        return min(1.0, self.looks * (number.p_above(at) if side == "above" else number.p_below(at)))
 
     @property
     def support(self) -> float:
@@ -189,7 +192,59 @@ def _shown(one: ClaimEstimates, name: str, looks: int) -> tuple[tuple[int, ...],
     number = one.numbers[name]
     assert isinstance(number, Estimate)
     threshold = next(part.threshold.value for part in one.claim.criteria if part.name == name)
-    return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * looks))
+    return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * looks * one.looks))
+
+
+STAGE = LEAST_SEEDS
+"""Seeds that are added at a time."""
+
+
+def look_factors(most: int) -> dict[int, float]:
+    """At how many seeds is looked, up to `most`, and by what p-values are multiplied at each look.
+
+    Each look spends a part of the level, which together are all of it, so that with any rule for stopping a false
+    verdict is as rare as without: by the union bound, however the looks depend on one another. The parts are those of
+    an O'Brien-Fleming boundary (O'Brien & Fleming 1979; spent as Lan & DeMets 1983 do): next to nothing early on, where
+    only what is plain is decided, and most of it at the end. ValueError where a verdict needs more seeds than `most`.
+    """
+    if most < LEAST_SEEDS:
+        raise ValueError(f"at most {most} seeds: a verdict needs {LEAST_SEEDS}, so give --max-seeds that many or more")
+    counts = [*range(STAGE, most, STAGE), most]
+    spent = 2 * norm.sf(norm.isf(ALPHA / 2) / np.sqrt(np.array(counts) / most))
+    return dict(zip(counts, (ALPHA / np.diff(spent, prepend=0.0)).tolist(), strict=True))
+
+
+def judge_in_stages(
+    claims: Sequence[Claim], evidence_of: Callable[[int, tuple[str, ...]], Evidence], tasks: Sequence[str], most: int
+) -> tuple[Verdicts, tuple[ClaimEstimates, ...]]:
+    """Verdicts with as many seeds as each needs: stage by stage, until all are decided or there are `most`.
+
+    A verdict is that of the first look at which it is not inconclusive, with the seeds that there were then; what no
+    look decides is inconclusive at the last. A task of which all is decided gets no more seeds.
+
+    Args:
+        evidence_of: The evidence of that many seeds, on those tasks.
+        tasks: All that are judged together.
+
+    Returns:
+        The verdicts, and the numbers that each rests on.
+    """
+    decided: dict[tuple[str, str], tuple[Verdict, ClaimEstimates]] = {}
+    latest: dict[tuple[str, str], ClaimEstimates] = {}
+    runs: list[pd.DataFrame] = []
+    for seeds, factor in look_factors(most).items():
+        wanted = tuple(task for task in tasks if any((one.name, task) not in decided for one in claims))
+        evidence = evidence_of(seeds, wanted)
+        runs.append(unfinished(evidence))
+        latest |= {(one.claim.name, one.task): one for one in estimate_claims(claims, evidence, wanted)}
+        estimates = tuple(replace(one, looks=factor) for one in latest.values())
+        for key, verdict, numbers in zip(latest, decide(estimates), estimates, strict=True):
+            if key not in decided and (verdict.verdict != "inconclusive" or seeds == most):
+                decided[key] = verdict, numbers
+        if len(decided) == len(latest):
+            break
+    verdicts, numbers = zip(*(decided[key] for key in latest), strict=True)
+    return Verdicts(verdicts, pd.concat(runs).drop_duplicates()), numbers
 
 
 THRESHOLD_COLUMNS = ("claim", "task", "part", "kind", "verdict", "moved_verdict", "factor")
@@ -296,10 +351,11 @@ def _criterion(
         state=state,
         n=number.n,
         by_seed=number.by_seed,
-        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family))),
+        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family * one.looks))),
         note="; ".join(f"not at seed {seed}: {why}" for seed, why in number.missing.items()),
         above=above,
         below=below,
+        kinds=kinds_of(number.measures),
     )
 
 

@@ -14,7 +14,9 @@ from cotinterp.claims.claim import LEAST_SEEDS, Claim
 from cotinterp.claims.judge import (
     decide,
     estimate_claims,
+    judge_in_stages,
     judged_tasks,
+    look_factors,
     threshold_changes,
     unfinished,
     what_failed,
@@ -86,6 +88,14 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
     return evidence
 
 
+@dataclass(frozen=True)
+class Stages:
+    """Seeds until decided: `evidence_of` so many seeds and of some tasks, up to `most` (`judge.judge_in_stages`)."""
+
+    evidence_of: Callable[[int, tuple[str, ...]], Evidence]
+    most: int
+
+
 THRESHOLD_STEP = 0.1
 """By how much each threshold is moved, alone and either way, to see which verdicts depend on it."""
 
@@ -97,11 +107,13 @@ def claims_session(
     say: Callable[[str], None],
     tasks: Sequence[str] = (),
     claims: Sequence[Claim] = CATALOG,
+    stages: Stages | None = None,
 ) -> Verdicts:
     """Judges the claims, writes tables, figure and verdicts.json under `out`, and says all of it in words.
 
     Args:
         tasks: Names; by default all but `random-labels`, which is a yardstick.
+        stages: Where more seeds come from until all is decided; `evidence` then only says which tasks there are.
 
     Raises:
         ValueError: A task without evidence.
@@ -120,8 +132,12 @@ def claims_session(
                 else "`cotinterp claims --from checkpoints --train --task ...` trains and measures a task"
             )
         )
-    estimates = estimate_claims(claims, evidence, chosen)
-    verdicts = Verdicts(decide(estimates), unfinished(evidence))
+    if stages is None:
+        estimates = estimate_claims(claims, evidence, chosen)
+        verdicts = Verdicts(decide(estimates), unfinished(evidence))
+    else:
+        verdicts, estimates = judge_in_stages(claims, stages.evidence_of, chosen, stages.most)
+        say(f"looked at {', '.join(map(str, look_factors(stages.most)))} seeds until decided")
     changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
     for line in verdict_lines(verdicts, changes, evidence):
         say(line)
@@ -147,7 +163,11 @@ def verdict_lines(verdicts: Verdicts, changes: pd.DataFrame, evidence: Evidence)
     """The verdicts in words: a table, the reasons, the runs that failed, the thresholds that matter."""
     lines = [_table(verdicts.verdicts)]
     for one in verdicts.verdicts:
-        lines += [f"{one.task}, {one.claim}: {one.verdict}. {one.reason}", f"    rivals: {rivals_text(one.rivals)}"]
+        lines += [
+            f"{one.task}, {one.claim}: {one.verdict}. {one.reason}",
+            f"    rests on: {one.rests_on}",
+            f"    rivals: {rivals_text(one.rivals)}",
+        ]
         if one.controls:
             lines.append(f"    controls: {one.controls}")
     counts = evidence.runs["status"].value_counts()

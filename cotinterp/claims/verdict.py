@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.stats import beta
 from cotinterp.claims.claim import LEAST_SEEDS, Claim, Rival, Side
 from cotinterp.claims.estimate import Estimate
 from cotinterp.results.result import Result
-from cotinterp.studies.evidence import RUN_COLUMNS
+from cotinterp.studies.evidence import RUN_COLUMNS, Kind
 
 Word = Literal["supported", "partly supported", "not supported", "mixed", "inconclusive"]
 State = Literal["holds", "fails", "above", "below", "mixed", "open", "not measured"]
@@ -21,7 +22,7 @@ RivalState = Literal["stands", "contradicted", "open"]
 
 JSON_FIELDS = (
     *("claim", "task", "verdict", "effect", "ci_low", "ci_high", "n", "seeds", "threshold"),
-    *("p", "controls", "rivals", "reason"),
+    *("p", "controls", "rivals", "reason", "kinds"),
 )
 """Fields of an entry of verdicts.json."""
 
@@ -53,6 +54,7 @@ class MeasuredCriterion:
         state: `holds` or `fails` as the claim predicts, after correction over criteria, claims and tasks; `above` or
             `below` where it predicts nothing; `mixed` where models differ: at some seeds it is shown to fail, and over
             all of them it is not; `open` where neither side is shown.
+        kinds: What it was made of (`studies.evidence.Kind`).
         above, below: The seeds at which it is shown to lie on either side, each over its own problems.
         n: Problems that it rests on.
         by_seed: The number at each seed.
@@ -78,6 +80,7 @@ class MeasuredCriterion:
     note: str = ""
     above: tuple[int, ...] = ()
     below: tuple[int, ...] = ()
+    kinds: tuple[Kind, ...] = ()
 
     @property
     def agreeing(self) -> frozenset[int]:
@@ -153,6 +156,18 @@ class Verdict:
     reason: str
     evidence: tuple[str, ...]
     criteria: tuple[MeasuredCriterion, ...]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What the predictions rest on. Without an intervention a verdict says that something is so, and not how."""
+        found = {kind for part in self.criteria if part.predicted for kind in part.kinds}
+        return tuple(kind for kind in get_args(Kind) if kind in found)
+
+    @property
+    def rests_on(self) -> str:
+        """The same in words."""
+        kinds = ", ".join(self.kinds) or "nothing that was measured"
+        return kinds if "intervention" in self.kinds else f"{kinds} (no intervention: not how it comes about)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,12 +333,21 @@ def _differ(part: MeasuredCriterion) -> str:
     return f"{part.sentence}, {' and '.join(where)}"
 
 
+MANY = 1000
+
+
 def _seen(part: MeasuredCriterion) -> str:
     if part.detectable == float("inf"):
         return "no value that it can take would have been seen"
     distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)
     side = f" {part.predicted}" if part.predicted else " to either side of"
-    return f"a truth {distance}{side} the threshold of {at} would have been seen"
+    away = abs(part.estimate - part.threshold)
+    seeds = len(part.by_seed) * (part.detectable / away) ** 2 if away else float("inf")
+    wanted = f"about {ceil(seeds)}" if seeds <= MANY else f"more than {MANY}"
+    return (
+        f"a truth {distance}{side} the threshold of {at} would have been seen; where it seems to lie it takes {wanted} "
+        "seeds"
+    )
 
 
 def _against(part: MeasuredCriterion) -> str:

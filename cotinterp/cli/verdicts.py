@@ -1,11 +1,15 @@
 """Commands that judge: the instruments on known mechanisms, and the claims on trained models."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from cotinterp.cli.instruments import Count, NonNegative, app
+
+if TYPE_CHECKING:
+    from cotinterp.studies.evidence import Evidence
 
 
 @app.command(name="calibrate")
@@ -72,6 +76,8 @@ def claims_command(
     n_layers: Count | None = None,
     steps: Count | None = None,
     part: tuple[Literal["regimes", "depths", "sizes", "memory"], ...] = (),
+    until_decided: bool = False,
+    max_seeds: Count | None = None,
 ) -> None:
     """Judge every claim, with its evidence, rivals and controls.
 
@@ -92,6 +98,8 @@ def claims_command(
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
         part: Which runs: regimes, depths, sizes, memory; by default all. Claims that need others stay inconclusive.
+        until_decided: Five seeds at a time, until every verdict is decided; p-values are corrected for the looks.
+        max_seeds: With --until-decided, the most seeds; by default all in the tables, twenty from checkpoints.
     """
     asked = {
         "--root": root is not None,
@@ -109,6 +117,10 @@ def claims_command(
         raise ValueError(f"{', '.join(unused)} would do nothing: stored tables are judged. Add --from checkpoints")
     if origin == "checkpoints" and tables is not None and not update_tables:
         raise ValueError("--tables would do nothing: trained runs are measured. Add --update-tables, or omit --tables")
+    if max_seeds is not None and not until_decided:
+        raise ValueError("--max-seeds is the end of --until-decided: give both, or --seeds for a fixed number")
+    if until_decided and seeds is not None:
+        raise ValueError("--seeds is a fixed number, and --until-decided looks for it: give one of them")
     if quick and update_tables:
         raise ValueError("--quick is a look and no measurement, so --update-tables would spoil the stored evidence")
     from cotinterp.claims.catalog import CATALOG, get_claim
@@ -125,10 +137,22 @@ def claims_command(
         evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
         evidence = evidence if seeds is None else evidence.of_seeds(seeds)
         evidence.check_tasks(named)
+        most = max_seeds or len(evidence.seeds)
     elif not train and not place.is_dir():
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
-    from cotinterp.claims.session import Sources, claims_session, gather_evidence
+    from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
+
+    def evidence_of(n: int, of_tasks: tuple[str, ...]) -> "Evidence":
+        """The evidence of that many seeds; that of trained models is kept as it grows, decided tasks too."""
+        nonlocal evidence
+        if origin == "tables":
+            return evidence.of_seeds(n)
+        more = gather_evidence(replace(sources, seeds=n, tasks=of_tasks, tables=None), folder)
+        evidence = evidence.updated(more)
+        for place in filter(None, (folder / "evidence", sources.tables)):
+            evidence.save(place)
+        return evidence
 
     if origin == "checkpoints":
         from cotinterp.claims.claim import LEAST_SEEDS
@@ -148,5 +172,6 @@ def claims_command(
             base=base_spec(task[0] if task else "s3", k_max=k_max, n_layers=n_layers, steps=steps),
             parts=part or PARTS,
         )
-        evidence = gather_evidence(sources, folder)
-    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print)
+        evidence, most = gather_evidence(sources, folder), max_seeds or 4 * LEAST_SEEDS
+    stages = Stages(evidence_of, most) if until_decided else None
+    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages)

@@ -143,7 +143,8 @@ def _row(row: Mapping[Any, Any]) -> Row:
         icon=icon(str(row["verdict"])),
         effect=shown(float(row["effect"]), str(row["unit"])),
         interval=_interval(row),
-        sample=f"{int(row['seeds'])} seeds, n = {int(row['n']):,}",
+        sample=f"{int(row['seeds'])} seeds, n = {int(row['n']):,}"
+        + (f"; {', '.join(str(row['kinds']).split())}" if row.get("kinds") else ""),
         reason=str(row["reason"]),
         controls=str(row["controls"]),
         links=tuple((name, TEXTS[name]["title"]) for name in str(row["evidence"]).split() if name in TEXTS),

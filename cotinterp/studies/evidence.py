@@ -9,10 +9,11 @@ redrawing them from the answers. A cell's number is the sum of its values over t
 - an effect: value the change, trials the gap that it is a share of.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,16 @@ RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_acc
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
+Kind = Literal["behavior", "observation", "intervention"]
+"""What a measure does: asks the model, looks into it, or changes something (a written total, a read, an activation) and
+sees what follows. Only the last can say how an answer comes about."""
+KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("probe", "probe_control"), "observation"),
+    **dict.fromkeys(("edit", "edit_by_step", "answer_prob", "answer_log_prob", "followed_prob"), "intervention"),
+    **dict.fromkeys(("family_effect", "family_told_apart", "read_lost"), "intervention"),
+    **dict.fromkeys(("probe_use", "probe_use_noise", "probe_use_whole"), "intervention"),
+}
+"""By measure; all others are behavior."""
 DIGITS = 4
 """Significant digits of values and trials that are kept: tables read back equal those that were written."""
 
@@ -99,6 +110,12 @@ class ReadCondition:
     def __str__(self) -> str:
         """As the column `condition` has it."""
         return f"random:{self.read}" if self.random else self.read
+
+
+def kinds_of(measures: Iterable[str]) -> tuple[Kind, ...]:
+    """The kinds of these measures, each once: behavior, observation, intervention."""
+    found = {KINDS.get(measure, "behavior") for measure in measures}
+    return tuple(kind for kind in get_args(Kind) if kind in found)
 
 
 Condition = str | ProbeCondition | EditCondition | TraceCondition | ReadCondition
@@ -191,6 +208,11 @@ class Evidence:
             raise ValueError(f"{n} seeds were asked for; measured are {len(self.seeds)}: {list(self.seeds)}")
         kept = self.seeds[:n]
         return Evidence(self.table[self.table["run_seed"].isin(kept)], self.runs[self.runs["run_seed"].isin(kept)])
+
+    def updated(self, other: "Evidence") -> "Evidence":
+        """This evidence, with what `other` has of its tasks in the place of one's own."""
+        kept, runs = (frame[~frame["task"].isin(other.tasks)] for frame in (self.table, self.runs))
+        return Evidence(pd.concat([kept, other.table], ignore_index=True), pd.concat([runs, other.runs]))
 
     def save(self, directory: Path | str) -> list[Path]:
         """Write evidence.csv (`cells_text`) and runs.csv under `directory`: equal evidence gives equal files."""

@@ -4,7 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cotinterp.claims.judge import decide, estimate_claims, judge, judge_all, judged_tasks, threshold_changes
+from cotinterp.claims.judge import (
+    decide,
+    estimate_claims,
+    judge,
+    judge_all,
+    judge_in_stages,
+    judged_tasks,
+    look_factors,
+    threshold_changes,
+)
 from cotinterp.claims.verdict import least_share
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED, criterion
 from tests.claims.worlds import accuracies, evidence, rows
@@ -282,3 +291,44 @@ def test_claims_of_one_name_and_empty_evidence_are_refused():
 
 def test_a_task_that_is_asked_for_twice_is_judged_once():
     assert len(judge_all([ACCURATE], world(), ("toy", "toy")).verdicts) == 1
+
+
+def test_looks_spend_the_level_and_no_more():
+    factors = look_factors(20)
+    assert list(factors) == [5, 10, 15, 20]
+    spent = [0.05 / factor for factor in factors.values()]
+    assert sum(spent) == pytest.approx(0.05)
+    # O'Brien & Fleming's shape, by hand: 2 (1 - Phi(1.96 / sqrt(1/4))) at the first look of four.
+    assert spent[0] == pytest.approx(2 * (1 - 0.99995567), rel=0.02)
+    assert spent == sorted(spent)
+    assert look_factors(5) == {5: pytest.approx(1.0)}
+    assert list(look_factors(12)) == [5, 10, 12]
+    with pytest.raises(ValueError, match="at most 4 seeds: a verdict needs 5"):
+        look_factors(4)
+
+
+def test_seeds_are_added_until_all_is_decided():
+    plain, near = [0.9, 0.92, 0.91, 0.9, 0.93] * 4, [0.3, 0.8, 0.62, 0.7, 0.78] * 4
+    made = evidence([*accuracies("cot", plain), *accuracies("cot", near, n=20, task="other")])
+    asked = []
+
+    def evidence_of(seeds, tasks):
+        asked.append((seeds, tasks))
+        return made.of_seeds(seeds)
+
+    verdicts, numbers = judge_in_stages([ACCURATE], evidence_of, ("toy", "other"), 20)
+    # What is plain is decided at the first look, and gets no more seeds.
+    assert asked == [(5, ("toy", "other")), *((seeds, ("other",)) for seeds in (10, 15, 20))][: len(asked)]
+    toy, other = (verdicts.of("cot-is-accurate", task) for task in ("toy", "other"))
+    assert (toy.verdict, toy.seeds) == ("supported", 5)
+    assert other.seeds == asked[-1][0] > 5
+    assert other.p >= numbers[1].support
+    # At a fixed number of seeds the same data need no correction.
+    assert judge_all([ACCURATE], made.of_seeds(5)).of("cot-is-accurate", "toy").p < toy.p
+
+
+def test_what_is_open_says_how_many_seeds_it_takes():
+    (part,) = judge(ACCURATE, world(cot=MIDDLE, n=20)).criteria
+    wanted = 5 * (part.detectable / abs(part.estimate - 0.5)) ** 2
+    said = "more than 1000" if wanted > 1000 else f"about {int(np.ceil(wanted))}"
+    assert f"it takes {said} seeds" in judge(ACCURATE, world(cot=MIDDLE, n=20)).reason

@@ -123,10 +123,10 @@ def check_renamed_text() -> None:
     for accuracy, name in zip(cell.renamed_accuracy, names, strict=True):
         with torch.no_grad():
             model.W_E[codes] = own[codes[torch.from_numpy(name)]]
-        other = float(
-            totals.probe_totals(model, batch, places=places, targets=[3], sites=sites).cells[0].correct.mean()
-        )
-        require(bool(abs(accuracy - other) < 1e-9), f"a renamed text gives {accuracy:.2f}, permuted embeddings {other:.2f}")
+        permuted, *_ = totals.probe_totals(model, batch, places=places, targets=[3], sites=sites).cells
+        other = float(permuted.correct.mean())
+        same = bool(abs(accuracy - other) < 1e-9)
+        require(same, f"a renamed text gives {accuracy:.2f}, permuted embeddings {other:.2f}")
 
 
 def rename_prompts(
