@@ -318,7 +318,7 @@ def scan_model(seed: int, *, level: float = LEVEL, scans: Sequence[str] = ()) ->
     for scan in scans or SCANS:
         task = SUBJECTS[scan][seed % len(SUBJECTS[scan])]
         model = untrained(task if isinstance(task, str) else task(), "cot", seed)
-        found.append(Scanned(scan, model.task.name, seed, *SCANS[scan](model, level)))
+        found.append(Scanned(scan, model.task.name, seed, *SCANS[scan](replace(model, run_seed=seed), level)))
     return tuple(found)
 
 
@@ -342,7 +342,8 @@ def scan_patches(model: GroundTruth, level: float) -> Counts:
 def scan_probes(model: GroundTruth, level: float) -> Counts:
     """Running totals decoded before they are written, at every site and place."""
     problems = (*model.trained(400), *model.heldout(200))
-    result = probe_totals(model.model, model.batch(problems), controls=Controls(task=model.task, n_renamings=RENAMINGS))
+    controls = Controls(task=model.task, n_renamings=RENAMINGS, seed=model.run_seed)
+    result = probe_totals(model.model, model.batch(problems), controls=controls)
     scan = result.scan(level).frame()
     flagged, alone = int(scan["flagged"].sum()), int((scan["accuracy"] > scan["null_max"]).sum())
     return Counts(len(scan), flagged, flagged, alone)

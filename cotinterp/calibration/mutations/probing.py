@@ -122,7 +122,7 @@ def check_renamed_text() -> None:
     own = model.W_E.detach().clone()
     for accuracy, name in zip(cell.renamed_accuracy, names, strict=True):
         with torch.no_grad():
-            model.W_E[codes] = own[codes[torch.from_numpy(name)]]
+            model.W_E[codes[torch.from_numpy(name)]] = own[codes]
         permuted, *_ = totals.probe_totals(model, batch, places=places, targets=[3], sites=sites).cells
         other = float(permuted.correct.mean())
         same = bool(abs(accuracy - other) < 1e-9)

@@ -193,10 +193,15 @@ def _symbols(task: Task, operands: Int[np.ndarray, "n k"]) -> Int[np.ndarray, " 
 def rename_tokens(
     tokens: Int[Tensor, "batch pos"], task: Task, vocabulary: Vocabulary, renaming: Int[np.ndarray, " operands"]
 ) -> Int[Tensor, "batch pos"]:
-    """The same text with operand i's symbol written as that of operand `renaming[i]`, wherever it stands."""
+    """The same text with the symbol of operand `renaming[i]` written as that of operand i, wherever it stands.
+
+    A model that takes the symbols for what they stand for in the task then computes on other operands; to one that
+    never learned that, features of this text and true labels are what features of the true text and `renamed_totals`
+    are, where no total stands written.
+    """
     codes = torch.tensor(vocabulary.encode(task.operands))
     table = torch.arange(len(vocabulary))
-    table[codes] = codes[torch.from_numpy(renaming)]
+    table[codes[torch.from_numpy(renaming)]] = codes
     return table.to(tokens.device)[tokens]
 
 

@@ -406,7 +406,7 @@ def test_a_renamed_text_is_what_a_model_with_its_embeddings_permuted_reads(make_
     own = model.W_E.detach().clone()
     for draw, name in enumerate(names):
         with torch.no_grad():
-            model.W_E[codes] = own[codes[torch.from_numpy(name)]]
+            model.W_E[codes[torch.from_numpy(name)]] = own[codes]
         permuted = probe_totals(model, batch, **options)
         for cell, other in zip(found.cells, permuted.cells, strict=True):
             assert len(cell.renamed_accuracy) == (2 if cell.at.site != "input" and _hidden(cell) else 0)
