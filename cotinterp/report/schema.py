@@ -36,7 +36,7 @@ INTEGERS = frozenset(
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
-    | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note"}
+    | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note", "kinds"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
     | {"reading", "convergence", "start_from", "schedule", "definition", "would_decide", "study", "pairs", "why"}
 )
