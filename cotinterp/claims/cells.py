@@ -6,7 +6,7 @@ gives an array.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +21,10 @@ Statistic = Callable[["Cells"], Values]
 
 INNER_DRAWS = 2000
 """Redrawn samples of problems of each cell and seed."""
+
+
+RUN = ("task", "regime", "variant", "run_seed")
+"""What names a run in evidence."""
 
 
 class MissingEvidence(LookupError):
@@ -109,6 +113,13 @@ class EvidenceIndex:
         runs = self.evidence.runs
         of_task = runs[runs["task"] == task].groupby("run_seed")["draw"].min()
         return {seed: int(of_task.get(seed, 0)) for seed in self.seeds(task)}
+
+    @cached_property
+    def unconverged(self) -> frozenset[tuple[str, str, str, int]]:
+        """Task, regime, variant and seed of the runs that do not answer their own training problems."""
+        runs = self.evidence.runs
+        short = runs[runs["status"] == "unconverged"]
+        return frozenset(zip(*(short[name].tolist() for name in RUN), strict=True))
 
     @cached_property
     def _drawn(self) -> dict[tuple[CellKey, int], Float[np.ndarray, "2 draws"]]:
@@ -288,6 +299,12 @@ def nothing_read(cells: Cells) -> str:
     there = sorted({f"{key.regime}: {key.measure}" for key in cells.index.cells if key.task == cells.task})
     why = cells.missed[-1] if cells.missed else f"it asked for none; measured of {cells.task!r}: {there}"
     return f"its statistic read no cell of the evidence: {why}"
+
+
+def unconverged_seeds(cells: Cells, seeds: Iterable[int]) -> tuple[int, ...]:
+    """The seeds of which a run that was looked at does not answer its own training problems."""
+    runs = {(key.task, key.regime, key.variant) for key in cells.read}
+    return tuple(seed for seed in seeds if any((*run, seed) in cells.index.unconverged for run in runs))
 
 
 def problems_read(cells: Cells, seeds: tuple[int, ...]) -> int:

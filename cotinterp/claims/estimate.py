@@ -31,6 +31,7 @@ from cotinterp.claims.cells import (
     problems_read,
     redrawn_cells,
     redrawn_pooled_cells,
+    unconverged_seeds,
 )
 
 OUTER_DRAWS = 4000
@@ -49,6 +50,7 @@ class Estimate:
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
         error_by_seed: Standard error of each of these over problems alone.
         measures: Names of the measures that it was made of, in alphabetical order.
+        unconverged: Seeds of which a run that it was made of does not answer its own training problems.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
         missing: The seeds of the task that it does not rest on, and why.
     """
@@ -60,6 +62,7 @@ class Estimate:
     missing: Mapping[int, str] = field(default_factory=dict)
     error_by_seed: Mapping[int, float] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
+    unconverged: tuple[int, ...] = ()
 
     @property
     def freedom(self) -> float:
@@ -87,6 +90,11 @@ class Estimate:
         """
         quantiles = sum(float(stats.t.ppf(level, self.freedom)) for level in (1 - alpha, POWER))
         return quantiles * self.error
+
+    @property
+    def short_of_training(self) -> bool:
+        """Whether that is so at more than half of the seeds: then it is about the budget, and carries no verdict."""
+        return 2 * len(self.unconverged) > len(self.by_seed)
 
     def shown(self, threshold: float, alpha: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The seeds shown to lie above the threshold, and those below it, each over its own problems.
@@ -126,6 +134,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     missing: dict[int, str] = {}
     drawn: list[np.ndarray] = []
     measures: set[str] = set()
+    short: list[int] = []
     n = 0
     for seed in index.seeds(task):
         cells = measured_cells(index, task, seed)
@@ -141,6 +150,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
         drawn.append(_draws_of(statistic, redrawn_cells(index, task, seed), INNER_DRAWS))
         n += problems_read(cells, (seed,))
         measures |= {key.measure for key in cells.read}
+        short += unconverged_seeds(cells, (seed,))
     if not values:
         raise MissingEvidence(list(missing.values())[-1] if missing else f"no seed of task {task!r} was measured")
     table = np.stack(drawn)
@@ -148,7 +158,9 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     errors = {seed: _spread(of_seed) for seed, of_seed in zip(values, table, strict=True)}
     problems = sum(error**2 for error in errors.values()) / len(values) ** 2
     error = _error(table[slots, inner].mean(axis=1), problems, _alike(index, task, tuple(values)))
-    return Estimate(float(np.mean(list(values.values()))), error, values, n, missing, errors, tuple(sorted(measures)))
+    return Estimate(
+        float(np.mean(list(values.values()))), error, values, n, missing, errors, tuple(sorted(measures)), tuple(short)
+    )
 
 
 def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
@@ -172,7 +184,8 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     errors = {seed: _spread(_alone(statistic, redrawn_cells(index, task, seed))) for seed in seeds}
     by_seed = {seed: float(one) for seed, one in alone.items()}
     measures = tuple(sorted({key.measure for key in together.read}))
-    return Estimate(value, error, by_seed, problems_read(together, seeds), {}, errors, measures)
+    short = unconverged_seeds(together, seeds)
+    return Estimate(value, error, by_seed, problems_read(together, seeds), {}, errors, measures, short)
 
 
 def _alone(statistic: Statistic, cells: Cells) -> np.ndarray:

@@ -3,7 +3,8 @@
 Each criterion is an estimate with a standard error over seeds and problems (`estimate`). A claim is
 
 - `inconclusive` where fewer than LEAST_SEEDS seeds were measured, a control does not pass, or a criterion that it needs
-  was not measured;
+  was not measured; and a criterion is open whatever its number where, at more than half of the seeds, a run that it is
+  made of does not answer its own training problems: that is about the budget;
 - `supported` where every prediction holds and none is shown to fail at any seed: the largest of their one-sided
   p-values (an intersection-union test), Holm adjusted over claims and tasks, is at most ALPHA;
 - `not supported` where some prediction is shown to fail and none is shown to hold, or a decisive one fails;
@@ -73,6 +74,8 @@ class ClaimEstimates:
         number = self.numbers[criterion.name]
         assert isinstance(number, Estimate)
         at = criterion.threshold.value
+        if number.short_of_training:
+            return 1.0
         return min(1.0, self.looks * (number.p_above(at) if side == "above" else number.p_below(at)))
 
     @property
@@ -191,6 +194,8 @@ def _shown(one: ClaimEstimates, name: str, looks: int) -> tuple[tuple[int, ...],
     """The seeds at which a criterion lies above, and below, corrected for sides, seeds, and criteria of the table."""
     number = one.numbers[name]
     assert isinstance(number, Estimate)
+    if number.short_of_training:
+        return (), ()
     threshold = next(part.threshold.value for part in one.claim.criteria if part.name == name)
     return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * looks * one.looks))
 
@@ -356,6 +361,7 @@ def _criterion(
         above=above,
         below=below,
         kinds=kinds_of(number.measures),
+        unconverged=number.unconverged if number.short_of_training else (),
     )
 
 

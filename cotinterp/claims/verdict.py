@@ -55,6 +55,8 @@ class MeasuredCriterion:
             `below` where it predicts nothing; `mixed` where models differ: at some seeds it is shown to fail, and over
             all of them it is not; `open` where neither side is shown.
         kinds: What it was made of (`studies.evidence.Kind`).
+        unconverged: Seeds of which a run that it was made of had not learned its own training problems, where they are
+            more than half: it is open then, whatever its number.
         above, below: The seeds at which it is shown to lie on either side, each over its own problems.
         n: Problems that it rests on.
         by_seed: The number at each seed.
@@ -81,6 +83,7 @@ class MeasuredCriterion:
     above: tuple[int, ...] = ()
     below: tuple[int, ...] = ()
     kinds: tuple[Kind, ...] = ()
+    unconverged: tuple[int, ...] = ()
 
     @property
     def agreeing(self) -> frozenset[int]:
@@ -337,6 +340,9 @@ MANY = 1000
 
 
 def _seen(part: MeasuredCriterion) -> str:
+    if part.unconverged:
+        where = f"at {len(part.unconverged)} of {part.seeds} seeds"
+        return f"{where} a run had not learned its own training problems: train longer"
     if part.detectable == float("inf"):
         return "no value that it can take would have been seen"
     distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)

@@ -332,3 +332,26 @@ def test_what_is_open_says_how_many_seeds_it_takes():
     wanted = 5 * (part.detectable / abs(part.estimate - 0.5)) ** 2
     said = "more than 1000" if wanted > 1000 else f"about {int(np.ceil(wanted))}"
     assert f"it takes {said} seeds" in judge(ACCURATE, world(cot=MIDDLE, n=20)).reason
+
+
+def test_runs_that_had_not_learned_carry_no_verdict():
+    def listed(short):
+        return [
+            {"task": "toy", "regime": "cot", "run_seed": seed, "draw": seed, "status": status}
+            for seed in range(5)
+            for status in ["unconverged" if seed in short else "finished"]
+        ]
+
+    parts = [*accuracies("cot", LOW), *accuracies("direct", HIGH)]
+    two, three = (judge(ACCURATE, evidence(parts, listed(short))) for short in ((1, 4), (0, 2, 3)))
+    assert two.verdict == "not supported"
+    # Most of them were still learning: what they cannot do is not shown.
+    assert (three.verdict, three.criteria[0].state, three.criteria[0].unconverged) == (
+        "inconclusive",
+        "open",
+        (0, 2, 3),
+    )
+    assert "at 3 of 5 seeds a run had not learned its own training problems: train longer" in three.reason
+    # Runs that the number is not made of do not count.
+    other = [{**run, "regime": "direct"} for run in listed((0, 2, 3))]
+    assert judge(ACCURATE, evidence(parts, other)).verdict == "not supported"
