@@ -64,6 +64,7 @@ PROOFS = {
     "z6-direct-L1-s0-81347d7f": 12,
     "digit-sum-direct-L1-s0-cf61b790": 12,
     "parity-direct-L1-s0-4c6dc153": 24,
+    "affine-mod10-tagging-L2-s0-4d03d619": 22,
 }
 """Runs, and a number of operands that each solves; s3-tagging solves 9 as well, by less than draws differ."""
 

@@ -144,7 +144,7 @@ def consistent_laws(expressed: pd.DataFrame) -> tuple[Law, ...]:
     for law in LAWS:
         for enough in np.unique(depth) if law == "constant" else (np.inf,):
             means = log2_longest(law, thetas[:, None], depth[None, :], float(depth.min()), float(enough))
-            held = np.where(np.isinf(means), whole, (means >= low) & (means < high))
+            held = (means >= low) & ((means < high) | np.isinf(high))
             if held.all(1).any() and law not in found:
                 found.append(law)
     return tuple(found)

@@ -110,4 +110,16 @@ def test_existence_proofs_leave_the_laws_that_they_can_be_reconciled_with(reache
 
 
 def test_a_depth_that_was_not_tried_enough_has_no_upper_end():
-    assert set(consistent_laws(best_of({1: 2, 2: 3, 4: 5}, tried=False))) == {"linear", "logarithmic", "none"}
+    # The greatest depth may solve every length, too: nothing has shown that it cannot.
+    assert set(consistent_laws(best_of({1: 2, 2: 3, 4: 5}, tried=False))) == {
+        *("linear", "logarithmic", "constant", "none"),
+    }
+
+
+def test_a_constant_law_is_what_is_left_where_all_others_are_too_slow():
+    # One layer stops at 4, two go on to 22 and were not tried enough: a line has 7 there, a tree 16 to 20.
+    best = best_of({1: 4, 2: 22})
+    best.loc[best["n_layers"] == 2, "tried"] = False
+    assert consistent_laws(best) == ("constant",)
+    best.loc[best["n_layers"] == 2, "best"] = 18
+    assert consistent_laws(best) == ("logarithmic", "constant")
