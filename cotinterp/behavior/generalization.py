@@ -393,9 +393,10 @@ def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HA
     Between the last size whose mean is below `half` and the next one, N* is interpolated on the logarithm of the size.
     0 says that the mean is above at the smallest size already, infinity that it is below at the largest one: N* is then
     beyond the range. `ci_low` and `ci_high` are the 2.5 and 97.5 percentiles when the seeds of each size are redrawn,
-    missing where a size has one seed. Of three seeds they say whether one seed decides alone, and are too narrow for
-    another set of seeds. Of models that had not converged N* is that of their budget. Varma et al. 2023 (arXiv
-    2309.02390): below a critical size memorizing is the more efficient circuit.
+    missing where a size that N* lies beside has one seed. Of three seeds they say whether one seed decides alone, and
+    are too narrow for another set of seeds; nor do they say where between two sizes the curve rises. Of models that had
+    not converged N* is that of their budget. Varma et al. 2023 (arXiv 2309.02390): below a critical size memorizing is
+    the more efficient circuit.
 
     Args:
         ratios: One row for each run: the columns `by`, n_train, run_seed and ratio (`Generalization`).
@@ -422,16 +423,12 @@ def size_thresholds(ratios: pd.DataFrame, by: Sequence[str], *, half: float = HA
         found = [curve.loc[curve["n_train"] == size, "ratio"].to_numpy() for size in sizes]
         drawn = np.stack([rng.choice(one, (THRESHOLD_RESAMPLES, len(one))).mean(1) for one in found], axis=1)
         redrawn = [_crossing(sizes, means, half) for means in drawn]
+        means = np.array([one.mean() for one in found])
+        beside = int(np.flatnonzero(means < half).max(initial=0))
         # The nearest draw: between a number and infinity nothing can be interpolated.
-        several = min(map(len, found)) > 1
+        several = min(map(len, found[beside : beside + 2])) > 1
         ends = np.quantile(redrawn, (0.025, 0.975), method="nearest") if several else np.full(2, np.nan)
-        numbers = (
-            len(sizes),
-            curve["run_seed"].nunique(),
-            _crossing(sizes, np.array([x.mean() for x in found]), half),
-            *ends,
-        )
-        rows.append((*key, *numbers))
+        rows.append((*key, len(sizes), curve["run_seed"].nunique(), _crossing(sizes, means, half), *ends))
     return pd.DataFrame(rows, columns=[*by, *THRESHOLD_COLUMNS])
 
 
