@@ -169,7 +169,7 @@ class Saturating(FoldTask):
     operands = "0123456789"
 
     def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        return np.minimum(total + operand, 9)
+        return np.asarray(np.minimum(total + operand, 9))
 
 
 class Largest(FoldTask):
@@ -179,7 +179,7 @@ class Largest(FoldTask):
     operands = "0123456789"
 
     def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        return np.maximum(total, operand)
+        return np.asarray(np.maximum(total, operand))
 
 
 class Absorbing(FoldTask):
@@ -189,7 +189,7 @@ class Absorbing(FoldTask):
     operands = "0123456789"
 
     def step(self, total: Int[np.ndarray, " n"], operand: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        return total * operand % 10
+        return np.asarray(total * operand % 10)
 
 
 GROUPS: tuple[str, ...] = ("z6", "s3")

@@ -7,6 +7,7 @@ be is therefore known as well, also for claims that would need hundreds of train
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -351,7 +352,7 @@ def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, s
         drawn = range(null.most or seeds)
         evidence = synthetic(TASK, cells, seeds=drawn, spread=spread, shared=null.shared, rng=rng)
         if null.most:
-            staged, _ = judge_in_stages((claim,), lambda n, _, made=evidence: made.of_seeds(n), (TASK,), null.most)
+            staged, _ = judge_in_stages((claim,), partial(_first_seeds, evidence), (TASK,), null.most)
             (verdict,) = staged.verdicts
         else:
             verdict = judge(claim, evidence)
@@ -359,6 +360,12 @@ def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, s
         mixed += verdict.verdict == "mixed"
         covered += verdict.ci_low <= mean <= verdict.ci_high
     return Simulated(null.name, spread, problems, null.most or seeds, above, n_worlds, supported, mixed, covered)
+
+
+def _first_seeds(evidence: Evidence, n: int, tasks: tuple[str, ...]) -> Evidence:
+    """For `judge_in_stages`; a world is of one task."""
+    assert tasks == (TASK,)
+    return evidence.of_seeds(n)
 
 
 def simulated_tables(

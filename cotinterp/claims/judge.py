@@ -248,8 +248,9 @@ def judge_in_stages(
                 decided[key] = verdict, numbers
         if len(decided) == len(latest):
             break
-    verdicts, numbers = zip(*(decided[key] for key in latest), strict=True)
-    return Verdicts(verdicts, pd.concat(runs).drop_duplicates()), numbers
+    found = [decided[key] for key in latest]
+    verdicts = Verdicts(tuple(verdict for verdict, _ in found), pd.concat(runs).drop_duplicates())
+    return verdicts, tuple(estimates for _, estimates in found)
 
 
 THRESHOLD_COLUMNS = ("claim", "task", "part", "kind", "verdict", "moved_verdict", "factor")
