@@ -96,6 +96,7 @@ def test_the_share_is_that_of_worlds_wholly_or_partly_supported():
         "supported": 1,
         "partly_supported": 1,
         "not_supported": 1,
+        "mixed": 0,
         "inconclusive": 17,
         "share_false": 0.1,
         "ci_low": low,
