@@ -58,6 +58,7 @@ class Row:
     effect: str
     interval: str
     sample: str
+    kinds: str
     reason: str
     controls: str
     links: tuple[tuple[str, str], ...]
@@ -143,8 +144,8 @@ def _row(row: Mapping[Any, Any]) -> Row:
         icon=icon(str(row["verdict"])),
         effect=shown(float(row["effect"]), str(row["unit"])),
         interval=_interval(row),
-        sample=f"{int(row['seeds'])} seeds, n = {int(row['n']):,}"
-        + (f"; {', '.join(str(row['kinds']).split())}" if row.get("kinds") else ""),
+        sample=f"{int(row['seeds'])} seeds, n = {int(row['n']):,}",
+        kinds=", ".join(str(row.get("kinds", "")).split()),
         reason=str(row["reason"]),
         controls=str(row["controls"]),
         links=tuple((name, TEXTS[name]["title"]) for name in str(row["evidence"]).split() if name in TEXTS),
