@@ -55,14 +55,14 @@ class ClaimEstimates:
     Attributes:
         numbers: By criterion, the estimate or why there is none.
         controls: The same by control.
-        looks: Every p-value is multiplied by it, where the number of seeds is not fixed beforehand (`look_factors`).
+        penalty: Every p-value is multiplied by it, where the number of seeds is not fixed beforehand (`look_factors`).
     """
 
     claim: Claim
     task: str
     numbers: Mapping[str, Estimate | str]
     controls: Mapping[str, Estimate | str]
-    looks: float = 1.0
+    penalty: float = 1.0
 
     @property
     def measured(self) -> tuple[Criterion, ...]:
@@ -76,7 +76,7 @@ class ClaimEstimates:
         at = criterion.threshold.value
         if number.short_of_training:
             return 1.0
-        return min(1.0, self.looks * (number.p_above(at) if side == "above" else number.p_below(at)))
+        return min(1.0, self.penalty * (number.p_above(at) if side == "above" else number.p_below(at)))
 
     @property
     def support(self) -> float:
@@ -161,7 +161,7 @@ def decide(estimates: Sequence[ClaimEstimates]) -> tuple[Verdict, ...]:
     """The verdicts on all of them together."""
     support = holm(np.array([one.support for one in estimates]))
     strongest = [min((one.shares(part) for part in one.measured), default=float("nan")) for one in estimates]
-    looks = sum(len(one.measured) for one in estimates)
+    in_table = sum(len(one.measured) for one in estimates)
     found = []
     for place, one in enumerate(estimates):
         states: dict[str, Position] = {}
@@ -172,32 +172,34 @@ def decide(estimates: Sequence[ClaimEstimates]) -> tuple[Verdict, ...]:
             states[part.name] = side if clear else None
         if support[place] <= ALPHA:
             states |= {name: one.claim.predicts[name] for name in states if name in one.claim.predicts}
-        states |= dict.fromkeys(_mixed(one, states, looks), "mixed")
+        states |= dict.fromkeys(_mixed(one, states, in_table), "mixed")
         found.append(
-            _verdict(one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(estimates), looks)
+            _verdict(
+                one, states, float(support[place]), float(holm(np.array(strongest))[place]), len(estimates), in_table
+            )
         )
     return tuple(found)
 
 
-def _mixed(one: ClaimEstimates, states: Mapping[str, Position], looks: int) -> Iterator[str]:
+def _mixed(one: ClaimEstimates, states: Mapping[str, Position], in_table: int) -> Iterator[str]:
     """The predictions that some model is shown to break and that over all of them are not shown to fail."""
     for name, predicted in one.claim.predicts.items():
         if name not in states or states[name] == OPPOSITE[predicted]:
             continue
-        above, below = _shown(one, name, looks)
+        above, below = _shown(one, name, in_table)
         breaking, keeping = (below, above) if predicted == "above" else (above, below)
         if breaking and (keeping or states[name] == predicted):
             yield name
 
 
-def _shown(one: ClaimEstimates, name: str, looks: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shown(one: ClaimEstimates, name: str, in_table: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The seeds at which a criterion lies above, and below, corrected for sides, seeds, and criteria of the table."""
     number = one.numbers[name]
     assert isinstance(number, Estimate)
     if number.short_of_training:
         return (), ()
     threshold = next(part.threshold.value for part in one.claim.criteria if part.name == name)
-    return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * looks * one.looks))
+    return number.shown(threshold, ALPHA / (2 * len(number.by_seed) * in_table * one.penalty))
 
 
 STAGE = LEAST_SEEDS
@@ -242,7 +244,7 @@ def judge_in_stages(
         evidence = evidence_of(seeds, wanted)
         runs.append(unfinished(evidence))
         latest |= {(one.claim.name, one.task): one for one in estimate_claims(claims, evidence, wanted)}
-        estimates = tuple(replace(one, looks=factor) for one in latest.values())
+        estimates = tuple(replace(one, penalty=factor) for one in latest.values())
         for key, verdict, numbers in zip(latest, decide(estimates), estimates, strict=True):
             if key not in decided and (verdict.verdict != "inconclusive" or seeds == most):
                 decided[key] = verdict, numbers
@@ -298,9 +300,9 @@ def _verdict(
     support: float,
     objection: float,
     family: int,
-    looks: int,
+    in_table: int,
 ) -> Verdict:
-    measured = tuple(_criterion(one, part, states, family, looks) for part in one.claim.criteria)
+    measured = tuple(_criterion(one, part, states, family, in_table) for part in one.claim.criteria)
     controls, broken = controls_in_words(one.claim, one.controls)
     alike = not any(part.state == "mixed" for part in measured)
     word, reason = word_for(one.claim, measured, broken, supported=support <= ALPHA and alike)
@@ -329,7 +331,7 @@ def _verdict(
 
 
 def _criterion(
-    one: ClaimEstimates, part: Criterion, states: Mapping[str, Position], family: int, looks: int
+    one: ClaimEstimates, part: Criterion, states: Mapping[str, Position], family: int, in_table: int
 ) -> MeasuredCriterion:
     number, predicted = one.numbers[part.name], one.claim.predicts.get(part.name)
     nan = float("nan")
@@ -342,7 +344,7 @@ def _criterion(
     state: State = "open" if side is None else side
     if side in ("above", "below") and predicted is not None:
         state = "holds" if side == predicted else "fails"
-    above, below = _shown(one, part.name, looks)
+    above, below = _shown(one, part.name, in_table)
     return MeasuredCriterion(
         name=part.name,
         words=part.words,
@@ -352,12 +354,12 @@ def _criterion(
         estimate=number.value,
         low=max(number.interval[0], part.bounds[0]),
         high=min(number.interval[1], part.bounds[1]),
-        p_above=one.p(part, "above"),
-        p_below=one.p(part, "below"),
+        p_above=number.p_above(part.threshold.value),
+        p_below=number.p_below(part.threshold.value),
         state=state,
         n=number.n,
         by_seed=number.by_seed,
-        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family * one.looks))),
+        detectable=_within(part, predicted, number.detectable(ALPHA / (2 * len(one.measured) * family * one.penalty))),
         note="; ".join(f"not at seed {seed}: {why}" for seed, why in number.missing.items()),
         above=above,
         below=below,

@@ -337,6 +337,7 @@ def _differ(part: MeasuredCriterion) -> str:
 
 
 MANY = 1000
+"""Seeds beyond which their number is not told: nobody trains so many."""
 
 
 def _seen(part: MeasuredCriterion) -> str:
