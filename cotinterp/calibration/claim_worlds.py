@@ -12,7 +12,15 @@ from math import ceil, log2
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
 from cotinterp.claims.verdict import Word
-from cotinterp.studies.evidence import Condition, EditCondition, ProbeCondition, ReadCondition, TraceCondition
+from cotinterp.studies.evidence import (
+    CONVERGED_VARIANT,
+    EARLY_VARIANT,
+    Condition,
+    EditCondition,
+    ProbeCondition,
+    ReadCondition,
+    TraceCondition,
+)
 
 KS = (2, 3, 4, 5, 6)
 K = 4
@@ -24,6 +32,7 @@ SPREAD = 0.02
 """Standard deviation over models, of rates and of effects."""
 DEPTHS = {"L1": 1, "L2": 2, "": LAYERS}
 SIZES = ("n300", "n1000", "n10000")
+FEW, MANY = (f"{CONVERGED_VARIANT}{n}" for n in (1000, 100_000))
 
 
 @dataclass(frozen=True)
@@ -63,17 +72,44 @@ def flat(rate: float) -> dict[int, float]:
 
 
 def gap_worlds() -> list[MadeUpWorld]:
-    """Accuracy of cot and direct over K."""
+    """Accuracy of cot and direct over K, at equal updates and where both have learned."""
     falling = {2: 0.95, 3: 0.85, 4: 0.65, 5: 0.45, 6: 0.3}
 
-    def world(name: str, direct: Mapping[int, float], verdict: Word, *stands: str) -> MadeUpWorld:
-        cells = (*right("cot", flat(0.96)), *right("direct", direct))
-        return MadeUpWorld(name, "gap-widens", cells, verdict, frozenset(stands))
+    def world(claim: str, name: str, direct: Mapping[int, float], verdict: Word, *stands: str) -> MadeUpWorld:
+        variant = MANY if claim == "gap-remains-when-learned" else ""
+        cells = [*right("cot", flat(0.96), variant), *right("direct", direct, variant)]
+        cells += right("direct", flat(0.2), FEW) if variant else []
+        return MadeUpWorld(name, claim, tuple(cells), verdict, frozenset(stands))
 
     return [
-        world("it widens", falling, "supported"),
-        world("constant gap", flat(0.6), "partly supported", "constant gap"),
-        world("no gap", flat(0.96), "not supported", "no gap"),
+        made
+        for claim in ("gap-widens", "gap-remains-when-learned")
+        for made in (
+            world(claim, "it widens", falling, "supported"),
+            world(claim, "constant gap", flat(0.6), "partly supported", "constant gap"),
+            world(claim, "no gap", flat(0.96), "not supported", "no gap"),
+        )
+    ]
+
+
+def size_worlds() -> list[MadeUpWorld]:
+    """Direct models that were trained until they had learned, on few problems and on many."""
+    any_size, of_few = "direct-is-lookup-at-any-size", "direct-is-lookup-of-few"
+    at_once = "an algorithm at any size"
+
+    def world(claim: str, name: str, few: float, many: float, verdict: Word, *stands: str) -> MadeUpWorld:
+        cells = (*right("direct", flat(few), FEW), *right("direct", flat(many), MANY))
+        return MadeUpWorld(name, claim, cells, verdict, frozenset(stands))
+
+    low, high = 0.15, 0.96
+    turns = "a table of few, an algorithm for many"
+    return [
+        world(any_size, "a table, however many", low, low, "supported"),
+        world(any_size, turns, low, high, "not supported", turns),
+        world(any_size, at_once, high, high, "not supported", at_once),
+        world(of_few, "it turns from a table into an algorithm", low, high, "supported"),
+        world(of_few, "a table at any size", low, low, "not supported", "a table at any size"),
+        world(of_few, at_once, high, high, "not supported", at_once),
     ]
 
 
@@ -172,8 +208,10 @@ def linear_worlds() -> list[MadeUpWorld]:
 def error_worlds() -> list[MadeUpWorld]:
     """Wrong outputs of cot, by kind."""
 
-    def world(name: str, share: float, wrong: int, verdict: Word, *stands: str) -> MadeUpWorld:
-        kind = SyntheticCell(measure="error_kind", expected=share, k=6, condition="bookkeeping", problems=wrong)
+    def world(name: str, share: float, wrong: int, verdict: Word, *stands: str, variant: str = "") -> MadeUpWorld:
+        kind = SyntheticCell(
+            measure="error_kind", expected=share, k=6, condition="bookkeeping", problems=wrong, variant=variant
+        )
         cells = (*right("cot", flat(0.95)), kind, replace(kind, condition="arithmetic", expected=1 - share))
         return MadeUpWorld(name, "errors-are-bookkeeping", cells, verdict, frozenset(stands))
 
@@ -181,6 +219,14 @@ def error_worlds() -> list[MadeUpWorld]:
         world("most of a hundred errors a seed", 0.85, 100, "supported"),
         world("wrong steps", 0.15, 100, "not supported", "wrong steps"),
         world("bookkeeping alone, and three errors a seed", 1.0, 3, "inconclusive"),
+        world(
+            "wrong steps, of models that were stopped early",
+            0.15,
+            100,
+            "not supported",
+            "wrong steps",
+            variant=EARLY_VARIANT,
+        ),
     ]
 
 
@@ -272,7 +318,7 @@ def anchor_worlds() -> list[MadeUpWorld]:
 def made_up_worlds() -> tuple[MadeUpWorld, ...]:
     """All of them, and two once more: one unsolved, one with too few seeds for a verdict."""
     worlds = [
-        *(*gap_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
+        *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
         *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds()),
     ]
     reads = reading_worlds()[0]

@@ -1,6 +1,7 @@
 """The claims on trial, each with its rivals, criteria and controls. Thresholds stand in `claims.claim.THRESHOLDS`."""
 
 import difflib
+from dataclasses import replace
 from typing import Any
 
 from cotinterp.claims import statistics
@@ -31,7 +32,7 @@ _LEARNED = _control(
 
 GAP_WIDENS = Claim(
     name="gap-widens",
-    statement="The advantage of writing the running totals grows with the number of operands.",
+    statement="At equal updates the advantage of writing the running totals grows with the number of operands.",
     source=GPT_MINI,
     criteria=(
         _criterion(
@@ -46,6 +47,27 @@ GAP_WIDENS = Claim(
     ),
     evidence=("accuracy",),
     limits="Five lengths, all trained on; a gap says nothing about why.",
+)
+
+GAP_REMAINS = replace(
+    GAP_WIDENS,
+    name="gap-remains-when-learned",
+    statement="Where both regimes are trained until they have learned, the advantage still grows with the operands.",
+    source=f"{GPT_MINI}, without its budget",
+    criteria=(
+        replace(GAP_WIDENS.criteria[0], statistic=statistics.advantage_slope_when_learned),
+        replace(GAP_WIDENS.criteria[1], statistic=statistics.advantage_when_learned),
+    ),
+    controls=(
+        Control(
+            "cot-solves-it",
+            "held-out accuracy of cot, mean over K",
+            statistics.cot_accuracy_when_learned,
+            SOLVED,
+            "above",
+        ),
+    ),
+    limits="Two layers, 100,000 problems, five lengths; where a depth is short, longer problems would show it.",
 )
 
 DIRECT_IS_LOOKUP = Claim(
@@ -94,6 +116,44 @@ DIRECT_IS_LOOKUP = Claim(
     decisive=frozenset({"ratio"}),
     evidence=("accuracy",),
     limits="A table and too little data look alike here: neither answers what was not shown.",
+)
+
+_FEW = _criterion("few", "generalization ratio of direct, trained on few problems", statistics.ratio_of_few, "")
+_MANY = _criterion("many", "generalization ratio of direct, trained on many problems", statistics.ratio_of_many, "")
+_BOTH_LEARNED = _control(
+    "learned", "accuracy on training problems above guessing, the lesser of both", statistics.both_learned, "above"
+)
+_AT_ANY_SIZE = Rival("a table at any size", "more problems are stored, too", {"few": "below", "many": "below"})
+_AT_ONCE = Rival("an algorithm at any size", "few problems are enough", {"few": "above", "many": "above"})
+_LEARNED_LIMITS = "Two sizes, 1,000 and 100,000 problems, and two layers; where between them it turns is not asked."
+
+TABLE_AT_ANY_SIZE = Claim(
+    name="direct-is-lookup-at-any-size",
+    statement="Trained until it has learned, direct stores its training problems, however many it is shown.",
+    source=f"{GPT_MINI}, without its budget",
+    criteria=(_MANY, _FEW),
+    predicts={"few": "below", "many": "below"},
+    rivals=(
+        Rival("a table of few, an algorithm for many", "enough problems do", {"few": "below", "many": "above"}),
+        _AT_ONCE,
+    ),
+    controls=(_BOTH_LEARNED,),
+    decisive=frozenset({"many"}),
+    evidence=("accuracy",),
+    limits=_LEARNED_LIMITS,
+)
+
+TABLE_OF_FEW = Claim(
+    name="direct-is-lookup-of-few",
+    statement="Trained until it has learned, direct stores few problems, and computes where it is shown many.",
+    source="Varma et al. 2023 (arXiv 2309.02390), of whom this would be a case: a table costs more the more it holds",
+    criteria=(_FEW, _MANY),
+    predicts={"few": "below", "many": "above"},
+    rivals=(_AT_ANY_SIZE, _AT_ONCE),
+    controls=(_BOTH_LEARNED,),
+    decisive=frozenset({"few", "many"}),
+    evidence=("accuracy",),
+    limits=_LEARNED_LIMITS,
 )
 
 COT_READS = Claim(
@@ -193,11 +253,27 @@ ERRORS_ARE_BOOKKEEPING = Claim(
             statistics.bookkeeping_share,
             bounds=SHARE,
             pool=True,
+            optional=True,
+            least=LEAST_ERRORS,
+        ),
+        _criterion(
+            "early",
+            "share of bookkeeping among wrong held-out outputs of cot with half the updates",
+            statistics.early_bookkeeping_share,
+            bounds=SHARE,
+            pool=True,
+            optional=True,
             least=LEAST_ERRORS,
         ),
     ),
-    predicts={"bookkeeping": "above"},
-    rivals=(Rival("wrong steps", "a total or a copy is wrong in a well-formed trace", {"bookkeeping": "below"}),),
+    predicts={"bookkeeping": "above", "early": "above"},
+    rivals=(
+        Rival(
+            "wrong steps",
+            "a total or a copy is wrong in a well-formed trace",
+            {"bookkeeping": "below", "early": "below"},
+        ),
+    ),
     controls=(_COT_WORKS,),
     evidence=("errors",),
     limits="The first fault of an output decides its kind; models of this size and training alone.",
@@ -335,7 +411,10 @@ WRONG_STEPS_ANCHOR = Claim(
 
 CATALOG = (
     GAP_WIDENS,
+    GAP_REMAINS,
     DIRECT_IS_LOOKUP,
+    TABLE_AT_ANY_SIZE,
+    TABLE_OF_FEW,
     COT_READS,
     TOTALS_ARE_LINEAR,
     ERRORS_ARE_BOOKKEEPING,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.studies.evidence import COUNTS, Condition, Evidence
+from cotinterp.studies.evidence import COUNTS, EARLY_VARIANT, Condition, Evidence
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
@@ -116,9 +116,9 @@ class EvidenceIndex:
 
     @cached_property
     def unconverged(self) -> frozenset[tuple[str, str, str, int]]:
-        """Task, regime, variant and seed of the runs that do not answer their own training problems."""
+        """Task, regime, variant and seed of the runs that had not learned, but for those that were stopped early."""
         runs = self.evidence.runs
-        short = runs[runs["status"] == "unconverged"]
+        short = runs[(runs["status"] == "unconverged") & (runs["variant"] != EARLY_VARIANT)]
         return frozenset(zip(*(short[name].tolist() for name in RUN), strict=True))
 
     @cached_property

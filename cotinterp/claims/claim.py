@@ -178,6 +178,12 @@ DECODABLE = Threshold(
     0.25, "a quarter of the problems more than random labels, the untrained model or the bare token give"
 )
 
+TABLE_OR_ALGORITHM = Threshold(
+    0.5, "halfway between a table, which has 0 by construction, and an algorithm, which has 1"
+)
+
+MOST_ERRORS = Threshold(0.5, "most of the errors")
+
 USED = Threshold(0.1, "the least share of the gap that counts as used (`UseRule.min_effect`)")
 
 THRESHOLDS: dict[str, Threshold] = {
@@ -185,7 +191,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "advantage": Threshold(
         0.1, "a tenth of the problems: visible in any figure, ten times the spread of a solved task"
     ),
-    "ratio": Threshold(0.5, "halfway between a table, which has 0 by construction, and an algorithm, which has 1"),
+    "ratio": TABLE_OR_ALGORITHM,
+    "few": TABLE_OR_ALGORITHM,
+    "many": TABLE_OR_ALGORITHM,
     "beyond-memory": Threshold(0.1, "a tenth of the problems more than the best that memory could guess at them"),
     "agreement": Threshold(
         0.5, "halfway between a table of tuples, which has 0 by construction, and a sum, which has 1"
@@ -214,7 +222,8 @@ THRESHOLDS: dict[str, Threshold] = {
     "cot-used": USED,
     "direct-decodable": DECODABLE,
     "direct-used": USED,
-    "bookkeeping": Threshold(0.5, "most of the errors"),
+    "bookkeeping": MOST_ERRORS,
+    "early": MOST_ERRORS,
     "content": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
     "passes": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
     "within-budget": SOLVED,

@@ -15,7 +15,15 @@ import numpy as np
 
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
-from cotinterp.studies.evidence import MEMORY_TASK, EditCondition, ProbeCondition, ReadCondition, TraceCondition
+from cotinterp.studies.evidence import (
+    CONVERGED_VARIANT,
+    EARLY_VARIANT,
+    MEMORY_TASK,
+    EditCondition,
+    ProbeCondition,
+    ReadCondition,
+    TraceCondition,
+)
 
 HEADROOM = 0.2
 """Least that memory must leave open: where its best guess is worth nearly everything, nothing can go beyond it."""
@@ -49,27 +57,57 @@ def difference(one: Values, other: Values) -> Values:
     return gap
 
 
-def advantage(cells: Cells) -> Values:
+def advantage(cells: Cells, variant: str = "") -> Values:
     """Accuracy of cot minus that of direct at the largest K."""
-    k = lengths(cells, "cot")[-1]
-    return difference(heldout(cells, "cot", k), heldout(cells, "direct", k))
+    k = lengths(cells, "cot", variant=variant)[-1]
+    return difference(heldout(cells, "cot", k, variant), heldout(cells, "direct", k, variant))
 
 
-def advantage_slope(cells: Cells) -> Values:
+def advantage_slope(cells: Cells, variant: str = "") -> Values:
     """Least-squares slope of that difference over K: what an operand more adds to it."""
-    ks = lengths(cells, "cot")
+    ks = lengths(cells, "cot", variant=variant)
     if len(ks) < 2:
         raise MissingEvidence(f"a slope needs two numbers of operands; measured: {ks}")
     centered = np.array(ks) - np.mean(ks)
-    gaps = np.stack([heldout(cells, "cot", k) - heldout(cells, "direct", k) for k in ks])
+    gaps = np.stack([heldout(cells, "cot", k, variant) - heldout(cells, "direct", k, variant) for k in ks])
     slope: Values = centered @ gaps / (centered @ centered)
     return slope
 
 
-def ratio_of(cells: Cells, regime: str = "direct", task: str | None = None) -> Values:
+def converged(cells: Cells, end: int) -> str:
+    """The variant that was trained until it had learned on the fewest problems (`end` 0), or the most (-1)."""
+    found = sorted(
+        (int(name.removeprefix(CONVERGED_VARIANT)), name)
+        for name in cells.variants("direct")
+        if name.startswith(CONVERGED_VARIANT)
+    )
+    if len(found) < 2:
+        raise MissingEvidence(
+            "direct was not trained until it had learned, on few problems and on many; measured variants: "
+            f"{cells.variants('direct')}"
+        )
+    return found[end][1]
+
+
+def advantage_when_learned(cells: Cells) -> Values:
+    """`advantage` of models that were trained until they had learned, on the most problems."""
+    return advantage(cells, converged(cells, -1))
+
+
+def advantage_slope_when_learned(cells: Cells) -> Values:
+    """`advantage_slope` of the same models."""
+    return advantage_slope(cells, converged(cells, -1))
+
+
+def cot_accuracy_when_learned(cells: Cells) -> Values:
+    """Accuracy of cot among them, mean over K."""
+    return cot_accuracy(cells, converged(cells, -1))
+
+
+def ratio_of(cells: Cells, regime: str = "direct", task: str | None = None, variant: str = "") -> Values:
     """(held-out - chance) / (train - chance): 1 for an algorithm, 0 for a table, NaN where nothing was learned."""
-    ks = lengths(cells, regime, task=task)
-    of = partial(cells.mean, regime=regime, task=task)
+    ks = lengths(cells, regime, task=task, variant=variant)
+    of = partial(cells.mean, regime=regime, task=task, variant=variant)
     chance = [of("chance", k=k) for k in ks]
     sides = [
         average([of("accuracy", k=k, condition=side) - c for k, c in zip(ks, chance, strict=True)])
@@ -78,6 +116,16 @@ def ratio_of(cells: Cells, regime: str = "direct", task: str | None = None) -> V
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio: Values = np.where(sides[1] > 0, sides[0] / sides[1], np.nan)
     return ratio
+
+
+def ratio_of_few(cells: Cells) -> Values:
+    """The generalization ratio of direct, trained on the fewest problems until it had learned."""
+    return ratio_of(cells, variant=converged(cells, 0))
+
+
+def ratio_of_many(cells: Cells) -> Values:
+    """The same on the most problems."""
+    return ratio_of(cells, variant=converged(cells, -1))
 
 
 def generalization_ratio(cells: Cells) -> Values:
@@ -90,15 +138,18 @@ def memory_ratio(cells: Cells) -> Values:
     return ratio_of(cells, task=MEMORY_TASK)
 
 
-def learned(cells: Cells) -> Values:
+def learned(cells: Cells, variant: str = "") -> Values:
     """Accuracy of direct on its own training problems, above guessing."""
-    ks = lengths(cells, "direct")
+    of = partial(cells.mean, regime="direct", variant=variant)
     return average(
-        [
-            cells.mean("accuracy", regime="direct", k=k, condition="train") - cells.mean("chance", regime="direct", k=k)
-            for k in ks
-        ]
+        [of("accuracy", k=k, condition="train") - of("chance", k=k) for k in lengths(cells, "direct", variant=variant)]
     )
+
+
+def both_learned(cells: Cells) -> Values:
+    """The lesser of `learned` of the models that were trained until they had learned, on few problems and on many."""
+    least: Values = np.minimum(*(learned(cells, converged(cells, end)) for end in (0, -1)))
+    return least
 
 
 def beyond_memory(cells: Cells) -> Values:
@@ -157,9 +208,9 @@ def cliff(cells: Cells) -> Values:
     return difference(heldout(cells, "direct", layers + 1), heldout(cells, "direct", layers + 2))
 
 
-def cot_accuracy(cells: Cells) -> Values:
+def cot_accuracy(cells: Cells, variant: str = "") -> Values:
     """Accuracy of cot, mean over K."""
-    return average([heldout(cells, "cot", k) for k in lengths(cells, "cot")])
+    return average([heldout(cells, "cot", k, variant) for k in lengths(cells, "cot", variant=variant)])
 
 
 def content(cells: Cells) -> Values:
@@ -314,12 +365,17 @@ def follows_by_chance(cells: Cells) -> Values:
     return cells.mean("edit", regime="cot", condition=EditCondition(SHUFFLED, "follows"))
 
 
-def bookkeeping_share(cells: Cells) -> Values:
+def bookkeeping_share(cells: Cells, variant: str = "") -> Values:
     """Share of bookkeeping among the wrong held-out outputs of cot."""
     try:
-        return cells.mean("error_kind", regime="cot", condition="bookkeeping")
+        return cells.mean("error_kind", regime="cot", condition="bookkeeping", variant=variant)
     except MissingEvidence as missing:
-        raise MissingEvidence("no wrong output of cot was measured") from missing
+        raise MissingEvidence(f"no wrong output of cot{f' ({variant})' * bool(variant)} was measured") from missing
+
+
+def early_bookkeeping_share(cells: Cells) -> Values:
+    """The same of cot models that were stopped early."""
+    return bookkeeping_share(cells, EARLY_VARIANT)
 
 
 def _at_last_total(cells: Cells, measure: str, condition: TraceCondition) -> Values:

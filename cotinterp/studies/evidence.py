@@ -46,6 +46,8 @@ RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_acc
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
+CONVERGED_VARIANT, EARLY_VARIANT = "converged-n", "early"
+"""Variants: trained until they had learned, on so many problems; and stopped early, so that they make errors."""
 Kind = Literal["behavior", "observation", "intervention"]
 """What a measure does: asks the model, looks into it, or changes something (a written total, a read, an activation) and
 sees what follows. Only the last can say how an answer comes about."""

@@ -19,11 +19,11 @@ Measure = Callable[[Subject, Effort], pd.DataFrame]
 REFUSED = "refused"
 """Measure of the row that says that another measure could not be taken of a subject, and why."""
 
-ANSWERS_OF_VARIANTS = ("accuracy", "chance", "nearest")
+ANSWERS_OF_VARIANTS = ("accuracy", "chance", "nearest", "error_kind")
 
 
 def outcomes(subject: Subject, effort: Effort) -> pd.DataFrame:
-    """Of `answers` only how often it is right and what chance and memory are worth: all that a variant is asked."""
+    """Of `answers` how often it is right, what chance and memory are worth, and what kind its errors are."""
     rows = answers(subject, effort)
     return rows[rows["measure"].isin(ANSWERS_OF_VARIANTS)]
 

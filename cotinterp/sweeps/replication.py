@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, RUN_COLUMNS, Evidence
+from cotinterp.studies.evidence import COLUMNS, CONVERGED_VARIANT, EARLY_VARIANT, MEMORY_TASK, RUN_COLUMNS, Evidence
 from cotinterp.studies.measuring import REFUSED, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
@@ -23,19 +23,24 @@ from cotinterp.sweeps.single_run import THREADS
 from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.tasks.definition import check_one_definition, task_definition
-from cotinterp.training.checkpoints import Run, is_finished, load_run
+from cotinterp.training.checkpoints import MODEL_FILE, Run, is_finished, load_run, read_record
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
 from cotinterp.training.spec_file import check_same_spec
 
-PARTS = ("regimes", "depths", "sizes", "memory")
+PARTS = ("regimes", "depths", "sizes", "memory", "converged", "early")
 REGIMES = ("direct", "cot", "filler")
 DEPTHS = (1, 2)
 """Layers of the shallower models without a trace."""
 SIZES, OF_SIZE = (300, 10_000), 3000
 """Training problems of the models without a trace that saw fewer or more, where the standard ones saw `OF_SIZE`; of a
 base with another number they are as large a share of it."""
+CONVERGED_SIZES, LONGEST_TIMES = (1000, 100_000), 30
+"""Training problems of the models that are trained until they have learned, in the same way; and their largest budget,
+as so many times the updates of the base. They have half its layers and half its width, which makes them affordable."""
+EARLY = 0.5
+"""Share of the updates after which the `early` models are done: they still make errors to speak of."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ def plan(
     - `depths`: direct with fewer layers (`L1`, `L2`), where the base has more.
     - `sizes`: direct on other numbers of training problems (`n300`, `n10000` of the reference design).
     - `memory`: direct on random labels, the ceiling of memory. It is the same run for every task of one base.
+    - `converged`: direct on few problems and on many, and cot on many, trained until they have learned
+      (`converged-n1000`, `converged-n100000`; `CONVERGED_SIZES`). They are half as deep and half as wide.
+    - `early`: cot with half of the updates, so that there are errors to speak of (`early`).
 
     Everything that is not named here is as in `base`, so the runs of a part differ in one thing.
 
@@ -81,6 +89,12 @@ def plan(
         "depths": [_of_depth(standard, layers) for layers in DEPTHS if layers < standard.model.n_layers],
         "sizes": [one for size in SIZES if (one := _of_size(standard, size)).spec != standard],
         "memory": [Planned(standard.model_copy(update={"task": MEMORY_TASK}))],
+        "converged": [
+            _until_converged(standard, regime, size)
+            for regime, sizes in (("direct", CONVERGED_SIZES), ("cot", CONVERGED_SIZES[1:]))
+            for size in sizes
+        ],
+        "early": [_early(standard)],
     }
     chosen = [one for part in PARTS if part in parts for one in found[part]]
     at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
@@ -100,8 +114,34 @@ def _of_depth(standard: RunSpec, layers: int) -> Planned:
 
 
 def _of_size(standard: RunSpec, size: int) -> Planned:
-    n_train = max(1, round(standard.n_train * size / OF_SIZE))
+    n_train = _in_proportion(standard, size)
     return Planned(standard.model_copy(update={"n_train": n_train}), f"n{n_train}")
+
+
+def _in_proportion(standard: RunSpec, size: int) -> int:
+    return max(1, round(standard.n_train * size / OF_SIZE))
+
+
+def _until_converged(standard: RunSpec, regime: str, size: int) -> Planned:
+    shape, optimizer, n_train = standard.model, standard.optimizer, _in_proportion(standard, size)
+    width = max(1, shape.d_model // (4 * shape.n_heads)) * 2 * shape.n_heads
+    small = {"n_layers": max(1, shape.n_layers // 2), "d_model": width, "d_mlp": max(1, shape.d_mlp // 2)}
+    learning = optimizer.model_copy(update={"until": "converged", "steps": LONGEST_TIMES * optimizer.steps})
+    changed = {
+        "regime": regime,
+        "n_train": n_train,
+        "model": shape.model_copy(update=small),
+        "optimizer": learning,
+        "precision": "fp32",
+    }
+    return Planned(standard.model_copy(update=changed), f"{CONVERGED_VARIANT}{n_train}")
+
+
+def _early(standard: RunSpec) -> Planned:
+    optimizer = standard.optimizer
+    steps = max(1, round(EARLY * optimizer.steps))
+    shorter = optimizer.model_copy(update={"steps": steps, "warmup": min(optimizer.warmup, steps)})
+    return Planned(standard.model_copy(update={"regime": "cot", "optimizer": shorter}), EARLY_VARIANT)
 
 
 def base_spec(
@@ -358,16 +398,21 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
     }
     if rows is None:
         return named | {"status": "failed", "train_accuracy": np.nan, "note": " ".join(error.split())}
-    return named | _convergence(rows)
+    record = read_record(root / spec.slug / MODEL_FILE)
+    still_moving = f"ended by its budget of {record.step:,} updates" if record.ended == "budget" else ""
+    return named | _convergence(rows, still_moving)
 
 
-def _convergence(rows: pd.DataFrame) -> dict[str, Any]:
+def _convergence(rows: pd.DataFrame, still_moving: str = "") -> dict[str, Any]:
     """Status, accuracy on training problems at the K where it is least, and a note on what is wrong.
 
-    `finished`; `unconverged` where that accuracy is too little; `incomplete` where a measure refused the model.
+    `finished`; `unconverged` where that accuracy is too little, or where a run until converged was still moving when
+    its budget ended it; `incomplete` where a measure refused the model.
     """
     refusals = "; ".join(map(str, rows.loc[rows["measure"] == REFUSED, "condition"]))
     found = _fit(rows)
+    if still_moving:
+        found |= {"status": "unconverged", "note": "; ".join(filter(None, (found["note"], still_moving)))}
     if not refusals:
         return found
     status = "incomplete" if found["status"] == "finished" else found["status"]

@@ -16,7 +16,10 @@ NAMES = [claim.name for claim in CATALOG]
 def test_the_claims_on_trial():
     assert NAMES == [
         "gap-widens",
+        "gap-remains-when-learned",
         "direct-is-lookup",
+        "direct-is-lookup-at-any-size",
+        "direct-is-lookup-of-few",
         "cot-reads-written-totals",
         "running-totals-are-linear",
         "errors-are-bookkeeping",

@@ -23,6 +23,16 @@ def test_the_reference_design_run_by_run():
     def spec(task, regime, **more):
         return RunSpec(task=task, regime=regime, seed=3, precision="bf16", **more)
 
+    def until_converged(regime, n_train):
+        return RunSpec(
+            task="s3",
+            regime=regime,
+            seed=3,
+            n_train=n_train,
+            model=ModelSpec(n_layers=2, d_model=64, d_mlp=256),
+            optimizer=OptimizerSpec(until="converged", steps=60_000),
+        )
+
     expected = {
         Planned(spec("s3", "direct")),
         Planned(spec("s3", "cot")),
@@ -32,6 +42,10 @@ def test_the_reference_design_run_by_run():
         Planned(spec("s3", "direct", n_train=300), "n300"),
         Planned(spec("s3", "direct", n_train=10_000), "n10000"),
         Planned(spec("random-labels", "direct")),
+        Planned(until_converged("direct", 1000), "converged-n1000"),
+        Planned(until_converged("direct", 100_000), "converged-n100000"),
+        Planned(until_converged("cot", 100_000), "converged-n100000"),
+        Planned(spec("s3", "cot", optimizer=OptimizerSpec(steps=1000)), "early"),
     }
     assert set(plan("s3", seeds=[3])) == expected
 
@@ -43,7 +57,7 @@ def test_the_committed_reference_models_are_in_it():
 
 def test_tasks_share_the_run_on_random_labels():
     together = joint_plan(["digit-sum", "s3"], seeds=range(5))
-    assert len(together) == len(set(together)) == 5 * (2 * 7 + 1)
+    assert len(together) == len(set(together)) == 5 * (2 * 11 + 1)
 
 
 @pytest.mark.parametrize(("part", "variants"), [("depths", {"L1", "L2"}), ("sizes", {"n300", "n10000"})])
@@ -53,10 +67,15 @@ def test_a_part_alone(part, variants):
 
 def test_a_design_of_ones_own_keeps_everything_else():
     runs = plan("s3", seeds=[1, 2], base=SMALL)
-    assert {one.variant for one in runs} == {"", "L1", "n6", "n200"}
+    assert {one.variant for one in runs} == {"", "L1", "n6", "n200", "converged-n20", "converged-n2000", "early"}
     assert {one.spec.seed for one in runs} == {1, 2}
     for one in runs:
         same = {"task": SMALL.task, "regime": SMALL.regime, "seed": SMALL.seed}
+        if one.variant.startswith(("converged", "early")):
+            same |= {"optimizer": SMALL.optimizer}
+        if one.variant.startswith("converged"):
+            assert (one.spec.model.n_layers, one.spec.model.d_model, one.spec.optimizer.steps) == (1, 8, 600)
+            same |= {"model": SMALL.model, "n_train": SMALL.n_train}
         same |= {"model": SMALL.model} if one.variant.startswith("L") else {}
         same |= {"n_train": SMALL.n_train} if one.variant.startswith("n") else {}
         assert one.spec.model_copy(update=same) == SMALL
