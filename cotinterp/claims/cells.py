@@ -14,17 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.studies.evidence import COUNTS, EARLY_VARIANT, Condition, Evidence
+from cotinterp.studies.evidence import COUNTS, EARLY_VARIANT, RUN, Condition, Evidence
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
 
 INNER_DRAWS = 2000
 """Redrawn samples of problems of each cell and seed."""
-
-
-RUN = ("task", "regime", "variant", "run_seed")
-"""What names a run in evidence."""
 
 
 class MissingEvidence(LookupError):

@@ -1,7 +1,7 @@
 """What the command `cotinterp claims` does: gather or read evidence, judge, write, say what came out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,10 +23,11 @@ from cotinterp.claims.judge import (
 )
 from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import Evidence
+from cotinterp.studies.evidence import EVIDENCE_FILE, Evidence, read_evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
 from cotinterp.sweeps.progress import progress_bars
 from cotinterp.sweeps.replication import PARTS, Measuring, gather, joint_plan, replicate
+from cotinterp.tasks import get_task
 from cotinterp.training.spec import REFERENCE_TASKS, RunSpec
 
 
@@ -38,7 +39,7 @@ class Sources:
         tasks: References; by default the reference tasks.
         seeds: The lowest so many.
         root: Folder of the checkpoints.
-        tables: Folder in which the evidence is stored beside `gather_evidence`'s own; None for none.
+        tables: Folder of stored evidence that is brought up to date; None for none.
         train: Train runs that are missing under `root`.
         jobs: Processes, one CPU thread each.
         quick: Small samples: a look, not a measurement.
@@ -62,7 +63,8 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
     """The evidence of trained models, measured now.
 
     It is kept in `folder`/evidence, and the rows of each run in `folder`/rows as soon as there are any, so that a
-    gathering that was killed goes on.
+    gathering that was killed goes on. In the stored evidence of `sources.tables` it takes the place of the same runs,
+    and all others stay as they are.
 
     Raises:
         FileNotFoundError: Runs are missing and `train` was not asked for.
@@ -84,7 +86,8 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
         )
     evidence.save(output_folder(folder / "evidence"))
     if sources.tables is not None:
-        evidence.save(sources.tables)
+        known = (sources.tables / EVIDENCE_FILE).is_file()
+        (read_evidence(sources.tables).updated(evidence) if known else evidence).save(sources.tables)
     return evidence
 
 
@@ -94,6 +97,20 @@ class Stages:
 
     evidence_of: Callable[[int, tuple[str, ...]], Evidence]
     most: int
+
+    @classmethod
+    def of_models(cls, sources: Sources, folder: Path, most: int) -> "Stages":
+        """Trained models, more of them at each stage; `folder`/evidence grows, and holds the decided tasks too."""
+        references = {get_task(task).name: task for task in sources.tasks or REFERENCE_TASKS}
+        so_far: list[Evidence] = []
+
+        def evidence_of(n: int, tasks: tuple[str, ...]) -> Evidence:
+            more = gather_evidence(replace(sources, seeds=n, tasks=tuple(references[one] for one in tasks)), folder)
+            so_far.append(so_far[-1].updated(more) if so_far else more)
+            so_far[-1].save(folder / "evidence")
+            return so_far[-1]
+
+        return cls(evidence_of, most)
 
 
 THRESHOLD_STEP = 0.1

@@ -1,15 +1,11 @@
 """Commands that judge: the instruments on known mechanisms, and the claims on trained models."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from cotinterp.cli.instruments import Count, NonNegative, app
-
-if TYPE_CHECKING:
-    from cotinterp.studies.evidence import Evidence
 
 
 @app.command(name="calibrate")
@@ -137,24 +133,14 @@ def claims_command(
         evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
         evidence = evidence if seeds is None else evidence.of_seeds(seeds)
         evidence.check_tasks(named)
-        most = max_seeds or len(evidence.seeds)
     elif not train and not place.is_dir():
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
     from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 
-    def evidence_of(n: int, of_tasks: tuple[str, ...]) -> "Evidence":
-        """The evidence of that many seeds; that of trained models is kept as it grows, decided tasks too."""
-        nonlocal evidence
-        if origin == "tables":
-            return evidence.of_seeds(n)
-        more = gather_evidence(replace(sources, seeds=n, tasks=of_tasks, tables=None), folder)
-        evidence = evidence.updated(more)
-        for place in filter(None, (folder / "evidence", sources.tables)):
-            evidence.save(place)
-        return evidence
-
-    if origin == "checkpoints":
+    if origin == "tables":
+        stages = Stages(lambda n, _: evidence.of_seeds(n), max_seeds or len(evidence.seeds))
+    else:
         from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.models.build import resolve_device
         from cotinterp.sweeps.replication import PARTS, base_spec
@@ -172,6 +158,8 @@ def claims_command(
             base=base_spec(task[0] if task else "s3", k_max=k_max, n_layers=n_layers, steps=steps),
             parts=part or PARTS,
         )
-        evidence, most = gather_evidence(sources, folder), max_seeds or 4 * LEAST_SEEDS
-    stages = Stages(evidence_of, most) if until_decided else None
-    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages)
+        evidence = gather_evidence(sources, folder)
+        stages = Stages.of_models(sources, folder, max_seeds or 4 * LEAST_SEEDS)
+    claims_session(
+        evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages if until_decided else None
+    )

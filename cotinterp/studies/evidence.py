@@ -25,6 +25,8 @@ from cotinterp.tasks import Task
 from cotinterp.tasks.definition import check_definition, check_one_definition
 
 LABELS = ("task", "regime", "variant", "n_layers", "run_seed")
+RUN = ("task", "regime", "variant", "run_seed")
+"""What names a run."""
 CELL = ("measure", "k", "step", "condition")
 COUNTS = ("value", "trials", "problems")
 COLUMNS = (*LABELS, *CELL, *COUNTS)
@@ -212,8 +214,9 @@ class Evidence:
         return Evidence(self.table[self.table["run_seed"].isin(kept)], self.runs[self.runs["run_seed"].isin(kept)])
 
     def updated(self, other: "Evidence") -> "Evidence":
-        """This evidence, with what `other` has of its tasks in the place of one's own."""
-        kept, runs = (frame[~frame["task"].isin(other.tasks)] for frame in (self.table, self.runs))
+        """This evidence, with every run of `other` in the place of one's own: all that was measured of it then goes."""
+        again = {run for frame in (other.table, other.runs) for run in _runs_of(frame)}
+        kept, runs = (frame[[run not in again for run in _runs_of(frame)]] for frame in (self.table, self.runs))
         return Evidence(pd.concat([kept, other.table], ignore_index=True), pd.concat([runs, other.runs]))
 
     def save(self, directory: Path | str) -> list[Path]:
@@ -242,6 +245,10 @@ def read_evidence(directory: Path | str) -> Evidence:
     with believed(folder / EVIDENCE_FILE, remedy):
         cells = read_cells((folder / EVIDENCE_FILE).read_text(encoding="utf-8"))
         return Evidence(cells, runs)
+
+
+def _runs_of(frame: pd.DataFrame) -> list[tuple[str, str, str, int]]:
+    return list(zip(*(frame[name].tolist() for name in RUN), strict=True))
 
 
 def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

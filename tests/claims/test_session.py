@@ -10,7 +10,7 @@ from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import judge_all
 from cotinterp.claims.session import Sources, claims_session, gather_evidence
 from cotinterp.models.spec import ModelSpec
-from cotinterp.studies.evidence import read_evidence
+from cotinterp.studies.evidence import Evidence, read_evidence
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from tests.claims.claims import ACCURATE, BOTH
 from tests.claims.worlds import accuracies, evidence
@@ -70,10 +70,13 @@ def sources(tmp_path, **more):
 
 def test_stored_evidence_gives_the_verdicts_of_the_models(tmp_path):
     quiet = Console(quiet=True)
+    evidence(accuracies("direct", [0.5])).save(tmp_path / "tables")
     made = gather_evidence(sources(tmp_path, train=True, tables=tmp_path / "tables"), tmp_path / "out", quiet)
     assert set(made.table["regime"]) == {"direct", "cot", "filler"}
     stored = read_evidence(tmp_path / "tables")
-    assert judge_all(CATALOG, stored).frame().equals(judge_all(CATALOG, made).frame())
+    assert stored.tasks == ("parity", "toy")
+    mine = Evidence(*(frame[frame["task"] == "parity"] for frame in (stored.table, stored.runs)))
+    assert judge_all(CATALOG, mine).frame().equals(judge_all(CATALOG, made).frame())
     again = gather_evidence(sources(tmp_path), tmp_path / "out", quiet)
     assert judge_all(CATALOG, again).frame().equals(judge_all(CATALOG, made).frame())
 

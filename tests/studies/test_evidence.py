@@ -67,6 +67,16 @@ def test_the_lowest_seeds_alone():
         made.of_seeds(4)
 
 
+def test_runs_that_were_measured_again_take_the_place_of_themselves_alone():
+    stored = evidence([rows("accuracy", 5, 10), rows("accuracy", 6, 10, seed=1), rows("accuracy", 7, 10, task="other")])
+    again = {"task": "toy", "regime": "cot", "run_seed": 1, "status": "failed", "note": "no memory"}
+    new = evidence([rows("accuracy", 8, 10), rows("accuracy", 9, 10, variant="L1")], [again])
+    now = stored.updated(new)
+    right = now.table[now.table["value"] == 1].set_index(["task", "variant", "run_seed"])["problems"].to_dict()
+    assert right == {("toy", "", 0): 8, ("toy", "L1", 0): 9, ("other", "", 0): 7}
+    assert stored.updated(stored).table.equals(stored.table)
+
+
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="lacks the columns .*trials"):
         Evidence(rows("accuracy", 1, 2).drop(columns="trials"))
