@@ -258,7 +258,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
         ),
         _criterion(
             "early",
-            "share of bookkeeping among wrong held-out outputs of cot with half the updates",
+            "share of bookkeeping among wrong held-out outputs of cot that was stopped early",
             statistics.early_bookkeeping_share,
             bounds=SHARE,
             pool=True,

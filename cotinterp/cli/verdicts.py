@@ -71,7 +71,7 @@ def claims_command(
     k_max: Count | None = None,
     n_layers: Count | None = None,
     steps: Count | None = None,
-    part: tuple[Literal["regimes", "depths", "sizes", "memory"], ...] = (),
+    part: tuple[Literal["regimes", "depths", "sizes", "memory", "converged", "early"], ...] = (),
     until_decided: bool = False,
     max_seeds: Count | None = None,
 ) -> None:
@@ -93,7 +93,7 @@ def claims_command(
         k_max: Most operands of the runs, where not the reference design's.
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
-        part: Which runs: regimes, depths, sizes, memory; by default all. Claims that need others stay inconclusive.
+        part: Which runs; by default all. Claims that need others stay inconclusive.
         until_decided: Five seeds at a time, until every verdict is decided; p-values are corrected for the looks.
         max_seeds: With --until-decided, the most seeds; by default all in the tables, twenty from checkpoints.
     """

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cotinterp.claims.cells import EvidenceIndex
 from cotinterp.claims.judge import (
     decide,
     estimate_claims,
@@ -355,3 +356,13 @@ def test_runs_that_had_not_learned_carry_no_verdict():
     # Runs that the number is not made of do not count.
     other = [{**run, "regime": "direct"} for run in listed((0, 2, 3))]
     assert judge(ACCURATE, evidence(parts, other)).verdict == "not supported"
+
+
+def test_runs_that_were_stopped_early_are_to_have_learned_little():
+    runs = [
+        {"task": "toy", "regime": "cot", "run_seed": seed, "draw": seed, "status": "unconverged", "variant": variant}
+        for seed in range(5)
+        for variant in ("early", "L1")
+    ]
+    index = EvidenceIndex(evidence(accuracies("cot", LOW), runs))
+    assert {run[2] for run in index.unconverged} == {"L1"}

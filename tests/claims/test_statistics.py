@@ -58,6 +58,35 @@ def test_the_ratio_is_undefined_where_nothing_was_learned():
     assert np.isnan(answers.generalization_ratio(made)).all()
 
 
+def learned_on(n, heldout, train, **more):
+    variant = {"variant": f"converged-n{n}"} | more
+    sides = {"heldout": heldout, "train": train}
+    found = [*accuracy("direct", sides["heldout"], **variant)]
+    found += accuracy("direct", sides["train"], condition="train", **variant)
+    return [*found, *(constant("chance", 0.1, k, **variant) for k in heldout)]
+
+
+def test_few_and_many_problems_are_told_apart_by_their_number():
+    made = cells(
+        *learned_on(100_000, {3: 0.9, 4: 0.7}, {3: 0.9, 4: 0.9}),
+        *learned_on(1000, {3: 0.1, 4: 0.3}, {3: 0.9, 4: 0.7}),
+        *accuracy("cot", {3: 1.0, 4: 1.0}, variant="converged-n100000"),
+        *accuracy("direct", {3: 0.0, 4: 0.0}),
+        *accuracy("cot", {3: 0.0, 4: 0.0}),
+    )
+    assert answers.ratio_of_few(made) == pytest.approx(0.1 / 0.7)
+    assert answers.ratio_of_many(made) == pytest.approx(0.7 / 0.8)
+    assert answers.both_learned(made) == pytest.approx(0.7)
+    assert answers.advantage_slope_when_learned(made) == pytest.approx(0.2)
+    assert answers.advantage_when_learned(made) == pytest.approx(0.3)
+    assert answers.cot_accuracy_when_learned(made) == pytest.approx(1.0)
+
+
+def test_one_size_alone_is_neither_few_nor_many():
+    with pytest.raises(MissingEvidence, match=r"few problems and on many; measured variants: \('converged-n1000',\)"):
+        answers.ratio_of_few(cells(*learned_on(1000, {3: 0.1}, {3: 0.9})))
+
+
 def test_the_ratio_of_memory_is_that_of_the_other_task():
     other = {"task": "random-labels"}
     made = cells(

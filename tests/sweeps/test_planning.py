@@ -45,7 +45,7 @@ def test_the_reference_design_run_by_run():
         Planned(until_converged("direct", 1000), "converged-n1000"),
         Planned(until_converged("direct", 100_000), "converged-n100000"),
         Planned(until_converged("cot", 100_000), "converged-n100000"),
-        Planned(spec("s3", "cot", optimizer=OptimizerSpec(steps=1000)), "early"),
+        Planned(spec("s3", "cot", optimizer=OptimizerSpec(steps=150)), "early"),
     }
     assert set(plan("s3", seeds=[3])) == expected
 

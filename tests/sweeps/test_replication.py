@@ -99,6 +99,15 @@ def test_an_unconverged_run_is_measured_and_says_where_it_falls_short(gathered):
     assert sorted(gathered.table["run_seed"].unique()) == [0, 1]
 
 
+def test_a_run_that_its_budget_ended_is_unconverged_whatever_it_answers(root):
+    until = OptimizerSpec(until="converged", steps=40, batch_size=4, warmup=5)
+    one = Planned(BASE.model_copy(update={"optimizer": until}), "converged-n20")
+    train(one.spec, directory=root / one.spec.slug, device="cpu", threads=1)
+    (run,) = gather([one], root=root, measuring=measured_in(None)).runs.to_dict("records")
+    assert run["train_accuracy"] == 1.0
+    assert (run["status"], run["note"]) == ("unconverged", "ended by its budget of 40 updates")
+
+
 def test_rows_carry_the_labels_of_their_run(gathered):
     assert list(gathered.table.columns) == list(COLUMNS)
     labels = gathered.table[["task", "regime", "variant", "n_layers", "run_seed"]].drop_duplicates()
