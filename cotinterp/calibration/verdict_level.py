@@ -166,7 +166,7 @@ def layers_of(variant: str) -> int:
 
 def _run(task: str, regime: str, variant: str, seed: int, draw: int) -> tuple[str | int | float, ...]:
     slug = "-".join(filter(None, (task, regime, variant, f"s{seed}")))
-    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up", "", draw
+    return task, regime, variant, layers_of(variant), seed, slug, "finished", 0.01, 1.0, "made up", "", draw, 0.0
 
 
 TASK = "null"

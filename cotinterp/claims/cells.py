@@ -118,6 +118,12 @@ class EvidenceIndex:
         return frozenset(zip(*(short[name].tolist() for name in RUN), strict=True))
 
     @cached_property
+    def core_hours(self) -> Mapping[tuple[str, str, str], float]:
+        """What training a run of each task, regime and variant took, its mean over seeds; 0 where none was timed."""
+        runs = self.evidence.runs.assign(hours=self.evidence.runs["core_seconds"].astype(float) / 3600)
+        return runs.groupby(list(RUN[:3]))["hours"].mean().fillna(0.0).to_dict()
+
+    @cached_property
     def _drawn(self) -> dict[tuple[CellKey, int], Float[np.ndarray, "2 draws"]]:
         return {}
 
@@ -301,6 +307,13 @@ def unconverged_seeds(cells: Cells, seeds: Iterable[int]) -> tuple[int, ...]:
     """The seeds of which a run that was looked at does not answer its own training problems."""
     runs = {(key.task, key.regime, key.variant) for key in cells.read}
     return tuple(seed for seed in seeds if any((*run, seed) in cells.index.unconverged for run in runs))
+
+
+def seed_core_hours(cells: Cells) -> float:
+    """Core-hours of training that one more seed of the runs that were looked at takes; 0 where some is not known."""
+    runs = {(key.task, key.regime, key.variant) for key in cells.read}
+    hours = [cells.index.core_hours.get(run, 0.0) for run in runs]
+    return sum(hours) if all(hours) else 0.0
 
 
 def problems_read(cells: Cells, seeds: tuple[int, ...]) -> int:

@@ -31,6 +31,7 @@ from cotinterp.claims.cells import (
     problems_read,
     redrawn_cells,
     redrawn_pooled_cells,
+    seed_core_hours,
     unconverged_seeds,
 )
 
@@ -53,6 +54,7 @@ class Estimate:
         unconverged: Seeds of which a run that it was made of does not answer its own training problems.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
         missing: The seeds of the task that it does not rest on, and why.
+        core_hours: What training one more seed of the runs that it was made of takes; 0 where that is not known.
     """
 
     value: float
@@ -63,6 +65,7 @@ class Estimate:
     error_by_seed: Mapping[int, float] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
     unconverged: tuple[int, ...] = ()
+    core_hours: float = 0.0
 
     @property
     def freedom(self) -> float:
@@ -135,7 +138,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     drawn: list[np.ndarray] = []
     measures: set[str] = set()
     short: list[int] = []
-    n = 0
+    n, hours = 0, 0.0
     for seed in index.seeds(task):
         cells = measured_cells(index, task, seed)
         try:
@@ -151,6 +154,7 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
         n += problems_read(cells, (seed,))
         measures |= {key.measure for key in cells.read}
         short += unconverged_seeds(cells, (seed,))
+        hours = seed_core_hours(cells)
     if not values:
         raise MissingEvidence(list(missing.values())[-1] if missing else f"no seed of task {task!r} was measured")
     table = np.stack(drawn)
@@ -158,9 +162,8 @@ def _averaged(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate
     errors = {seed: _spread(of_seed) for seed, of_seed in zip(values, table, strict=True)}
     problems = sum(error**2 for error in errors.values()) / len(values) ** 2
     error = _error(table[slots, inner].mean(axis=1), problems, _alike(index, task, tuple(values)))
-    return Estimate(
-        float(np.mean(list(values.values()))), error, values, n, missing, errors, tuple(sorted(measures)), tuple(short)
-    )
+    mean = float(np.mean(list(values.values())))
+    return Estimate(mean, error, values, n, missing, errors, tuple(sorted(measures)), tuple(short), hours)
 
 
 def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
@@ -185,7 +188,8 @@ def _pooled(statistic: Statistic, index: EvidenceIndex, task: str) -> Estimate:
     by_seed = {seed: float(one) for seed, one in alone.items()}
     measures = tuple(sorted({key.measure for key in together.read}))
     short = unconverged_seeds(together, seeds)
-    return Estimate(value, error, by_seed, problems_read(together, seeds), {}, errors, measures, short)
+    n, hours = problems_read(together, seeds), seed_core_hours(together)
+    return Estimate(value, error, by_seed, n, {}, errors, measures, short, hours)
 
 
 def _alone(statistic: Statistic, cells: Cells) -> np.ndarray:

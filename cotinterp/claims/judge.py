@@ -365,6 +365,7 @@ def _criterion(
         below=below,
         kinds=kinds_of(number.measures),
         unconverged=number.unconverged if number.short_of_training else (),
+        core_hours=number.core_hours,
     )
 
 

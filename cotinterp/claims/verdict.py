@@ -63,6 +63,7 @@ class MeasuredCriterion:
         detectable: How far from the threshold the truth would have to be for this design to see it, four times in five;
             infinite where it cannot be so far on the predicted side.
         note: Why it was not measured, or which seeds are missing.
+        core_hours: What training one more seed of its runs takes; 0 where that is not known.
     """
 
     name: str
@@ -84,6 +85,7 @@ class MeasuredCriterion:
     below: tuple[int, ...] = ()
     kinds: tuple[Kind, ...] = ()
     unconverged: tuple[int, ...] = ()
+    core_hours: float = 0.0
 
     @property
     def agreeing(self) -> frozenset[int]:
@@ -350,11 +352,11 @@ def _seen(part: MeasuredCriterion) -> str:
     side = f" {part.predicted}" if part.predicted else " to either side of"
     away = abs(part.estimate - part.threshold)
     seeds = len(part.by_seed) * (part.detectable / away) ** 2 if away else float("inf")
-    wanted = f"about {ceil(seeds)}" if seeds <= MANY else f"more than {MANY}"
-    return (
-        f"a truth {distance}{side} the threshold of {at} would have been seen; where it seems to lie it takes {wanted} "
-        "seeds"
-    )
+    wanted = f"about {ceil(seeds)} seeds" if seeds <= MANY else f"more than {MANY} seeds"
+    cost = (ceil(min(seeds, MANY)) - len(part.by_seed)) * part.core_hours
+    more = f" (training them: {cost:.1f} core-hours)" if cost > 0 and seeds <= MANY else ""
+    seen = f"a truth {distance}{side} the threshold of {at} would have been seen"
+    return f"{seen}; where it seems to lie it takes {wanted}{more}"
 
 
 def _against(part: MeasuredCriterion) -> str:

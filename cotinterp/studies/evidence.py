@@ -43,8 +43,12 @@ RUN_COLUMNS = (
     "note",
     "definition",
     "draw",
+    "core_seconds",
 )
-RUN_NUMBERS = {"n_layers": int, "run_seed": int, "final_loss": float, "train_accuracy": float, "draw": int}
+RUN_NUMBERS = {
+    **dict.fromkeys(("n_layers", "run_seed", "draw"), int),
+    **dict.fromkeys(("final_loss", "train_accuracy", "core_seconds"), float),
+}
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
@@ -166,6 +170,7 @@ class Evidence:
             have no rows in `table`, the others have. `definition` says what the task was (`task_definition`); empty
             where that was not stored. `draw` says on which draw of problems it was measured: runs of one draw share
             their problems, and what those happen to be like. Seeds that no run is listed of share theirs.
+            `core_seconds` is what its training took, on however busy a machine; empty where that was not stored.
 
     Raises:
         ValueError: A column is missing, a cell has no problems or a number that is not finite, or one name stands for
@@ -239,7 +244,13 @@ def read_evidence(directory: Path | str) -> Evidence:
     with believed(folder / RUNS_FILE, remedy):
         runs = pd.read_csv(folder / RUNS_FILE, dtype=str, keep_default_na=False)
         # Stored before there were any; every seed was measured on the same problems then.
-        runs = runs.assign(**{name: was for name, was in {"definition": "", "draw": "0"}.items() if name not in runs})
+        runs = runs.assign(
+            **{
+                name: was
+                for name, was in {"definition": "", "draw": "0", "core_seconds": ""}.items()
+                if name not in runs
+            }
+        )
         for name, of in RUN_NUMBERS.items():
             runs[name] = pd.to_numeric(runs[name]).astype(of)
     with believed(folder / EVIDENCE_FILE, remedy):

@@ -332,7 +332,10 @@ def test_what_is_open_says_how_many_seeds_it_takes():
     (part,) = judge(ACCURATE, world(cot=MIDDLE, n=20)).criteria
     wanted = 5 * (part.detectable / abs(part.estimate - 0.5)) ** 2
     said = "more than 1000" if wanted > 1000 else f"about {int(np.ceil(wanted))}"
-    assert f"it takes {said} seeds" in judge(ACCURATE, world(cot=MIDDLE, n=20)).reason
+    reason = judge(ACCURATE, world(cot=MIDDLE, n=20)).reason
+    assert f"it takes {said} seeds" in reason
+    # Evidence made up for the tests: every model took a fifth of an hour.
+    assert wanted > 1000 or f"(training them: {(np.ceil(wanted) - 5) / 5:.1f} core-hours)" in reason
 
 
 def test_runs_that_had_not_learned_carry_no_verdict():

@@ -30,10 +30,11 @@ def rows(
 
 def evidence(parts: Iterable[pd.DataFrame], runs: Iterable[Mapping[str, object]] = ()) -> Evidence:
     """Evidence of those rows, and of those runs; by default of all that have rows, each seed on problems of its own."""
-    numbers = {"n_layers": 4, "run_seed": 0, "final_loss": 0.1, "train_accuracy": 1.0, "draw": 0}
+    numbers = {"n_layers": 4, "run_seed": 0, "final_loss": 0.1, "train_accuracy": 1.0, "draw": 0, "core_seconds": 720.0}
     blank = dict.fromkeys(RUN_COLUMNS, "") | {"status": "finished"} | numbers
     table = pd.concat(list(parts), ignore_index=True)[list(COLUMNS)]
-    own = [{**run, "draw": run["run_seed"]} for run in table[["task", "run_seed"]].drop_duplicates().to_dict("records")]
+    named = table[["task", "regime", "variant", "run_seed"]].drop_duplicates()
+    own = [{**run, "draw": run["run_seed"]} for run in named.to_dict("records")]
     listed = pd.DataFrame([blank | dict(run) for run in list(runs) or own], columns=list(RUN_COLUMNS))
     return Evidence(table, listed)
 

@@ -70,6 +70,7 @@ def made_up_verdicts() -> Verdicts:
         "slug": "s3-direct-0f0f0f0f",
         "definition": "",
         "draw": 0,
+        "core_seconds": 60.0,
     }
     bad = [
         run
