@@ -9,10 +9,12 @@ change the law, where the runs cannot tell the laws apart, and where a control f
 A law is about these configurations and this training: a length that was not learned may still be expressible.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from cotinterp.claims.claim import LAW_THRESHOLDS, LEAST_DEPTH_SEEDS, LEAST_DEPTHS
 from cotinterp.claims.depth_verdict import (
@@ -120,7 +122,8 @@ def design_controls(runs: pd.DataFrame) -> tuple[DepthControl, ...]:
 
 
 def law_controls(runs: pd.DataFrame, fits: Mapping[Treatment, LawFits], law: Law | None) -> tuple[DepthControl, ...]:
-    """That the law describes the runs and leaves no trend over depth, and that a bounded one was seen to bind."""
+    """That the law describes the runs and leaves no trend over depth, that no run does what it rules out, and that a
+    bounded one was seen to bind."""
     if law is None or not fits:
         return ()
     p = min(found.misfit[law] for found in fits.values())
@@ -130,12 +133,34 @@ def law_controls(runs: pd.DataFrame, fits: Mapping[Treatment, LawFits], law: Law
     differing = {fits[one]: one for one in reversed(TREATMENTS)}
     trends = [leftover_trend(frontier_intervals(runs, one), found.fits[law]) for found, one in differing.items()]
     left = DepthControl("trend", *_trend(law, trends, runs))
+    best = best_control(runs, fits, law)
     if law == "constant":
-        return describes, left
+        return describes, left, best
     binding = min(_binding(runs, treatment) for treatment in TREATMENTS)
     wanted = LAW_THRESHOLDS["binding"].value
     says = f"{binding} depths have a frontier inside the measured lengths, {wanted:.0f} needed for a bounded law"
-    return describes, left, DepthControl("binding", binding >= wanted, says)
+    return describes, left, best, DepthControl("binding", binding >= wanted, says)
+
+
+def best_control(runs: pd.DataFrame, fits: Mapping[Treatment, LawFits], law: Law) -> DepthControl:
+    """That the best run of each depth solves no more than the law gives its depth, within the spread among seeds.
+
+    Training goes wrong downward: a seed that fails where another solves is no evidence about depth, and a run that
+    solves a length shows that its depth can. So one run far above the law speaks against it, and none far below does.
+    """
+    depths = [int(depth) for depth in runs["n_layers"].unique()]
+    found = []
+    for treatment, depth in itertools.product(fits, depths):
+        fit, here = fits[treatment].fits[law], runs[runs["n_layers"] == depth]
+        solved, allowed = int(here["frontier"].max()), fit.expected(float(depth))
+        above = (np.log2(max(solved, 1) - 0.5) - np.log2(allowed)) / fit.sigma if solved else -np.inf
+        chance = float(-np.expm1(len(here) * norm.logcdf(above))) if np.isfinite(above) else 1.0
+        says = (
+            f"L{depth}: the best of {len(here)} runs solves K = {solved}, {law} gives {allowed:.1f}, p = {chance:.2g}"
+        )
+        found.append((chance, says))
+    p, says = min(found)
+    return DepthControl("best", p * len(depths) >= LAW_THRESHOLDS["misfit"].value, says)
 
 
 def budget_control(budgets: Sequence[TrainingBudget], law: Law | None) -> DepthControl:

@@ -175,6 +175,14 @@ def test_a_head_start_with_noise_is_not_depth_that_buys_nothing():
     assert "trend" in failing_of_law(frontiers(lambda depth, seed: 3 + depth + 2 * (seed - 1)), "none")
 
 
+def test_one_run_far_above_a_law_speaks_against_it_and_one_far_below_does_not():
+    """Of six seeds at each depth five solve K = 4 whatever the depth, and one something else."""
+    for odd, fails in ((12, ["best"]), (2, [])):
+        frame = frontiers(lambda depth, seed, odd=odd: odd if (depth, seed) == (2, 0) else 4, seeds=6)
+        assert [name for name in failing_of_law(frame, "none") if name == "best"] == fails
+    assert "best" not in failing_of_law(frontiers(lambda depth, seed: 4 + seed % 3, seeds=6), "none")
+
+
 def test_a_bounded_law_must_have_been_seen_to_bind():
     """One depth on the way up and all others at the top: a steep tree and a constant look alike."""
     frame = frontiers(lambda depth, seed: 5 if depth == 1 else 12)
