@@ -65,6 +65,7 @@ PROOFS = {
     "digit-sum-direct-L1-s0-cf61b790": 12,
     "parity-direct-L1-s0-4c6dc153": 24,
     "affine-mod10-tagging-L2-s0-4d03d619": 22,
+    "affine-mod10-tagging-L2-s0-e0b9f53a": 32,
 }
 """Runs, and a number of operands that each solves; s3-tagging solves 9 as well, by less than draws differ."""
 

@@ -291,6 +291,11 @@ def _number(claim: Claim, part: Criterion | Control, index: EvidenceIndex, task:
         ) from error
     if found.n < part.least:
         return f"it rests on {found.n} cases, of the {part.least} that it needs"
+    seeds = index.seeds(task)
+    if part.optional and len(found.by_seed) < LEAST_SEEDS <= len(seeds):
+        # Else a number that exists at some models alone would decide over those that exist at all.
+        why = next(iter(found.missing.values()), "")
+        return f"it is there at {len(found.by_seed)} of {len(seeds)} seeds: {why}"
     return found
 
 
