@@ -78,7 +78,6 @@ def gap_worlds() -> list[MadeUpWorld]:
     def world(claim: str, name: str, direct: Mapping[int, float], verdict: Word, *stands: str) -> MadeUpWorld:
         variant = MANY if claim == "gap-remains-when-learned" else ""
         cells = [*right("cot", flat(0.96), variant), *right("direct", direct, variant)]
-        cells += right("direct", flat(0.2), FEW) if variant else []
         return MadeUpWorld(name, claim, tuple(cells), verdict, frozenset(stands))
 
     return [
@@ -98,7 +97,7 @@ def size_worlds() -> list[MadeUpWorld]:
     at_once = "an algorithm at any size"
 
     def world(claim: str, name: str, few: float, many: float, verdict: Word, *stands: str) -> MadeUpWorld:
-        cells = (*right("direct", flat(few), FEW), *right("direct", flat(many), MANY))
+        cells = (*right("direct", flat(few), FEW), *right("direct", flat(many), MANY), *right("cot", flat(0.97), MANY))
         return MadeUpWorld(name, claim, cells, verdict, frozenset(stands))
 
     low, high = 0.15, 0.96

@@ -74,34 +74,39 @@ def advantage_slope(cells: Cells, variant: str = "") -> Values:
     return slope
 
 
-def converged(cells: Cells, end: int) -> str:
-    """The variant that was trained until it had learned on the fewest problems (`end` 0), or the most (-1)."""
-    found = sorted(
-        (int(name.removeprefix(CONVERGED_VARIANT)), name)
-        for name in cells.variants("direct")
-        if name.startswith(CONVERGED_VARIANT)
+def on_many(cells: Cells) -> str:
+    """The variant in which direct and cot were trained until they had learned, on many problems."""
+    return f"{CONVERGED_VARIANT}{max(_sizes(cells, ('direct', 'cot'), 'on many problems'))}"
+
+
+def on_few(cells: Cells) -> str:
+    """The variant in which direct alone was, on few."""
+    return f"{CONVERGED_VARIANT}{min(_sizes(cells, ('direct',), 'on few problems', ('cot',)))}"
+
+
+def _sizes(cells: Cells, regimes: Sequence[str], where: str, without: Sequence[str] = ()) -> set[int]:
+    names = set.intersection(*(set(cells.variants(regime)) for regime in regimes))
+    names -= {name for regime in without for name in cells.variants(regime)}
+    if found := {int(name.removeprefix(CONVERGED_VARIANT)) for name in names if name.startswith(CONVERGED_VARIANT)}:
+        return found
+    raise MissingEvidence(
+        f"{' and '.join(regimes)} until learned, {where}; measured variants: {cells.variants('direct')}"
     )
-    if len(found) < 2:
-        raise MissingEvidence(
-            "direct was not trained until it had learned, on few problems and on many; measured variants: "
-            f"{cells.variants('direct')}"
-        )
-    return found[end][1]
 
 
 def advantage_when_learned(cells: Cells) -> Values:
     """`advantage` of models that were trained until they had learned, on the most problems."""
-    return advantage(cells, converged(cells, -1))
+    return advantage(cells, on_many(cells))
 
 
 def advantage_slope_when_learned(cells: Cells) -> Values:
     """`advantage_slope` of the same models."""
-    return advantage_slope(cells, converged(cells, -1))
+    return advantage_slope(cells, on_many(cells))
 
 
 def cot_accuracy_when_learned(cells: Cells) -> Values:
     """Accuracy of cot among them, mean over K."""
-    return cot_accuracy(cells, converged(cells, -1))
+    return cot_accuracy(cells, on_many(cells))
 
 
 def ratio_of(cells: Cells, regime: str = "direct", task: str | None = None, variant: str = "") -> Values:
@@ -120,12 +125,12 @@ def ratio_of(cells: Cells, regime: str = "direct", task: str | None = None, vari
 
 def ratio_of_few(cells: Cells) -> Values:
     """The generalization ratio of direct, trained on the fewest problems until it had learned."""
-    return ratio_of(cells, variant=converged(cells, 0))
+    return ratio_of(cells, variant=on_few(cells))
 
 
 def ratio_of_many(cells: Cells) -> Values:
     """The same on the most problems."""
-    return ratio_of(cells, variant=converged(cells, -1))
+    return ratio_of(cells, variant=on_many(cells))
 
 
 def generalization_ratio(cells: Cells) -> Values:
@@ -146,10 +151,9 @@ def learned(cells: Cells, variant: str = "") -> Values:
     )
 
 
-def both_learned(cells: Cells) -> Values:
-    """The lesser of `learned` of the models that were trained until they had learned, on few problems and on many."""
-    least: Values = np.minimum(*(learned(cells, converged(cells, end)) for end in (0, -1)))
-    return least
+def learned_many(cells: Cells) -> Values:
+    """`learned` of the models that were trained until they had learned on the most problems."""
+    return learned(cells, on_many(cells))
 
 
 def beyond_memory(cells: Cells) -> Values:

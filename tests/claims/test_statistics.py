@@ -76,15 +76,21 @@ def test_few_and_many_problems_are_told_apart_by_their_number():
     )
     assert answers.ratio_of_few(made) == pytest.approx(0.1 / 0.7)
     assert answers.ratio_of_many(made) == pytest.approx(0.7 / 0.8)
-    assert answers.both_learned(made) == pytest.approx(0.7)
+    assert answers.learned_many(made) == pytest.approx(0.8)
     assert answers.advantage_slope_when_learned(made) == pytest.approx(0.2)
     assert answers.advantage_when_learned(made) == pytest.approx(0.3)
     assert answers.cot_accuracy_when_learned(made) == pytest.approx(1.0)
 
 
-def test_one_size_alone_is_neither_few_nor_many():
-    with pytest.raises(MissingEvidence, match=r"few problems and on many; measured variants: \('converged-n1000',\)"):
-        answers.ratio_of_few(cells(*learned_on(1000, {3: 0.1}, {3: 0.9})))
+def test_few_problems_are_not_taken_for_many():
+    few = cells(*learned_on(1000, {3: 0.1}, {3: 0.9}))
+    assert answers.ratio_of_few(few) == pytest.approx(0.0)
+    with pytest.raises(MissingEvidence, match=r"direct and cot until learned, on many problems; .*'converged-n1000'"):
+        answers.ratio_of_many(few)
+    many = cells(*learned_on(100_000, {3: 0.9}, {3: 0.9}), *accuracy("cot", {3: 1.0}, variant="converged-n100000"))
+    assert answers.ratio_of_many(many) == pytest.approx(1.0)
+    with pytest.raises(MissingEvidence, match=r"direct until learned, on few problems"):
+        answers.ratio_of_few(many)
 
 
 def test_the_ratio_of_memory_is_that_of_the_other_task():
