@@ -33,7 +33,6 @@ from cotinterp.claims.claim import ALPHA, LEAST_SEEDS, Claim, Control, Criterion
 from cotinterp.claims.estimate import Estimate, estimate
 from cotinterp.claims.verdict import (
     OPPOSITE,
-    JudgedRival,
     MeasuredCriterion,
     Position,
     State,
@@ -41,7 +40,7 @@ from cotinterp.claims.verdict import (
     Verdicts,
     Word,
     controls_in_words,
-    rival_state,
+    judged_rivals,
     word_for,
 )
 from cotinterp.results.multiplicity import holm
@@ -326,9 +325,7 @@ def _verdict(
         threshold=first.threshold,
         p=support if word == "supported" else objection,
         controls=controls,
-        rivals=tuple(
-            JudgedRival(rival.name, rival_state(rival, {} if broken else states)) for rival in one.claim.rivals
-        ),
+        rivals=judged_rivals(one.claim.rivals, {} if broken else states),
         reason=reason,
         evidence=one.claim.evidence,
         criteria=measured,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import ceil
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -388,6 +389,16 @@ def controls_in_words(claim: Claim, numbers: Mapping[str, Estimate | str]) -> tu
 
 Position = Side | Literal["mixed"] | None
 """Where a criterion is shown to lie: on a side of its threshold, on both among models, or nowhere yet."""
+
+
+def judged_rivals(rivals: Sequence[Rival], states: Mapping[str, Position]) -> tuple[JudgedRival, ...]:
+    """Every rival as `rival_state` has it; those that only a criterion without a number tells apart are open."""
+    found = {rival.name: rival_state(rival, states) for rival in rivals}
+    standing = [rival for rival in rivals if found[rival.name] == "stands"]
+    for one, other in combinations(standing, 2):
+        if any(other.predicts.get(name, side) != side for name, side in one.predicts.items()):
+            found[one.name] = found[other.name] = "open"
+    return tuple(JudgedRival(*item) for item in found.items())
 
 
 def rival_state(rival: Rival, states: Mapping[str, Position]) -> RivalState:

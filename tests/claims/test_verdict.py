@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from cotinterp.claims.claim import Rival
 from cotinterp.claims.judge import judge, judge_all
-from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, rival_state, shown
+from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, judged_rivals, rival_state, shown
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED
 from tests.claims.worlds import accuracies, evidence
 
@@ -46,6 +47,15 @@ def test_a_criterion_in_words():
     (part,) = judge(ACCURATE, MADE).criteria
     assert part.sentence.startswith("accuracy 91.2 points [")
     assert part.sentence.count("points") == 1
+
+
+def test_rivals_that_only_a_missing_number_tells_apart_do_not_stand():
+    rivals = (Rival("few", "", {"few": "above", "many": "above"}), Rival("many", "", {"few": "below", "many": "above"}))
+    assert judged_rivals(rivals, {"many": "above"}) == (("few", "open"), ("many", "open"))
+    assert judged_rivals(rivals, {"many": "above", "few": "below"}) == (("few", "contradicted"), ("many", "stands"))
+    # Two that agree wherever both commit themselves may stand together.
+    alike = (rivals[0], Rival("other", "", {"many": "above"}))
+    assert [state for _, state in judged_rivals(alike, {"many": "above", "few": "above"})] == ["stands", "stands"]
 
 
 def test_a_rival_stands_only_where_all_that_it_says_is_shown():
