@@ -325,7 +325,7 @@ def _verdict(
         threshold=first.threshold,
         p=support if word == "supported" else objection,
         controls=controls,
-        rivals=judged_rivals(one.claim.rivals, {} if broken else states),
+        rivals=judged_rivals(one.claim, {} if broken else states),
         reason=reason,
         evidence=one.claim.evidence,
         criteria=measured,

@@ -391,14 +391,20 @@ Position = Side | Literal["mixed"] | None
 """Where a criterion is shown to lie: on a side of its threshold, on both among models, or nowhere yet."""
 
 
-def judged_rivals(rivals: Sequence[Rival], states: Mapping[str, Position]) -> tuple[JudgedRival, ...]:
-    """Every rival as `rival_state` has it; those that only a criterion without a number tells apart are open."""
-    found = {rival.name: rival_state(rival, states) for rival in rivals}
-    standing = [rival for rival in rivals if found[rival.name] == "stands"]
-    for one, other in combinations(standing, 2):
-        if any(other.predicts.get(name, side) != side for name, side in one.predicts.items()):
-            found[one.name] = found[other.name] = "open"
-    return tuple(JudgedRival(*item) for item in found.items())
+def judged_rivals(claim: Claim, states: Mapping[str, Position]) -> tuple[JudgedRival, ...]:
+    """Every rival as `rival_state` has it; what only a criterion without a number tells from another, or from the claim
+    itself, is open."""
+    accounts = (*claim.rivals, Rival("", claim.statement, claim.predicts))
+    standing = [one for one in accounts if rival_state(one, states) == "stands"]
+    untold = {
+        account.name
+        for one, other in combinations(standing, 2)
+        if any(other.predicts.get(name, side) != side for name, side in one.predicts.items())
+        for account in (one, other)
+    }
+    return tuple(
+        JudgedRival(one.name, "open" if one.name in untold else rival_state(one, states)) for one in claim.rivals
+    )
 
 
 def rival_state(rival: Rival, states: Mapping[str, Position]) -> RivalState:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cotinterp.claims.claim import Rival
+from cotinterp.claims.catalog import get_claim
 from cotinterp.claims.judge import judge, judge_all
 from cotinterp.claims.verdict import CRITERIA_COLUMNS, JSON_FIELDS, VERDICT_COLUMNS, judged_rivals, rival_state, shown
 from tests.claims.claims import ACCURATE, BOTH, CONTROLLED
@@ -49,13 +49,15 @@ def test_a_criterion_in_words():
     assert part.sentence.count("points") == 1
 
 
-def test_rivals_that_only_a_missing_number_tells_apart_do_not_stand():
-    rivals = (Rival("few", "", {"few": "above", "many": "above"}), Rival("many", "", {"few": "below", "many": "above"}))
-    assert judged_rivals(rivals, {"many": "above"}) == (("few", "open"), ("many", "open"))
-    assert judged_rivals(rivals, {"many": "above", "few": "below"}) == (("few", "contradicted"), ("many", "stands"))
-    # Two that agree wherever both commit themselves may stand together.
-    alike = (rivals[0], Rival("other", "", {"many": "above"}))
-    assert [state for _, state in judged_rivals(alike, {"many": "above", "few": "above"})] == ["stands", "stands"]
+def test_what_only_a_missing_number_tells_apart_does_not_stand():
+    claim = get_claim("direct-is-lookup-of-few")
+    assert claim.predicts == {"few": "below", "many": "above"}
+    # An algorithm at any size differs from the claim in few alone.
+    assert judged_rivals(claim, {"many": "above"})[1] == ("an algorithm at any size", "open")
+    assert judged_rivals(claim, {"many": "above", "few": "above"})[1] == ("an algorithm at any size", "stands")
+    other = get_claim("direct-is-lookup-at-any-size")
+    assert [state for _, state in judged_rivals(other, {"many": "above"})] == ["open", "open"]
+    assert [state for _, state in judged_rivals(other, {"many": "above", "few": "below"})] == ["stands", "contradicted"]
 
 
 def test_a_rival_stands_only_where_all_that_it_says_is_shown():
