@@ -120,8 +120,11 @@ class EvidenceIndex:
     @cached_property
     def core_hours(self) -> Mapping[tuple[str, str, str], float]:
         """What training a run of each task, regime and variant took, its mean over seeds; 0 where none was timed."""
-        runs = self.evidence.runs.assign(hours=self.evidence.runs["core_seconds"].astype(float) / 3600)
-        return runs.groupby(list(RUN[:3]))["hours"].mean().fillna(0.0).to_dict()
+        names = list(RUN[:3])
+        runs = self.evidence.runs.assign(seconds=self.evidence.runs["core_seconds"].astype(float))
+        mean = runs.groupby(names, as_index=False)["seconds"].mean().fillna(0.0)
+        of = zip(*(mean[name].tolist() for name in (*names, "seconds")), strict=True)
+        return {(task, regime, variant): seconds / 3600 for task, regime, variant, seconds in of}
 
     @cached_property
     def _drawn(self) -> dict[tuple[CellKey, int], Float[np.ndarray, "2 draws"]]:
