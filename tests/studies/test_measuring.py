@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
+from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import COLUMNS, tally
 from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
-from cotinterp.studies.subject import QUICK, Subject
+from cotinterp.studies.subject import QUICK, Subject, untrained_twin
 
 
 def subject_of(truth, **more):
@@ -52,7 +53,11 @@ def test_variants_and_the_ceiling_of_memory_are_asked_what_they_get_right(subjec
 
 def test_outcomes_are_the_answers_and_what_chance_and_memory_are_worth(subjects):
     direct = next(subject for subject in subjects.values() if subject.regime == "direct")
-    assert set(outcomes(direct, QUICK)["measure"]) == set(ANSWERS_OF_VARIANTS)
+    assert set(outcomes(direct, QUICK)["measure"]) == set(ANSWERS_OF_VARIANTS) - {"error_kind"}
+    # What goes wrong in a trace has a kind; random weights are wrong all the time.
+    cot = next(subject for subject in subjects.values() if subject.regime == "cot")
+    guessing = replace(cot, model=untrained_twin(ModelSpec(n_layers=1, d_model=8, n_heads=1, d_mlp=8), cot.task, 0)())
+    assert set(outcomes(guessing, QUICK)["measure"]) == {"accuracy", "error_kind"}
 
 
 def test_rows_of_all_measures_carry_the_labels_of_the_subject(subjects):
