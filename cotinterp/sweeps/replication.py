@@ -69,7 +69,8 @@ def plan(
       (`converged-n1000`, `converged-n100000`; `CONVERGED_SIZES`). They are half as deep and half as wide.
     - `early`: cot with few of the updates, so that there are errors to speak of (`early`, `EARLY`).
 
-    Everything that is not named here is as in `base`, so the runs of a part differ in one thing.
+    Everything that is not named here is as in `base`, so the runs of a part differ in one thing; those of `converged`
+    differ from the standard ones in size, precision and training, and are compared with one another alone.
 
     Args:
         task: A registered name, or `path/to/file.py:ClassName`.
