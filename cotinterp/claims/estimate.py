@@ -51,7 +51,7 @@ class Estimate:
         by_seed: The value at each seed; NaN where a pooled statistic is undefined there.
         error_by_seed: Standard error of each of these over problems alone.
         measures: Names of the measures that it was made of, in alphabetical order.
-        unconverged: Seeds of which a run that it was made of does not answer its own training problems.
+        unconverged: Seeds of which a run that it was made of had not learned or was ended by its budget.
         n: Problems that it rests on, over all seeds; one counts in every cell that the number is made of.
         missing: The seeds of the task that it does not rest on, and why.
         core_hours: What training one more seed of the runs that it was made of takes; 0 where that is not known.

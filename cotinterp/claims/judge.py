@@ -292,7 +292,7 @@ def _number(claim: Claim, part: Criterion | Control, index: EvidenceIndex, task:
         return f"it rests on {found.n} cases, of the {part.least} that it needs"
     seeds = index.seeds(task)
     if part.optional and len(found.by_seed) < LEAST_SEEDS <= len(seeds):
-        # Else a number that exists at some models alone would decide over those that exist at all.
+        # A verdict counts the seeds that have all of its numbers: one that few models have would take them from the rest.
         why = next(iter(found.missing.values()), "")
         return f"it is there at {len(found.by_seed)} of {len(seeds)} seeds: {why}"
     return found

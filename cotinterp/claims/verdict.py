@@ -56,7 +56,7 @@ class MeasuredCriterion:
             `below` where it predicts nothing; `mixed` where models differ: at some seeds it is shown to fail, and over
             all of them it is not; `open` where neither side is shown.
         kinds: What it was made of (`studies.evidence.Kind`).
-        unconverged: Seeds of which a run that it was made of had not learned its own training problems, where they are
+        unconverged: Seeds of which a run that it was made of had not learned or was ended by its budget, where they are
             more than half: it is open then, whatever its number.
         above, below: The seeds at which it is shown to lie on either side, each over its own problems.
         n: Problems that it rests on.
@@ -346,7 +346,7 @@ MANY = 1000
 def _seen(part: MeasuredCriterion) -> str:
     if part.unconverged:
         where = f"at {len(part.unconverged)} of {part.seeds} seeds"
-        return f"{where} a run had not learned its own training problems: train longer"
+        return f"{where} a run had not learned its training problems or was ended by its budget: train longer"
     if part.detectable == float("inf"):
         return "no value that it can take would have been seen"
     distance, at = shown(part.detectable, part.unit), shown(part.threshold, part.unit)
