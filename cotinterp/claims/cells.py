@@ -307,7 +307,7 @@ def nothing_read(cells: Cells) -> str:
 
 
 def unconverged_seeds(cells: Cells, seeds: Iterable[int]) -> tuple[int, ...]:
-    """The seeds of which a run that was looked at does not answer its own training problems."""
+    """The seeds of which a run that was looked at had not learned, or was ended by its budget."""
     runs = {(key.task, key.regime, key.variant) for key in cells.read}
     return tuple(seed for seed in seeds if any((*run, seed) in cells.index.unconverged for run in runs))
 

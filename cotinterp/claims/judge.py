@@ -4,7 +4,7 @@ Each criterion is an estimate with a standard error over seeds and problems (`es
 
 - `inconclusive` where fewer than LEAST_SEEDS seeds were measured, a control does not pass, or a criterion that it needs
   was not measured; and a criterion is open whatever its number where, at more than half of the seeds, a run that it is
-  made of does not answer its own training problems: that is about the budget;
+  made of does not answer its own training problems or was ended by its budget: that is about the budget;
 - `supported` where every prediction holds and none is shown to fail at any seed: the largest of their one-sided
   p-values (an intersection-union test), Holm adjusted over claims and tasks, is at most ALPHA;
 - `not supported` where some prediction is shown to fail and none is shown to hold, or a decisive one fails;
@@ -73,7 +73,7 @@ class ClaimEstimates:
         number = self.numbers[criterion.name]
         assert isinstance(number, Estimate)
         at = criterion.threshold.value
-        if number.short_of_training:
+        if number.short_of_training or (criterion.optional and len(number.by_seed) < LEAST_SEEDS):
             return 1.0
         return min(1.0, self.penalty * (number.p_above(at) if side == "above" else number.p_below(at)))
 
@@ -290,11 +290,6 @@ def _number(claim: Claim, part: Criterion | Control, index: EvidenceIndex, task:
         ) from error
     if found.n < part.least:
         return f"it rests on {found.n} cases, of the {part.least} that it needs"
-    seeds = index.seeds(task)
-    if part.optional and len(found.by_seed) < LEAST_SEEDS <= len(seeds):
-        # A verdict counts the seeds that have all of its numbers: one that few models have would take them from the rest.
-        why = next(iter(found.missing.values()), "")
-        return f"it is there at {len(found.by_seed)} of {len(seeds)} seeds: {why}"
     return found
 
 

@@ -287,7 +287,10 @@ def word_for(
     ]
     if all(part.state == "not measured" for part in measured if part.predicted):
         missing = [part for part in measured if part.predicted]
-    fewest = min((part.seeds for part in measured if part.predicted and part.state != "not measured"), default=0)
+    own = [part for part in measured if part.predicted and part.state != "not measured"]
+    # An optional number of few models is open, and takes no seeds from the others.
+    needed = [part for part in own if not (_optional(claim, part) and part.seeds < LEAST_SEEDS)]
+    fewest = min((part.seeds for part in needed or own), default=0)
     if missing:
         return "inconclusive", "Not measured: " + "; ".join(f"{part.name} ({part.note})" for part in missing) + "."
     if broken:

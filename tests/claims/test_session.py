@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.judge import judge_all
-from cotinterp.claims.session import Sources, claims_session, gather_evidence
+from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import Evidence, read_evidence
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -84,3 +84,31 @@ def test_stored_evidence_gives_the_verdicts_of_the_models(tmp_path):
 def test_runs_that_are_missing_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="3 of 3 runs are not trained .*--train"):
         gather_evidence(sources(tmp_path), tmp_path / "out", Console(quiet=True))
+
+
+def test_stages_of_models_grow_and_keep_what_is_decided(tmp_path, monkeypatch):
+    """A task of one's own is asked for by its path, and a task that is asked no more stays in the evidence."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from cotinterp.tasks import FoldTask\n"
+        "class Doubling(FoldTask):\n"
+        "    name, operands, commutative = 'doubling', '0123456', False\n"
+        "    def step(self, total, operand):\n"
+        "        return (2 * total + operand) % 7\n"
+    )
+    asked = []
+
+    def gathered(sources, folder):
+        asked.append((sources.seeds, sources.tasks))
+        names = ["doubling" if task.startswith(str(path)) else task for task in sources.tasks]
+        parts = [accuracies("direct", [0.5] * sources.seeds, task=name) for name in names]
+        return evidence([row for of_task in parts for row in of_task])
+
+    monkeypatch.setattr("cotinterp.claims.session.gather_evidence", gathered)
+    stages = Stages.of_models(Sources(tasks=("parity", f"{path}:Doubling")), tmp_path, most=10)
+    stages.evidence_of(5, ("parity", "doubling"))
+    last = stages.evidence_of(10, ("doubling",))
+    assert asked == [(5, ("parity", f"{path}:Doubling")), (10, (f"{path}:Doubling",))]
+    by_task = last.table.groupby("task")["run_seed"].nunique().to_dict()
+    assert by_task == {"doubling": 10, "parity": 5}
+    assert read_evidence(tmp_path / "evidence").tasks == ("doubling", "parity")
