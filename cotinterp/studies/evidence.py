@@ -166,10 +166,11 @@ class Evidence:
         table: The columns COLUMNS; `variant` is empty for the standard run of a task and regime, and says what differs
             for the others (`L1`: one layer; `n300`: 300 training problems).
         runs: The columns RUN_COLUMNS, a row for each run that was asked for. `status` is `finished`, `unconverged` (it
-            does not answer its own training problems, or was ended by its budget), `incomplete` (a measure refused it) or `failed`; failed runs
-            have no rows in `table`, the others have. `definition` says what the task was (`task_definition`); empty
-            where that was not stored. `draw` says on which draw of problems it was measured: runs of one draw share
-            their problems, and what those happen to be like. Seeds that no run is listed of share theirs.
+            does not answer its own training problems, or was ended by its budget), `incomplete` (a measure refused it)
+            or `failed`; failed runs have no rows in `table`, the others have. `definition` says what the task was
+            (`task_definition`); empty where that was not stored. `draw` says on which draw of problems it was measured:
+            runs of one draw share their problems, and what those happen to be like. Seeds that no run is listed of
+            share theirs.
             `core_seconds` is what its training took, on however busy a machine; empty where that was not stored.
 
     Raises:
