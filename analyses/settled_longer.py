@@ -1,7 +1,8 @@
 """Did training that had settled stop too early?
 
 A run until it is converged ends as settled where nothing has moved for 70% of its updates, which is a bet. Some of them
-went on from their stable phase until nothing had moved for four times as long: whether something did is the answer.
+went on from their stable phase to four times their updates and more, whatever moved: what changed on held-out problems
+is the answer.
 
     python -m analyses.settled_longer [--quick] [--table sweep.csv] [--longer sweep.csv]
 """
@@ -10,17 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 
 from analyses.publishing import publish, tiny_sweep
-from cotinterp.behavior.generalization import RUN, ratio_by_run
+from cotinterp.behavior.generalization import LEAST_HELD_OUT, RUN, ratio_by_run
 from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.sweeps.table import read_sweep_table
 
 TABLE, LONGER = (Path(f"analyses/out/{name}.csv") for name in ("memory_or_algorithm", "settled_longer"))
-AGAIN = 4.1
-"""Times as many updates, from which on something has moved: 4 where nothing has, by the patience of the longer runs."""
+LONG = 3.9
+"""Times as many updates, from which on a run has gone on for four times as long; budgets were rounded."""
+MOVED = 0.05
+"""Least change of a length's held-out accuracy that counts, as in the criterion; two standard errors where larger."""
 
 
 def main(
@@ -35,9 +39,9 @@ def main(
             sweep = later = tiny_sweep("settled_longer", Path(scratch), table, longer)
     else:
         sweep, later = read_sweep_table(table or TABLE), read_sweep_table(longer or LONGER)
-    ratios = ratio_by_run(sweep), ratio_by_run(later)
-    gone_on = went_on(*ratios)
-    both, slugs = pd.concat(ratios), [*gone_on["slug"], *gone_on["slug_later"]]
+    table = pd.concat([sweep, later]).drop_duplicates(["task", "slug", "split", "reading", "k"])
+    gone_on, both = went_on(table), ratio_by_run(table)
+    slugs = [*gone_on["slug"], *gone_on["slug_later"]]
     drawn = both[both["slug"].isin(slugs)] if slugs else both
     drawn = drawn.assign(run=[", ".join(map(str, run)) for run in drawn[list(RUN)].itertuples(index=False)])
     drawn = drawn.drop_duplicates(["run", "step"])
@@ -48,14 +52,26 @@ def main(
     return publish(out, tables={"longer": gone_on}, figures={"longer": figure}, answer=[*kept(gone_on)])
 
 
-def went_on(ratios: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-    """Runs that had settled, beside those that went on from there until nothing had moved for four times as long.
+def went_on(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs that had settled, beside the longest of each that went on from there for four times as many updates.
 
-    `moved` says that something did: the longer run took more than that, or did not settle again.
+    `change` is that of the held-out accuracy of the length `k` where it is largest for what counts (MOVED), on the
+    problems that the settled run was asked; `moved` says that it counts.
     """
-    both = ratios[ratios["ended"] == "settled"].merge(later, on=list(RUN), suffixes=("", "_later"))
-    both = both[both["step_later"] > both["step"]]
-    return both.assign(moved=(both["ended_later"] != "settled") | (both["step_later"] > AGAIN * both["step"]))
+    ratios = ratio_by_run(table)
+    both = ratios[ratios["ended"] == "settled"].merge(ratios, on=list(RUN), suffixes=("", "_later"))
+    both = both[both["step_later"] >= LONG * both["step"]].sort_values("step_later")
+    both = both.drop_duplicates(list(RUN), keep="last")
+    held = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] >= LEAST_HELD_OUT)]
+    held = held[["task", "slug", "k", "n", "accuracy"]]
+    later = held.rename(columns={"slug": "slug_later"})
+    both = both.merge(held, on=["task", "slug"]).merge(later, on=["task", "slug_later", "k"], suffixes=("", "_later"))
+    middle = (both["accuracy"] + both["accuracy_later"]) / 2
+    least = np.maximum(MOVED, 2 * np.sqrt(2 * middle * (1 - middle) / both["n"]))
+    both = both.assign(change=both["accuracy_later"] - both["accuracy"])
+    size = both["change"].abs() / least
+    both = both.assign(moved=size > 1, size=size).sort_values("size").drop_duplicates(list(RUN), keep="last")
+    return both.drop(columns="size").sort_values(list(RUN))
 
 
 def kept(gone_on: pd.DataFrame) -> Iterator[str]:
@@ -63,7 +79,9 @@ def kept(gone_on: pd.DataFrame) -> Iterator[str]:
     for row in gone_on.to_dict("records"):
         name = f"{row['task']}, L{row['n_layers']}, {row['n_train']:,} problems, seed {row['run_seed']}"
         ratios = f"ratio {row['ratio']:.2f} after {row['step']:,} updates, {row['ratio_later']:.2f} after"
-        yield f"{name}: {ratios} {row['step_later']:,} ({'moved' if row['moved'] else 'nothing moved'})"
+        ratios += f" {row['step_later']:,}"
+        change = f"{100 * row['change']:+.1f} points ({'moved' if row['moved'] else 'within noise'})"
+        yield f"{name}: {ratios}; most at K = {row['k']}, {change}"
     yield f"of {len(gone_on)} runs that had settled and went on, {int(gone_on['moved'].sum())} moved"
 
 

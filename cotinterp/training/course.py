@@ -8,7 +8,9 @@ What decides are checks on training problems and on the validation side of the s
 gives a row of signals: accuracy by length on both sides, and both losses. A signal, averaged over the last fifth of all
 updates, has *moved* where it is better than the worst that it was since something last moved. Losses are among them
 because on the way from a table to an algorithm validation loss falls from its peak before validation accuracy rises
-(Power et al. 2022, arXiv 2201.02177); that it rises, as a table's does without end, is no move.
+(Power et al. 2022, arXiv 2201.02177); that it rises, as a table's does without end, is no move. At a constant rate the
+losses of a table spike, and the way back is no learning: a loss has moved only where it also did so by more than its
+checks scatter about their average (root mean square).
 
 A run ends
 
@@ -43,6 +45,8 @@ MOVED = 0.05
 MOVED_LOSS = 0.1
 """Share of a loss that counts, of the loss and LOSS_FLOOR nats: what happens far below that is no longer learning."""
 LOSS_FLOOR = 0.1
+LOSSES = 2
+"""Signals at the end of a row that are losses."""
 WINDOW = 0.2
 """Share of the updates of a stage over which a signal is averaged."""
 DECAY = 0.2
@@ -107,6 +111,7 @@ class Course:
         moved: Updates done when a signal last moved.
         smooth: The signals, averaged.
         reference: The least that each was since one last moved.
+        scatter: Mean square of how far each loss was off its average, over the same updates.
         decay: Updates done when the decay began; -1 before.
         ended: Why it began; empty before, and always in a run of a fixed number of updates.
     """
@@ -117,6 +122,7 @@ class Course:
     moved: int = 0
     smooth: tuple[float, ...] = ()
     reference: tuple[float, ...] = ()
+    scatter: tuple[float, ...] = (0.0, 0.0)
     decay: int = -1
     ended: Ended | Literal[""] = ""
 
@@ -128,7 +134,7 @@ class Course:
     def loads(cls, text: str) -> "Course":
         """From JSON; a run of an earlier version has none, and is at its beginning."""
         fields: dict[str, Any] = json.loads(text or "{}")
-        fields |= {name: tuple(fields[name]) for name in ("smooth", "reference") if name in fields}
+        fields |= {name: tuple(fields[name]) for name in ("smooth", "reference", "scatter") if name in fields}
         return cls(**fields)
 
     def seen(self, check: Check, every: int) -> "Course":
@@ -139,13 +145,18 @@ class Course:
         # The average over the last WINDOW of the updates of this stage, by recursion: each check weighs its share.
         weight = min(1.0, every / (WINDOW * (check.step - self.began)))
         smooth = np.array(self.smooth) * (1 - weight) + now * weight
-        moved = bool((smooth - self.reference > 1).any())
+        off = now[-LOSSES:] - self.smooth[-LOSSES:]
+        scatter = (1 - weight) * (self.scatter + weight * off**2)
+        least = np.ones(len(now))
+        least[-LOSSES:] = np.maximum(1, np.sqrt(scatter))
+        moved = bool((smooth - self.reference > least).any())
         return replace(
             self,
             right=right,
             moved=check.step if moved else self.moved,
             smooth=tuple(smooth.tolist()),
             reference=tuple((smooth if moved else np.minimum(smooth, self.reference)).tolist()),
+            scatter=tuple(scatter.tolist()),
         )
 
     def decided(self, spec: RunSpec, step: int) -> "Course":

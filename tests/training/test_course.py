@@ -130,6 +130,18 @@ def test_noise_does_not_keep_a_run_from_settling_and_a_drift_does():
     assert followed(peak) == (None, "")
 
 
+def test_the_way_back_from_a_spike_is_no_move_and_a_fall_from_the_peak_is():
+    """A table at a constant rate: every now and then its losses are elsewhere for a check or two."""
+
+    def spiky(step):
+        apart = step % 6000 in (EVERY, 2 * EVERY)
+        return check(step, train_loss=5.0 if apart else 0.0, validation_loss=3.0 if apart else 8.0)
+
+    assert followed(spiky(step) for step in steps(60_000))[1] == "settled"
+    falls = [check(step, validation_loss=8.0 * 0.9 ** max(0, step / 4000 - 1)) for step in steps(60_000)]
+    assert followed(falls) == (None, "")
+
+
 def test_few_problems_must_move_by_more():
     def few(n):
         seen = [Check(step, (3,), (1.0,), (0.2 + 0.1 * (step > 5000),), 0.0, 1.0, (n,)) for step in steps(60_000)]
