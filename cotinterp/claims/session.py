@@ -23,10 +23,10 @@ from cotinterp.claims.judge import (
 )
 from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import EVIDENCE_FILE, Evidence, read_evidence
+from cotinterp.studies.evidence import EVIDENCE_FILE, MEMORY_TASK, Evidence, read_evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
 from cotinterp.sweeps.progress import progress_bars
-from cotinterp.sweeps.replication import PARTS, Measuring, gather, joint_plan, replicate
+from cotinterp.sweeps.replication import PARTS, Measuring, Planned, gather, joint_plan, replicate
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import REFERENCE_TASKS, RunSpec
 
@@ -68,9 +68,13 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
 
     Raises:
         FileNotFoundError: Runs are missing and `train` was not asked for.
+        ValueError: The stored evidence on other tasks has its random labels from another design.
     """
     tasks = sources.tasks or REFERENCE_TASKS
     planned = joint_plan(tasks, seeds=range(sources.seeds), base=sources.base, parts=sources.parts)
+    known = sources.tables is not None and (sources.tables / EVIDENCE_FILE).is_file()
+    if known and sources.tables is not None:
+        _check_memory(planned, read_evidence(sources.tables))
     work = replicate if sources.train else gather
     with progress_bars("claims", console) as progress:
         evidence = work(
@@ -86,9 +90,21 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
         )
     evidence.save(output_folder(folder / "evidence"))
     if sources.tables is not None:
-        known = (sources.tables / EVIDENCE_FILE).is_file()
         (read_evidence(sources.tables).updated(evidence) if known else evidence).save(sources.tables)
     return evidence
+
+
+def _check_memory(planned: Sequence[Planned], stored: Evidence) -> None:
+    """Refuses runs on random labels that would take the place of those that other tasks are compared with."""
+    there = set(stored.runs.loc[stored.runs["task"] == MEMORY_TASK, "slug"])
+    here = {one.spec.slug for one in planned if one.spec.task_name == MEMORY_TASK}
+    others = [task for task in judged_tasks(stored) if task not in {one.spec.task_name for one in planned}]
+    if there and here and not there & here and others:
+        raise ValueError(
+            f"the stored evidence on {others} is compared with {MEMORY_TASK!r} of another design ({min(there)}; now "
+            f"{min(here)}), which these runs would replace: leave that part out (--part "
+            f"{' '.join(part for part in PARTS if part != 'memory')}), or give other --tables"
+        )
 
 
 @dataclass(frozen=True)

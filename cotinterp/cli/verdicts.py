@@ -144,6 +144,7 @@ def claims_command(
         from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.models.build import resolve_device
         from cotinterp.sweeps.replication import PARTS, base_spec
+        from cotinterp.training.spec import REFERENCE_TASKS
 
         resolve_device(device or "cpu")
         sources = Sources(
@@ -155,7 +156,7 @@ def claims_command(
             jobs=2 if jobs is None else jobs,
             device=device or "cpu",
             quick=quick,
-            base=base_spec(task[0] if task else "s3", k_max=k_max, n_layers=n_layers, steps=steps),
+            base=base_spec(*task or REFERENCE_TASKS, k_max=k_max, n_layers=n_layers, steps=steps),
             parts=part or PARTS,
         )
         evidence = gather_evidence(sources, folder)

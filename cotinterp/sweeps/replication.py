@@ -28,6 +28,7 @@ from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
 from cotinterp.training.spec_file import check_same_spec
+from cotinterp.transcripts.render import longest_transcript
 
 PARTS = ("regimes", "depths", "sizes", "memory", "converged", "early")
 REGIMES = ("direct", "cot", "filler")
@@ -147,20 +148,23 @@ def _early(standard: RunSpec) -> Planned:
 
 
 def base_spec(
-    task: str, *, k_max: int | None = None, n_layers: int | None = None, steps: int | None = None
+    *tasks: str, k_max: int | None = None, n_layers: int | None = None, steps: int | None = None
 ) -> RunSpec | None:
     """The reference design with some of it changed, as `base` of a plan; None where nothing is.
 
     Args:
-        task: Any task of the plan; it says how many operands there may be.
-        k_max: Most operands.
+        tasks: Those of the plan; they say how many operands there may be, and how long a transcript is.
+        k_max: Most operands. Where transcripts get longer than the context of the reference design it grows with them.
         n_layers: Layers of the standard runs.
         steps: Updates; the warm-up is shortened to a tenth of them where it would take longer.
     """
     if (k_max, n_layers, steps) == (None, None, None):
         return None
-    spec = RunSpec(task=task, regime="direct", precision="bf16")
+    spec = RunSpec(task=tasks[0], regime="direct", precision="bf16")
     model, optimizer = spec.model, spec.optimizer
+    if k_max is not None:
+        longest = max(longest_transcript(get_task(task), k_max, regime) for task in tasks for regime in REGIMES)
+        model = model.model_copy(update={"n_ctx": max(model.n_ctx, longest)})
     if n_layers is not None:
         model = model.model_copy(update={"n_layers": n_layers})
     if steps is not None:

@@ -1,6 +1,7 @@
 """The command in small: evidence trained, measured and stored; verdicts judged, said and written."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -84,6 +85,17 @@ def test_stored_evidence_gives_the_verdicts_of_the_models(tmp_path):
 def test_runs_that_are_missing_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="3 of 3 runs are not trained .*--train"):
         gather_evidence(sources(tmp_path), tmp_path / "out", Console(quiet=True))
+
+
+def test_random_labels_of_another_design_are_refused_before_anything_is_trained(tmp_path):
+    ceiling = {"task": "random-labels", "slug": "random-labels-direct-L4-s0-0000"}
+    evidence([*accuracies("direct", [0.5])], [ceiling]).save(tmp_path / "tables")
+    asked = replace(sources(tmp_path, train=True, tables=tmp_path / "tables"), parts=("regimes", "memory"))
+    with pytest.raises(
+        ValueError, match=r"\['toy'\] is compared with 'random-labels' of another design .*--part regimes"
+    ):
+        gather_evidence(asked, tmp_path / "out", Console(quiet=True))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_stages_of_models_grow_and_keep_what_is_decided(tmp_path, monkeypatch):

@@ -129,6 +129,13 @@ def test_the_reference_design_with_some_of_it_changed():
     assert restored == RunSpec(task="s3", regime="direct", precision="bf16")
 
 
+def test_the_context_grows_with_the_longest_transcript_of_all_tasks():
+    assert base_spec("parity", k_max=12).model.n_ctx == 94
+    assert base_spec("digit-sum", "parity", k_max=12).model.n_ctx > 94
+    assert base_spec("parity", k_max=7).model == ModelSpec()
+    assert len(plan("parity", seeds=[0], base=base_spec("parity", k_max=12))) == len(plan("s3", seeds=[0]))
+
+
 def test_one_change_alone():
     assert base_spec("s3", k_max=3).optimizer == OptimizerSpec()
     assert base_spec("s3", steps=5000).optimizer.warmup == OptimizerSpec().warmup
