@@ -132,6 +132,37 @@ def train_command(
     print(f"run     {run.directory}\nweights {run.weight_hash}")
 
 
+@app.command(name="explore")
+def explore_command(
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
+    root: Path | None = None,
+    task: str | None = None,
+    device: str = "cpu",
+    port: NonNegative = 8765,
+) -> None:
+    """Play with trained models in the browser: change what they wrote, patch, knock out, and see what follows.
+
+    Args:
+        run: Slugs of runs, or paths of their directories; the four reference models by default.
+        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
+        task: path/to/file.py:ClassName where the runs' task is not registered.
+        device: cpu, auto, cuda, ...
+        port: Of this machine's own address (127.0.0.1); 0 takes any that is free.
+    """
+    from cotinterp.explore.server import serve
+    from cotinterp.explore.session import Explorer
+    from cotinterp.training.checkpoints import load_run
+    from cotinterp.training.spec import reference_specs
+    from cotinterp.training.spec_file import DEFAULT_ROOT
+
+    slugs = run or tuple(spec.slug for spec in reference_specs())
+    serve(
+        Explorer([load_run(slug, root=root or DEFAULT_ROOT, device=device, task=task) for slug in slugs]),
+        port=port,
+        say=lambda line: print(line, flush=True),
+    )
+
+
 @contextmanager
 def notes() -> Iterator[None]:
     """Shows what the library warns of inside the block, one line each, without the place in its source."""

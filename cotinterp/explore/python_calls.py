@@ -1,0 +1,80 @@
+"""What the explorer shows, as the Python that gives the same numbers: text to be copied."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cotinterp.training.checkpoints import Run
+from cotinterp.training.spec_file import find_run
+
+if TYPE_CHECKING:
+    from cotinterp.explore.session import Change
+
+
+def run_call(run: Run, text: str, edits: Sequence[str], given: int) -> str:
+    """Probabilities of every next symbol of `text`, of which the model was given so many symbols, under `edits`."""
+    listed = "".join(f"    {edit},\n" for edit in edits)
+    return (
+        "import torch\n"
+        "from cotinterp import Site, activations, load_run, run_with\n"
+        "from cotinterp.mechanism.interventions import ablate_zero, knock_out_pairs, patch\n\n"
+        f"run = load_run({_reference(run)!r})\n"
+        f"text = {text!r}  # of which the model was given {text[:given]!r}\n\n\n"
+        "def tokens(text):\n"
+        "    return torch.tensor([run.vocabulary.encode(text)])\n\n\n"
+        "def edge(dest, src):\n"
+        "    mask = torch.zeros(1, len(text), len(text), dtype=torch.bool)\n"
+        "    mask[:, dest, src] = True\n"
+        "    return mask\n\n\n"
+        "def held(site, text, src):\n"
+        "    return activations(run.model, tokens(text), [site], positions=torch.tensor([src]))[site]\n\n\n"
+        f"edits = [{chr(10) if listed else ''}{listed}]\n"
+        "p = run_with(run.model, tokens(text), edits)[0].softmax(-1)\n"
+        "for before, symbol in enumerate(text[1:]):\n"
+        "    print(text[: before + 1], symbol, float(p[before, run.vocabulary.token(symbol)]))\n"
+    )
+
+
+def calls_of(changes: "Sequence[Change]", texts: Sequence[str], n_layers: int) -> list[str]:
+    """Each change as an expression that makes its edit; `texts` are those of the runs that patches come from."""
+    return [call for change, text in zip(changes, texts, strict=True) for call in _edits(change, text, n_layers)]
+
+
+def _edits(change: "Change", text: str, n_layers: int) -> list[str]:
+    if change.kind == "head":
+        return [f'ablate_zero(Site("z", {change.layer}, {change.head}))']
+    if change.kind == "edge":
+        layers = range(n_layers) if change.layer < 0 else [change.layer]
+        head = "" if change.head < 0 else f", {change.head}"
+        dest = "slice(None)" if change.dest < 0 else str(change.dest)
+        return [
+            f'knock_out_pairs(Site("pattern", {layer}{head}), edge({dest}, {change.src}), expect_change=False)'
+            for layer in layers
+        ]
+    site = f'Site("{change.site}", {change.layer}{"" if change.head < 0 else f", {change.head}"})'
+    return [f"patch({site}, held({site}, {text!r}, {change.src}), torch.tensor([{change.dest}]))"]
+
+
+def probe_call(run: Run, k: int, role: str, step: int, n: tuple[int, int]) -> str:
+    """The probes of one place, and how good they are."""
+    return (
+        "import numpy as np\n"
+        "from cotinterp import collate, load_run, probe_totals, render, sample_problems\n"
+        "from cotinterp.mechanism.probing.controls import Controls\n\n"
+        f"run = load_run({_reference(run)!r})\n\n\n"
+        "def batch(side, n):\n"
+        f"    problems = sample_problems(run.task, {k}, n, split=side, rng=np.random.default_rng(0))\n"
+        "    return collate([render(run.task, problem, run.spec.regime) for problem in problems], run.vocabulary)\n\n\n"
+        f'fitted, test = batch("train", {n[0]}), batch("heldout", {n[1]})\n'
+        f'place, controls = ("{role}", {step}), Controls(n_shuffles=0)\n'
+        "found = probe_totals(run.model, fitted, test=test, places=[place], controls=controls)\n"
+        'print(found.frame()[["site", "target", "accuracy", "selectivity"]].to_string())\n'
+    )
+
+
+def _reference(run: Run) -> str:
+    """What `load_run` finds this run by: its slug where that is enough, else its directory."""
+    try:
+        found = find_run(run.spec.slug).resolve() == run.directory.resolve()
+    except (FileNotFoundError, ValueError):
+        found = False
+    return run.spec.slug if found else str(run.directory)

@@ -1,0 +1,560 @@
+"""What an explorer can be asked about trained models, as requests and answers that are plain data.
+
+`Explorer` holds the models. A `Scene` says what one of them is shown and what is changed: a problem, one written total,
+heads and edges knocked out, activations copied from another scene. The page of the server and the widget of a notebook
+send the same requests (`Explorer.answer`) as numbers and a few fixed words; nothing in a request is a path or code, and
+every number in an answer is that of the call which stands beside it as Python.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from cotinterp.behavior.accuracy import longest_k
+from cotinterp.behavior.edits import outcome_of
+from cotinterp.explore.python_calls import calls_of, probe_call, run_call
+from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attribution import logit_attribution
+from cotinterp.mechanism.interventions import Edit, ablate_zero, knock_out_pairs, patch, run_with, watch
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.probing.controls import Controls
+from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN
+from cotinterp.mechanism.probing.result import ProbeCell
+from cotinterp.mechanism.probing.solver import FitOptions
+from cotinterp.mechanism.probing.totals import probe_totals
+from cotinterp.mechanism.sites import Site
+from cotinterp.training.checkpoints import DEFAULT_ROOT, Run, load_run, read_run
+from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.parsing import final_answer, parse_response
+from cotinterp.transcripts.problems import (
+    EmptySplitError,
+    Problem,
+    continued,
+    sample_problems,
+    solve,
+    split_of,
+    substitute_total,
+)
+from cotinterp.transcripts.regimes import Token, get_regime
+from cotinterp.transcripts.render import render
+from cotinterp.transcripts.roles import Role
+
+Number = Annotated[int, Field(ge=0, le=4095)]
+OrAll = Annotated[int, Field(ge=-1, le=4095)]
+"""-1: all of them."""
+MOST_CHANGES, MOST_MODELS = 16, 8
+PROBED = (600, 200)
+"""Problems that a probe is fitted on (training side of the split) and tested on (held out)."""
+
+
+class Request(BaseModel):
+    """Base of what may be asked: frozen, and no field that it does not have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class HeadCut(Request):
+    """A head whose output `z` is 0 everywhere. Zeros are off the training distribution (`compare_ablations`)."""
+
+    kind: Literal["head"]
+    layer: Number
+    head: Number
+
+
+class EdgeCut(Request):
+    """`dest` does not attend to `src`; its other sources share what that had (`knock_out_pairs`).
+
+    Of one head or all, in one layer or all; -1 as `dest` stands for every position.
+    """
+
+    kind: Literal["edge"]
+    layer: OrAll
+    head: OrAll
+    dest: OrAll
+    src: Number
+
+
+PatchKind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "z"]
+
+
+class Shown(Request):
+    """What a model is shown: a problem, and one total of its trace in place of the true one (step and state)."""
+
+    model: Number
+    operands: Annotated[tuple[Number, ...], Field(min_length=1, max_length=64)]
+    total: tuple[Number, Number] | None = None
+
+
+class Patch(Request):
+    """What stands at a place of another run is written at `dest`: the activation of `site` at its position `src`."""
+
+    kind: Literal["patch"]
+    site: PatchKind
+    layer: Number
+    head: OrAll = -1
+    dest: Number
+    src: Number
+    source: Shown
+
+
+Change = Annotated[HeadCut | EdgeCut | Patch, Field(discriminator="kind")]
+
+
+class Scene(Shown):
+    """A run: what is shown, and what is changed inside the model while it reads and writes."""
+
+    changes: Annotated[tuple[Change, ...], Field(max_length=MOST_CHANGES)] = ()
+
+
+class Place(Request):
+    """A position of what stands in a scene."""
+
+    scene: Scene
+    position: Number
+
+
+class Draw(Request):
+    """A held-out problem of `k` operands, by number."""
+
+    model: Number
+    k: Number
+    seed: Annotated[int, Field(ge=0, le=2**31)]
+
+
+class Explorer:
+    """Trained models that can be asked, side by side.
+
+    Args:
+        runs: What `load_run` gives. All may differ in task.
+
+    Raises:
+        ValueError: No runs, or more than MOST_MODELS.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        if not 1 <= len(runs) <= MOST_MODELS:
+            raise ValueError(f"an explorer takes 1 to {MOST_MODELS} models, got {len(runs)}")
+        self.runs = tuple(runs)
+        # Hooks belong to a model and a server has several threads, so one request runs at a time. Fitting probes takes
+        # longer than all else: it has models and a lock of its own.
+        self._lock, self._fitting = threading.RLock(), threading.Lock()
+        self._copies: dict[int, HookedModel] = {}
+        self._written = lru_cache(maxsize=256)(self._write)
+        self._probes = lru_cache(maxsize=64)(self._fit)
+
+    @classmethod
+    def load(cls, *slugs: str, root: Path = DEFAULT_ROOT, device: str = "cpu") -> "Explorer":
+        """Of these checkpoints (`load_run`)."""
+        return cls([load_run(slug, root=root, device=device) for slug in slugs])
+
+    def __repr__(self) -> str:
+        return f"Explorer({', '.join(run.spec.slug for run in self.runs)})"
+
+    # What can be asked, each a method of the name in `answer`.
+
+    def about(self) -> dict[str, Any]:
+        """The models: id, slug, task, regime, sizes, symbols, and how many operands they can be asked about."""
+        return {"models": [_about(index, run) for index, run in enumerate(self.runs)]}
+
+    def draw(self, request: Draw) -> dict[str, Any]:
+        """A held-out problem. ValueError where there is none of this length."""
+        run = self._run(request.model)
+        rng = np.random.default_rng([request.seed, request.k])
+        try:
+            (problem,) = sample_problems(run.task, request.k, 1, split="heldout", rng=rng)
+        except EmptySplitError:
+            (problem,) = sample_problems(run.task, request.k, 1, split="train", rng=rng)
+        return {"operands": list(problem.operands)}
+
+    def write(self, scene: Scene) -> dict[str, Any]:
+        """What the model writes in this scene, token by token, and what became of the answer.
+
+        `p` of a token is its probability given the tokens before it, under the scene's changes; `likeliest` are the
+        three that were likeliest there. `expected` and `outcome` are those of `trace_edits`: what a reader of the shown
+        trace would answer (`follows`), what the prompt asks for (`ignores`), or neither.
+        """
+        return self._written(scene)
+
+    def grid(self, scene: Scene) -> dict[str, Any]:
+        """The logit lens at every layer and position, and what the scene's changes moved there.
+
+        `symbol`, `p`: the likeliest next symbol if `resid_post` of that layer went straight to the final norm and the
+        unembedding (nostalgebraist 2020), and its probability. `moved`: how far `resid_post` is from what the same
+        tokens make without the changes, as a share of its norm there; what the changes cannot reach stays at 0.
+        """
+        tokens, run = self._tokens(scene), self._run(scene.model)
+        n_layers = int(run.model.cfg.n_layers)
+        sites = [Site("resid_post", layer) for layer in range(n_layers)]
+        streams = _read(run, tokens, self._edits(scene, tokens.shape[1]), sites)
+        lens = self._lens(run, tokens, streams)
+        p, best = lens.max(dim=-1)
+        plain = _read(run, tokens, [], sites) if scene.changes else streams
+        moved = [((streams[site] - plain[site]).norm(dim=-1) / plain[site].norm(dim=-1))[0].tolist() for site in sites]
+        symbols = run.vocabulary.symbols
+        return {
+            "symbol": [[symbols[token] for token in row] for row in best.tolist()],
+            "p": p.tolist(),
+            "moved": moved,
+        }
+
+    def look(self, place: Place) -> dict[str, Any]:
+        """What can be said of one position: attention of each head, the logit lens by layer, direct contributions.
+
+        `attention` is `layer head src`, from this position (`dest`). `direct`: what each component writes directly to
+        logit[answer] - logit[foil], the two likeliest symbols here, largest first; together they are `difference`
+        (`logit_attribution`, without the scene's changes). An indirect effect is none of it.
+        """
+        scene, position = place.scene, place.position
+        tokens, run = self._tokens(scene), self._run(scene.model)
+        _require_position(position, tokens.shape[1])
+        layers = range(int(run.model.cfg.n_layers))
+        patterns, streams = ([Site(kind, layer) for layer in layers] for kind in ("pattern", "resid_post"))
+        found = _read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *streams])
+        lens = self._lens(run, tokens, {site: found[site] for site in streams})[:, position]
+        logits = run_with(run.model, tokens, [])[:, position]
+        answer, foil = logits.topk(2).indices[0].tolist()
+        at = torch.tensor([position])
+        contrast = Contrast.by_position(tokens, tokens, at, torch.tensor([answer]), torch.tensor([foil]))
+        direct = logit_attribution(run.model, contrast)
+        symbols = run.vocabulary.symbols
+        return {
+            "attention": [found[site][0, :, position, : position + 1].tolist() for site in patterns],
+            "lens": [_likeliest(row, symbols) for row in lens],
+            "answer": symbols[answer],
+            "foil": symbols[foil],
+            "direct": direct.top(len(direct.components)),
+            "difference": float(direct.logit_difference[0]),
+        }
+
+    def probes(self, place: Place) -> dict[str, Any]:
+        """What a linear probe reads of each running total at this position, layer by layer.
+
+        The probes are those of `probe_totals` for this role and step, fitted on problems of the training side as the
+        model should write them, tested on held-out ones; `accuracy` and `selectivity` (accuracy minus that of a control
+        task) say how far to believe `reads`, what they read here. Decodable is not used. Totals that stand written
+        before this place are left out.
+        """
+        run, key = self._run(place.scene.model), self._probed(place)
+        with self._fitting:
+            cells = self._probes(place.scene.model, *key)
+        sites = [Site.parse(cell.at.label) for cell in cells]
+        with self._lock:
+            tokens = self._tokens(place.scene)
+            found = _read(run, tokens, self._edits(place.scene, tokens.shape[1]), sites)
+        rows = []
+        for cell, site in zip(cells, sites, strict=True):
+            assert cell.probe is not None
+            state = int(cell.probe.predict(found[site][:, place.position])[0])
+            facts = cell.summary()
+            rows.append(
+                {
+                    "site": site.label,
+                    "total": int(cell.target.removeprefix("s_")),
+                    "reads": run.task.state_text(state),
+                    "accuracy": float(facts["accuracy"]),
+                    "selectivity": float(facts["selectivity"]),
+                }
+            )
+        return {"probes": rows, "python": probe_call(run, *key, PROBED)}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request as the page sends it: `{"ask": "write", ...}`, or `{"error": words}`; never raises.
+
+        Whatever is wrong with a request, or with what it asks for, is said in words.
+        """
+        try:
+            fields = dict(request)
+            ask = fields.pop("ask", None)
+            if ask == "about" and not fields:
+                return self.about()
+            known: dict[str, tuple[type[Request], Callable[[Any], dict[str, Any]]]] = {
+                "draw": (Draw, self.draw),
+                "write": (Scene, self.write),
+                "grid": (Scene, self.grid),
+                "look": (Place, self.look),
+                "probes": (Place, self.probes),
+            }
+            if not isinstance(ask, str) or ask not in known:
+                raise ValueError(f"unknown request {str(ask)[:40]!r}; there are about, {', '.join(known)}")
+            form, method = known[ask]
+            # Strict validation would refuse the lists of JSON where a request has tuples.
+            asked = form.model_validate(_tuples(fields))
+            with nullcontext() if ask == "probes" else self._lock:
+                return method(asked)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the request"
+            return {"error": f"{where}: {first['msg']}"}
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+            return {"error": str(error.args[0]) if error.args else type(error).__name__}
+
+    # How it is found.
+
+    def _probed(self, place: Place) -> tuple[int, str, int]:
+        """Number of operands, role and step of a position."""
+        with self._lock:
+            tokens = self._written(place.scene)["tokens"]
+        _require_position(place.position, len(tokens))
+        token = tokens[place.position]
+        if not token["role"]:
+            raise ValueError("what stands here is no part of a well-formed response, so no probe is fitted for it")
+        return len(place.scene.operands), token["role"], token["step"]
+
+    def _run(self, model: int) -> Run:
+        if model >= len(self.runs):
+            raise ValueError(f"no model {model}; there are 0 to {len(self.runs) - 1}")
+        return self.runs[model]
+
+    def _problem(self, shown: Shown) -> Problem:
+        run = self._run(shown.model)
+        task, k = run.task, len(shown.operands)
+        most = max(run.spec.k_min, longest_k(run.model, task, run.spec.regime))
+        if not task.min_k <= k <= min(most, task.max_k):
+            raise ValueError(f"{k} operands; this model can be asked about {task.min_k} to {min(most, task.max_k)}")
+        if max(shown.operands) >= task.n_operands:
+            raise ValueError(f"operand {max(shown.operands)}; task {task.name!r} has 0 to {task.n_operands - 1}")
+        return solve(task, np.array([shown.operands]))[0]
+
+    def _given(self, shown: Shown) -> tuple[list[Token], Problem]:
+        """The tokens that the model is given, and the problem as a reader of them has it."""
+        run, problem = self._run(shown.model), self._problem(shown)
+        regime = get_regime(run.spec.regime)
+        if shown.total is None:
+            whole = render(run.task, problem, regime)
+            return list(whole.tokens[: whole.n_prompt]), problem
+        step, state = shown.total
+        if not regime.writes_totals:
+            raise ValueError(f"regime {regime.name!r} writes no totals, so there is none to change")
+        if not 1 <= step < problem.k:
+            raise ValueError(f"step {step}; a problem of {problem.k} operands has steps 1 to {problem.k - 1}")
+        edited = substitute_total(run.task, problem, step, state)
+        tokens = render(run.task, edited, regime).tokens
+        last = max(i for i, token in enumerate(tokens) if token.role is Role.TOTAL and token.step == step)
+        return list(tokens[: last + 1]), edited
+
+    def _tokens(self, shown: Shown) -> Tensor:
+        """What stands in a scene once the model has written, as token ids `1 pos`."""
+        run = self._run(shown.model)
+        scene = shown if isinstance(shown, Scene) else Scene(**shown.model_dump())
+        return _ids(run, "".join(token["symbol"] for token in self._written(scene)["tokens"]))
+
+    def _edits(self, scene: Scene, n: int) -> list[Edit]:
+        """The changes of a scene as edits of a run over `n` tokens; those of places beyond them are left out."""
+        return [edit for change in scene.changes for edit in self._edits_of(change, scene, n)]
+
+    def _edits_of(self, change: HeadCut | EdgeCut | Patch, scene: Scene, n: int) -> list[Edit]:
+        run = self._run(scene.model)
+        n_layers = int(run.model.cfg.n_layers)
+        if isinstance(change, HeadCut):
+            edit = ablate_zero(Site("z", change.layer, change.head).check(run.model))
+            return [Edit(edit.site, edit.value, expect_change=False)]
+        if isinstance(change, EdgeCut):
+            if change.src >= n or change.dest >= n:
+                return []
+            mask = torch.zeros(1, n, n, dtype=torch.bool)
+            mask[:, slice(None) if change.dest < 0 else change.dest, change.src] = True
+            layers = range(n_layers) if change.layer < 0 else [change.layer]
+            sites = [Site("pattern", layer, None if change.head < 0 else change.head) for layer in layers]
+            return [knock_out_pairs(site.check(run.model), mask, expect_change=False) for site in sites]
+        if change.source.model != scene.model:
+            raise ValueError("what another model holds means nothing in this one: patch between runs of one model")
+        if change.dest >= n:
+            return []
+        site = Site(change.site, change.layer, change.head if change.head >= 0 else None).check(run.model)
+        there = self._tokens(change.source)
+        _require_position(change.src, there.shape[1])
+        donor = activations(run.model, there, [site], positions=torch.tensor([change.src]))[site]
+        return [patch(site, donor, torch.tensor([change.dest]), expect_change=False)]
+
+    def _write(self, scene: Scene) -> dict[str, Any]:
+        run, problem = self._run(scene.model), self._problem(scene)
+        given, reader = self._given(scene)
+        vocabulary, regime = run.vocabulary, get_regime(run.spec.regime)
+        guess = "".join(token.symbol for token in render(run.task, reader, regime).tokens)
+        limit = min(int(run.model.cfg.n_ctx), 2 * len(guess) - len(given) + 8)
+        text, logits = _continued(run, guess, len(given), limit, lambda n: self._edits(scene, n))
+        p = logits.softmax(-1)
+        n_prompt = render(run.task, problem, regime).n_prompt
+        answer = final_answer(run.task, text[n_prompt:])
+        named = _named(run, problem, text, n_prompt)
+        tokens = []
+        for place, symbol in enumerate(text):
+            name = named[place] or Token(symbol, Role.PAD)
+            token: dict[str, Any] = {
+                "symbol": symbol,
+                "role": "" if name.role is Role.PAD else str(name.role),
+                "step": name.step,
+                "value": name.value,
+                "by": "prompt" if place < n_prompt else "given" if place < len(given) else "model",
+            }
+            if place:
+                token["p"] = float(p[place - 1, vocabulary.token(symbol)])
+                token["likeliest"] = _likeliest(p[place - 1], vocabulary.symbols)
+            tokens.append(token)
+        state = run.task.state_text
+        edited = scene.total is not None
+        return {
+            "tokens": tokens,
+            "k": problem.k,
+            "split": split_of(tuple(run.task.canonical(np.array([problem.operands]))[0].tolist())),
+            "answer": None if answer is None else state(answer),
+            "right": state(problem.answer),
+            "expected": state(reader.answer),
+            "outcome": str(outcome_of(answer, reader.answer, problem.answer))
+            if edited
+            else ("right" if answer == problem.answer else "wrong"),
+            "totals": [state(total) for total in problem.totals],
+            "shown_totals": [state(total) for total in reader.totals],
+            "states": {str(step): sorted(run.task.reachable(problem.k)[step]) for step in range(1, problem.k)}
+            if regime.writes_totals
+            else {},
+            "python": run_call(
+                run, text, calls_of(scene.changes, self._texts(scene), int(run.model.cfg.n_layers)), len(given)
+            ),
+        }
+
+    def _texts(self, scene: Scene) -> list[str]:
+        """Of each patch of a scene, the text of the run that it comes from."""
+        run = self._run(scene.model)
+        return [
+            run.vocabulary.decode(self._tokens(change.source)[0].tolist()) if isinstance(change, Patch) else ""
+            for change in scene.changes
+        ]
+
+    def _lens(self, run: Run, tokens: Tensor, streams: Mapping[Site, Tensor]) -> Float[Tensor, "layer pos d_vocab"]:
+        """Probabilities after final norm and unembedding, of each of these streams."""
+        last = Site("resid_post", int(run.model.cfg.n_layers) - 1)
+        stacked = torch.cat(list(streams.values()))
+        logits = run_with(run.model, tokens.expand(len(stacked), -1), [Edit(last, stacked, expect_change=False)])
+        return logits.softmax(-1)
+
+    def _fit(self, model: int, k: int, role: str, step: int) -> tuple[ProbeCell, ...]:
+        run = self._run(model)
+        if model not in self._copies:
+            self._copies[model] = read_run(run.directory, device=str(_device(run)), task=run.task).model
+        try:
+            sides = [
+                sample_problems(run.task, k, n, split=side, rng=np.random.default_rng(0))
+                for side, n in zip(("train", "heldout"), PROBED, strict=True)
+            ]
+        except EmptySplitError as error:
+            raise ValueError(f"{error}, so no probe can be fitted or tested") from error
+        if len(sides[0]) < MIN_TRAIN or len(sides[1]) < MIN_TEST:
+            raise ValueError(f"too few problems of {k} operands ({len(sides[0])} to fit a probe on, {len(sides[1])})")
+        fitted, test = (
+            collate([render(run.task, problem, run.spec.regime) for problem in side], run.vocabulary).to(_device(run))
+            for side in sides
+        )
+        result = probe_totals(
+            self._copies[model],
+            fitted,
+            test=test,
+            places=[(role, step)],
+            controls=Controls(n_shuffles=0),
+            fit=FitOptions(keep=True),
+        )
+        return tuple(cell for cell in result.cells if cell.at.site != "input")
+
+
+def _about(index: int, run: Run) -> dict[str, Any]:
+    spec, task = run.spec, run.task
+    most = min(task.max_k, max(spec.k_min, longest_k(run.model, task, spec.regime)))
+    return {
+        "id": index,
+        "slug": spec.slug,
+        "task": task.name,
+        "regime": spec.regime,
+        "n_layers": spec.model.n_layers,
+        "n_heads": spec.model.n_heads,
+        "k": [task.min_k, most],
+        "k_trained": [spec.k_min, spec.k_max],
+        "operands": list(task.operands),
+        "operator": task.operator,
+        "states": list(task.states),
+        "writes_totals": get_regime(spec.regime).writes_totals,
+    }
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_tuples, value))
+    return {key: _tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _device(run: Run) -> torch.device:
+    return next(run.model.parameters()).device
+
+
+def _ids(run: Run, text: str) -> Tensor:
+    return torch.tensor([run.vocabulary.encode(text)], device=_device(run))
+
+
+def _require_position(position: int, n: int) -> None:
+    if position >= n:
+        raise ValueError(f"position {position}; what stands there has positions 0 to {n - 1}")
+
+
+def _likeliest(p: Float[Tensor, " d_vocab"], symbols: Sequence[str]) -> list[tuple[str, float]]:
+    found = p.topk(min(3, len(p)))
+    return [(symbols[token], value) for token, value in zip(found.indices.tolist(), found.values.tolist(), strict=True)]
+
+
+def _read(run: Run, tokens: Tensor, edits: Sequence[Edit], sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """What stands at these sites in the run with these edits."""
+    seen: dict[Site, Tensor] = {}
+    run_with(run.model, tokens, [*edits, *(watch(site, seen) for site in sites)])
+    return seen
+
+
+def _continued(
+    run: Run, guess: str, given: int, limit: int, edits: Callable[[int], list[Edit]]
+) -> tuple[str, Float[Tensor, "pos d_vocab"]]:
+    """What the model writes after the first `given` symbols of `guess`, greedily, and the logits of that whole text.
+
+    As `decoding.verified`, with edits: a pass over the guess accepts it as far as each symbol is the likeliest one, and
+    takes the likeliest symbols behind it as the next guess.
+    """
+    vocabulary, text, sure = run.vocabulary, guess, given
+    stop = vocabulary.symbols[vocabulary.end]
+    while True:
+        logits = run_with(run.model, _ids(run, text), edits(len(text)))[0]
+        likeliest = [vocabulary.symbols[token] for token in logits.argmax(-1).tolist()]
+        while sure < len(text) and text[sure] == likeliest[sure - 1] and (sure == given or text[sure - 1] != stop):
+            sure += 1
+        ended = sure > given and text[sure - 1] == stop
+        if ended or sure >= limit:
+            return text[:sure], logits[:sure]
+        text = text[:sure] + "".join(likeliest[sure - 1 : limit - 1])
+
+
+def _named(run: Run, problem: Problem, text: str, n_prompt: int) -> list[Token | None]:
+    """Role, step and value of every symbol, by the transcript that says the same; None where there is none like it.
+
+    A response with other totals than the task's is the transcript of those. Of one that is no transcript (a miscopied
+    operand, a step too many) the symbols have the roles of the one of its length, and none beyond where their structure
+    parts.
+    """
+    task, regime = run.task, get_regime(run.spec.regime)
+    parsed = parse_response(task, text[n_prompt:], separator=regime.separator)
+    totals = [step.total for step in parsed.steps if step.total is not None][: problem.k - 1]
+    reader = continued(task, problem, totals) if totals and len(totals) == len(parsed.steps) else problem
+    tokens = render(task, reader, regime).tokens
+    found: list[Token | None] = []
+    signs = set("{}=;#.") | set(task.operators)
+    apart = False
+    for place, symbol in enumerate(text):
+        token = tokens[place] if place < len(tokens) else None
+        apart = apart or token is None or (token.symbol != symbol and (token.symbol in signs or symbol in signs))
+        found.append(None if apart or token is None else token._replace(symbol=symbol))
+    return found

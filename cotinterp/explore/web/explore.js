@@ -1,0 +1,337 @@
+// The explorer: what a model writes, what is changed, and what follows. One module, for the page of the server and for a
+// notebook (anywidget). It asks a Python session (explore/session.py) and computes no number itself.
+
+const SITES = ["resid_post", "resid_pre", "attn_out", "mlp_out"];
+const MOST_RUNS = 8;
+
+export default { render };
+
+function render({ model, el }) {
+  const ask = asker(model);
+  const view = { models: [], runs: [], at: null, from: null, site: 0, source: 0, target: 0, note: "" };
+  el.classList.add("cotinterp-explorer");
+  const parts = Object.fromEntries(["problem", "runs", "detail", "grids"].map((name) => [name, make("section", { class: name })]));
+  const note = make("p", { class: "note", role: "status" });
+  el.replaceChildren(make("h1", {}, "What does it write, and what does it read?"), parts.problem, note, parts.runs, parts.detail, parts.grids);
+
+  // State: numbers alone, so that a link opens the same state elsewhere.
+  const changeNumbers = (c) =>
+    c.kind === "head" ? [0, c.layer, c.head]
+    : c.kind === "edge" ? [1, c.layer, c.head, c.dest, c.src]
+    : [2, SITES.indexOf(c.site), c.layer, c.head, c.dest, c.src, shownNumbers(c.source)];
+  const shownNumbers = (s) => [s.model, s.operands, s.total ?? null];
+  const save = () => {
+    const runs = view.runs.map((run) => [...shownNumbers(run), run.changes.map(changeNumbers)]);
+    model.set("state", JSON.stringify([runs, view.at, view.from, view.site, view.source, view.target]));
+    model.save_changes();
+  };
+  const shownOf = ([m, operands, total]) => ({ model: m, operands, ...(total ? { total } : {}) });
+  const changeOf = (n) =>
+    n[0] === 0 ? { kind: "head", layer: n[1], head: n[2] }
+    : n[0] === 1 ? { kind: "edge", layer: n[1], head: n[2], dest: n[3], src: n[4] }
+    : { kind: "patch", site: SITES[n[1]], layer: n[2], head: n[3], dest: n[4], src: n[5], source: shownOf(n[6]) };
+  const restore = (text) => {
+    try {
+      const [runs, at, from, site, source, target] = JSON.parse(text);
+      view.runs = runs.slice(0, MOST_RUNS).map((run) => ({ ...shownOf(run), changes: run[3].map(changeOf) }));
+      Object.assign(view, { at, from, site, source, target });
+      return view.runs.length > 0;
+    } catch {
+      return false;
+    }
+  };
+
+  // A request that failed says why in one line; what is shown stays.
+  const answerOf = async (request) => {
+    const answer = await ask(request);
+    if (answer.error) view.note = answer.error;
+    return answer.error ? null : answer;
+  };
+  const scene = (run) => ({ model: run.model, operands: run.operands, ...(run.total ? { total: run.total } : {}), changes: run.changes });
+  const written = (run) => answerOf({ ask: "write", ...scene(run) });
+
+  let turn = 0;
+  const draw = async (said = "") => {
+    const mine = ++turn, began = performance.now();
+    view.note = said;
+    const answers = await Promise.all(view.runs.map(written));
+    if (mine !== turn) return;
+    view.runs = view.runs.filter((_, index) => answers[index]);
+    view.answers = answers.filter(Boolean);
+    if (!view.runs.length) return begin(view.note);
+    view.source = within(view.source, view.runs.length);
+    view.target = within(view.target, view.runs.length);
+    if (view.at && (view.at[0] >= view.runs.length || view.at[1] >= view.answers[view.at[0]].tokens.length)) view.at = null;
+    save();
+    drawProblem();
+    drawRuns();
+    await Promise.all([drawDetail(mine), drawGrids(mine)]);
+    if (mine !== turn) return;
+    note.textContent = view.note;
+    performance.measure("interaction", { start: began });
+    el.dataset.turn = String(turn);
+  };
+  const add = (run) => {
+    if (view.runs.length >= MOST_RUNS) {
+      note.textContent = `${MOST_RUNS} runs are shown; remove one first`;
+      return false;
+    }
+    view.runs.push(run);
+    return true;
+  };
+  // What is changed is a run of its own below the one it was changed from; a changed one is changed further in place.
+  const change = (index, fields, keepSource = false) => {
+    const from = plainOf(index), run = view.runs[index], plain = !run.total && run.changes.length === 0;
+    const changed = { ...run, ...fields };
+    if (!plain) view.runs[index] = changed;
+    else if (add(changed)) index = view.runs.length - 1;
+    else return;
+    if (!keepSource) view.source = from;
+    view.target = index;
+    if (view.at) view.at = [index, view.at[1]];
+    draw();
+  };
+
+  // The run to compare a changed one with, and to patch from: one of its model that has no changes inside.
+  const plainOf = (index) => (view.runs[index].changes.length ? Math.max(0, view.runs.findIndex((run) => run.model === view.runs[index].model && !run.changes.length)) : index);
+
+  function drawProblem() {
+    const first = view.runs[0] ?? { model: 0, operands: [] };
+    const of = view.models[first.model];
+    const text = make("input", { type: "text", id: "operands", value: first.operands.map((o) => of.operands[o]).join(of.operator), size: 24, spellcheck: "false", autocomplete: "off" });
+    const form = make("form", {}, make("label", { for: "operands" }, "Problem "), text, button("ask", () => {}, "submit"), button("draw one", drawOne));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const symbols = [...text.value].filter((symbol) => symbol !== of.operator && symbol.trim());
+      const operands = symbols.map((symbol) => of.operands.indexOf(symbol));
+      const wrong = symbols.find((_, i) => operands[i] < 0);
+      if (wrong !== undefined) note.textContent = `${wrong} is no operand of ${of.task}; there are ${of.operands.join(" ")}`;
+      else pose(of.task, operands);
+    });
+    const models = make("select", { "aria-label": "model of the new run" }, ...view.models.map((m) => make("option", { value: m.id }, `${m.id}: ${m.slug}`)));
+    const more = make("span", { class: "more" }, models, button("add run", () => {
+      const chosen = view.models[models.value], like = view.runs.find((run) => view.models[run.model].task === chosen.task);
+      if (like) add({ model: chosen.id, operands: like.operands, changes: [] }) && draw();
+      else drawn(chosen.id, chosen.k_trained[1] - 1).then((operands) => operands && add({ model: chosen.id, operands, changes: [] }) && draw());
+    }));
+    form.append(more);
+    parts.problem.replaceChildren(form);
+  }
+  const drawn = async (m, k) => (await answerOf({ ask: "draw", model: m, k, seed: Math.floor(Math.random() * 2 ** 31) }))?.operands;
+  async function drawOne() {
+    const first = view.runs[0], operands = await drawn(first.model, Math.max(2, first.operands.length));
+    if (operands) pose(view.models[first.model].task, operands);
+  }
+  // A new problem is posed to every model of the task, without changes.
+  function pose(task, operands) {
+    const kept = [], rest = [];
+    for (const run of view.runs) {
+      if (view.models[run.model].task !== task) rest.push(run);
+      else if (!kept.some((other) => other.model === run.model)) kept.push({ model: run.model, operands, changes: [] });
+    }
+    view.runs = [...kept, ...rest];
+    Object.assign(view, { at: null, from: null, source: 0, target: 0 });
+    draw();
+  }
+
+  function drawRuns() {
+    parts.runs.replaceChildren(...view.runs.map((run, index) => {
+      const answer = view.answers[index], of = view.models[run.model];
+      const tokens = answer.tokens.map((token, place) => tokenButton(token, place, index));
+      const verdict = { right: "right", wrong: `wrong: ${answer.right} is right`, follows: "follows the change", ignores: "ignores the change", other: "neither follows nor ignores" }[answer.outcome];
+      const told = answer.outcome === "right" || answer.outcome === "wrong" ? "" : `; a reader of this trace would say ${answer.expected}, the prompt asks for ${answer.right}`;
+      const said = make("span", { class: `verdict ${answer.outcome}` }, `${answer.answer ?? "no answer"}: ${verdict}${told}`);
+      const python = make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, answer.python)), make("pre", {}, answer.python));
+      const changes = run.changes.map((c, i) => make("li", {}, changeWords(c, of), " ", button("undo", () => { view.runs[index] = { ...run, changes: run.changes.filter((_, j) => j !== i) }; draw(); })));
+      const undoTotal = run.total ? [make("li", {}, `total ${run.total[0]} written as ${of.states[run.total[1]]} `, button("undo", () => { const { total, ...rest } = run; view.runs[index] = rest; draw(); }))] : [];
+      return make("article", { class: "run" },
+        make("h2", {}, `Run ${index + 1}: ${of.regime} on ${of.task}`, make("small", {}, ` ${of.slug}, ${answer.split === "train" ? "a problem of the training side" : answer.split === "heldout" ? "a held-out problem" : "a problem of the validation side"} `), view.runs.length > 1 ? button("remove", () => { view.runs.splice(index, 1); view.at = null; draw(); }) : ""),
+        make("div", { class: "tokens" }, ...tokens), make("div", {}, said, python),
+        make("ul", { class: "changes" }, ...undoTotal, ...changes));
+    }));
+  }
+  function tokenButton(token, place, index) {
+    const chosen = view.at && view.at[0] === index && view.at[1] === place;
+    const p = token.p === undefined ? 1 : token.p;
+    const words = `${token.symbol}: ${roleWords(token)}, ${{ prompt: "in the prompt", given: "given", model: "written by the model" }[token.by]}${token.p === undefined ? "" : `, probability ${token.p.toFixed(3)}`}`;
+    const box = make("button", { type: "button", class: `token ${token.by} role-${group(token.role)}`, "aria-pressed": String(!!chosen), title: words, "aria-label": words }, token.symbol);
+    const bar = make("i", {});
+    bar.style.height = `${Math.round(100 * (token.by === "model" ? p : 0))}%`;
+    box.append(bar);
+    box.addEventListener("click", () => { view.at = [index, place]; draw(); });
+    return box;
+  }
+
+  async function drawDetail(mine) {
+    if (!view.at) return parts.detail.replaceChildren(make("p", { class: "hint" }, "Choose a symbol to see what the model looks at, what can be read off it there, and to change it."));
+    const [index, place] = view.at, run = view.runs[index], answer = view.answers[index], of = view.models[run.model], token = answer.tokens[place];
+    const found = await answerOf({ ask: "look", scene: scene(run), position: place });
+    if (!found || mine !== turn) return;
+    const title = `Run ${index + 1}, position ${place}: ${token.symbol}, ${roleWords(token)}`;
+    const guesses = token.likeliest ? make("p", {}, `Likeliest here: ${token.likeliest.map(([s, p]) => `${s} ${p.toFixed(3)}`).join(", ")}`) : "";
+    const probes = make("div", { class: "probes" }, make("h3", {}, "Running totals that a probe reads"), make("p", { class: "hint" }, "fitting"));
+    parts.detail.replaceChildren(make("h2", {}, title), editor(run, index, token, answer, of), guesses,
+      make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), probes)));
+    answerOf({ ask: "probes", scene: scene(run), position: place }).then((read) => {
+      if (mine !== turn) return;
+      probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? make("div", { class: "scroll" }, probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
+    });
+  }
+  function editor(run, index, token, answer, of) {
+    const states = answer.states[token.step];
+    if (token.role === "total" && states) {
+      const list = make("select", { id: "state" }, ...states.map((state) => make("option", { value: state }, of.states[state])));
+      list.value = String(token.value);
+      return make("p", { class: "edit" }, make("label", { for: "state" }, `Write total ${token.step} as `), list, button("and let it go on", () => change(index, { total: [token.step, Number(list.value)] })));
+    }
+    if (token.role === "operand") {
+      const list = make("select", { id: "state" }, ...of.operands.map((symbol, operand) => make("option", { value: operand }, symbol)));
+      const which = answer.tokens.slice(0, view.at[1]).filter((other) => other.role === "operand").length;
+      list.value = String(run.operands[which]);
+      return make("p", { class: "edit" }, make("label", { for: "state" }, "Ask with this operand as "), list, button("in another run", () => {
+        const operands = run.operands.with(which, Number(list.value));
+        if (add({ ...run, operands })) { view.at = [view.runs.length - 1, view.at[1]]; draw(); }
+      }));
+    }
+    return "";
+  }
+  function attentionTable(found, answer, index, place) {
+    const head = make("tr", {}, make("th", {}, "head"), ...answer.tokens.slice(0, place + 1).map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
+    const rows = found.attention.flatMap((heads, layer) => heads.map((weights, h) => make("tr", {},
+      make("th", {}, button(`L${layer}H${h}`, () => change(index, { changes: [...view.runs[index].changes, { kind: "head", layer, head: h }] }), "button", `knock out head ${h} of layer ${layer}`)),
+      ...weights.map((weight, src) => {
+        const words = `L${layer}H${h} looks at ${answer.tokens[src].symbol} (${roleWords(answer.tokens[src])}): ${weight.toFixed(3)}. Cut this edge`;
+        const cell = make("button", { type: "button", class: "cell", title: words, "aria-label": words, tabindex: "-1" });
+        shade(cell, weight);
+        cell.addEventListener("click", () => change(index, { changes: [...view.runs[index].changes, { kind: "edge", layer, head: h, dest: place, src }] }));
+        return make("td", {}, cell);
+      }))));
+    return make("div", { class: "scroll" }, make("h3", {}, "Attention from here"), make("p", { class: "hint" }, "A head's name knocks it out (zeros); a cell cuts that edge."), make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+  }
+  function lensTable(found) {
+    return make("div", {}, make("h3", {}, "Logit lens"), table(["layer", "likeliest next symbols"], found.lens.map((row, layer) => [`L${layer}`, row.map(([s, p]) => `${s} ${p.toFixed(2)}`).join("  ")])));
+  }
+  function directTable(found) {
+    const most = found.direct.slice(0, 6), rest = found.direct.slice(6).reduce((sum, [, value]) => sum + value, 0);
+    return make("div", {}, make("h3", {}, `Written directly for ${found.answer} over ${found.foil}`), make("p", { class: "hint" }, `Logits; together ${found.difference.toFixed(2)}. Without the changes of this run, and no indirect effects.`), table(["component", "logits"], [...most, [`${found.direct.length - most.length} others`, rest]].map(([name, value]) => [name, value.toFixed(2)])));
+  }
+  function probeTable(read, answer) {
+    if (!read.probes.length) return make("p", { class: "hint" }, "every total stands written before this place");
+    return make("div", {}, make("p", { class: "hint" }, "Accuracy and selectivity on held-out problems say how far to believe a reading. Beside a reading stand the total that the prompt makes, and the one that the shown trace does. Decodable is not used."),
+      table(["site", "total", "reads", "prompt", "trace", "accuracy", "selectivity"], read.probes.map((row) => [row.site, `s_${row.total}`, row.reads, answer.totals[row.total - 1], answer.shown_totals[row.total - 1], row.accuracy.toFixed(2), row.selectivity.toFixed(2)])),
+      make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, read.python)), make("pre", {}, read.python)));
+  }
+
+  async function drawGrids(mine) {
+    const choices = (chosen, label, act) => {
+      const list = make("select", { "aria-label": label }, ...view.runs.map((_, index) => make("option", { value: index }, `run ${index + 1}`)));
+      list.value = String(chosen);
+      list.addEventListener("change", () => { act(Number(list.value)); draw(); });
+      return list;
+    };
+    const sites = make("select", { "aria-label": "site" }, ...SITES.map((site, index) => make("option", { value: index }, site)));
+    sites.value = String(view.site);
+    sites.addEventListener("change", () => { view.site = Number(sites.value); save(); });
+    const [from, to] = await Promise.all([view.source, view.target].map((index) => answerOf({ ask: "grid", ...scene(view.runs[index]) })));
+    if (!from || !to || mine !== turn) return;
+    parts.grids.replaceChildren(make("h2", {}, "Patch: write what one run holds into another"),
+      make("p", { class: "hint" }, "Choose a cell of the source, then one of the target (or drag it there). Cells show the logit lens, the likeliest next symbol if the model ended there; their shade, how far the target's changes moved the residual stream. Nothing above or to the left of a patch moves."),
+      make("p", {}, "Source ", choices(view.source, "source run", (index) => { view.source = index; view.from = null; }), " target ", choices(view.target, "target run", (index) => { view.target = index; }), " activation ", sites),
+      gridTable(from, view.source, true), gridTable(to, view.target, false));
+  }
+  function gridTable(grid, index, isSource) {
+    const answer = view.answers[index], name = isSource ? "Source" : "Target";
+    const head = make("tr", {}, make("th", {}, ""), ...answer.tokens.map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
+    const cellOf = (symbol, layer, place) => {
+      const token = answer.tokens[place], p = grid.p[layer][place], moved = grid.moved[layer][place];
+      const words = `${name} L${layer}, position ${place} (${token.symbol}, ${roleWords(token)}): ${symbol} ${p.toFixed(2)}, moved by ${moved.toFixed(3)}`;
+      const chosen = isSource && view.from && view.from[0] === layer && view.from[1] === place;
+      const cell = make("button", { type: "button", class: p > 0.5 ? "cell lens sure" : "cell lens", title: words, "aria-label": words, "aria-pressed": String(!!chosen), tabindex: "-1", draggable: String(isSource) }, symbol);
+      shade(cell, moved);
+      if (isSource) {
+        cell.addEventListener("click", () => { view.from = [layer, place]; draw(); });
+        cell.addEventListener("dragstart", () => { view.from = [layer, place]; });
+      } else {
+        cell.addEventListener("click", () => patchTo(layer, place));
+        cell.addEventListener("dragover", (event) => event.preventDefault());
+        cell.addEventListener("drop", (event) => { event.preventDefault(); patchTo(layer, place); });
+      }
+      return make("td", {}, cell);
+    };
+    const rows = grid.symbol.map((symbols, layer) => make("tr", {}, make("th", {}, `L${layer}`), ...symbols.map((symbol, place) => cellOf(symbol, layer, place))));
+    return make("div", { class: "scroll" }, make("h3", {}, `${name}: run ${index + 1}`), make("table", { class: "heat", "data-grid": isSource ? "source" : "target" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+  }
+  function patchTo(layer, place) {
+    if (!view.from) return void (note.textContent = "choose a cell of the source first");
+    const source = view.runs[view.source], target = view.runs[view.target];
+    if (source.model !== target.model) return void (note.textContent = "what another model holds means nothing in this one: choose two runs of one model");
+    if (source.changes.length) return void (note.textContent = "a source has no changes inside the model; choose another run");
+    const { changes, ...shown } = source;
+    change(view.target, { changes: [...target.changes, { kind: "patch", site: SITES[view.site], layer, head: -1, dest: place, src: view.from[1], source: shown }] }, true);
+  }
+
+  // A problem that all models of the first one's task are asked.
+  async function begin(said) {
+    const first = view.models[0], operands = (await drawn(0, Math.min(4, first.k[1]))) ?? first.operands.slice(0, 2).map((_, i) => i);
+    view.runs = view.models.filter((m) => m.task === first.task).map((m) => ({ model: m.id, operands, changes: [] }));
+    Object.assign(view, { at: null, from: null, source: 0, target: 0 });
+    draw(said);
+  }
+  ask({ ask: "about" }).then((about) => {
+    if (about.error) return void (note.textContent = about.error);
+    view.models = about.models;
+    if (restore(model.get("state"))) draw();
+    else begin();
+  });
+}
+
+const within = (index, n) => Math.max(0, Math.min(index, n - 1));
+const group = (role) =>
+  role === "" ? "none" : role === "operand" || role === "step_operand" ? "operand" : role === "total" || role === "previous_total" ? "total" : role === "answer" ? "answer" : "sign";
+const roleWords = (token) => (token.role ? token.role.replaceAll("_", " ") + (token.step < 0 ? "" : ` ${token.step}`) : "no part of a well-formed response");
+
+function changeWords(change) {
+  if (change.kind === "head") return `head L${change.layer}H${change.head} knocked out`;
+  if (change.kind === "edge") return `L${change.layer}H${change.head} does not look from position ${change.dest} to ${change.src}`;
+  return `${change.site} of layer ${change.layer} at position ${change.dest}: from position ${change.src} of ${change.source.operands.join(" ")}${change.source.total ? ` with total ${change.source.total[0]} changed` : ""}`;
+}
+
+function asker(model) {
+  const waiting = new Map(), known = new Map();
+  let next = 0;
+  model.on("msg:custom", ({ id, answer }) => {
+    waiting.get(id)?.(answer);
+    waiting.delete(id);
+  });
+  return (request) => {
+    const key = request.ask === "draw" ? null : JSON.stringify(request);
+    if (key && known.has(key)) return known.get(key);
+    const answer = new Promise((resolve) => {
+      waiting.set(++next, resolve);
+      model.send({ id: next, request });
+    });
+    if (key) {
+      known.set(key, answer);
+      if (known.size > 200) known.delete(known.keys().next().value);
+      answer.then((found) => found.error && known.delete(key));
+    }
+    return answer;
+  };
+}
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter((child) => child !== ""));
+  return element;
+}
+function button(words, act, type = "button", label = "") {
+  const element = make("button", { type, ...(label ? { "aria-label": label, title: label } : {}) }, words);
+  element.addEventListener("click", act);
+  return element;
+}
+const table = (names, rows) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", {}, name)))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, String(cell)))))));
+const shade = (cell, share) => cell.style.setProperty("--share", `${Math.round(100 * Math.max(0, Math.min(1, share)))}%`);
+function copy(element, text) {
+  navigator.clipboard?.writeText(text).then(() => { element.textContent = "copied"; }, () => { element.textContent = "select and copy below"; });
+}
