@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from cotinterp.claims.claim import LEAST_SEEDS, Claim, Rival, Side
 from cotinterp.claims.estimate import Estimate
-from cotinterp.results.result import Result
+from cotinterp.results.result import Result, facts_html, short_repr
 from cotinterp.studies.evidence import RUN_COLUMNS, Kind
 
 Word = Literal["supported", "partly supported", "not supported", "mixed", "inconclusive"]
@@ -162,6 +162,24 @@ class Verdict:
     reason: str
     evidence: tuple[str, ...]
     criteria: tuple[MeasuredCriterion, ...]
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The verdict, for a notebook."""
+        number = f"{shown(self.effect, self.unit)} [{shown(self.ci_low, self.unit)}, {shown(self.ci_high, self.unit)}]"
+        facts = {
+            "claim": f"{self.claim}: {self.statement}",
+            "task": self.task,
+            "verdict": self.verdict,
+            "why": self.reason,
+            "effect": f"{number}, threshold {shown(self.threshold, self.unit)}, {self.seeds} seeds, p {self.p:.3g}",
+            "rests on": self.rests_on,
+            "rivals": rivals_text(self.rivals),
+            "controls": self.controls,
+        }
+        return facts_html(self, facts)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -19,7 +19,7 @@ from cotinterp.mechanism.model import (
     token_ids,
 )
 from cotinterp.mechanism.sites import mask_of
-from cotinterp.results import short_repr
+from cotinterp.results import facts_html, short_repr
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.pairs import Pairs
 from cotinterp.transcripts.roles import place_words
@@ -147,6 +147,17 @@ class Contrast:
 
     def __repr__(self) -> str:
         return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """What is compared, for a notebook."""
+        facts = {
+            "pair": self.pair,
+            "examples": len(self),
+            "tokens": self.clean.shape[1],
+            "readout": self.readout or "position `at` of each example",
+            "places": ", ".join(self.places),
+        }
+        return facts_html(self, facts)
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -18,5 +18,7 @@ from cotinterp.results.multiplicity import max_statistic as max_statistic
 from cotinterp.results.multiplicity import sign_flip_p as sign_flip_p
 from cotinterp.results.multiplicity import simultaneous_half_width as simultaneous_half_width
 from cotinterp.results.result import Result as Result
+from cotinterp.results.result import facts_html as facts_html
+from cotinterp.results.result import rows_html as rows_html
 from cotinterp.results.result import short_repr as short_repr
 from cotinterp.results.result import with_labels as with_labels

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import fields, is_dataclass
 from html import escape, unescape
 from pathlib import Path
@@ -126,6 +126,25 @@ def short_repr(value: object) -> str:
     """The `repr` of a dataclass on a few lines, however many examples it holds: large fields by their type and size."""
     shown = (f"{field.name}={_short(getattr(value, field.name))}" for field in fields(value) if field.repr)  # type: ignore[arg-type]
     return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def facts_html(value: object, facts: Mapping[str, object]) -> str:
+    """What something is, for a notebook: its type and a name and a value a line. Plain HTML, no script, no network."""
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(str(shown) if isinstance(shown, str) else _short(shown))}</td></tr>"
+        for name, shown in facts.items()
+    )
+    return f"<p><b>{escape(type(value).__name__)}</b></p><table>{lines}</table>"
+
+
+def rows_html(value: object, columns: Sequence[str], rows: Iterable[Sequence[object]], *, n: int) -> str:
+    """The first ROWS_SHOWN of `n` rows, for a notebook; `rows` may end there."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    shown = [row for row, _ in zip(rows, range(ROWS_SHOWN), strict=False)]
+    cells = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in shown)
+    of = f", the first {len(shown)}" if len(shown) < n else ""
+    title = f"<p><b>{escape(type(value).__name__)}</b>: {n:,} rows{of}</p>"
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
 
 
 def _short(value: object) -> str:

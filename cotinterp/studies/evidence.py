@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Num
 
-from cotinterp.results import output_folder, write_atomic
+from cotinterp.results import output_folder, rows_html, short_repr, write_atomic
 from cotinterp.results.atomic import believed
 from cotinterp.tasks import Task
 from cotinterp.tasks.definition import check_definition, check_one_definition
@@ -196,6 +196,14 @@ class Evidence:
                 "problem at least are wanted"
             )
         check_one_definition(zip(self.runs["task"], self.runs["definition"], strict=True), "the evidence")
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """Runs by task and status, for a notebook."""
+        counts = self.runs.groupby(["task", "regime", "status"], sort=True).size().reset_index(name="runs")
+        return rows_html(self, [str(column) for column in counts], counts.itertuples(index=False), n=len(counts))
 
     @property
     def tasks(self) -> tuple[str, ...]:

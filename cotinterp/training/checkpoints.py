@@ -28,7 +28,7 @@ from cotinterp.models.weights import (
     write_weights,
 )
 from cotinterp.models.weights import weight_hash as weight_hash
-from cotinterp.results import output_folder, short_repr, write_atomic
+from cotinterp.results import facts_html, output_folder, short_repr, write_atomic
 from cotinterp.tasks import Task
 from cotinterp.training.progress import METRICS_FILE, sealed_metrics
 from cotinterp.training.spec import RunSpec, fields_hash
@@ -213,6 +213,21 @@ class Run:
 
     def __repr__(self) -> str:
         return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """What was trained, for a notebook."""
+        spec, shape = self.spec, self.spec.model
+        facts = {
+            "slug": spec.slug,
+            "task": self.task.name,
+            "regime": spec.regime,
+            "problems": f"{spec.n_train:,} of {spec.k_min} to {spec.k_max} operands",
+            "model": f"{shape.n_layers} layers, {shape.n_heads} heads, d_model {shape.d_model}, d_mlp {shape.d_mlp}",
+            "updates": self.metadata.get("step", ""),
+            "ended": self.metadata.get("ended", ""),
+            "directory": str(self.directory),
+        }
+        return facts_html(self, {name: value for name, value in facts.items() if value})
 
     @property
     def labels(self) -> dict[str, str | int]:

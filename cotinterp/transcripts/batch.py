@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cotinterp.results import short_repr
+from cotinterp.results import rows_html, short_repr
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
 from cotinterp.transcripts.render import Transcript
@@ -44,6 +44,11 @@ class Batch:
 
     def __repr__(self) -> str:
         return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The first transcripts, for a notebook."""
+        rows = ((t.prompt, t.response, t.problem.k, t.regime) for t in self.transcripts)
+        return rows_html(self, ("prompt", "response", "k", "regime"), rows, n=len(self))
 
     def __len__(self) -> int:
         return len(self.transcripts)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cotinterp.results import short_repr
+from cotinterp.results import rows_html, short_repr
 from cotinterp.tasks.task import Task, whole_number
 from cotinterp.transcripts.batch import Batch, collate
 from cotinterp.transcripts.problems import Problem, require_solved, solve, substitute_total, wrong_totals
@@ -62,6 +62,17 @@ class Pairs:
 
     def __repr__(self) -> str:
         return short_repr(self)
+
+    def _repr_html_(self) -> str:
+        """The first pairs, for a notebook: both texts, and the symbols that tell them apart at `at`."""
+        symbols = self.clean.vocabulary.symbols
+        sides = (self.clean.transcripts, self.corrupted.transcripts)
+        tokens = (self.at.tolist(), self.answer.tolist(), self.foil.tolist())
+        rows = (
+            (clean.text, corrupted.text, at, symbols[answer], symbols[foil])
+            for clean, corrupted, at, answer, foil in zip(*sides, *tokens, strict=True)
+        )
+        return rows_html(self, ("clean", "corrupted", "at", "answer", "foil"), rows, n=len(self))
 
     def __len__(self) -> int:
         return len(self.clean)

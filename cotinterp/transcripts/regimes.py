@@ -247,6 +247,8 @@ def get_regime(ref: str | Regime) -> Regime:
     """The regime of that name. Raises KeyError with the names that exist."""
     if isinstance(ref, Regime):
         return ref
+    if not isinstance(ref, str):
+        raise KeyError(f"a regime is named by a text, got a {type(ref).__name__}. Known: {', '.join(_REGIMES)}")
     if ref not in _REGIMES:
         near = difflib.get_close_matches(ref, _REGIMES, n=1)
         raise KeyError(

@@ -44,6 +44,9 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        return f"Transcript({self.text!r}, regime={self.regime!r})"
+
 
 def prompt(task: Task, problem: Problem) -> Iterator[Token]:
     """The question, the same in every regime. ValueError for a problem that is none of the task (`require_own`)."""

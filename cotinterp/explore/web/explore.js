@@ -197,16 +197,20 @@ function render({ model, el }) {
   }
   function attentionTable(found, answer, index, place) {
     const head = make("tr", {}, make("th", {}, "head"), ...answer.tokens.slice(0, place + 1).map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
+    const cut = (layer, h, src) => change(index, { changes: [...view.runs[index].changes, { kind: "edge", layer, head: h, dest: place, src }] });
+    const cells = (name, layer, h, weights) => weights.map((weight, src) => {
+      const words = `${name} at ${answer.tokens[src].symbol} (${roleWords(answer.tokens[src])}): ${weight.toFixed(3)}. Cut ${h < 0 ? "this read" : "this edge"}`;
+      const cell = make("button", { type: "button", class: "cell", title: words, "aria-label": words, tabindex: "-1" });
+      shade(cell, weight);
+      cell.addEventListener("click", () => cut(layer, h, src));
+      return make("td", {}, cell);
+    });
+    const all = found.attention.flat(), mean = all[0].map((_, src) => all.reduce((sum, weights) => sum + weights[src], 0) / all.length);
     const rows = found.attention.flatMap((heads, layer) => heads.map((weights, h) => make("tr", {},
       make("th", {}, button(`L${layer}H${h}`, () => change(index, { changes: [...view.runs[index].changes, { kind: "head", layer, head: h }] }), "button", `knock out head ${h} of layer ${layer}`)),
-      ...weights.map((weight, src) => {
-        const words = `L${layer}H${h} looks at ${answer.tokens[src].symbol} (${roleWords(answer.tokens[src])}): ${weight.toFixed(3)}. Cut this edge`;
-        const cell = make("button", { type: "button", class: "cell", title: words, "aria-label": words, tabindex: "-1" });
-        shade(cell, weight);
-        cell.addEventListener("click", () => change(index, { changes: [...view.runs[index].changes, { kind: "edge", layer, head: h, dest: place, src }] }));
-        return make("td", {}, cell);
-      }))));
-    return make("div", { class: "scroll" }, make("h3", {}, "Attention from here"), make("p", { class: "hint" }, "A head's name knocks it out (zeros); a cell cuts that edge."), make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+      ...cells(`L${layer}H${h} looks`, layer, h, weights))));
+    rows.unshift(make("tr", {}, make("th", {}, "mean"), ...cells("all heads look, on average,", -1, -1, mean)));
+    return make("div", { class: "scroll" }, make("h3", {}, "Attention from here"), make("p", { class: "hint" }, "A head's name knocks it out (zeros); a cell cuts that edge; a cell of the first row, the read by all heads of all layers."), make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows)));
   }
   function lensTable(found) {
     return make("div", {}, make("h3", {}, "Logit lens"), table(["layer", "likeliest next symbols"], found.lens.map((row, layer) => [`L${layer}`, row.map(([s, p]) => `${s} ${p.toFixed(2)}`).join("  ")])));
@@ -292,7 +296,7 @@ const roleWords = (token) => (token.role ? token.role.replaceAll("_", " ") + (to
 
 function changeWords(change) {
   if (change.kind === "head") return `head L${change.layer}H${change.head} knocked out`;
-  if (change.kind === "edge") return `L${change.layer}H${change.head} does not look from position ${change.dest} to ${change.src}`;
+  if (change.kind === "edge") return `${change.head < 0 ? "no head looks" : `L${change.layer}H${change.head} does not look`} from position ${change.dest} to ${change.src}`;
   return `${change.site} of layer ${change.layer} at position ${change.dest}: from position ${change.src} of ${change.source.operands.join(" ")}${change.source.total ? ` with total ${change.source.total[0]} changed` : ""}`;
 }
 
