@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help reproduce test check lint house docs benchmark chromium wheel package-check constraints clean
+.PHONY: help reproduce test check lint house screenshots docs benchmark chromium wheel package-check constraints clean
 
 help:
 	@echo "make reproduce    the reference experiment and its report, into $(OUT)/"
@@ -17,6 +17,7 @@ help:
 	@echo "make test         lint, types, import rules, all tests"
 	@echo "make lint         ruff, mypy --strict, import-linter"
 	@echo "make house        docs/images/house.svg, drawn from the imports"
+	@echo "make screenshots  the explorer's pictures in docs/images, and how fast it answers"
 	@echo "make docs         the documentation, into site/"
 	@echo "make benchmark    ours against each peer, same work, one run, into $(OUT)/ (some 20 minutes)"
 	@echo "make wheel        the package and its sources, into dist/"
@@ -43,6 +44,9 @@ lint: $(VENV)/installed-dev
 
 house: $(VENV)/installed-dev
 	$(BIN)/python docs/draw_house.py
+
+screenshots: $(VENV)/installed-dev chromium
+	$(BIN)/python docs/screenshots.py
 
 docs: $(VENV)/installed-dev $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict

@@ -149,18 +149,17 @@ def explore_command(
         device: cpu, auto, cuda, ...
         port: Of this machine's own address (127.0.0.1); 0 takes any that is free.
     """
-    from cotinterp.explore.server import serve
+    from cotinterp.explore.server import service
     from cotinterp.explore.session import Explorer
     from cotinterp.training.checkpoints import load_run
     from cotinterp.training.spec import reference_specs
     from cotinterp.training.spec_file import DEFAULT_ROOT
 
     slugs = run or tuple(spec.slug for spec in reference_specs())
-    serve(
-        Explorer([load_run(slug, root=root or DEFAULT_ROOT, device=device, task=task) for slug in slugs]),
-        port=port,
-        say=lambda line: print(line, flush=True),
-    )
+    runs = [load_run(slug, root=root or DEFAULT_ROOT, device=device, task=task) for slug in slugs]
+    served = service(Explorer(runs), port=port)
+    print(served.link, "Open this link once, in one browser; Ctrl-C ends the explorer.", sep="\n", flush=True)
+    served.run()
 
 
 @contextmanager

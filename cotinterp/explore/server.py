@@ -11,9 +11,10 @@ import json
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -111,25 +112,40 @@ async def _bounded(request: Request) -> bytes | None:
     return body
 
 
-def serve(explorer: Explorer, *, port: int, say: Callable[[str], Any]) -> None:
-    """Serves until Ctrl-C; `say` is given the link. Port 0 takes any that is free.
+@dataclass(frozen=True)
+class Service:
+    """A server that is ready to run, and the link that opens it."""
+
+    server: uvicorn.Server
+    listening: socket.socket
+    link: str
+
+    def run(self) -> None:
+        """Until Ctrl-C, or until `stop` from another thread."""
+        with self.listening:
+            self.server.run(sockets=[self.listening])
+
+    def stop(self) -> None:
+        """Ends `run` soon."""
+        self.server.should_exit = True
+
+
+def service(explorer: Explorer, *, port: int) -> Service:
+    """A server of `explorer` on the loopback address. Port 0 takes any that is free.
 
     Raises:
         OSError: The port is taken.
     """
-    import uvicorn
-
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((LOOPBACK, port))
-        except OSError as error:
-            raise OSError(
-                f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); --port 0 takes any that is free"
-            ) from error
-        own, token = listening.getsockname()[1], secrets.token_urlsafe(32)
-        app = explorer_app(explorer, port=own, token=token)
-        say(f"http://{LOOPBACK}:{own}/?token={token}")
-        say("open this link once, in one browser; Ctrl-C ends the explorer")
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
-        server.run(sockets=[listening])
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((LOOPBACK, port))
+    except OSError as error:
+        listening.close()
+        raise OSError(
+            f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); --port 0 takes any that is free"
+        ) from error
+    own, token = listening.getsockname()[1], secrets.token_urlsafe(32)
+    app = explorer_app(explorer, port=own, token=token)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    return Service(uvicorn.Server(config), listening, f"http://{LOOPBACK}:{own}/?token={token}")

@@ -181,7 +181,8 @@ class Explorer:
 
         `p` of a token is its probability given the tokens before it, under the scene's changes; `likeliest` are the
         three that were likeliest there. `expected` and `outcome` are those of `trace_edits`: what a reader of the shown
-        trace would answer (`follows`), what the prompt asks for (`ignores`), or neither.
+        trace would answer (`follows`), what the prompt asks for (`ignores`), or neither (`other`); without an edited
+        total `right` or `wrong`. `source` is an answer that is wrong here and that of a run which a patch comes from.
         """
         return self._written(scene)
 
@@ -402,7 +403,12 @@ class Explorer:
                 token["likeliest"] = _likeliest(p[place - 1], vocabulary.symbols)
             tokens.append(token)
         state = run.task.state_text
-        edited = scene.total is not None
+        if scene.total is not None:
+            outcome = str(outcome_of(answer, reader.answer, problem.answer))
+        else:
+            outcome = "right" if answer == problem.answer else "wrong"
+        if outcome in ("wrong", "other") and answer is not None and state(answer) in self._source_answers(scene):
+            outcome = "source"
         return {
             "tokens": tokens,
             "k": problem.k,
@@ -410,9 +416,7 @@ class Explorer:
             "answer": None if answer is None else state(answer),
             "right": state(problem.answer),
             "expected": state(reader.answer),
-            "outcome": str(outcome_of(answer, reader.answer, problem.answer))
-            if edited
-            else ("right" if answer == problem.answer else "wrong"),
+            "outcome": outcome,
             "totals": [state(total) for total in problem.totals],
             "shown_totals": [state(total) for total in reader.totals],
             "states": {str(step): sorted(run.task.reachable(problem.k)[step]) for step in range(1, problem.k)}
@@ -422,6 +426,11 @@ class Explorer:
                 run, text, calls_of(scene.changes, self._texts(scene), int(run.model.cfg.n_layers)), len(given)
             ),
         }
+
+    def _source_answers(self, scene: Scene) -> list[str | None]:
+        """What the runs answer that patches come from."""
+        sources = [change.source for change in scene.changes if isinstance(change, Patch)]
+        return [self._written(Scene(**source.model_dump()))["answer"] for source in sources]
 
     def _texts(self, scene: Scene) -> list[str]:
         """Of each patch of a scene, the text of the run that it comes from."""

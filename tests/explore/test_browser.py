@@ -2,13 +2,12 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from cotinterp.explore.server import serve
+from cotinterp.explore.server import service
 from cotinterp.explore.session import Explorer
 from tests.conftest import browser as chromium
 
@@ -18,17 +17,20 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def link(explorer: Explorer) -> str:
+def link(explorer: Explorer) -> Iterator[str]:
     """A server of its own, and its link."""
-    said: list[str] = []
-    threading.Thread(target=serve, args=(explorer,), kwargs={"port": 0, "say": said.append}, daemon=True).start()
-    while len(said) < 2:
-        time.sleep(0.05)
-    return said[0]
+    served = service(explorer, port=0)
+    thread = threading.Thread(target=served.run)
+    thread.start()
+    yield served.link
+    served.stop()
+    thread.join()
 
 
 class Visit:

@@ -98,6 +98,14 @@ def test_a_self_patch_changes_nothing_and_a_full_one_is_the_other_run(explorer):
     assert whole["tokens"][25]["likeliest"] == other["tokens"][25]["likeliest"]
 
 
+def test_the_embedding_of_a_written_total_carries_the_answer_of_its_run(explorer):
+    """What the model reads of its trace it reads by the first layer: later, the place holds nothing that is used."""
+    early = explorer.write(changed(SUM, copied("resid_pre", 0, src=21, dest=21, source=EDITED)))
+    assert (early["answer"], early["outcome"], early["right"]) == ("21", "source", "18")
+    late = explorer.write(changed(SUM, copied("resid_post", 1, src=21, dest=21, source=EDITED)))
+    assert (late["answer"], late["outcome"]) == ("18", "right")
+
+
 def test_what_a_patch_cannot_reach_does_not_move(explorer):
     moved = np.array(explorer.grid(changed(SUM, copied("resid_post", 1, src=21, dest=21, source=EDITED)))["moved"])
     reached = np.zeros(moved.shape, dtype=bool)

@@ -3,6 +3,7 @@
 
 const SITES = ["resid_post", "resid_pre", "attn_out", "mlp_out"];
 const MOST_RUNS = 8;
+const PAUSE = 400;
 
 export default { render };
 
@@ -138,8 +139,8 @@ function render({ model, el }) {
     parts.runs.replaceChildren(...view.runs.map((run, index) => {
       const answer = view.answers[index], of = view.models[run.model];
       const tokens = answer.tokens.map((token, place) => tokenButton(token, place, index));
-      const verdict = { right: "right", wrong: `wrong: ${answer.right} is right`, follows: "follows the change", ignores: "ignores the change", other: "neither follows nor ignores" }[answer.outcome];
-      const told = answer.outcome === "right" || answer.outcome === "wrong" ? "" : `; a reader of this trace would say ${answer.expected}, the prompt asks for ${answer.right}`;
+      const verdict = { right: "right", wrong: `wrong: ${answer.right} is right`, follows: "follows the change", ignores: "ignores the change", other: "neither follows nor ignores", source: `what the source of the patch answers; ${answer.right} is right here` }[answer.outcome];
+      const told = ["right", "wrong", "source"].includes(answer.outcome) ? "" : `; a reader of this trace would say ${answer.expected}, the prompt asks for ${answer.right}`;
       const said = make("span", { class: `verdict ${answer.outcome}` }, `${answer.answer ?? "no answer"}: ${verdict}${told}`);
       const python = make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, answer.python)), make("pre", {}, answer.python));
       const changes = run.changes.map((c, i) => make("li", {}, changeWords(c, of), " ", button("undo", () => { view.runs[index] = { ...run, changes: run.changes.filter((_, j) => j !== i) }; draw(); })));
@@ -172,10 +173,11 @@ function render({ model, el }) {
     const probes = make("div", { class: "probes" }, make("h3", {}, "Running totals that a probe reads"), make("p", { class: "hint" }, "fitting"));
     parts.detail.replaceChildren(make("h2", {}, title), editor(run, index, token, answer, of), guesses,
       make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), probes)));
-    answerOf({ ask: "probes", scene: scene(run), position: place }).then((read) => {
-      if (mine !== turn) return;
-      probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? make("div", { class: "scroll" }, probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
-    });
+    // Fitting takes longer than all else: for a place at which the reader stays.
+    setTimeout(async () => {
+      const read = mine === turn && (await answerOf({ ask: "probes", scene: scene(run), position: place }));
+      if (mine === turn) probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? make("div", { class: "scroll" }, probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
+    }, PAUSE);
   }
   function editor(run, index, token, answer, of) {
     const states = answer.states[token.step];
