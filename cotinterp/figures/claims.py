@@ -92,6 +92,11 @@ def forest(criteria: pd.DataFrame, seeds: pd.DataFrame) -> go.Figure:
             figure.add_traces(_marks(cell, rings), rows=row + 1, cols=column + 1)
             shapes += _ground(cell, grid.axis(row, column), grid.ends[row])
             if not len(cell) or cell["estimate"].isna().all():
+                # Of a cell without anything drawn plotly would place the axis at NaN, with an error on the console.
+                unseen = go.Scatter(
+                    x=[grid.ends[row][0]], y=[0], mode="markers", marker={"opacity": 0}, hoverinfo="skip"
+                )
+                figure.add_trace(unseen.update(showlegend=False), row=row + 1, col=column + 1)
                 _say(figure, "not measured" if len(cell) else "not asked", grid.axis(row, column))
             figure.update_xaxes(range=list(grid.ends[row]), row=row + 1, col=column + 1)
     _label(figure, grid, criteria.drop_duplicates(["claim", "criterion"]))
@@ -139,13 +144,15 @@ def _marks(cell: pd.DataFrame, rings: pd.DataFrame) -> list[go.Scatter]:
 def _estimate(measured: pd.Series) -> go.Scatter:
     symbol, color = MARKS[str(measured["state"])]
     value, low, high, threshold = (float(measured[name]) for name in ("estimate", "ci_low", "ci_high", "threshold"))
+    # Of fewer seeds than an interval takes there is none; plotly would draw a bar to nowhere.
+    bar = {"array": [high - value], "arrayminus": [value - low]} if np.isfinite([low, high]).all() else {}
     predicted = f"predicted {measured['predicted']} {threshold:.3g}" if measured["predicted"] else "no prediction"
     return go.Scatter(
         x=[value],
         y=[0.35],
         mode="markers",
         marker={"symbol": symbol, "size": 11, "color": color, "line": {"width": 1.6, "color": color}},
-        error_x={"array": [high - value], "arrayminus": [value - low], "color": color, "thickness": 2, "width": 4},
+        error_x=bar and bar | {"color": color, "thickness": 2, "width": 4},
         hovertemplate=(
             f"<b>{text(measured['claim'])}</b>, {text(measured['task'])}<br>{text(measured['criterion'])}: {value:.3g} "
             f"({low:.3g} to {high:.3g}) {text(measured['unit'])}<br>{predicted}: {measured['state']}<br>"

@@ -1,10 +1,10 @@
 """The report as one HTML page that opens offline, and the folder of files beside it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-import plotly.io
 import plotly.offline
 from markupsafe import Markup
 
@@ -37,6 +37,7 @@ def build_report(inputs: ReportInputs) -> str:
         opening=VERDICTS,
         manifest=_manifest_tables(inputs.manifest),
         figure_html=_figure_html,
+        figure_config=Markup(json.dumps(OFFLINE)),
         plotly_script=Markup(plotly.offline.get_plotlyjs()) if any(part.figures for part in parts) else None,
         circuitsvis_script=circuitsvis_script() if inputs.attention else None,
     )
@@ -72,17 +73,13 @@ def rebuild_report(directory: Path) -> Path:
 
 
 def _figure_html(figure: NamedFigure, name: str) -> Markup:
-    """The figure without its title, which stands above it as a caption that can wrap."""
+    """The figure without its title, which stands above it as a caption that can wrap; report.js draws it when seen."""
     shown = untitled(figure.figure)
-    html = plotly.io.to_html(
-        shown,
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=name,
-        config=OFFLINE,
-        default_height=f"{shown.layout.height}px",
-    )
-    return Markup(html)
+    # Inside a script nothing but `</` and `<!--` is read as markup.
+    data = str(shown.to_json()).replace("<", "\\u003c")
+    return Markup(
+        '<div id="{}" class="plotly-graph-div" style="height: {}px"></div><script type="application/json">{}</script>'
+    ).format(name, shown.layout.height or 450, Markup(data))
 
 
 def _manifest_tables(manifest: Manifest | None) -> list[Markup]:

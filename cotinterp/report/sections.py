@@ -26,7 +26,7 @@ from cotinterp.report.inputs import VERDICTS_FILE, ReportInputs
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.report.simulator import amount, count, simulator_html
 from cotinterp.report.texts import TEXTS
-from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, verdicts_html
+from cotinterp.report.verdicts import CRITERIA, RUNS, SEEDS, VERDICTS, details_html, matrix_html, verdicts_html
 
 _SWEPT = (
     "Not here yet: no <code>tables/{}.csv</code>. <code>cotinterp sweep analyses/grids/depth_frontier.toml --root "
@@ -86,7 +86,10 @@ def _cheapest_table(cheapest: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Section:
-    """One section, ready for the template. `note` stands in place of an answer where the table is missing."""
+    """One section, ready for the template: its first figure is in the open, or `opened` in its place; the rest folds.
+
+    `note` stands in place of an answer where the table is missing.
+    """
 
     name: str
     title: str
@@ -98,6 +101,7 @@ class Section:
     after: Markup = Markup()
     downloads: tuple[str, ...] = ()
     note: Markup = Markup()
+    opened: Markup = Markup()
 
 
 BESIDE = {
@@ -166,7 +170,8 @@ def _verdicts(inputs: ReportInputs, section: Section) -> Section:
     figures: tuple[NamedFigure, ...] = ()
     if CRITERIA in tables and SEEDS in tables and len(tables[CRITERIA]):
         figures = (NamedFigure("verdicts", forest(tables[CRITERIA], tables[SEEDS])),)
-    return replace(section, before=verdicts_html(tables), figures=figures, after=details_html(tables))
+    opened, before = matrix_html(tables), verdicts_html(tables)
+    return replace(section, opened=opened, before=before, figures=figures, after=details_html(tables))
 
 
 def _missing(path: str, command: str) -> Markup:
@@ -192,7 +197,7 @@ def _budget(inputs: ReportInputs, section: Section) -> Section:
         table_html(budget_by_k(rows, accuracy), caption=f"{task}, L = {int(rows['n_layers'].iloc[0])} layers")
         for task, rows in tasks_of(frame)
     ]
-    return replace(section, before=Markup().join(tables))
+    return replace(section, opened=tables[0], before=Markup().join(tables[1:]))
 
 
 def budget_by_k(budget: pd.DataFrame, accuracy: pd.DataFrame | None) -> pd.DataFrame:

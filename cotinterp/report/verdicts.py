@@ -94,6 +94,57 @@ def verdicts_html(tables: Mapping[str, pd.DataFrame]) -> Markup:
     )
 
 
+LISTED = 3
+"""Claims that the answer names of a kind; more are counted."""
+
+
+def answer(frame: pd.DataFrame) -> str:
+    """What the verdicts say together, in at most 40 words: which claims hold on every task, which on none."""
+    held, failed, other = [], [], 0
+    for claim, rows in frame.groupby("claim", sort=False):
+        words = set(rows["verdict"])
+        (held if words == {"supported"} else failed if words == {"not supported"} else []).append(str(claim))
+        other += words not in ({"supported"}, {"not supported"})
+    n = frame["task"].nunique()
+    tasks = "the task" if n == 1 else f"all {n} tasks"
+    sentences = [
+        f"{word} on {tasks}: {', '.join(claims[:LISTED]).replace('-', ' ')}{_and_more(len(claims) - LISTED)}."
+        for word, claims in (("Supported", held), ("Not supported", failed))
+        if claims
+    ]
+    rest = f"{other} of {len(held) + len(failed) + other} claims differ between tasks or are open." if other else ""
+    return " ".join([*sentences, rest]).strip()
+
+
+def _and_more(n: int) -> str:
+    return f" and {n} more" if n > 0 else ""
+
+
+def matrix_html(tables: Mapping[str, pd.DataFrame]) -> Markup:
+    """The answer, and every claim on every task as a word; each leads to its numbers.
+
+    Args:
+        tables: At least `verdicts`.
+    """
+    frame = tables[VERDICTS]
+    tasks = list(dict.fromkeys(frame["task"]))
+    cells = {(row["claim"], row["task"]): row for row in frame.to_dict("records")}
+    rows = [
+        (claim, str(group["statement"].iloc[0]), [_cell(cells.get((claim, task))) for task in tasks])
+        for claim, group in frame.groupby("claim", sort=False)
+    ]
+    return _filled("verdict_matrix.html.j2", answer=answer(frame), tasks=tasks, rows=rows)
+
+
+def _cell(row: Mapping[Any, Any] | None) -> tuple[str, Markup, str]:
+    """Word, picture, and the effect with its interval."""
+    if row is None:
+        return "not asked", Markup(), ""
+    interval = _interval(row)
+    effect = shown(float(row["effect"]), str(row["unit"])) if isfinite(row["effect"]) else ""
+    return str(row["verdict"]), icon(str(row["verdict"])), f"{effect} [{interval}]" if interval else effect
+
+
 def details_html(tables: Mapping[str, pd.DataFrame]) -> Markup:
     """What stands below the forest: runs that failed or did not converge, every criterion with its threshold, controls.
 

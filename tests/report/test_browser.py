@@ -26,7 +26,11 @@ FLAGS = (
     "--enable-logging=stderr",
     "--dump-dom",
 )
-PROBE = """
+UNFOLD = """
+addEventListener("load", () => dispatchEvent(new Event("beforeprint")));
+"""
+"""As printing does: everything is unfolded and drawn."""
+PROBE = UNFOLD + """
 addEventListener("load", () => setTimeout(async () => {
   const facts = {};
   const heads = () => [...document.querySelectorAll("#attention-0 h4")];
@@ -88,7 +92,7 @@ def with_script(report: Path, script: str, name: str) -> Path:
 
 
 def test_figures_are_drawn_and_the_console_stays_silent(browser: str, report: Path, tmp_path: Path) -> None:
-    dom, console = opened(browser, report, tmp_path)
+    dom, console = opened(browser, with_script(report, UNFOLD, "unfolded.html"), tmp_path)
     assert console == []
     page = report.read_text()
     figures = page.count('class="plotly-graph-div"')

@@ -39,12 +39,32 @@
     });
   }
 
-  // Thousands of cells a view: one after another, whenever the browser has nothing else to do.
-  const waiting = [...document.querySelectorAll(".attention")];
+  // Figures and attention views are drawn when they come near the window, or when what folds them away is opened.
+  const views = [];
   const next = () => {
-    if (waiting.length === 0) return;
-    draw(waiting.shift());
+    if (views.length === 0) return;
+    draw(views.shift());
     requestIdleCallback(next, { timeout: 2000 });
   };
-  requestIdleCallback(next, { timeout: 2000 });
+  const show = (element) => {
+    seen.unobserve(element);
+    if (element.classList.contains("attention")) {
+      if (views.push(element) === 1) requestIdleCallback(next, { timeout: 2000 });
+    } else {
+      const { data, layout } = JSON.parse(element.nextElementSibling.textContent);
+      Plotly.newPlot(element, data, layout, FIGURES);
+    }
+  };
+  const seen = new IntersectionObserver(
+    (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => show(entry.target)),
+    { rootMargin: "600px" },
+  );
+  const waiting = [...document.querySelectorAll(".plotly-graph-div, .attention")];
+  for (const element of waiting) seen.observe(element);
+  // All of it is printed.
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details.more")) details.open = true;
+    for (const element of waiting.filter((one) => !one.matches(".js-plotly-plot, .attention"))) show(element);
+    for (const view of document.querySelectorAll(".attention")) if (!view.querySelector("canvas")) { seen.unobserve(view); draw(view); }
+  });
 })();
