@@ -151,13 +151,11 @@ def explore_command(
     """
     from cotinterp.explore.server import service
     from cotinterp.explore.session import Explorer
-    from cotinterp.training.checkpoints import load_run
     from cotinterp.training.spec import reference_specs
     from cotinterp.training.spec_file import DEFAULT_ROOT
 
     slugs = run or tuple(spec.slug for spec in reference_specs())
-    runs = [load_run(slug, root=root or DEFAULT_ROOT, device=device, task=task) for slug in slugs]
-    served = service(Explorer(runs), port=port)
+    served = service(Explorer.load(*slugs, root=root or DEFAULT_ROOT, device=device, task=task), port=port)
     print(served.link, "Open this link once, in one browser; Ctrl-C ends the explorer.", sep="\n", flush=True)
     served.run()
 

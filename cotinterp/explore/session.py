@@ -153,9 +153,9 @@ class Explorer:
         self._probes = lru_cache(maxsize=64)(self._fit)
 
     @classmethod
-    def load(cls, *slugs: str, root: Path = DEFAULT_ROOT, device: str = "cpu") -> "Explorer":
+    def load(cls, *slugs: str, root: Path = DEFAULT_ROOT, device: str = "cpu", task: str | None = None) -> "Explorer":
         """Of these checkpoints (`load_run`)."""
-        return cls([load_run(slug, root=root, device=device) for slug in slugs])
+        return cls([load_run(slug, root=root, device=device, task=task) for slug in slugs])
 
     def __repr__(self) -> str:
         return f"Explorer({', '.join(run.spec.slug for run in self.runs)})"

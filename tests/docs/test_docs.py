@@ -55,6 +55,7 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
     monkeypatch.setattr("cotinterp.sweeps.grid.read_grid", note)
+    monkeypatch.setattr("cotinterp.explore.session.Explorer.load", note)
 
     def parse(words):
         asked.clear()

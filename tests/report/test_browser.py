@@ -30,7 +30,9 @@ UNFOLD = """
 addEventListener("load", () => dispatchEvent(new Event("beforeprint")));
 """
 """As printing does: everything is unfolded and drawn."""
-PROBE = UNFOLD + """
+PROBE = (
+    UNFOLD
+    + """
 addEventListener("load", () => setTimeout(async () => {
   const facts = {};
   const heads = () => [...document.querySelectorAll("#attention-0 h4")];
@@ -57,6 +59,7 @@ addEventListener("load", () => setTimeout(async () => {
   document.body.setAttribute("data-facts", JSON.stringify(facts));
 }, 8000));
 """
+)
 
 
 @pytest.fixture(scope="module")
