@@ -49,6 +49,7 @@ screenshots: $(VENV)/installed-dev chromium
 	$(BIN)/python docs/screenshots.py
 
 docs: $(VENV)/installed-dev $(VENV)/installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python docs/run_notebooks.py
 	$(BIN)/mkdocs build --strict
 
 # Wants the machine for itself. WORKS= takes options of `python -m benchmarks`.

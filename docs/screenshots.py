@@ -1,8 +1,8 @@
 """The pictures of the docs that a browser takes, and how fast the explorer answers: `make screenshots`.
 
-Writes docs/images/explorer.png, explorer-edited.png and explorer-patched.png. Prints the 50th and 95th percentile of its
-interactions as the browser measured them, from the click until all but the probes is drawn, and how many requests left
-this machine.
+Writes docs/images/explorer.png, explorer-edited.png and explorer-patched.png. Prints the 50th and 95th percentile of
+its interactions as the browser measured them, from the click until all but the probes is drawn, and how many requests
+left this machine.
 """
 
 import re

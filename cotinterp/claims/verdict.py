@@ -168,7 +168,8 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         """The verdict, for a notebook."""
-        number = f"{shown(self.effect, self.unit)} [{shown(self.ci_low, self.unit)}, {shown(self.ci_high, self.unit)}]"
+        ends = (shown(end, self.unit).removesuffix(f" {self.unit}") for end in (self.ci_low, self.ci_high))
+        number = f"{shown(self.effect, self.unit)} [{', '.join(ends)}]"
         facts = {
             "claim": f"{self.claim}: {self.statement}",
             "task": self.task,

@@ -22,7 +22,7 @@ OFFLINE = {
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
-"""plotly.js offers to send a chart to its makers' server unless told not to. Hand over a copy: plotly takes entries out."""
+"""plotly.js offers to send a chart to its makers unless told not to. Hand over a copy: plotly takes entries out."""
 
 
 ROWS_SHOWN = 10
