@@ -100,7 +100,9 @@ LISTED = 3
 
 def answer(frame: pd.DataFrame) -> str:
     """What the verdicts say together, in at most 40 words: which claims hold on every task, which on none."""
-    held, failed, other = [], [], 0
+    held: list[str] = []
+    failed: list[str] = []
+    other = 0
     for claim, rows in frame.groupby("claim", sort=False):
         words = set(rows["verdict"])
         (held if words == {"supported"} else failed if words == {"not supported"} else []).append(str(claim))
