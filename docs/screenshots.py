@@ -2,7 +2,7 @@
 
 Writes docs/images/explorer.png, explorer-edited.png and explorer-patched.png. Prints the 50th and 95th percentile of
 its interactions as the browser measured them, from the click until all but the probes is drawn, and how many requests
-left this machine.
+left this machine. Where `make reproduce` has written out/report.html, report.png, report-dark.png and report-phone.png too.
 """
 
 import re
@@ -18,6 +18,13 @@ from cotinterp.explore.session import Explorer
 
 IMAGES = Path(__file__).parent / "images"
 MODELS = ("digit-sum-direct-L4-s0-93146b24", "digit-sum-cot-L4-s0-3be51c67")
+REPORT = Path("out/report.html")
+"""That of `make reproduce`; without one there are no pictures of it."""
+REPORTS = {
+    "report": {"viewport": {"width": 1366, "height": 900}},
+    "report-dark": {"viewport": {"width": 1366, "height": 900}, "color_scheme": "dark"},
+    "report-phone": {"viewport": {"width": 390, "height": 844}},
+}
 CLICKS = 40
 """Places that are looked at, and heads and edges that are cut, for the times."""
 
@@ -68,6 +75,11 @@ def main() -> None:
                     lambda click=click: page.click(f'[aria-label="knock out head {click % 3} of layer {click % 4}"]'),
                 )
                 turn(page, lambda: page.locator("article.run:nth-of-type(4) li button").last.click())
+        if REPORT.is_file():
+            for name, options in REPORTS.items():
+                shot = browser.new_page(**options)
+                shot.goto(REPORT.resolve().as_uri())
+                shot.screenshot(path=IMAGES / f"{name}.png")
         times = page.evaluate("performance.getEntriesByName('interaction').map((entry) => entry.duration)")
         browser.close()
     served.stop()

@@ -100,13 +100,9 @@ LISTED = 3
 
 def answer(frame: pd.DataFrame) -> str:
     """What the verdicts say together, in at most 40 words: which claims hold on every task, which on none."""
-    held: list[str] = []
-    failed: list[str] = []
-    other = 0
-    for claim, rows in frame.groupby("claim", sort=False):
-        words = set(rows["verdict"])
-        (held if words == {"supported"} else failed if words == {"not supported"} else []).append(str(claim))
-        other += words not in ({"supported"}, {"not supported"})
+    words = {str(claim): set(rows["verdict"]) for claim, rows in frame.groupby("claim", sort=False)}
+    held, failed = ([claim for claim in words if words[claim] == {word}] for word in ("supported", "not supported"))
+    other = len(words) - len(held) - len(failed)
     n = frame["task"].nunique()
     tasks = "the task" if n == 1 else f"all {n} tasks"
     sentences = [
@@ -114,8 +110,8 @@ def answer(frame: pd.DataFrame) -> str:
         for word, claims in (("Supported", held), ("Not supported", failed))
         if claims
     ]
-    rest = f"{other} of {len(held) + len(failed) + other} claims differ between tasks or are open." if other else ""
-    return " ".join([*sentences, rest]).strip()
+    rest = [f"{other} of {len(words)} claims differ between tasks, hold in part or are open."] if other else []
+    return " ".join([*sentences, *rest])
 
 
 def _and_more(n: int) -> str:

@@ -12,7 +12,16 @@ from cotinterp.claims.catalog import CATALOG
 from cotinterp.report import SCHEMAS, ReportInputs, build_report, rebuild_report, write_report
 from cotinterp.report.schema import check_table, read_tables
 from cotinterp.report.texts import TEXTS, VERDICT_WORDS
-from cotinterp.report.verdicts import ICONS, details_html, icon, verdict_summary, verdict_tables, verdicts_html
+from cotinterp.report.verdicts import (
+    ICONS,
+    answer,
+    details_html,
+    icon,
+    matrix_html,
+    verdict_summary,
+    verdict_tables,
+    verdicts_html,
+)
 from tests.report.verdict_frames import made_up_verdicts, measured, verdict
 
 
@@ -28,6 +37,35 @@ def words_of(html: str) -> str:
 def rows_of(html: str) -> list[str]:
     """The rows of the verdict table, in words."""
     return [words_of(row) for row in re.findall(r"<tr>(.*?)</tr>", html.split("</table>")[0], flags=re.DOTALL)[1:]]
+
+
+def judged(**words: tuple[str, ...]) -> pd.DataFrame:
+    rows = [
+        (name.replace("_", "-"), task, word)
+        for name, of in words.items()
+        for task, word in zip("abc", of, strict=False)
+    ]
+    return pd.DataFrame(rows, columns=["claim", "task", "verdict"])
+
+
+def test_the_answer_names_what_holds_on_every_task_and_on_none_and_counts_the_rest() -> None:
+    both = judged(it_reads=("supported",) * 2, it_grows=("not supported",) * 2, it_stores=("supported", "mixed"))
+    assert answer(both) == (
+        "Supported on all 2 tasks: it reads. Not supported on all 2 tasks: it grows. "
+        "1 of 3 claims differ between tasks, hold in part or are open."
+    )
+    many = judged(**{f"a_claim_of_five_words_{i}": ("not supported",) for i in range(9)})
+    assert answer(many).endswith("a claim of five words 2 and 6 more.")
+    assert len(answer(many).split()) <= 40
+
+
+def test_every_claim_has_a_word_for_every_task_in_the_first_table(tables: dict[str, pd.DataFrame]) -> None:
+    html = str(matrix_html(tables))
+    frame = tables["verdicts"]
+    rows = rows_of(html.split("</p>", 1)[1])
+    assert [row.replace(" ? ", " ") for row in rows] == [
+        " ".join([str(claim).replace("-", " "), *of["verdict"]]) for claim, of in frame.groupby("claim", sort=False)
+    ]
 
 
 def test_the_tables_of_a_judgement_are_those_that_the_report_reads(tables: dict[str, pd.DataFrame]) -> None:
