@@ -2,7 +2,7 @@
 
 Writes docs/images/explorer.png, explorer-edited.png and explorer-patched.png. Prints the 50th and 95th percentile of
 its interactions as the browser measured them, from the click until all but the probes is drawn, and how many requests
-left this machine. Where `make reproduce` has written out/report.html, report.png, report-dark.png and report-phone.png too.
+left this machine. The report is pictured too, where `make reproduce` has written out/report.html.
 """
 
 import re

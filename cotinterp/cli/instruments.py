@@ -132,6 +132,57 @@ def train_command(
     print(f"run     {run.directory}\nweights {run.weight_hash}")
 
 
+@app.command(name="doctor")
+def doctor_command(
+    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
+    root: Path | None = None,
+    task: str | None = None,
+) -> None:
+    """Say what can be relied on: versions, device, bfloat16; and whether checkpoints are whole and have sites that act.
+
+    Args:
+        run: Slugs of runs, or paths of their directories; the four reference models by default.
+        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
+        task: path/to/file.py:ClassName where the runs' task is not registered.
+    """
+    import platform
+    import shutil
+    from importlib.metadata import version
+
+    import torch
+
+    from cotinterp import check_model, load_run
+    from cotinterp.models.build import fast_bfloat16, resolve_device
+    from cotinterp.studies.subject import Subject
+    from cotinterp.training.spec import reference_specs
+    from cotinterp.training.spec_file import DEFAULT_ROOT
+
+    device = resolve_device("auto")
+    facts = {"python": platform.python_version()}
+    facts |= {name: version(name) for name in ("cotinterp", "torch", "transformer-lens", "plotly", "circuitsvis")}
+    facts |= {"device": str(device), "threads": str(torch.get_num_threads())}
+    facts["bfloat16"] = "in hardware" if fast_bfloat16(device) else "emulated: train with --precision fp32"
+    facts["browser"] = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "none found"
+    )
+    for name, value in facts.items():
+        print(f"{name:18}{value}")
+    failed = []
+    slugs = run or tuple(spec.slug for spec in reference_specs())
+    for slug in slugs:
+        try:
+            loaded = load_run(slug, root=root or DEFAULT_ROOT, task=task)
+            subject = Subject.of_run(loaded)
+            checked = check_model(loaded.model, subject.batch(subject.trained(4)).tokens)
+            said = f"whole; trustworthy sites: {', '.join(checked.sound())}"
+        except (ValueError, OSError) as error:
+            failed.append(slug)
+            said = f"NOT usable: {error}"
+        print(f"{slug}  {said}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(slugs)} checkpoints cannot be used: {', '.join(failed)}")
+
+
 @app.command(name="explore")
 def explore_command(
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),

@@ -1,9 +1,11 @@
 """Commands, as somebody types them."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 from cotinterp.cli import main
 from cotinterp.training import loop
@@ -46,6 +48,31 @@ def test_tasks_shows_each_with_an_example_in_every_regime(capsys):
         assert name in shown
     for example in ("<9+2+2+0>13#", "{9+2=11;11+2=13;13+0=13}13#", "{11;13;13}13#"):
         assert example in shown
+
+
+def test_the_doctor_tells_a_whole_checkpoint_from_a_damaged_one(root, slug, tmp_path, capsys):
+    run("doctor", slug, "--root", root)
+    shown = capsys.readouterr().out
+    assert f"torch             {torch.__version__}" in shown
+    assert f"{slug}  whole; trustworthy sites: resid_pre, q, k, v, pattern, z, attn_out, mlp_out, resid_post" in shown
+    shutil.copytree(root / slug, tmp_path / slug)
+    weights = tmp_path / slug / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(SystemExit) as ended:
+        run("doctor", tmp_path / slug)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert "NOT usable: " in captured.out
+    assert "1 of 1 checkpoints cannot be used" in captured.err
+
+
+def test_explore_says_where_it_is_and_ends_when_it_is_told_to(root, slug, monkeypatch, capsys):
+    monkeypatch.setattr("cotinterp.explore.server.Service.run", lambda self: self.listening.close())
+    run("explore", slug, "--root", root, "--port", 0)
+    link, advice = capsys.readouterr().out.splitlines()
+    assert link.startswith("http://127.0.0.1:")
+    assert "?token=" in link
+    assert "once" in advice
 
 
 def test_train_prints_where_the_run_is_and_its_hash(root, slug, capsys):
