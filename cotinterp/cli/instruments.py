@@ -1,12 +1,13 @@
 """Commands for one model: train it, and point an instrument at it. `app` is the collection that every command joins."""
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -56,6 +57,7 @@ class InstrumentOptions:
         out: Tables and figures go here; out/<slug>/<command> by default.
         device: auto, cpu, cuda, ...
         quick: Small samples: a look, not a measurement.
+        json: Print one JSON object, with every row of every table and the paths of the files, in place of the tables.
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -64,6 +66,7 @@ class InstrumentOptions:
     out: Path | None = None
     device: str = "auto"
     quick: bool = False
+    json: bool = False
 
 
 Options = Annotated[InstrumentOptions, tyro.conf.arg(name="")]
@@ -275,13 +278,21 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
     tables = study(name, Subject.of_run(run), replace(QUICK if options.quick else FULL, max_bytes=max_bytes))
     if store:
         store_accuracy(run, tables)
+    rows: dict[str, Any] = {}
+    files: list[str] = []
     for table, results in tables.items():
         frame = table_of(results)
-        print(frame.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
         written = [path for figure, result in results.items() for path in result.save(folder, figure)]
         if table not in results:
             written.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
-        print(*written, sep="\n")
+        if options.json:
+            rows[table] = json.loads(frame.to_json(orient="records"))
+            files += map(str, written)
+        else:
+            print(frame.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
+            print(*written, sep="\n")
+    if options.json:
+        print(json.dumps({"command": name, "run": run.spec.slug, "tables": rows, "files": files}))
 
 
 def checked(name: str, options: InstrumentOptions, *, store: bool) -> tuple[Path, Path]:

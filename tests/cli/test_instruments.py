@@ -75,6 +75,15 @@ def test_explore_says_where_it_is_and_ends_when_it_is_told_to(root, slug, monkey
     assert "once" in advice
 
 
+def test_json_is_one_object_with_the_rows_of_the_table(root, slug, tmp_path, capsys):
+    run("evaluate", slug, "--root", root, "--quick", "--json", "--out", tmp_path)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["command"], said["run"]) == ("evaluate", slug)
+    (path,) = [path for path in said["files"] if path.endswith("accuracy.csv")]
+    stored = pd.read_csv(path)
+    assert [row["accuracy"] for row in said["tables"]["accuracy"]] == stored["accuracy"].tolist()
+
+
 def test_train_prints_where_the_run_is_and_its_hash(root, slug, capsys):
     run("train", *TINY, "--root", root, "--device", "cpu")
     shown = capsys.readouterr().out
