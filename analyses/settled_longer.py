@@ -39,7 +39,7 @@ def main(
             sweep = later = tiny_sweep("settled_longer", Path(scratch), table, longer)
     else:
         sweep, later = read_sweep_table(table or TABLE), read_sweep_table(longer or LONGER)
-    runs = pd.concat([sweep, later]).drop_duplicates(["task", "slug", "split", "reading", "k"])
+    runs = pd.concat([later, sweep]).drop_duplicates(["task", "slug", "split", "reading", "k"])
     gone_on, both = went_on(runs), ratio_by_run(runs)
     slugs = [*gone_on["slug"], *gone_on["slug_later"]]
     drawn = both[both["slug"].isin(slugs)] if slugs else both
