@@ -12,13 +12,47 @@ if TYPE_CHECKING:
 
 def run_call(run: Run, text: str, edits: Sequence[str], given: int) -> str:
     """Probabilities of every next symbol of `text`, of which the model was given so many symbols, under `edits`."""
+    return _setting(run, text, edits, f"  # of which the model was given {text[:given]!r}") + (
+        "p = run_with(run.model, tokens(text), edits)[0].softmax(-1)\n"
+        "for before, symbol in enumerate(text[1:]):\n"
+        "    print(text[: before + 1], symbol, float(p[before, run.vocabulary.token(symbol)]))\n"
+    )
+
+
+def look_call(run: Run, text: str, edits: Sequence[str], position: int, tokens: tuple[int, int]) -> str:
+    """Attention from `position`, the logit lens there, and what is written directly for the first of two tokens."""
+    return (
+        "from cotinterp import Contrast, logit_attribution\n"
+        "from cotinterp.mechanism.interventions import Edit, watch\n"
+        + _setting(run, text, edits)
+        + (
+            f"layers, at, seen = range({run.spec.model.n_layers}), {position}, {{}}\n"
+            'sites = [Site(kind, layer) for kind in ("pattern", "resid_post") for layer in layers]\n'
+            "run_with(run.model, tokens(text), [*edits, *(watch(site, seen) for site in sites)])\n"
+            "for layer in layers:\n"
+            '    print("attention", layer, seen[Site("pattern", layer)][0, :, at, : at + 1])\n'
+            'last = Site("resid_post", layers[-1])\n'
+            "for layer in layers:\n"
+            '    lens = Edit(last, seen[Site("resid_post", layer)], expect_change=False)\n'
+            "    p = run_with(run.model, tokens(text), [lens])[0, at].softmax(-1)\n"
+            '    print("lens", layer, run.vocabulary.symbols[int(p.argmax())], float(p.max()))\n'
+            f"answer, foil = torch.tensor([{tokens[0]}]), torch.tensor([{tokens[1]}])\n"
+            "contrast = Contrast.by_position(tokens(text), tokens(text), torch.tensor([at]), answer, foil)\n"
+            "for name, logits in logit_attribution(run.model, contrast).top(6):\n"
+            '    print("direct", name, logits)\n'
+        )
+    )
+
+
+def _setting(run: Run, text: str, edits: Sequence[str], note: str = "") -> str:
+    """The run, its text and the edits, in the names `run`, `text`, `tokens` and `edits`."""
     listed = "".join(f"    {edit},\n" for edit in edits)
     return (
         "import torch\n"
         "from cotinterp import Site, activations, load_run, run_with\n"
         "from cotinterp.mechanism.interventions import ablate_zero, knock_out_pairs, patch\n\n"
         f"run = load_run({_reference(run)!r})\n"
-        f"text = {text!r}  # of which the model was given {text[:given]!r}\n\n\n"
+        f"text = {text!r}{note}\n\n\n"
         "def tokens(text):\n"
         "    return torch.tensor([run.vocabulary.encode(text)])\n\n\n"
         "def edge(dest, src):\n"
@@ -28,9 +62,6 @@ def run_call(run: Run, text: str, edits: Sequence[str], given: int) -> str:
         "def held(site, text, src):\n"
         "    return activations(run.model, tokens(text), [site], positions=torch.tensor([src]))[site]\n\n\n"
         f"edits = [{chr(10) if listed else ''}{listed}]\n"
-        "p = run_with(run.model, tokens(text), edits)[0].softmax(-1)\n"
-        "for before, symbol in enumerate(text[1:]):\n"
-        "    print(text[: before + 1], symbol, float(p[before, run.vocabulary.token(symbol)]))\n"
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cotinterp.behavior.accuracy import longest_k
 from cotinterp.behavior.edits import outcome_of
-from cotinterp.explore.python_calls import calls_of, probe_call, run_call
+from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
@@ -227,7 +227,7 @@ class Explorer:
         at = torch.tensor([position])
         contrast = Contrast.by_position(tokens, tokens, at, torch.tensor([answer]), torch.tensor([foil]))
         direct = logit_attribution(run.model, contrast)
-        symbols = run.vocabulary.symbols
+        symbols, text = run.vocabulary.symbols, run.vocabulary.decode(tokens[0].tolist())
         return {
             "attention": [found[site][0, :, position, : position + 1].tolist() for site in patterns],
             "lens": [_likeliest(row, symbols) for row in lens],
@@ -235,6 +235,7 @@ class Explorer:
             "foil": symbols[foil],
             "direct": direct.top(len(direct.components)),
             "difference": float(direct.logit_difference[0]),
+            "python": look_call(run, text, self._calls(scene), position, (answer, foil)),
         }
 
     def probes(self, place: Place) -> dict[str, Any]:
@@ -422,9 +423,7 @@ class Explorer:
             "states": {str(step): sorted(run.task.reachable(problem.k)[step]) for step in range(1, problem.k)}
             if regime.writes_totals
             else {},
-            "python": run_call(
-                run, text, calls_of(scene.changes, self._texts(scene), int(run.model.cfg.n_layers)), len(given)
-            ),
+            "python": run_call(run, text, self._calls(scene), len(given)),
         }
 
     def _source_answers(self, scene: Scene) -> list[str | None]:
@@ -432,13 +431,14 @@ class Explorer:
         sources = [change.source for change in scene.changes if isinstance(change, Patch)]
         return [self._written(Scene(**source.model_dump()))["answer"] for source in sources]
 
-    def _texts(self, scene: Scene) -> list[str]:
-        """Of each patch of a scene, the text of the run that it comes from."""
+    def _calls(self, scene: Scene) -> list[str]:
+        """The changes of a scene as Python."""
         run = self._run(scene.model)
-        return [
+        texts = [
             run.vocabulary.decode(self._tokens(change.source)[0].tolist()) if isinstance(change, Patch) else ""
             for change in scene.changes
         ]
+        return calls_of(scene.changes, texts, int(run.model.cfg.n_layers))
 
     def _lens(self, run: Run, tokens: Tensor, streams: Mapping[Site, Tensor]) -> Float[Tensor, "layer pos d_vocab"]:
         """Probabilities after final norm and unembedding, of each of these streams."""

@@ -198,6 +198,15 @@ def test_the_python_beside_a_number_gives_that_number(explorer):
         exec(compile(answer["python"], "copied", "exec"), {})
     given = [float(line.rsplit(" ", 1)[1]) for line in printed.getvalue().splitlines()]
     assert given == pytest.approx([token["p"] for token in answer["tokens"][1:]], abs=1e-6)
+    looked, printed = explorer.look(Place(scene=scene, position=19)), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(looked["python"], "copied", "exec"), {})
+    said = [line.split() for line in printed.getvalue().splitlines() if line.startswith(("lens", "direct"))]
+    lens, direct = looked["lens"], looked["direct"][:6]
+    assert [float(line[-1]) for line in said] == pytest.approx(
+        [row[0][1] for row in lens] + [value for _, value in direct], abs=1e-5
+    )
+    assert [line[-2] for line in said] == [row[0][0] for row in lens] + [name for name, _ in direct]
     probes, printed = explorer.probes(Place(scene=SUM, position=19)), io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(probes["python"], "copied", "exec"), {})

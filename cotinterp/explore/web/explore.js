@@ -169,9 +169,10 @@ function render({ model, el }) {
     const found = await answerOf({ ask: "look", scene: scene(run), position: place });
     if (!found || mine !== turn) return;
     const title = `Run ${index + 1}, position ${place}: ${token.symbol}, ${roleWords(token)}`;
-    const guesses = token.likeliest ? make("p", {}, `Likeliest here: ${token.likeliest.map(([s, p]) => `${s} ${p.toFixed(3)}`).join(", ")}`) : "";
+    const guesses = token.likeliest ? make("span", {}, `Likeliest here: ${token.likeliest.map(([s, p]) => `${s} ${p.toFixed(3)}`).join(", ")}`) : "";
     const probes = make("div", { class: "probes" }, make("h3", {}, "Running totals that a probe reads"), make("p", { class: "hint" }, "fitting"));
-    parts.detail.replaceChildren(make("h2", {}, title), editor(run, index, token, answer, of), guesses,
+    const python = make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, found.python)), make("pre", {}, found.python));
+    parts.detail.replaceChildren(make("h2", {}, title), editor(run, index, token, answer, of), make("div", {}, guesses, python),
       make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), probes)));
     // Fitting takes longer than all else: for a place at which the reader stays.
     setTimeout(async () => {
