@@ -135,6 +135,59 @@ def train_command(
     print(f"run     {run.directory}\nweights {run.weight_hash}")
 
 
+@contextmanager
+def notes() -> Iterator[None]:
+    """Shows what the library warns of inside the block, one line each, without the place in its source."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"cotinterp: note: {message}", file=sys.stderr)
+        yield
+
+
+@app.command(name="evaluate")
+def evaluate_command(options: Options, store: bool = False) -> None:
+    """Measure accuracy by number of operands, and sort the errors, of what the model writes by itself.
+
+    Args:
+        options: The trained model, and where its tables go.
+        store: Keep the accuracies beside the weights too, in evaluation.json.
+    """
+    _study("evaluate", options, store=store)
+
+
+@app.command(name="edit")
+def edit_command(options: Options) -> None:
+    """Edit the written trace in nine ways and see whether the answer follows the trace or the prompt."""
+    _study("edit", options)
+
+
+@app.command(name="probe")
+def probe_command(options: Options, max_bytes: Count | None = None) -> None:
+    """Probe every layer and role for the running totals, with controls.
+
+    Args:
+        options: The trained model, and where its tables go.
+        max_bytes: Most memory that activations and fits may take, by estimate.
+    """
+    _study("probe", options, max_bytes=max_bytes)
+
+
+@app.command(name="patch")
+def patch_command(options: Options, max_bytes: Count | None = None) -> None:
+    """Patch activations between minimal pairs, denoising and noising, by role and by head.
+
+    Args:
+        options: The trained model, and where its tables go.
+        max_bytes: Most memory that activations may take, by estimate; 1 GiB by default.
+    """
+    _study("patch", options, max_bytes=max_bytes)
+
+
+@app.command(name="attribute")
+def attribute_command(options: Options) -> None:
+    """Measure what each head adds to the logit difference, what ablating it costs, and where it attends."""
+    _study("attribute", options)
+
+
 @app.command(name="doctor")
 def doctor_command(
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
@@ -212,59 +265,6 @@ def explore_command(
     served = service(Explorer.load(*slugs, root=root or DEFAULT_ROOT, device=device, task=task), port=port)
     print(served.link, "Open this link once, in one browser; Ctrl-C ends the explorer.", sep="\n", flush=True)
     served.run()
-
-
-@contextmanager
-def notes() -> Iterator[None]:
-    """Shows what the library warns of inside the block, one line each, without the place in its source."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"cotinterp: note: {message}", file=sys.stderr)
-        yield
-
-
-@app.command(name="evaluate")
-def evaluate_command(options: Options, store: bool = False) -> None:
-    """Measure accuracy by number of operands, and sort the errors, of what the model writes by itself.
-
-    Args:
-        options: The trained model, and where its tables go.
-        store: Keep the accuracies beside the weights too, in evaluation.json.
-    """
-    _study("evaluate", options, store=store)
-
-
-@app.command(name="edit")
-def edit_command(options: Options) -> None:
-    """Edit the written trace in nine ways and see whether the answer follows the trace or the prompt."""
-    _study("edit", options)
-
-
-@app.command(name="probe")
-def probe_command(options: Options, max_bytes: Count | None = None) -> None:
-    """Probe every layer and role for the running totals, with controls.
-
-    Args:
-        options: The trained model, and where its tables go.
-        max_bytes: Most memory that activations and fits may take, by estimate.
-    """
-    _study("probe", options, max_bytes=max_bytes)
-
-
-@app.command(name="patch")
-def patch_command(options: Options, max_bytes: Count | None = None) -> None:
-    """Patch activations between minimal pairs, denoising and noising, by role and by head.
-
-    Args:
-        options: The trained model, and where its tables go.
-        max_bytes: Most memory that activations may take, by estimate; 1 GiB by default.
-    """
-    _study("patch", options, max_bytes=max_bytes)
-
-
-@app.command(name="attribute")
-def attribute_command(options: Options) -> None:
-    """Measure what each head adds to the logit difference, what ablating it costs, and where it attends."""
-    _study("attribute", options)
 
 
 def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False, max_bytes: int | None = None) -> None:
