@@ -38,11 +38,10 @@ def main(quick: bool = False, table: Path | None = None, root: Path | None = Non
     held = held.assign(model=held["regime"] + " L" + held["n_layers"].map(str))
     means = held.groupby(["task", "model", "k"], as_index=False)["accuracy"].mean()
     peaky = pd.concat(heads, ignore_index=True) if heads else pd.DataFrame({"layer": []})
-    figures = {
-        "solved": lines(means, x="k", y="accuracy", color="model", facet="task", title="Held-out accuracy, mean")
-    }
+    figures = {"solved": lines(means, x="k", y="accuracy", color="model", facet="task", title="Held-out accuracy")}
     if len(moved):
         figures["transfer"] = lines(moved, x="steps", y="accuracy", color="start", facet="run_seed", title="Parity")
+    peaks_found = peaks_in_words(peaky) if heads else ["no peakiness"]
     answer = [*solved_in_words(solved), *peaks_found, *(transfer_in_words(moved) if len(moved) else ())]
     return publish(
         out, tables={"solved": solved, "transfer": moved, "peakiness": peaky}, figures=figures, answer=answer
