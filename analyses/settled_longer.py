@@ -43,11 +43,13 @@ def main(
     gone_on, both = went_on(runs), ratio_by_run(runs)
     slugs = [*gone_on["slug"], *gone_on["slug_later"]]
     drawn = both[both["slug"].isin(slugs)] if slugs else both
-    drawn = drawn.assign(run=[", ".join(map(str, run)) for run in drawn[list(RUN)].itertuples(index=False)])
+    drawn = drawn.assign(
+        run=[f"{task}, L{depth}, seed {seed}" for task, depth, _, seed in drawn[list(RUN)].itertuples(index=False)]
+    )
     drawn = drawn.drop_duplicates(["run", "step"])
     figure = lines(
         drawn, x="step", y="ratio", color="run", bounds=(-0.2, 1.0), x_title="updates", y_title="generalization ratio",
-        title="Generalization ratio when settled, and later: task, layers, training problems, seed",
+        title="Generalization ratio when settled, and later",
     )  # fmt: skip
     return publish(out, tables={"longer": gone_on}, figures={"longer": figure}, answer=[*kept(gone_on)])
 

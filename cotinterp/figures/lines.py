@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -11,6 +12,8 @@ from cotinterp.figures.sheet import GRAY, INK, PALETTE, SYMBOLS, checked, named,
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _MANY = 30
+_APART = 0.03
+"""Least share of an axis between two of its marks."""
 
 
 def lines(
@@ -69,7 +72,10 @@ def lines(
     if not numeric:
         sheet.figure.update_xaxes(type="category", categoryorder="array", categoryarray=ticks)
     elif len(ticks) <= _MANY:
-        sheet.figure.update_xaxes(tickvals=sorted(frame[x].unique()))
+        values = np.sort(frame[x].unique().astype(float))
+        # Where two stand closer, their labels would lie on one another, and plotly chooses round numbers.
+        if len(values) < 2 or np.diff(values).min() >= _APART * np.ptp(values):
+            sheet.figure.update_xaxes(tickvals=values.tolist())
     return sheet.figure
 
 

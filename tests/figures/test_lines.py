@@ -87,3 +87,12 @@ def test_an_interval_has_two_ends() -> None:
 def test_seeds_may_not_be_joined_into_a_zigzag() -> None:
     with pytest.raises(ValueError, match=r"rows hide another with the same \['k', 'regime'\]"):
         lines(ACCURACY, x="k", y="accuracy", color="regime", title="")
+
+
+def test_the_marks_of_an_axis_are_its_values_unless_they_lie_on_one_another() -> None:
+    def marks(*steps: int) -> object:
+        frame = pd.DataFrame({"step": steps, "value": [0.5] * len(steps)})
+        return lines(frame, x="step", y="value", title="t").layout.xaxis.tickvals
+
+    assert marks(1, 2, 4) == (1, 2, 4)
+    assert marks(15_000, 15_834, 60_000) is None
