@@ -37,7 +37,7 @@ def guarded(work: Callable[[], object], program: str, *, resumed: bool) -> None:
     Args:
         resumed: Whether the same command, given again after Ctrl-C, goes on from there.
     """
-    with _interrupts() as interrupted:
+    with _interrupts(f"{program}: {_after_interrupt(resumed)}") as interrupted:
         try:
             try:
                 work()
@@ -71,8 +71,12 @@ def _after_interrupt(resumed: bool) -> str:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Notes each Ctrl-C besides raising KeyboardInterrupt, which C code that imports or calls back may replace."""
+def _interrupts(line: str) -> Iterator[list[int]]:
+    """Notes each Ctrl-C besides raising KeyboardInterrupt, which C code that imports or calls back may replace.
+
+    While torch is being imported there is C++ that knows no exception of Python, and would abort: nothing is begun yet,
+    so the process ends there and then, with `line`.
+    """
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield seen
@@ -80,6 +84,9 @@ def _interrupts() -> Iterator[list[int]]:
 
     def note(number: int, _: object) -> None:
         seen.append(number)
+        if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+            os.write(2, f"{line}\n".encode())
+            os._exit(INTERRUPTED)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, note)

@@ -13,6 +13,7 @@ SCRIPTS = sorted(
 
 
 ABOUT = {
+    "claims": "affine-mod10",
     "depth_converged": "s3",
     "iteration_head": "parity",
     "quotients": "s3",

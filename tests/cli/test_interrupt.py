@@ -96,3 +96,18 @@ def test_a_sweep_that_was_interrupted_goes_on_from_there(tmp_path, monkeypatch, 
     assert "2 finished now" in capsys.readouterr().out
     assert len(list_runs(tmp_path / "runs")) == 2
     assert not list(tmp_path.glob("runs/*/.*.tmp"))
+
+
+def test_an_interrupt_while_torch_is_imported_ends_it_there_with_the_line():
+    """C++ that imports torch would meet a KeyboardInterrupt with `terminate`."""
+    script = """
+import signal, sys, types
+from cotinterp.cli import guarded
+torch = sys.modules["torch"] = types.ModuleType("torch")
+torch.__spec__ = types.SimpleNamespace(_initializing=True)
+guarded(lambda: signal.raise_signal(signal.SIGINT), "cotinterp", resumed=False)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 130
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("cotinterp: interrupted. ")
