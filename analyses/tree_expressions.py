@@ -65,7 +65,7 @@ def listed(found: pd.DataFrame) -> Iterator[str]:
 def compared(found: pd.DataFrame) -> Iterator[str]:
     """The two statements, each with what was found."""
     of = found.set_index(["regime", "n_layers", "operations"])["accuracy"]
-    direct, written = of["direct"].unstack("n_layers"), of["cot"].unstack("n_layers")
+    direct = of["direct"].unstack("n_layers")
     for operations, row in direct.iterrows():
         rise = row.iloc[-1] - row.iloc[0]
         verdict = "agrees" if rise > GAIN else "DIFFERS" if rise < -GAIN else "cannot tell, no depth learned more here"
@@ -73,7 +73,10 @@ def compared(found: pd.DataFrame) -> Iterator[str]:
             f"direct at {operations} operations, {row.index[0]} to {row.index[-1]} layers: {row.iloc[0]:.2f} to "
             f"{row.iloc[-1]:.2f} (depth helps): {verdict}"
         )
-    for operations, value in written[COT_DEPTH].items():
+    written = found[(found["regime"] == "cot") & (found["n_layers"] == COT_DEPTH)]
+    if written.empty:
+        yield f"cot, {COT_DEPTH} layers: not in this table"
+    for operations, value in zip(written["operations"], written["accuracy"], strict=True):
         best = direct.loc[operations].max()
         short = "in part, above direct and not near 1" if value > best + GAIN else "DIFFERS"
         verdict = "agrees" if value >= NEAR_ONE else short
