@@ -103,6 +103,7 @@ def test_an_interrupt_while_torch_is_imported_ends_it_there_with_the_line():
     script = """
 import signal, sys, types
 from cotinterp.cli import guarded
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background begins with none
 torch = sys.modules["torch"] = types.ModuleType("torch")
 torch.__spec__ = types.SimpleNamespace(_initializing=True)
 guarded(lambda: signal.raise_signal(signal.SIGINT), "cotinterp", resumed=False)
