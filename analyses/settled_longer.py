@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from analyses.publishing import publish, tiny_sweep
 from cotinterp.behavior.generalization import LEAST_HELD_OUT, RUN, ratio_by_run
@@ -24,7 +25,9 @@ TABLE, LONGER = (Path(f"analyses/out/{name}.csv") for name in ("memory_or_algori
 LONG = 3.9
 """Times as many updates, from which on a run has gone on for four times as long; budgets were rounded."""
 MOVED = 0.05
-"""Least change of a length's held-out accuracy that counts, as in the criterion; two standard errors where larger."""
+"""Least change of a length's held-out accuracy that counts, as in the criterion; more where chance would make more."""
+LEVEL = 0.05
+"""Chance that any length of any run is said to have moved where none has, at most (Bonferroni, two-sided)."""
 
 
 def main(
@@ -69,7 +72,8 @@ def went_on(table: pd.DataFrame) -> pd.DataFrame:
     later = held.rename(columns={"slug": "slug_later"})
     both = both.merge(held, on=["task", "slug"]).merge(later, on=["task", "slug_later", "k"], suffixes=("", "_later"))
     middle = (both["accuracy"] + both["accuracy_later"]) / 2
-    least = np.maximum(MOVED, 2 * np.sqrt(2 * middle * (1 - middle) / both["n"]))
+    errors = norm.isf(LEVEL / 2 / max(1, len(both))) * np.sqrt(2 * middle * (1 - middle) / both["n"])
+    least = np.maximum(MOVED, errors)
     both = both.assign(change=both["accuracy_later"] - both["accuracy"])
     size = both["change"].abs() / least
     both = both.assign(moved=size > 1, size=size).sort_values("size").drop_duplicates(list(RUN), keep="last")

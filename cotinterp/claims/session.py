@@ -72,9 +72,10 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
     """
     tasks = sources.tasks or REFERENCE_TASKS
     planned = joint_plan(tasks, seeds=range(sources.seeds), base=sources.base, parts=sources.parts)
-    known = sources.tables is not None and (sources.tables / EVIDENCE_FILE).is_file()
-    if known and sources.tables is not None:
-        _check_memory(planned, read_evidence(sources.tables))
+    tables = sources.tables
+    known = tables is not None and (tables / EVIDENCE_FILE).is_file()
+    if tables is not None and known:
+        _check_memory(planned, read_evidence(tables))
     work = replicate if sources.train else gather
     with progress_bars("claims", console) as progress:
         evidence = work(
@@ -89,8 +90,8 @@ def gather_evidence(sources: Sources, folder: Path, console: Console | None = No
             progress=progress,
         )
     evidence.save(output_folder(folder / "evidence"))
-    if sources.tables is not None:
-        (read_evidence(sources.tables).updated(evidence) if known else evidence).save(sources.tables)
+    if tables is not None:
+        (read_evidence(tables).updated(evidence) if known else evidence).save(tables)
     return evidence
 
 

@@ -202,7 +202,6 @@ def doctor_command(
         task: path/to/file.py:ClassName where the runs' task is not registered.
     """
     import platform
-    import shutil
     from importlib.metadata import version
 
     import torch
@@ -218,9 +217,6 @@ def doctor_command(
     facts |= {name: version(name) for name in ("cotinterp", "torch", "transformer-lens", "plotly", "circuitsvis")}
     facts |= {"device": str(device), "threads": str(torch.get_num_threads())}
     facts["bfloat16"] = "in hardware" if fast_bfloat16(device) else "emulated: train with --precision fp32"
-    facts["browser"] = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "none found"
-    )
     for name, value in facts.items():
         print(f"{name:18}{value}")
     failed = []

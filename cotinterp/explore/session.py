@@ -9,6 +9,7 @@ every number in an answer is that of the call which stands beside it as Python.
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +47,7 @@ from cotinterp.transcripts.problems import (
     substitute_total,
 )
 from cotinterp.transcripts.regimes import Token, get_regime
-from cotinterp.transcripts.render import render
+from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
 
 Number = Annotated[int, Field(ge=0, le=4095)]
@@ -124,7 +125,7 @@ class Place(Request):
 
 
 class Draw(Request):
-    """A held-out problem of `k` operands, by number."""
+    """A problem of `k` operands, drawn by `seed`."""
 
     model: Number
     k: Number
@@ -167,7 +168,7 @@ class Explorer:
         return {"models": [_about(index, run) for index, run in enumerate(self.runs)]}
 
     def draw(self, request: Draw) -> dict[str, Any]:
-        """A held-out problem. ValueError where there is none of this length."""
+        """A held-out problem, or one of the training side where none of this length is held out. ValueError else."""
         run = self._run(request.model)
         rng = np.random.default_rng([request.seed, request.k])
         try:
@@ -223,9 +224,10 @@ class Explorer:
         found = _read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *streams])
         lens = self._lens(run, tokens, {site: found[site] for site in streams})[:, position]
         logits = run_with(run.model, tokens, [])[:, position]
-        answer, foil = logits.topk(2).indices[0].tolist()
-        at = torch.tensor([position])
-        contrast = Contrast.by_position(tokens, tokens, at, torch.tensor([answer]), torch.tensor([foil]))
+        best = logits.topk(2).indices
+        at = torch.tensor([position], device=tokens.device)
+        contrast = Contrast.by_position(tokens, tokens, at, best[:, 0], best[:, 1])
+        answer, foil = best[0].tolist()
         direct = logit_attribution(run.model, contrast)
         symbols, text = run.vocabulary.symbols, run.vocabulary.decode(tokens[0].tolist())
         return {
@@ -297,7 +299,7 @@ class Explorer:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the request"
             return {"error": f"{where}: {first['msg']}"}
-        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
             return {"error": str(error.args[0]) if error.args else type(error).__name__}
 
     # How it is found.
@@ -319,30 +321,28 @@ class Explorer:
 
     def _problem(self, shown: Shown) -> Problem:
         run = self._run(shown.model)
-        task, k = run.task, len(shown.operands)
-        most = max(run.spec.k_min, longest_k(run.model, task, run.spec.regime))
-        if not task.min_k <= k <= min(most, task.max_k):
-            raise ValueError(f"{k} operands; this model can be asked about {task.min_k} to {min(most, task.max_k)}")
+        task, k, most = run.task, len(shown.operands), longest_k(run.model, run.task, run.spec.regime)
+        if not task.min_k <= k <= most:
+            raise ValueError(f"{k} operands; this model can be asked about {task.min_k} to {most}")
         if max(shown.operands) >= task.n_operands:
             raise ValueError(f"operand {max(shown.operands)}; task {task.name!r} has 0 to {task.n_operands - 1}")
         return solve(task, np.array([shown.operands]))[0]
 
-    def _given(self, shown: Shown) -> tuple[list[Token], Problem]:
-        """The tokens that the model is given, and the problem as a reader of them has it."""
-        run, problem = self._run(shown.model), self._problem(shown)
+    def _given(self, shown: Shown, problem: Problem) -> tuple[Transcript, int]:
+        """The transcript as a reader of what is shown writes it, and how many of its symbols the model is given."""
+        run = self._run(shown.model)
         regime = get_regime(run.spec.regime)
         if shown.total is None:
             whole = render(run.task, problem, regime)
-            return list(whole.tokens[: whole.n_prompt]), problem
+            return whole, whole.n_prompt
         step, state = shown.total
         if not regime.writes_totals:
             raise ValueError(f"regime {regime.name!r} writes no totals, so there is none to change")
         if not 1 <= step < problem.k:
             raise ValueError(f"step {step}; a problem of {problem.k} operands has steps 1 to {problem.k - 1}")
-        edited = substitute_total(run.task, problem, step, state)
-        tokens = render(run.task, edited, regime).tokens
-        last = max(i for i, token in enumerate(tokens) if token.role is Role.TOTAL and token.step == step)
-        return list(tokens[: last + 1]), edited
+        whole = render(run.task, substitute_total(run.task, problem, step, state), regime)
+        last = max(i for i, token in enumerate(whole.tokens) if token.role is Role.TOTAL and token.step == step)
+        return whole, last + 1
 
     def _tokens(self, shown: Shown) -> Tensor:
         """What stands in a scene once the model has written, as token ids `1 pos`."""
@@ -358,8 +358,7 @@ class Explorer:
         run = self._run(scene.model)
         n_layers = int(run.model.cfg.n_layers)
         if isinstance(change, HeadCut):
-            edit = ablate_zero(Site("z", change.layer, change.head).check(run.model))
-            return [Edit(edit.site, edit.value, expect_change=False)]
+            return [replace(ablate_zero(Site("z", change.layer, change.head).check(run.model)), expect_change=False)]
         if isinstance(change, EdgeCut):
             if change.src >= n or change.dest >= n:
                 return []
@@ -375,18 +374,17 @@ class Explorer:
         site = Site(change.site, change.layer, change.head if change.head >= 0 else None).check(run.model)
         there = self._tokens(change.source)
         _require_position(change.src, there.shape[1])
-        donor = activations(run.model, there, [site], positions=torch.tensor([change.src]))[site]
-        return [patch(site, donor, torch.tensor([change.dest]), expect_change=False)]
+        src, dest = (torch.tensor([place], device=there.device) for place in (change.src, change.dest))
+        donor = activations(run.model, there, [site], positions=src)[site]
+        return [patch(site, donor, dest, expect_change=False)]
 
     def _write(self, scene: Scene) -> dict[str, Any]:
         run, problem = self._run(scene.model), self._problem(scene)
-        given, reader = self._given(scene)
-        vocabulary, regime = run.vocabulary, get_regime(run.spec.regime)
-        guess = "".join(token.symbol for token in render(run.task, reader, regime).tokens)
-        limit = min(int(run.model.cfg.n_ctx), 2 * len(guess) - len(given) + 8)
-        text, logits = _continued(run, guess, len(given), limit, lambda n: self._edits(scene, n))
+        whole, given = self._given(scene, problem)
+        reader, n_prompt, vocabulary, regime = whole.problem, whole.n_prompt, run.vocabulary, get_regime(whole.regime)
+        limit = min(int(run.model.cfg.n_ctx), 2 * len(whole) - given + 8)
+        text, logits = _continued(run, whole.text, given, limit, lambda n: self._edits(scene, n))
         p = logits.softmax(-1)
-        n_prompt = render(run.task, problem, regime).n_prompt
         answer = final_answer(run.task, text[n_prompt:])
         named = _named(run, problem, text, n_prompt)
         tokens = []
@@ -397,7 +395,7 @@ class Explorer:
                 "role": "" if name.role is Role.PAD else str(name.role),
                 "step": name.step,
                 "value": name.value,
-                "by": "prompt" if place < n_prompt else "given" if place < len(given) else "model",
+                "by": "prompt" if place < n_prompt else "given" if place < given else "model",
             }
             if place:
                 token["p"] = float(p[place - 1, vocabulary.token(symbol)])
@@ -423,7 +421,7 @@ class Explorer:
             "states": {str(step): sorted(run.task.reachable(problem.k)[step]) for step in range(1, problem.k)}
             if regime.writes_totals
             else {},
-            "python": run_call(run, text, self._calls(scene), len(given)),
+            "python": run_call(run, text, self._calls(scene), given),
         }
 
     def _source_answers(self, scene: Scene) -> list[str | None]:
@@ -477,7 +475,6 @@ class Explorer:
 
 def _about(index: int, run: Run) -> dict[str, Any]:
     spec, task = run.spec, run.task
-    most = min(task.max_k, max(spec.k_min, longest_k(run.model, task, spec.regime)))
     return {
         "id": index,
         "slug": spec.slug,
@@ -485,7 +482,7 @@ def _about(index: int, run: Run) -> dict[str, Any]:
         "regime": spec.regime,
         "n_layers": spec.model.n_layers,
         "n_heads": spec.model.n_heads,
-        "k": [task.min_k, most],
+        "k": [task.min_k, longest_k(run.model, task, spec.regime)],
         "k_trained": [spec.k_min, spec.k_max],
         "operands": list(task.operands),
         "operator": task.operator,
@@ -552,7 +549,7 @@ def _named(run: Run, problem: Problem, text: str, n_prompt: int) -> list[Token |
 
     A response with other totals than the task's is the transcript of those. Of one that is no transcript (a miscopied
     operand, a step too many) the symbols have the roles of the one of its length, and none beyond where their structure
-    parts.
+    parts; a symbol that is another one there has no value.
     """
     task, regime = run.task, get_regime(run.spec.regime)
     parsed = parse_response(task, text[n_prompt:], separator=regime.separator)
@@ -565,5 +562,8 @@ def _named(run: Run, problem: Problem, text: str, n_prompt: int) -> list[Token |
     for place, symbol in enumerate(text):
         token = tokens[place] if place < len(tokens) else None
         apart = apart or token is None or (token.symbol != symbol and (token.symbol in signs or symbol in signs))
-        found.append(None if apart or token is None else token._replace(symbol=symbol))
+        if apart or token is None:
+            found.append(None)
+        else:
+            found.append(token if token.symbol == symbol else token._replace(symbol=symbol, value=-1))
     return found

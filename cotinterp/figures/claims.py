@@ -145,14 +145,14 @@ def _estimate(measured: pd.Series) -> go.Scatter:
     symbol, color = MARKS[str(measured["state"])]
     value, low, high, threshold = (float(measured[name]) for name in ("estimate", "ci_low", "ci_high", "threshold"))
     # Of fewer seeds than an interval takes there is none; plotly would draw a bar to nowhere.
-    bar = {"array": [high - value], "arrayminus": [value - low]} if np.isfinite([low, high]).all() else {}
+    bar = {"array": [high - value], "arrayminus": [value - low], "color": color, "thickness": 2, "width": 4}
     predicted = f"predicted {measured['predicted']} {threshold:.3g}" if measured["predicted"] else "no prediction"
     return go.Scatter(
         x=[value],
         y=[0.35],
         mode="markers",
         marker={"symbol": symbol, "size": 11, "color": color, "line": {"width": 1.6, "color": color}},
-        error_x=bar and bar | {"color": color, "thickness": 2, "width": 4},
+        error_x=bar if np.isfinite([low, high]).all() else None,
         hovertemplate=(
             f"<b>{text(measured['claim'])}</b>, {text(measured['task'])}<br>{text(measured['criterion'])}: {value:.3g} "
             f"({low:.3g} to {high:.3g}) {text(measured['unit'])}<br>{predicted}: {measured['state']}<br>"

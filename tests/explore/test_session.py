@@ -99,7 +99,7 @@ def test_a_self_patch_changes_nothing_and_a_full_one_is_the_other_run(explorer):
 
 
 def test_the_embedding_of_a_written_total_carries_the_answer_of_its_run(explorer):
-    """What the model reads of its trace it reads by the first layer: later, the place holds nothing that is used."""
+    """On this problem: what the reference model reads of this digit it has read by layer 1."""
     early = explorer.write(changed(SUM, copied("resid_pre", 0, src=21, dest=21, source=EDITED)))
     assert (early["answer"], early["outcome"], early["right"]) == ("21", "source", "18")
     late = explorer.write(changed(SUM, copied("resid_post", 1, src=21, dest=21, source=EDITED)))
@@ -126,6 +126,9 @@ def test_a_head_knocked_out_is_an_ablated_one(explorer):
     ]
     assert given == pytest.approx([token["p"] for token in answer["tokens"][1:]], abs=1e-6)
     assert all(token["likeliest"][0][0] == token["symbol"] for token in answer["tokens"][9:])
+    # It copied the operand: 0 stands for 4, in the role of the operand and without its value.
+    wrong = answer["tokens"][12]
+    assert (wrong["symbol"], wrong["role"], wrong["step"], wrong["value"]) == ("0", "step_operand", 1, -1)
 
 
 def test_a_cut_edge_leaves_no_attention_there(explorer):

@@ -64,6 +64,7 @@
   // All of it is printed.
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details.more")) details.open = true;
+    views.length = 0;
     for (const element of waiting.filter((one) => !one.matches(".js-plotly-plot, .attention"))) show(element);
     for (const view of document.querySelectorAll(".attention")) if (!view.querySelector("canvas")) { seen.unobserve(view); draw(view); }
   });
