@@ -75,7 +75,7 @@ def went_on(table: pd.DataFrame) -> pd.DataFrame:
     errors = norm.isf(LEVEL / 2 / max(1, len(both))) * np.sqrt(2 * middle * (1 - middle) / both["n"])
     least = np.maximum(MOVED, errors)
     both = both.assign(change=both["accuracy_later"] - both["accuracy"])
-    size = both["change"].abs() / least
+    size: pd.Series = both["change"].abs() / least
     both = both.assign(moved=size > 1, size=size).sort_values("size").drop_duplicates(list(RUN), keep="last")
     return both.drop(columns="size").sort_values(list(RUN))
 
