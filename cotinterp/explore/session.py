@@ -6,23 +6,26 @@ send the same requests (`Explorer.answer`) as numbers and a few fixed words; not
 every number in an answer is that of the call which stands beside it as Python.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from cotinterp.behavior.accuracy import longest_k
+from cotinterp.behavior.decoding import context_length
 from cotinterp.behavior.edits import outcome_of
-from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call
+from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call, setup_of
+from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, parsed
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import logit_attribution
@@ -34,6 +37,8 @@ from cotinterp.mechanism.probing.result import ProbeCell
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
+from cotinterp.studies.subject import Subject
+from cotinterp.tasks.task import Task
 from cotinterp.training.checkpoints import DEFAULT_ROOT, Run, load_run, read_run
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer, parse_response
@@ -49,108 +54,84 @@ from cotinterp.transcripts.problems import (
 from cotinterp.transcripts.regimes import Token, get_regime
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
+from cotinterp.transcripts.vocabulary import Vocabulary
 
-Number = Annotated[int, Field(ge=0, le=4095)]
-OrAll = Annotated[int, Field(ge=-1, le=4095)]
-"""-1: all of them."""
-MOST_CHANGES, MOST_MODELS = 16, 8
+MOST_MODELS = 8
 PROBED = (600, 200)
 """Problems that a probe is fitted on (training side of the split) and tested on (held out)."""
 
 
-class Request(BaseModel):
-    """Base of what may be asked: frozen, and no field that it does not have."""
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A model that can be asked; `setup` defines it in Python, `again` makes another of the same weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    name: str
+    model: HookedModel
+    task: Task
+    regime: str
+    k_trained: tuple[int, int]
+    setup: str
+    again: Callable[[], HookedModel] | None = None
 
+    @classmethod
+    def of(cls, source: Run | Subject) -> "_Held":
+        if isinstance(source, Subject):
+            name = source.variant or type(source.model).__name__
+            return cls(name, source.model, source.task, source.regime, source.k_range, setup_of(None))
+        spec = source.spec
 
-class HeadCut(Request):
-    """A head whose output `z` is 0 everywhere. Zeros are off the training distribution (`compare_ablations`)."""
+        def again() -> HookedModel:
+            return read_run(source.directory, device=str(_device(source.model)), task=source.task).model
 
-    kind: Literal["head"]
-    layer: Number
-    head: Number
+        k_trained = (spec.k_min, spec.k_max)
+        return cls(spec.slug, source.model, source.task, spec.regime, k_trained, setup_of(source), again)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.task)
 
-class EdgeCut(Request):
-    """`dest` does not attend to `src`; its other sources share what that had (`knock_out_pairs`).
-
-    Of one head or all, in one layer or all; -1 as `dest` stands for every position.
-    """
-
-    kind: Literal["edge"]
-    layer: OrAll
-    head: OrAll
-    dest: OrAll
-    src: Number
-
-
-PatchKind = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "z"]
-
-
-class Shown(Request):
-    """What a model is shown: a problem, and one total of its trace in place of the true one (step and state)."""
-
-    model: Number
-    operands: Annotated[tuple[Number, ...], Field(min_length=1, max_length=64)]
-    total: tuple[Number, Number] | None = None
+    @property
+    def n_layers(self) -> int:
+        return int(self.model.cfg.n_layers)
 
 
-class Patch(Request):
-    """What stands at a place of another run is written at `dest`: the activation of `site` at its position `src`."""
+class _Seen(NamedTuple):
+    """What one pass over a text shows, for every layer: attention, residual streams and the logit lens of those."""
 
-    kind: Literal["patch"]
-    site: PatchKind
-    layer: Number
-    head: OrAll = -1
-    dest: Number
-    src: Number
-    source: Shown
-
-
-Change = Annotated[HeadCut | EdgeCut | Patch, Field(discriminator="kind")]
-
-
-class Scene(Shown):
-    """A run: what is shown, and what is changed inside the model while it reads and writes."""
-
-    changes: Annotated[tuple[Change, ...], Field(max_length=MOST_CHANGES)] = ()
-
-
-class Place(Request):
-    """A position of what stands in a scene."""
-
-    scene: Scene
-    position: Number
-
-
-class Draw(Request):
-    """A problem of `k` operands, drawn by `seed`."""
-
-    model: Number
-    k: Number
-    seed: Annotated[int, Field(ge=0, le=2**31)]
+    patterns: Float[Tensor, "layer head dest src"]
+    streams: Float[Tensor, "layer pos d_model"]
+    lens: Float[Tensor, "layer pos d_vocab"]
 
 
 class Explorer:
     """Trained models that can be asked, side by side.
 
     Args:
-        runs: What `load_run` gives. All may differ in task.
+        models: What `load_run` gives, or subjects of one's own: any TransformerLens-style model with a task and a
+            regime (`Subject`; its `variant` is the name that is shown). All may differ in task.
 
     Raises:
-        ValueError: No runs, or more than MOST_MODELS.
+        ValueError: No models, more than MOST_MODELS, or one whose tokens are not the symbols of its task.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        if not 1 <= len(runs) <= MOST_MODELS:
-            raise ValueError(f"an explorer takes 1 to {MOST_MODELS} models, got {len(runs)}")
-        self.runs = tuple(runs)
+    def __init__(self, models: Sequence[Run | Subject]) -> None:
+        if not 1 <= len(models) <= MOST_MODELS:
+            raise ValueError(f"an explorer takes 1 to {MOST_MODELS} models, got {len(models)}")
+        self.runs = tuple(models)
+        self._models = tuple(map(_Held.of, models))
+        for held in self._models:
+            n, symbols = int(held.model.cfg.d_vocab), held.vocabulary.symbols
+            if n != len(symbols):
+                raise ValueError(
+                    f"{held.name} has {n} tokens, and task {held.task.name!r} {len(symbols)} symbols "
+                    f"({''.join(symbols)}): the tokens of a model must be the symbols of its task, in that order"
+                )
         # Hooks belong to a model and a server has several threads, so one request runs at a time. Fitting probes takes
-        # longer than all else: it has models and a lock of its own.
+        # longer than all else: where a model can be loaded twice it has one, and a lock, of its own.
         self._lock, self._fitting = threading.RLock(), threading.Lock()
         self._copies: dict[int, HookedModel] = {}
         self._written = lru_cache(maxsize=256)(self._write)
+        self._seen = lru_cache(maxsize=64)(self._see)
         self._probes = lru_cache(maxsize=64)(self._fit)
 
     @classmethod
@@ -159,17 +140,17 @@ class Explorer:
         return cls([load_run(slug, root=root, device=device, task=task) for slug in slugs])
 
     def __repr__(self) -> str:
-        return f"Explorer({', '.join(run.spec.slug for run in self.runs)})"
+        return f"Explorer({', '.join(held.name for held in self._models)})"
 
     # What can be asked, each a method of the name in `answer`.
 
     def about(self) -> dict[str, Any]:
         """The models: id, slug, task, regime, sizes, symbols, and how many operands they can be asked about."""
-        return {"models": [_about(index, run) for index, run in enumerate(self.runs)]}
+        return {"models": [_about(index, held) for index, held in enumerate(self._models)]}
 
     def draw(self, request: Draw) -> dict[str, Any]:
         """A held-out problem, or one of the training side where none of this length is held out. ValueError else."""
-        run = self._run(request.model)
+        run = self._held(request.model)
         rng = np.random.default_rng([request.seed, request.k])
         try:
             (problem,) = sample_problems(run.task, request.k, 1, split="heldout", rng=rng)
@@ -194,35 +175,30 @@ class Explorer:
         unembedding (nostalgebraist 2020), and its probability. `moved`: how far `resid_post` is from what the same
         tokens make without the changes, as a share of its norm there; what the changes cannot reach stays at 0.
         """
-        tokens, run = self._tokens(scene), self._run(scene.model)
-        n_layers = int(run.model.cfg.n_layers)
-        sites = [Site("resid_post", layer) for layer in range(n_layers)]
-        streams = _read(run, tokens, self._edits(scene, tokens.shape[1]), sites)
-        lens = self._lens(run, tokens, streams)
-        p, best = lens.max(dim=-1)
-        plain = _read(run, tokens, [], sites) if scene.changes else streams
-        moved = [((streams[site] - plain[site]).norm(dim=-1) / plain[site].norm(dim=-1))[0].tolist() for site in sites]
+        run, seen = self._held(scene.model), self._seen(scene)
+        p, best = seen.lens.max(dim=-1)
+        plain = self._seen(scene, changed=False) if scene.changes else seen
+        moved = (seen.streams - plain.streams).norm(dim=-1) / plain.streams.norm(dim=-1)
         symbols = run.vocabulary.symbols
         return {
             "symbol": [[symbols[token] for token in row] for row in best.tolist()],
             "p": p.tolist(),
-            "moved": moved,
+            "moved": moved.tolist(),
         }
 
     def look(self, place: Place) -> dict[str, Any]:
         """What can be said of one position: attention of each head, the logit lens by layer, direct contributions.
 
-        `attention` is `layer head src`, from this position (`dest`). `direct`: what each component writes directly to
+        `attention` is `layer head src`, from this position (`dest`); `by_role` the same, summed over the `n` positions
+        that have one role (`attention_by_role`), `layer head` each. `direct`: what each component writes directly to
         logit[answer] - logit[foil], the two likeliest symbols here, largest first; together they are `difference`
         (`logit_attribution`, without the scene's changes). An indirect effect is none of it.
         """
         scene, position = place.scene, place.position
-        tokens, run = self._tokens(scene), self._run(scene.model)
+        tokens, run = self._tokens(scene), self._held(scene.model)
         _require_position(position, tokens.shape[1])
-        layers = range(int(run.model.cfg.n_layers))
-        patterns, streams = ([Site(kind, layer) for layer in layers] for kind in ("pattern", "resid_post"))
-        found = _read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *streams])
-        lens = self._lens(run, tokens, {site: found[site] for site in streams})[:, position]
+        seen = self._seen(scene)
+        attention = seen.patterns[:, :, position, : position + 1]
         logits = run_with(run.model, tokens, [])[:, position]
         best = logits.topk(2).indices
         at = torch.tensor([position], device=tokens.device)
@@ -231,13 +207,14 @@ class Explorer:
         direct = logit_attribution(run.model, contrast)
         symbols, text = run.vocabulary.symbols, run.vocabulary.decode(tokens[0].tolist())
         return {
-            "attention": [found[site][0, :, position, : position + 1].tolist() for site in patterns],
-            "lens": [_likeliest(row, symbols) for row in lens],
+            "attention": attention.tolist(),
+            "by_role": self._by_role(scene, attention),
+            "lens": [_likeliest(row, symbols) for row in seen.lens[:, position]],
             "answer": symbols[answer],
             "foil": symbols[foil],
             "direct": direct.top(len(direct.components)),
             "difference": float(direct.logit_difference[0]),
-            "python": look_call(run, text, self._calls(scene), position, (answer, foil)),
+            "python": look_call(run.setup, text, self._calls(scene), position, (answer, foil), run.n_layers),
         }
 
     def probes(self, place: Place) -> dict[str, Any]:
@@ -248,7 +225,7 @@ class Explorer:
         task) say how far to believe `reads`, what they read here. Decodable is not used. Totals that stand written
         before this place are left out.
         """
-        run, key = self._run(place.scene.model), self._probed(place)
+        run, key = self._held(place.scene.model), self._probed(place)
         with self._fitting:
             cells = self._probes(place.scene.model, *key)
         sites = [Site.parse(cell.at.label) for cell in cells]
@@ -269,7 +246,7 @@ class Explorer:
                     "selectivity": float(facts["selectivity"]),
                 }
             )
-        return {"probes": rows, "python": probe_call(run, *key, PROBED)}
+        return {"probes": rows, "python": probe_call(run.setup, *key, PROBED)}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request as the page sends it: `{"ask": "write", ...}`, or `{"error": words}`; never raises.
@@ -281,18 +258,10 @@ class Explorer:
             ask = fields.pop("ask", None)
             if ask == "about" and not fields:
                 return self.about()
-            known: dict[str, tuple[type[Request], Callable[[Any], dict[str, Any]]]] = {
-                "draw": (Draw, self.draw),
-                "write": (Scene, self.write),
-                "grid": (Scene, self.grid),
-                "look": (Place, self.look),
-                "probes": (Place, self.probes),
-            }
-            if not isinstance(ask, str) or ask not in known:
-                raise ValueError(f"unknown request {str(ask)[:40]!r}; there are about, {', '.join(known)}")
-            form, method = known[ask]
-            # Strict validation would refuse the lists of JSON where a request has tuples.
-            asked = form.model_validate(_tuples(fields))
+            if not isinstance(ask, str) or ask not in FORMS:
+                raise ValueError(f"unknown request {str(ask)[:40]!r}; there are about, {', '.join(FORMS)}")
+            method: Callable[[Any], dict[str, Any]] = getattr(self, ask)
+            asked = parsed(fields, FORMS[ask])
             with nullcontext() if ask == "probes" else self._lock:
                 return method(asked)
         except ValidationError as error:
@@ -314,14 +283,14 @@ class Explorer:
             raise ValueError("what stands here is no part of a well-formed response, so no probe is fitted for it")
         return len(place.scene.operands), token["role"], token["step"]
 
-    def _run(self, model: int) -> Run:
-        if model >= len(self.runs):
-            raise ValueError(f"no model {model}; there are 0 to {len(self.runs) - 1}")
-        return self.runs[model]
+    def _held(self, model: int) -> _Held:
+        if model >= len(self._models):
+            raise ValueError(f"no model {model}; there are 0 to {len(self._models) - 1}")
+        return self._models[model]
 
     def _problem(self, shown: Shown) -> Problem:
-        run = self._run(shown.model)
-        task, k, most = run.task, len(shown.operands), longest_k(run.model, run.task, run.spec.regime)
+        run = self._held(shown.model)
+        task, k, most = run.task, len(shown.operands), longest_k(run.model, run.task, run.regime)
         if not task.min_k <= k <= most:
             raise ValueError(f"{k} operands; this model can be asked about {task.min_k} to {most}")
         if max(shown.operands) >= task.n_operands:
@@ -330,8 +299,8 @@ class Explorer:
 
     def _given(self, shown: Shown, problem: Problem) -> tuple[Transcript, int]:
         """The transcript as a reader of what is shown writes it, and how many of its symbols the model is given."""
-        run = self._run(shown.model)
-        regime = get_regime(run.spec.regime)
+        run = self._held(shown.model)
+        regime = get_regime(run.regime)
         if shown.total is None:
             whole = render(run.task, problem, regime)
             return whole, whole.n_prompt
@@ -346,7 +315,7 @@ class Explorer:
 
     def _tokens(self, shown: Shown) -> Tensor:
         """What stands in a scene once the model has written, as token ids `1 pos`."""
-        run = self._run(shown.model)
+        run = self._held(shown.model)
         scene = shown if isinstance(shown, Scene) else Scene(**shown.model_dump())
         return _ids(run, "".join(token["symbol"] for token in self._written(scene)["tokens"]))
 
@@ -355,8 +324,7 @@ class Explorer:
         return [edit for change in scene.changes for edit in self._edits_of(change, scene, n)]
 
     def _edits_of(self, change: HeadCut | EdgeCut | Patch, scene: Scene, n: int) -> list[Edit]:
-        run = self._run(scene.model)
-        n_layers = int(run.model.cfg.n_layers)
+        run = self._held(scene.model)
         if isinstance(change, HeadCut):
             return [replace(ablate_zero(Site("z", change.layer, change.head).check(run.model)), expect_change=False)]
         if isinstance(change, EdgeCut):
@@ -364,7 +332,7 @@ class Explorer:
                 return []
             mask = torch.zeros(1, n, n, dtype=torch.bool)
             mask[:, slice(None) if change.dest < 0 else change.dest, change.src] = True
-            layers = range(n_layers) if change.layer < 0 else [change.layer]
+            layers = range(run.n_layers) if change.layer < 0 else [change.layer]
             sites = [Site("pattern", layer, None if change.head < 0 else change.head) for layer in layers]
             return [knock_out_pairs(site.check(run.model), mask, expect_change=False) for site in sites]
         if change.source.model != scene.model:
@@ -379,10 +347,10 @@ class Explorer:
         return [patch(site, donor, dest, expect_change=False)]
 
     def _write(self, scene: Scene) -> dict[str, Any]:
-        run, problem = self._run(scene.model), self._problem(scene)
+        run, problem = self._held(scene.model), self._problem(scene)
         whole, given = self._given(scene, problem)
         reader, n_prompt, vocabulary, regime = whole.problem, whole.n_prompt, run.vocabulary, get_regime(whole.regime)
-        limit = min(int(run.model.cfg.n_ctx), 2 * len(whole) - given + 8)
+        limit = min(context_length(run.model) or sys.maxsize, 2 * len(whole) - given + 8)
         text, logits = _continued(run, whole.text, given, limit, lambda n: self._edits(scene, n))
         p = logits.softmax(-1)
         answer = final_answer(run.task, text[n_prompt:])
@@ -421,7 +389,7 @@ class Explorer:
             "states": {str(step): sorted(run.task.reachable(problem.k)[step]) for step in range(1, problem.k)}
             if regime.writes_totals
             else {},
-            "python": run_call(run, text, self._calls(scene), given),
+            "python": run_call(run.setup, text, self._calls(scene), given),
         }
 
     def _source_answers(self, scene: Scene) -> list[str | None]:
@@ -431,24 +399,37 @@ class Explorer:
 
     def _calls(self, scene: Scene) -> list[str]:
         """The changes of a scene as Python."""
-        run = self._run(scene.model)
+        run = self._held(scene.model)
         texts = [
             run.vocabulary.decode(self._tokens(change.source)[0].tolist()) if isinstance(change, Patch) else ""
             for change in scene.changes
         ]
-        return calls_of(scene.changes, texts, int(run.model.cfg.n_layers))
+        return calls_of(scene.changes, texts, run.n_layers)
 
-    def _lens(self, run: Run, tokens: Tensor, streams: Mapping[Site, Tensor]) -> Float[Tensor, "layer pos d_vocab"]:
-        """Probabilities after final norm and unembedding, of each of these streams."""
-        last = Site("resid_post", int(run.model.cfg.n_layers) - 1)
-        stacked = torch.cat(list(streams.values()))
-        logits = run_with(run.model, tokens.expand(len(stacked), -1), [Edit(last, stacked, expect_change=False)])
-        return logits.softmax(-1)
+    def _see(self, scene: Scene, changed: bool = True) -> _Seen:
+        """One pass over what stands in a scene, with its changes or without."""
+        tokens, run = self._tokens(scene), self._held(scene.model)
+        patterns, sites = ([Site(kind, layer) for layer in range(run.n_layers)] for kind in ("pattern", "resid_post"))
+        edits = self._edits(scene, tokens.shape[1]) if changed else []
+        found = _read(run, tokens, edits, [*patterns, *sites])
+        streams = torch.cat([found[site] for site in sites])
+        # The logits of every layer's stream, in one pass: it takes the place of the last layer's.
+        logits = run_with(run.model, tokens.expand(run.n_layers, -1), [Edit(sites[-1], streams, expect_change=False)])
+        return _Seen(torch.cat([found[site] for site in patterns]), streams, logits.softmax(-1))
+
+    def _by_role(self, scene: Scene, attention: Float[Tensor, "layer head src"]) -> list[dict[str, Any]]:
+        """Attention summed over the positions of one role, in the order in which the roles first stand."""
+        roles = [token["role"] for token in self._written(scene)["tokens"][: attention.shape[-1]]]
+        masks = {role: torch.tensor([role == other for other in roles]) for role in dict.fromkeys(roles)}
+        return [
+            {"role": role, "n": int(mask.sum()), "attention": attention[..., mask].sum(dim=-1).tolist()}
+            for role, mask in masks.items()
+        ]
 
     def _fit(self, model: int, k: int, role: str, step: int) -> tuple[ProbeCell, ...]:
-        run = self._run(model)
-        if model not in self._copies:
-            self._copies[model] = read_run(run.directory, device=str(_device(run)), task=run.task).model
+        run = self._held(model)
+        if run.again is not None and model not in self._copies:
+            self._copies[model] = run.again()
         try:
             sides = [
                 sample_problems(run.task, k, n, split=side, rng=np.random.default_rng(0))
@@ -459,51 +440,45 @@ class Explorer:
         if len(sides[0]) < MIN_TRAIN or len(sides[1]) < MIN_TEST:
             raise ValueError(f"too few problems of {k} operands ({len(sides[0])} to fit a probe on, {len(sides[1])})")
         fitted, test = (
-            collate([render(run.task, problem, run.spec.regime) for problem in side], run.vocabulary).to(_device(run))
+            collate([render(run.task, problem, run.regime) for problem in side], run.vocabulary).to(_device(run.model))
             for side in sides
         )
-        result = probe_totals(
-            self._copies[model],
-            fitted,
-            test=test,
-            places=[(role, step)],
-            controls=Controls(n_shuffles=0),
-            fit=FitOptions(keep=True),
-        )
+        with nullcontext() if run.again is not None else self._lock:
+            result = probe_totals(
+                self._copies.get(model, run.model),
+                fitted,
+                test=test,
+                places=[(role, step)],
+                controls=Controls(n_shuffles=0),
+                fit=FitOptions(keep=True),
+            )
         return tuple(cell for cell in result.cells if cell.at.site != "input")
 
 
-def _about(index: int, run: Run) -> dict[str, Any]:
-    spec, task = run.spec, run.task
+def _about(index: int, run: _Held) -> dict[str, Any]:
+    task = run.task
     return {
         "id": index,
-        "slug": spec.slug,
+        "slug": run.name,
         "task": task.name,
-        "regime": spec.regime,
-        "n_layers": spec.model.n_layers,
-        "n_heads": spec.model.n_heads,
-        "k": [task.min_k, longest_k(run.model, task, spec.regime)],
-        "k_trained": [spec.k_min, spec.k_max],
+        "regime": run.regime,
+        "n_layers": run.n_layers,
+        "n_heads": int(run.model.cfg.n_heads),
+        "k": [task.min_k, longest_k(run.model, task, run.regime)],
+        "k_trained": list(run.k_trained),
         "operands": list(task.operands),
         "operator": task.operator,
         "states": list(task.states),
-        "writes_totals": get_regime(spec.regime).writes_totals,
+        "writes_totals": get_regime(run.regime).writes_totals,
     }
 
 
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, all the way down."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(each) for key, each in value.items()} if isinstance(value, dict) else value
+def _device(model: HookedModel) -> torch.device:
+    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
 
 
-def _device(run: Run) -> torch.device:
-    return next(run.model.parameters()).device
-
-
-def _ids(run: Run, text: str) -> Tensor:
-    return torch.tensor([run.vocabulary.encode(text)], device=_device(run))
+def _ids(run: _Held, text: str) -> Tensor:
+    return torch.tensor([run.vocabulary.encode(text)], device=_device(run.model))
 
 
 def _require_position(position: int, n: int) -> None:
@@ -516,7 +491,7 @@ def _likeliest(p: Float[Tensor, " d_vocab"], symbols: Sequence[str]) -> list[tup
     return [(symbols[token], value) for token, value in zip(found.indices.tolist(), found.values.tolist(), strict=True)]
 
 
-def _read(run: Run, tokens: Tensor, edits: Sequence[Edit], sites: Sequence[Site]) -> dict[Site, Tensor]:
+def _read(run: _Held, tokens: Tensor, edits: Sequence[Edit], sites: Sequence[Site]) -> dict[Site, Tensor]:
     """What stands at these sites in the run with these edits."""
     seen: dict[Site, Tensor] = {}
     run_with(run.model, tokens, [*edits, *(watch(site, seen) for site in sites)])
@@ -524,7 +499,7 @@ def _read(run: Run, tokens: Tensor, edits: Sequence[Edit], sites: Sequence[Site]
 
 
 def _continued(
-    run: Run, guess: str, given: int, limit: int, edits: Callable[[int], list[Edit]]
+    run: _Held, guess: str, given: int, limit: int, edits: Callable[[int], list[Edit]]
 ) -> tuple[str, Float[Tensor, "pos d_vocab"]]:
     """What the model writes after the first `given` symbols of `guess`, greedily, and the logits of that whole text.
 
@@ -544,14 +519,14 @@ def _continued(
         text = text[:sure] + "".join(likeliest[sure - 1 : limit - 1])
 
 
-def _named(run: Run, problem: Problem, text: str, n_prompt: int) -> list[Token | None]:
+def _named(run: _Held, problem: Problem, text: str, n_prompt: int) -> list[Token | None]:
     """Role, step and value of every symbol, by the transcript that says the same; None where there is none like it.
 
     A response with other totals than the task's is the transcript of those. Of one that is no transcript (a miscopied
     operand, a step too many) the symbols have the roles of the one of its length, and none beyond where their structure
     parts; a symbol that is another one there has no value.
     """
-    task, regime = run.task, get_regime(run.spec.regime)
+    task, regime = run.task, get_regime(run.regime)
     parsed = parse_response(task, text[n_prompt:], separator=regime.separator)
     totals = [step.total for step in parsed.steps if step.total is not None][: problem.k - 1]
     reader = continued(task, problem, totals) if totals and len(totals) == len(parsed.steps) else problem

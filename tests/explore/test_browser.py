@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from cotinterp.explore.server import service
@@ -112,6 +113,13 @@ def test_a_session_from_a_typed_problem_to_a_link_that_opens_it_again(opened, li
     assert "head L0H3 knocked out" in page.locator("article.run").nth(3).inner_text()
     page.wait_for_selector(".probes td")
 
+    # Attention by role: the shares of a head are those of its symbols together, one in all.
+    after(page, lambda: page.select_option("#attention-to", label="each role"))
+    shares = page.locator(".heat .share").all_text_contents()
+    roles = page.locator(".columns .heat thead th").count() - 1
+    assert len(shares) == 17 * roles
+    assert all(abs(sum(map(float, shares[at : at + roles])) - 1) < 0.005 * roles for at in range(0, 17, roles))
+
     # What is shown is in the address; a second page of the same browser shows it.
     other = visit.context.new_page()
     other.goto(page.url)
@@ -143,3 +151,16 @@ def test_a_phone_shows_it_without_sideways_scrolling(opened, link):
     after(page, lambda: token(page, 1, "total 3").click())
     page.wait_for_selector(".probes td")
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, link, scheme):
+    visit = Visit(opened, viewport={"width": 1366, "height": 900}, color_scheme=scheme)
+    page = visit.page(link)
+    ask(page, "3+4+5+6")
+    after(page, lambda: token(page, 1, "total 2").click())
+    page.wait_for_selector(".probes td")
+    after(page, lambda: page.click('[aria-label="knock out head 3 of layer 0"]'))
+    found = Axe().run(page).response["violations"]
+    said = [(one["id"], one["impact"], one["nodes"][0]["html"][:200]) for one in found]
+    assert [one for one in said if one[1] in ("serious", "critical")] == []

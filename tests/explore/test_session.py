@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from cotinterp.behavior.decoding import prefixes, text_of, verified
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.explore.session import MOST_MODELS, Draw, EdgeCut, Explorer, HeadCut, Patch, Place, Scene, Shown
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.attention import attention_by_role
 from cotinterp.mechanism.interventions import ablate_zero, run_with
 from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
+from cotinterp.studies.subject import Subject
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
@@ -159,6 +163,45 @@ def test_the_lens_of_the_last_layer_is_the_model_and_the_parts_are_its_differenc
     top = logits[19].topk(2)
     assert found["difference"] == pytest.approx(float(top.values[0] - top.values[1]), abs=1e-4)
     assert sum(value for _, value in found["direct"]) == pytest.approx(found["difference"], abs=1e-3)
+
+
+def test_attention_by_role_is_that_of_attention_by_role(explorer):
+    answer, looked = explorer.write(EDITED), explorer.look(Place(scene=EDITED, position=26))
+    run, tokens = explorer.runs[COT], ids(explorer, COT, text(answer))
+    roles = [token["role"] for token in answer["tokens"]]
+    groups = {role: torch.tensor([[role == other for other in roles]]) for role in dict.fromkeys(roles[:27])}
+    here = torch.arange(len(roles))[None] == 26
+    at, pair = torch.tensor([26]), torch.tensor([0])
+    contrast = Contrast.by_position(tokens, tokens, at, pair, pair + 1)
+    mass = attention_by_role(run.model, contrast, {"here": here} | groups).mass[:, :, 0, 1:, 0]
+    assert [row["role"] for row in looked["by_role"]] == list(groups)
+    assert np.array([row["attention"] for row in looked["by_role"]]) == pytest.approx(
+        np.moveaxis(mass.numpy(), 2, 0), abs=1e-6
+    )
+    assert sum(row["n"] for row in looked["by_role"]) == 27
+
+
+def test_a_model_of_ones_own_is_asked_as_a_run_is(explorer):
+    run = explorer.runs[COT]
+    own = Subject(
+        model=run.model, task=run.task, regime="cot", run_seed=0, k_range=(2, 6), trained_on=(), variant="mine"
+    )
+    asked = Explorer([own])
+    scene = changed(EDITED, HeadCut(kind="head", layer=0, head=3)).model_copy(update={"model": 0})
+    place, there = Place(scene=scene, position=19), Place(scene=scene.model_copy(update={"model": COT}), position=19)
+    assert asked.about()["models"][0]["slug"] == "mine"
+    for name in ("write", "grid"):
+        mine, its = getattr(asked, name)(scene), getattr(explorer, name)(there.scene)
+        assert mine | {"python": ""} == its | {"python": ""}
+    assert asked.look(place) | {"python": ""} == explorer.look(there) | {"python": ""}
+    assert asked.probes(place)["probes"] == explorer.probes(there)["probes"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(asked.write(scene)["python"], "copied", "exec"), {"subject": own})
+    given = [float(line.rsplit(" ", 1)[1]) for line in printed.getvalue().splitlines()]
+    assert given == pytest.approx([token["p"] for token in asked.write(scene)["tokens"][1:]], abs=1e-6)
+    with pytest.raises(ValueError, match="mine has 20 tokens, and task 's3' 16 symbols"):
+        Explorer([replace(own, task=explorer.runs[S3].task)])
 
 
 def test_a_probe_reads_as_well_as_probe_totals_says(explorer):

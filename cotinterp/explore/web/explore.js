@@ -9,7 +9,7 @@ export default { render };
 
 function render({ model, el }) {
   const ask = asker(model);
-  const view = { models: [], runs: [], at: null, from: null, site: 0, source: 0, target: 0, note: "" };
+  const view = { models: [], runs: [], at: null, from: null, site: 0, source: 0, target: 0, byRole: 0, note: "" };
   el.classList.add("cotinterp-explorer");
   const parts = Object.fromEntries(["problem", "runs", "detail", "grids"].map((name) => [name, make("section", { class: name })]));
   const note = make("p", { class: "note", role: "status" });
@@ -23,7 +23,7 @@ function render({ model, el }) {
   const shownNumbers = (s) => [s.model, s.operands, s.total ?? null];
   const save = () => {
     const runs = view.runs.map((run) => [...shownNumbers(run), run.changes.map(changeNumbers)]);
-    model.set("state", JSON.stringify([runs, view.at, view.from, view.site, view.source, view.target]));
+    model.set("state", JSON.stringify([runs, view.at, view.from, view.site, view.source, view.target, view.byRole]));
     model.save_changes();
   };
   const shownOf = ([m, operands, total]) => ({ model: m, operands, ...(total ? { total } : {}) });
@@ -33,9 +33,9 @@ function render({ model, el }) {
     : { kind: "patch", site: SITES[n[1]], layer: n[2], head: n[3], dest: n[4], src: n[5], source: shownOf(n[6]) };
   const restore = (text) => {
     try {
-      const [runs, at, from, site, source, target] = JSON.parse(text);
+      const [runs, at, from, site, source, target, byRole = 0] = JSON.parse(text);
       view.runs = runs.slice(0, MOST_RUNS).map((run) => ({ ...shownOf(run), changes: run[3].map(changeOf) }));
-      Object.assign(view, { at, from, site, source, target });
+      Object.assign(view, { at, from, site, source, target, byRole });
       return view.runs.length > 0;
     } catch {
       return false;
@@ -177,7 +177,7 @@ function render({ model, el }) {
     // Fitting takes longer than all else: for a place at which the reader stays.
     setTimeout(async () => {
       const read = mine === turn && (await answerOf({ ask: "probes", scene: scene(run), position: place }));
-      if (mine === turn) probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? make("div", { class: "scroll" }, probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
+      if (mine === turn) probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? scroller("probes", probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
     }, PAUSE);
   }
   function editor(run, index, token, answer, of) {
@@ -199,21 +199,36 @@ function render({ model, el }) {
     return "";
   }
   function attentionTable(found, answer, index, place) {
-    const head = make("tr", {}, make("th", {}, "head"), ...answer.tokens.slice(0, place + 1).map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
-    const cut = (layer, h, src) => change(index, { changes: [...view.runs[index].changes, { kind: "edge", layer, head: h, dest: place, src }] });
-    const cells = (name, layer, h, weights) => weights.map((weight, src) => {
-      const words = `${name} at ${answer.tokens[src].symbol} (${roleWords(answer.tokens[src])}): ${weight.toFixed(3)}. Cut ${h < 0 ? "this read" : "this edge"}`;
-      const cell = make("button", { type: "button", class: "cell", title: words, "aria-label": words, tabindex: "-1" });
+    const changes = view.runs[index].changes;
+    const to = make("select", { id: "attention-to" }, make("option", { value: 0 }, "each symbol"), make("option", { value: 1 }, "each role"));
+    to.value = String(view.byRole);
+    to.addEventListener("change", () => { view.byRole = Number(to.value); draw(); });
+    const columns = view.byRole
+      ? found.by_role.map(({ role, n }) => ({ name: `${role.replaceAll("_", " ") || "no role"} \u00d7${n}`, words: `the ${n} symbols of role ${role.replaceAll("_", " ") || "none"}`, group: group(role) }))
+      : answer.tokens.slice(0, place + 1).map((token, i) => ({ name: token.symbol, words: `${token.symbol} (${roleWords(token)})`, group: group(token.role), src: i }));
+    const head = make("tr", {}, make("th", { scope: "col" }, "head"), ...columns.map((c) => make("th", { scope: "col", title: c.words, class: `role-${c.group}` }, c.name)));
+    const weightsOf = (layer, h) => (view.byRole ? found.by_role.map((row) => row.attention[layer][h]) : found.attention[layer][h]);
+    const cells = (name, layer, h, weights) => weights.map((weight, i) => {
+      const { src, words } = columns[i], said = `${name} at ${words}: ${weight.toFixed(3)}`;
+      if (src === undefined) {
+        const shown = make("td", { class: "share", title: said }, weight.toFixed(2));
+        shade(shown, weight);
+        return shown;
+      }
+      const cut = `${said}. Cut ${h < 0 ? "this read" : "this edge"}`;
+      const cell = make("button", { type: "button", class: "cell", title: cut, "aria-label": cut, tabindex: "-1" });
       shade(cell, weight);
-      cell.addEventListener("click", () => cut(layer, h, src));
+      cell.addEventListener("click", () => change(index, { changes: [...changes, { kind: "edge", layer, head: h, dest: place, src }] }));
       return make("td", {}, cell);
     });
-    const all = found.attention.flat(), mean = all[0].map((_, src) => all.reduce((sum, weights) => sum + weights[src], 0) / all.length);
-    const rows = found.attention.flatMap((heads, layer) => heads.map((weights, h) => make("tr", {},
-      make("th", {}, button(`L${layer}H${h}`, () => change(index, { changes: [...view.runs[index].changes, { kind: "head", layer, head: h }] }), "button", `knock out head ${h} of layer ${layer}`)),
-      ...cells(`L${layer}H${h} looks`, layer, h, weights))));
-    rows.unshift(make("tr", {}, make("th", {}, "mean"), ...cells("all heads look, on average,", -1, -1, mean)));
-    return make("div", { class: "scroll" }, make("h3", {}, "Attention from here"), make("p", { class: "hint" }, "A head's name knocks it out (zeros); a cell cuts that edge; a cell of the first row, the read by all heads of all layers."), make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+    const heads = found.attention.flatMap((rows, layer) => rows.map((_, h) => [layer, h, weightsOf(layer, h)]));
+    const mean = columns.map((_, i) => heads.reduce((sum, [, , weights]) => sum + weights[i], 0) / heads.length);
+    const rows = heads.map(([layer, h, weights]) => make("tr", {},
+      make("th", { scope: "row" }, button(`L${layer}H${h}`, () => change(index, { changes: [...changes, { kind: "head", layer, head: h }] }), "button", `knock out head ${h} of layer ${layer}`)),
+      ...cells(`L${layer}H${h} looks`, layer, h, weights)));
+    rows.unshift(make("tr", {}, make("th", { scope: "row" }, "mean"), ...cells("all heads look, on average,", -1, -1, mean)));
+    const hint = view.byRole ? "The share of a head's attention that goes to all symbols of a role together; \u00d7, how many there are." : "A head's name knocks it out (zeros); a cell cuts that edge; a cell of the first row, the read by all heads of all layers.";
+    return make("div", {}, make("h3", {}, make("label", { for: "attention-to" }, "Attention from here to "), to), make("p", { class: "hint" }, hint), scroller("attention", make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows))));
   }
   function lensTable(found) {
     return make("div", {}, make("h3", {}, "Logit lens"), table(["layer", "likeliest next symbols"], found.lens.map((row, layer) => [`L${layer}`, row.map(([s, p]) => `${s} ${p.toFixed(2)}`).join("  ")])));
@@ -248,7 +263,7 @@ function render({ model, el }) {
   }
   function gridTable(grid, index, isSource) {
     const answer = view.answers[index], name = isSource ? "Source" : "Target";
-    const head = make("tr", {}, make("th", {}, ""), ...answer.tokens.map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
+    const head = make("tr", {}, make("td", {}), ...answer.tokens.map((token, i) => make("th", { title: `${i}: ${roleWords(token)}` }, token.symbol)));
     const cellOf = (symbol, layer, place) => {
       const token = answer.tokens[place], p = grid.p[layer][place], moved = grid.moved[layer][place];
       const words = `${name} L${layer}, position ${place} (${token.symbol}, ${roleWords(token)}): ${symbol} ${p.toFixed(2)}, moved by ${moved.toFixed(3)}`;
@@ -266,7 +281,7 @@ function render({ model, el }) {
       return make("td", {}, cell);
     };
     const rows = grid.symbol.map((symbols, layer) => make("tr", {}, make("th", {}, `L${layer}`), ...symbols.map((symbol, place) => cellOf(symbol, layer, place))));
-    return make("div", { class: "scroll" }, make("h3", {}, `${name}: run ${index + 1}`), make("table", { class: "heat", "data-grid": isSource ? "source" : "target" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+    return make("div", {}, make("h3", {}, `${name}: run ${index + 1}`), scroller(`${name} grid`, make("table", { class: "heat", "data-grid": isSource ? "source" : "target" }, make("thead", {}, head), make("tbody", {}, ...rows))));
   }
   function patchTo(layer, place) {
     if (!view.from) return void (note.textContent = "choose a cell of the source first");
@@ -337,7 +352,9 @@ function button(words, act, type = "button", label = "") {
   element.addEventListener("click", act);
   return element;
 }
-const table = (names, rows) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", {}, name)))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, String(cell)))))));
+// What scrolls sideways can be reached and moved by the keyboard.
+const scroller = (label, content) => make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
+const table = (names, rows) => make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, String(cell)))))));
 const shade = (cell, share) => cell.style.setProperty("--share", `${Math.round(100 * Math.max(0, Math.min(1, share)))}%`);
 function copy(element, text) {
   navigator.clipboard?.writeText(text).then(() => { element.textContent = "copied"; }, () => { element.textContent = "select and copy below"; });
