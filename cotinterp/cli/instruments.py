@@ -100,9 +100,41 @@ def tasks_command(k: Count = 4) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table, markup=False)
 
 
+@app.command(name="curricula")
+def curricula_command(k: Count = 6, steps: Count = 2000) -> None:
+    """Print the named ways of teaching: what a run is shown, in which order and for how many updates, and its control.
+
+    Args:
+        k: Most operands of the problems.
+        steps: Updates of one full phase (`optimizer.steps`).
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from cotinterp.training.curriculum import CURRICULA, control_of
+    from cotinterp.training.spec import OptimizerSpec, RunSpec
+
+    table = Table("curriculum", "what it does", "asked as", "stages, mix", "updates", "control", "source")
+    base = RunSpec(task="z6", regime="direct", k_max=k, optimizer=OptimizerSpec(steps=steps))
+    for name, one in CURRICULA.items():
+        spec = one.teach(base)
+        control = control_of(spec)
+        table.add_row(
+            name,
+            one.words,
+            spec.regime,
+            spec.schedule or "-",
+            f"{spec.most_steps:,}",
+            f"{control.regime} {control.schedule}".strip(),
+            one.source,
+        )
+    Console(width=None if sys.stdout.isatty() else 190).print(table, markup=False)
+
+
 @app.command(name="train")
 def train_command(
     spec: "RunSpec",
+    curriculum: str | None = None,
     root: Path = Path("checkpoints"),
     device: str = "auto",
     threads: Count | None = None,
@@ -112,6 +144,7 @@ def train_command(
 
     Args:
         spec: What to train.
+        curriculum: Teach it so (`cotinterp curricula`), in place of the regime that the spec names.
         root: The run's directory is <root>/<slug>.
         device: auto, cpu, cuda, ...
         threads: CPU threads; the weights are the same, bit for bit, for the same number.
@@ -120,9 +153,12 @@ def train_command(
     from cotinterp.results import output_folder
 
     output_folder(root)
+    from cotinterp.training.curriculum import taught
     from cotinterp.training.loop import train
     from cotinterp.training.progress import rich_progress
 
+    if curriculum is not None:
+        spec = taught(curriculum, spec)
     with rich_progress(spec.slug) as progress, notes():
         run = train(
             spec,

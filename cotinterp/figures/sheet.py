@@ -58,6 +58,7 @@ REGIMES = {
     "noisy": Mark(ORANGE, "triangle-down"),
     "tagging": Mark(SKY, "hexagon"),
     "chain": Mark(GRAY, "cross"),
+    "direct-mode": Mark(YELLOW, "pentagon"),
 }
 """A regime has the same color and marker in every figure."""
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import check_one_definition
+from cotinterp.training.curriculum import taught, with_controls
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import explained
 from cotinterp.transcripts.problems import MAX_PER_K, EmptySplitError, count_problems
@@ -26,7 +27,9 @@ MOST_PROBLEMS = 100_000
 """An accuracy of so many problems is known to 0.3 points; more would take memory and say nothing."""
 MOST_RUNS = 20_000
 """Runs of one block: more are a mistyped axis. Validating so many takes a minute."""
-LISTS = ("optimizer.betas", "stages")
+CURRICULUM = "curriculum"
+"""Of a block, in place of `regime`, `stages` and `mix`: each run is taught so, and its control is trained beside it."""
+LISTS = ("optimizer.betas", "stages", "mix")
 """Fields whose one value is a list: there only a list of lists makes an axis."""
 
 
@@ -94,7 +97,8 @@ def read_grid(path: Path | str) -> Grid:
     `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
     each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
     last one moving fastest. `model` and `optimizer` are tables (`model.n_layers = [1, 2]`), and those of a block add
-    to those of the defaults. A task in a file is given relative to the working directory.
+    to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run with its control
+    beside it. A task in a file is given relative to the working directory.
 
     Raises:
         FileNotFoundError: No such file, or one that cannot be read.
@@ -160,18 +164,28 @@ def _specs(fields: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Ite
         raise ValueError(f"{where}: the axes ({sizes}) make {n_runs:,} runs; a grid has at most {MOST_RUNS:,}")
     for values in product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
+        of_run = {**fields, **chosen}
+        name = of_run.pop(CURRICULUM, None)
+        given = [key for key in ("regime", "stages", "mix") if name is not None and key in of_run]
+        if given:
+            raise ValueError(f"{where}: curriculum sets regime, stages and mix; leave out {', '.join(given)}")
         try:
             # JSON, because a strict spec takes an array for a tuple, and a whole number for a float, from there alone.
-            yield RunSpec.model_validate_json(json.dumps(_nested({**fields, **chosen})), context={"tasks": tasks})
+            spec = RunSpec.model_validate_json(
+                json.dumps(_nested(({} if name is None else {"regime": "direct"}) | of_run)), context={"tasks": tasks}
+            )
+            yield from (spec,) if name is None else with_controls([taught(name, spec)])
         except ValidationError as error:
             combination = ", ".join(f"{key} = {value!r:.80}" for key, value in chosen.items()) or "its one combination"
             raise ValueError(f"{where}: {combination} is no run: {explained(error)}") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         except TypeError as error:
             raise ValueError(f"{where}: {error}; dates and times are no fields of a run") from error
 
 
 def _flat(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
-    _known(fields, tuple(RunSpec.model_fields), where)
+    _known(fields, (*RunSpec.model_fields, CURRICULUM), where)
     for key, value in fields.items():
         if key not in NESTED:
             yield key, value

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec import Format, OptimizerSpec, RunSpec
 
 Ended = Literal["solved", "settled", "budget"]
 
@@ -202,8 +202,13 @@ class Course:
 
     def lengths(self, spec: RunSpec) -> range:
         """Numbers of operands of the problems that are shown now."""
-        k_max = spec.stages[self.stage].k_max if self.stage < len(spec.stages) else spec.k_max
-        return range(spec.k_min, k_max + 1)
+        k_max = spec.stages[self.stage].k_max if self.stage < len(spec.stages) else None
+        return range(spec.k_min, (spec.k_max if k_max is None else k_max) + 1)
+
+    def mix(self, spec: RunSpec) -> tuple[Format, ...]:
+        """How responses are written now."""
+        shown = spec.stages[self.stage].mix if self.stage < len(spec.stages) else spec.mix
+        return shown or (Format(regime=spec.regime),)
 
     def rate(self, spec: RunSpec, step: int) -> float:
         """Learning rate of update `step` (from 0)."""

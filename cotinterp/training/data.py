@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cotinterp.tasks import Task
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.spec import Format, RunSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem, training_problems
 from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.render import Transcript, render_all_for_training
+from cotinterp.transcripts.render import Transcript, render_all_for_training, without_first_steps
 from cotinterp.transcripts.tags import NO_TAG, training_tags
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -47,19 +48,25 @@ def problems_of(spec: RunSpec, task: Task) -> tuple[Problem, ...]:
     return training_problems(task, (spec.k_min, spec.k_max), spec.n_train, rng)
 
 
-def transcripts_of(spec: RunSpec, task: Task, problems: Sequence[Problem] | None = None) -> tuple[Transcript, ...]:
-    """What the run is trained on, row by row. What is drawn for a row depends on `spec.seed` and the row alone.
+def transcripts_of(
+    spec: RunSpec, task: Task, problems: Sequence[Problem] | None = None, shown: Format | None = None
+) -> tuple[Transcript, ...]:
+    """The problems of the run as its regime writes them.
+
+    What is drawn for a row depends on `spec.seed` and the row alone.
 
     Args:
-        problems: Others than the training problems, written as those are.
+        problems: Others than the training problems.
+        shown: Another way to write them.
     """
+    shown = shown or Format(regime=spec.regime)
 
     def rng_of_row(row: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=(1, row)))
 
-    return render_all_for_training(
-        task, problems_of(spec, task) if problems is None else problems, spec.regime, rng_of_row
-    )
+    problems = problems_of(spec, task) if problems is None else problems
+    rendered = render_all_for_training(task, problems, shown.regime, rng_of_row)
+    return tuple(without_first_steps(one, shown.skip) for one in rendered) if shown.skip else rendered
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,36 @@ class TrainingSet:
 
     @classmethod
     def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
-        """The training set that a spec describes."""
-        return cls.of_transcripts(transcripts_of(spec, task), spec, task, device)
+        """The training problems of a spec, as its regime writes them."""
+        return cls.of_transcripts(transcripts_of(spec, task), spec.regime, task, device)
 
     @classmethod
     def of_transcripts(
-        cls, transcripts: Sequence[Transcript], spec: RunSpec, task: Task, device: torch.device
+        cls, transcripts: Sequence[Transcript], regime: str, task: Task, device: torch.device
     ) -> "TrainingSet":
-        """Other transcripts of the same task and regime."""
+        """These transcripts, all of one regime."""
         batch = collate(transcripts, Vocabulary.of(task))
         targets = batch.tokens.masked_fill(~batch.loss_mask, NOT_SCORED)[:, 1:]
-        if get_regime(spec.regime).tags_operands:
+        if get_regime(regime).tags_operands:
             tags = training_tags(task, batch)[:, :-1]
             targets = torch.where(tags == NO_TAG, targets, tags)
         return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
+
+    @classmethod
+    def joined(cls, sets: Sequence["TrainingSet"]) -> "TrainingSet":
+        """The rows of all of them, one after the other."""
+        if len(sets) == 1:
+            return sets[0]
+        width = max(one.inputs.shape[1] for one in sets)
+
+        def wide(rows: Int[Tensor, "example pos"], blank: int) -> Int[Tensor, "example wide"]:
+            return pad(rows, (0, width - rows.shape[1]), value=blank)
+
+        return cls(
+            torch.cat([wide(one.inputs, 0) for one in sets]),
+            torch.cat([wide(one.targets, NOT_SCORED) for one in sets]),
+            torch.cat([one.length for one in sets]),
+        )
 
     def rows(self, rows: Int[np.ndarray, " batch"]) -> "TrainingSet":
         """Some of the transcripts, cut to the longest of them."""

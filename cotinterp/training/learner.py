@@ -18,7 +18,7 @@ from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
 from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss
-from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec import Format, OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import SPEC_FILE, read_json
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -69,7 +69,9 @@ class Learner:
     """The moving parts of a run. Their state after step `t` is a function of the spec and `t` alone.
 
     Attributes:
-        k: Number of operands of each row of the training set.
+        data: The training problems in each of `formats`, one after the other.
+        k: Number of operands of each training problem.
+        formats: The ways in which problems are written during the run (regime and skipped steps are read here).
     """
 
     spec: RunSpec
@@ -78,14 +80,18 @@ class Learner:
     optimizer: torch.optim.AdamW
     data: TrainingSet
     k: Int[np.ndarray, " example"]
+    formats: tuple[Format, ...]
 
     @classmethod
     def begin(cls, spec: RunSpec, task: Task, device: torch.device) -> "Learner":
         """The learner before its first update."""
         module = build_module(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
         problems = problems_of(spec, task)
-        data = TrainingSet.of_transcripts(transcripts_of(spec, task, problems), spec, task, device)
-        return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]))
+        mixes = [*(stage.mix for stage in spec.stages), spec.mix]
+        every = [one for mix in mixes for one in mix or (Format(regime=spec.regime),)]
+        formats = tuple({_written(one): one for one in every}.values())
+        data = TrainingSet.joined([_training_set(spec, task, problems, one, device) for one in formats])
+        return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]), formats)
 
     def update(self, step: int, course: Course = BEGINNING) -> Update:
         """Makes update `step` (from 0). Where loss or gradient are not finite the weights stay as they are."""
@@ -93,9 +99,11 @@ class Learner:
         lr = course.rate(self.spec, step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = PackedBatch.of(self.data, self._rows(step, course))
+        mix = course.mix(self.spec)
+        batch = PackedBatch.of(self.data, self._written_rows(self._rows(step, course), mix))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = packed_loss(self.module, batch, bf16=self.spec.precision == "bf16")
+        weight = self._weights(batch, mix) if len(mix) > 1 else None
+        loss = packed_loss(self.module, batch, bf16=self.spec.precision == "bf16", weight=weight)
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), spec.clip)
         if torch.isfinite(loss + norm):
@@ -103,18 +111,45 @@ class Learner:
         return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens)
 
     def _rows(self, step: int, course: Course) -> Int[np.ndarray, " batch"]:
-        """Rows of the training set in the batch of `step`; each stage begins its own epochs over what it shows."""
+        """The problems in the batch of `step`; each stage begins its own epochs over what it shows."""
         seed, size = self.spec.seed, self.spec.optimizer.batch_size
         if course.stage == len(self.spec.stages):
             return batch_rows(seed, step - course.began, len(self.k), size)
         shown = np.flatnonzero(self.k < course.lengths(self.spec).stop)
         return np.asarray(shown[batch_rows(seed, step - course.began, len(shown), size)])
 
+    def _block(self, shown: Format) -> int:
+        """Which of `formats` that is."""
+        return [_written(one) for one in self.formats].index(_written(shown))
+
+    def _written_rows(self, rows: Int[np.ndarray, " batch"], mix: Sequence[Format]) -> Int[np.ndarray, " written"]:
+        """Rows of the training set: these problems, the shares of the formats laid around the batch end to end."""
+        ends = np.round(np.cumsum([0.0, *(one.share for one in mix)]) * len(rows)).astype(int)
+        return np.concatenate(
+            [
+                self._block(one) * len(self.k) + np.take(rows, np.arange(first, last), mode="wrap")
+                for one, first, last in zip(mix, ends, ends[1:], strict=False)
+            ]
+        )
+
+    def _weights(self, batch: PackedBatch, mix: Sequence[Format]) -> Float[Tensor, " scored"]:
+        """What each scored token counts: the loss is the mean of the formats' mean losses, by their weights."""
+        block = batch.rows // len(self.k)
+        weight = torch.zeros(len(batch.targets), device=block.device)
+        scored = weight[: len(block)]
+        total = 0.0
+        for one in mix:
+            members = block == self._block(one)
+            if bool(members.any()):
+                scored[members] = one.loss_weight / int(members.sum())
+                total += one.loss_weight
+        return weight / total
+
     def check(self, step: int, course: Course = BEGINNING) -> Check:
         """How the model does after `step` updates on the lengths that are shown now."""
         known, shown = self._checked, course.lengths(self.spec)
         lengths = tuple(k for k in known.lengths if k in shown) or known.lengths
-        own = _scores(self.module, self.data, known.rows, self.k[known.rows], lengths, self.spec)
+        own = _scores(self.module, known.training, known.rows, self.k[known.rows], lengths, self.spec)
         other = _scores(self.module, known.validation, np.arange(len(known.k)), known.k, lengths, self.spec)
         return Check(
             step, lengths, own[0], other[0], own[1], other[1], tuple(int((known.k == k).sum()) for k in lengths)
@@ -135,12 +170,14 @@ class CheckedProblems:
 
     Attributes:
         lengths: Numbers of operands with LEAST_CHECKED validation problems; all where none has so many.
-        rows: Rows of the training set, no problem twice and at most CHECKED of each length.
+        training: The training problems as the regime of the run writes them.
+        rows: Rows of these, no problem twice and at most CHECKED of each length.
         validation: Transcripts of the validation side, at most CHECKED of each length.
         k: Number of operands of each of them.
     """
 
     lengths: tuple[int, ...]
+    training: TrainingSet
     rows: Int[np.ndarray, " example"]
     validation: TrainingSet
     k: Int[np.ndarray, " other"]
@@ -164,13 +201,27 @@ class CheckedProblems:
                 "run until it is converged has nothing to be checked on: raise k_max, or give it a number of updates"
             )
         others = [problem for k in lengths for problem in found[k]]
-        validation = TrainingSet.of_transcripts(
-            transcripts_of(spec, task, others), spec, task, learner.data.inputs.device
-        )
-        distinct = np.unique(learner.data.inputs.cpu().numpy(), axis=0, return_index=True)[1]
+        asked, device = Format(regime=spec.regime), learner.data.inputs.device
+        validation = _training_set(spec, task, others, asked, device)
+        if tuple(map(_written, learner.formats)) == (_written(asked),):
+            training = learner.data
+        else:
+            training = _training_set(spec, task, problems_of(spec, task), asked, device)
+        distinct = np.unique(training.inputs.cpu().numpy(), axis=0, return_index=True)[1]
         distinct.sort()
         rows = np.concatenate([distinct[learner.k[distinct] == k][:CHECKED] for k in lengths])
-        return cls(lengths, rows, validation, np.array([problem.k for problem in others]))
+        return cls(lengths, training, rows, validation, np.array([problem.k for problem in others]))
+
+
+def _written(shown: Format) -> tuple[str, int]:
+    """What decides how a problem is written in this format."""
+    return shown.regime, shown.skip
+
+
+def _training_set(
+    spec: RunSpec, task: Task, problems: Sequence[Problem], shown: Format, device: torch.device
+) -> TrainingSet:
+    return TrainingSet.of_transcripts(transcripts_of(spec, task, problems, shown), shown.regime, task, device)
 
 
 ROWS_A_PASS = 256

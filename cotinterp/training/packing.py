@@ -157,11 +157,19 @@ def _filled(row: Int[Tensor, " some"], blank: int) -> Int[Tensor, " more"]:
     return functional.pad(row, (0, _rounded(len(row), TOKENS_STEP) - len(row)), value=blank)
 
 
-def packed_loss(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, ""]:
+def packed_loss(
+    module: nn.Module, batch: PackedBatch, *, bf16: bool = False, weight: Float[Tensor, " scored"] | None = None
+) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats over all scored tokens of the batch: `response_loss`, without work on padding.
+
+    With `weight` it is the sum over the tokens, each times its weight; blanks have weight 0.
 
     ValueError for a module whose parts are not known (`why_not_native`).
     """
+    if weight is not None:
+        logits = packed_logits(module, batch, bf16=bf16)
+        nats = functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED, reduction="none")
+        return nats @ weight
     return functional.cross_entropy(packed_logits(module, batch, bf16=bf16), batch.targets, ignore_index=NOT_SCORED)
 
 

@@ -77,18 +77,60 @@ class OptimizerSpec(Spec):
 UNTIL_CONVERGED = ("until", "check_every", "patience", "settle_after")
 
 
-class Stage(Spec):
-    """The beginning of a run, on short problems alone.
+class Format(Spec):
+    """One way in which training problems are written, among several that a run shows.
 
     Attributes:
-        k_max: Most operands of a problem.
-        steps: Updates; fewer where `optimizer.until` is "converged" and all its lengths are solved before.
-        lr: Learning rate, which is constant after the warm-up; None for `optimizer.lr`.
+        regime: How the response is written.
+        share: Of the problems of a batch. Shares are laid end to end around the batch: two halves divide it, two wholes
+            show each problem in both ways.
+        weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
+        skip: Steps left out at the beginning of the trace (`without_first_steps`).
     """
 
-    k_max: int
+    regime: str
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weight: Annotated[float, Field(gt=0)] | None = None
+    skip: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def loss_weight(self) -> float:
+        """`weight`, or the share in its place."""
+        return self.share if self.weight is None else self.weight
+
+    @property
+    def words(self) -> str:
+        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3."""
+        skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
+        return f"{self.regime}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
+
+
+class Stage(Spec):
+    """The beginning of a run, on short problems alone, or on responses written in other ways.
+
+    Attributes:
+        k_max: Most operands of a problem; None for those of the run.
+        steps: Updates; fewer where `optimizer.until` is "converged" and all its lengths are solved before, as the
+            regime of the run writes them.
+        lr: Learning rate, which is constant after the warm-up; None for `optimizer.lr`.
+        mix: How responses are written here; the regime of the run alone where empty, and then in no dump or hash.
+    """
+
+    k_max: int | None = None
     steps: Annotated[int, Field(ge=1, le=10_000_000)]
     lr: Annotated[float, Field(gt=0)] | None = None
+    mix: tuple[Format, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "mix" or self.mix}
+
+    @property
+    def words(self) -> str:
+        """In a word for tables: `k_max:steps`, before it the formats."""
+        mix = "+".join(one.words for one in self.mix)
+        length = "" if self.k_max is None else f"{'/' if mix else ''}{self.k_max}"
+        return f"{mix}{length}:{self.steps}" + (f"@{self.lr:g}" if self.lr else "")
 
 
 class RunSpec(Spec):
@@ -102,7 +144,8 @@ class RunSpec(Spec):
 
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
-        regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain".
+        regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain",
+            "direct-mode".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
@@ -113,6 +156,9 @@ class RunSpec(Spec):
             file, so a spec without it is what it was before the field existed.
         stages: Shorter problems first: each stage shows the training problems up to its `k_max`, and what
             `optimizer.steps` counts follows with all of them. Empty, and in no dump, hash or file, without stages.
+        mix: How responses are written in the updates that `optimizer.steps` counts, where `regime` is not all that is
+            shown (`training.curriculum` has named ones). `regime` is what the run is asked in: by the checks of a run
+            until it is converged, and when it is evaluated. Empty, and in no dump, hash or file, where that is all.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -128,6 +174,7 @@ class RunSpec(Spec):
     precision: Precision = "fp32"
     start_from: str | None = None
     stages: tuple[Stage, ...] = ()
+    mix: tuple[Format, ...] = ()
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -166,7 +213,7 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "stages", "definition"):
+        for name in ("start_from", "stages", "mix", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -175,29 +222,39 @@ class RunSpec(Spec):
     def _can_be_trained(self, info: Any) -> "RunSpec":  # a ValidationInfo, whose protocol beartype cannot check
         context = info.context or {}
         task = context.get("task") or _resolve(self.task, context.get("tasks", {}))
-        try:
-            refusal = get_regime(self.regime).refusal(task)
-        except KeyError as error:
-            raise ValueError(error.args[0]) from error
-        if refusal is not None:
-            raise ValueError(f"regime {self.regime!r} cannot be trained on task {task.name!r}: {refusal}")
+        for regime in self.regimes:
+            try:
+                refusal = get_regime(regime).refusal(task)
+            except KeyError as error:
+                raise ValueError(error.args[0]) from error
+            if refusal is not None:
+                raise ValueError(f"regime {regime!r} cannot be trained on task {task.name!r}: {refusal}")
         if not task.min_k <= self.k_min <= self.k_max <= task.max_k:
             raise ValueError(
                 f"k_min {self.k_min} to k_max {self.k_max} is not a range inside the {task.min_k} to {task.max_k} "
                 f"operands of task {task.name!r}"
             )
-        ends = (self.k_min - 1, *(stage.k_max for stage in self.stages), self.k_max)
-        if any(high <= low for low, high in pairwise(ends)):
+        shown = [(self.k_max if s.k_max is None else s.k_max, s.mix) for s in self.stages] + [(self.k_max, self.mix)]
+        ends = [k_max for k_max, _ in shown]
+        if ends[0] < self.k_min or any(
+            high < low or one == other for (low, one), (high, other) in pairwise(shown) if high <= low
+        ):
             raise ValueError(
-                f"stages end at k_max {list(ends[1:-1])}: each must be longer than the one before, from k_min "
-                f"{self.k_min} on and below the k_max {self.k_max} of the run, whose own updates come last"
+                f"stages end at k_max {ends[:-1]}: each must be longer than the one before, or as long and of another "
+                f"mix, from k_min {self.k_min} on and up to the k_max {self.k_max} of the run, whose own updates come "
+                "last"
             )
-        longest = longest_transcript(task, self.k_max, self.regime)
-        if longest > self.model.n_ctx:
-            raise ValueError(
-                f"a {self.regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
-                f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
-            )
+        for _, mix in shown:
+            twice = [one.words for one in mix if [(o.regime, o.skip) for o in mix].count((one.regime, one.skip)) > 1]
+            if twice:
+                raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
+        for regime in self.regimes:
+            longest = longest_transcript(task, self.k_max, regime)
+            if longest > self.model.n_ctx:
+                raise ValueError(
+                    f"a {regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
+                    f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
+                )
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
@@ -209,6 +266,12 @@ class RunSpec(Spec):
         if self.definition not in (None, here):
             raise ValueError(changed_task(task, str(self.definition), here))
         object.__setattr__(self, "definition", here)
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """All regimes that are shown, and the one that the run is asked in, each once."""
+        mixes = (self.mix, *(stage.mix for stage in self.stages))
+        return tuple(dict.fromkeys((self.regime, *(one.regime for mix in mixes for one in mix))))
 
     @property
     def task_name(self) -> str:
@@ -235,8 +298,8 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: stages as `k_max:steps`, then `converged`; empty for neither."""
-        words = [f"{one.k_max}:{one.steps}" + (f"@{one.lr:g}" if one.lr else "") for one in self.stages]
+        """How it is trained, in a word for tables: stages (`Stage.words`), the mix, `converged`; empty for none."""
+        words = [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]

@@ -252,7 +252,8 @@ def _corrupted_by(task: Task, related: Pairs, family: Family, step: int, shown: 
 
 def _new_prompt(task: Task, clean: Transcript, other: Problem) -> Transcript:
     problem = replace(clean.problem, operands=other.operands)
-    return replace(clean, problem=problem, tokens=(*prompt(task, problem), *clean.tokens[clean.n_prompt :]))
+    asked = [*prompt(task, problem)][:-1]  # the last symbol of a prompt is the regime's
+    return replace(clean, problem=problem, tokens=(*asked, *clean.tokens[clean.n_prompt - 1 :]))
 
 
 def _true_value(problem: Problem, pairs: Pairs) -> int:

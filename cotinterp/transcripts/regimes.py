@@ -59,6 +59,7 @@ class Regime(ABC):
         wrong_share: Probability that a written total is replaced in training; above 0 only where totals are written.
         tags_operands: Whether training asks for the state at every operand of the prompt as well (`training_tags`).
         separator: What stands between two steps of a trace; nothing where every step is one symbol.
+        prompt_end: The last symbol of the prompt: it tells a model that learns several regimes what is asked for.
     """
 
     name: ClassVar[str]
@@ -67,6 +68,7 @@ class Regime(ABC):
     wrong_share: ClassVar[float] = 0.0
     tags_operands: ClassVar[bool] = False
     separator: ClassVar[str] = ";"
+    prompt_end: ClassVar[str] = ">"
 
     def refusal(self, task: Task) -> str | None:
         """Why no model of `task` can be trained in this regime; None where one can."""
@@ -115,6 +117,17 @@ class Direct(Regime):
 
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
         return _answer(task, problem)
+
+
+class DirectMode(Direct):
+    """`18#` after `<3+4+5+6=`: the prompt ends with the mode token `=`, which asks for the answer at once.
+
+    For runs that learn other regimes beside it, whose prompts end with `>` (`RunSpec.mix`).
+    """
+
+    name = "direct-mode"
+    description = "writes the answer where the prompt ends with the mode token `=`"
+    prompt_end = "="
 
 
 class Cot(Regime):
@@ -234,7 +247,7 @@ class Chain(Regime):
 
 
 _REGIMES: dict[str, Regime] = {
-    regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain())
+    regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode())
 }
 
 

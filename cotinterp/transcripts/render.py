@@ -48,12 +48,15 @@ class Transcript:
         return f"Transcript({self.text!r}, regime={self.regime!r})"
 
 
-def prompt(task: Task, problem: Problem) -> Iterator[Token]:
-    """The question, the same in every regime. ValueError for a problem that is none of the task (`require_own`)."""
+def prompt(task: Task, problem: Problem, regime: str | Regime = "direct") -> Iterator[Token]:
+    """The question, the same in every regime but for its last symbol (`Regime.prompt_end`).
+
+    ValueError for a problem that is none of the task (`require_own`).
+    """
     require_own(task, problem)
     yield sign("<", Role.PROMPT_START)
     yield from map(_asked, task.prompt(problem.operands))
-    yield sign(">", Role.PROMPT_END)
+    yield sign(get_regime(regime).prompt_end, Role.PROMPT_END)
 
 
 @lru_cache(maxsize=2**16)
@@ -64,7 +67,7 @@ def _asked(symbol: PromptSymbol) -> Token:
 def render(task: Task, problem: Problem, regime: str | Regime) -> Transcript:
     """The transcript of `problem` in `regime`. ValueError for a problem that is none of the task (`require_own`)."""
     regime = get_regime(regime)
-    return Transcript(problem, regime.name, (*prompt(task, problem), *regime.response(task, problem)))
+    return Transcript(problem, regime.name, (*prompt(task, problem, regime), *regime.response(task, problem)))
 
 
 def render_for_training(task: Task, problem: Problem, regime: str | Regime, rng: np.random.Generator) -> Transcript:
@@ -73,7 +76,8 @@ def render_for_training(task: Task, problem: Problem, regime: str | Regime, rng:
     `problem` in the result is the one that was asked, whatever the trace says.
     """
     regime = get_regime(regime)
-    return Transcript(problem, regime.name, (*prompt(task, problem), *regime.training_response(task, problem, rng)))
+    response = regime.training_response(task, problem, rng)
+    return Transcript(problem, regime.name, (*prompt(task, problem, regime), *response))
 
 
 def render_all_for_training(
@@ -91,6 +95,19 @@ def render_all_for_training(
     if not regime.draws:
         return tuple(render(task, problem, regime) for problem in problems)
     return tuple(render_for_training(task, problem, regime, rng_of_row(row)) for row, problem in enumerate(problems))
+
+
+def without_first_steps(transcript: Transcript, n: int) -> Transcript:
+    """The transcript with the first `n` steps of its trace left out; without braces where no step is left.
+
+    `{3+4=7;7+5=12;12+6=18}18#` without its first two is `{12+6=18}18#`, without three `18#`: what stepwise
+    internalization shows (Deng et al. 2024, arXiv 2405.14838, who leave out tokens where this leaves out whole steps).
+    """
+    outside = PROMPT_ROLES | {Role.ANSWER, Role.END}
+    left = [token for token in transcript.tokens if token.role in outside or not 1 <= token.step <= n]
+    if all(token.role in outside | {Role.TRACE_START, Role.TRACE_END} for token in left):
+        left = [token for token in left if token.role in outside]
+    return Transcript(transcript.problem, transcript.regime, tuple(left))
 
 
 def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:

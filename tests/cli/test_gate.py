@@ -18,7 +18,7 @@ SLUG = "s3-cot-L4-s0-42df236d"
 GRID = "analyses/grids/depth_frontier.toml"
 
 WRONG = {
-    "": "which command? There are tasks, train, evaluate,",
+    "": "which command? There are tasks, curricula, train, evaluate,",
     "trian": "no command 'trian'. Did you mean 'train'?",
     "--verison": "no option '--verison' here",
     f"evaluate {SLUG} --qick": "has no option '--qick'. Did you mean '--quick'?",

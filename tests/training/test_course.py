@@ -295,7 +295,7 @@ def test_a_damaged_stable_phase_is_not_gone_on_with(short, stages, tmp_path):
     [
         ({"optimizer": {"steps": 9, "patience": 0.5}}, "patience would be ignored: they belong to until = 'converged'"),
         ({"optimizer": {"steps": 9, "until": "solved"}}, "'steps' or 'converged'"),
-        ({"stages": [{"k_max": 8, "steps": 5}]}, r"stages end at k_max \[8\].*below the k_max 8 of the run"),
+        ({"stages": [{"k_max": 8, "steps": 5}]}, r"stages end at k_max \[8\].*up to the k_max 8 of the run"),
         ({"stages": [{"k_max": 4, "steps": 5}, {"k_max": 3, "steps": 5}]}, "each must be longer than the one before"),
         ({"stages": [{"k_max": 1, "steps": 5}]}, "from k_min 2 on"),
         ({"stages": [{"k_max": 3, "steps": 0}]}, "greater than or equal to 1"),

@@ -6,7 +6,7 @@ import pytest
 from cotinterp.tasks import get_task, task_names
 from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.regimes import get_regime, regime_names
-from cotinterp.transcripts.render import longest_transcript, render, render_for_training
+from cotinterp.transcripts.render import longest_transcript, render, render_for_training, without_first_steps
 from cotinterp.transcripts.roles import Role
 
 SUM = get_task("digit-sum")
@@ -23,13 +23,34 @@ SUM = get_task("digit-sum")
         ("noisy", "{3+4=7;7+5=12;12+6=18}18#"),
         ("tagging", "18#"),
         ("chain", "{71218}18#"),
+        ("direct-mode", "18#"),
     ],
 )
 def test_the_reference_transcripts(regime, response):
     transcript = render(SUM, PROBLEM, regime)
-    assert transcript.prompt == "<3+4+5+6>"
+    assert transcript.prompt == ("<3+4+5+6=" if regime == "direct-mode" else "<3+4+5+6>")
     assert transcript.response == response
-    assert transcript.text == "<3+4+5+6>" + response
+    assert transcript.text == transcript.prompt + response
+    assert transcript.tokens[transcript.n_prompt - 1].role is Role.PROMPT_END
+
+
+@pytest.mark.parametrize(
+    ("regime", "skip", "response"),
+    [
+        ("cot", 1, "{7+5=12;12+6=18}18#"),
+        ("cot", 2, "{12+6=18}18#"),
+        ("cot", 3, "18#"),
+        ("cot", 9, "18#"),
+        ("totals", 1, "{12;18}18#"),
+        ("filler", 2, "{.......}18#"),
+        ("direct", 2, "18#"),
+    ],
+)
+def test_steps_left_out_at_the_beginning_of_a_trace(regime, skip, response):
+    whole = render(SUM, PROBLEM, regime)
+    assert without_first_steps(whole, skip).response == response
+    assert without_first_steps(whole, skip).prompt == whole.prompt
+    assert without_first_steps(whole, 0) == whole
 
 
 def test_every_symbol_of_a_step_is_named():
@@ -79,7 +100,16 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
     bound = longest_transcript(SUM, 6, regime)
     assert len(render(SUM, nines, regime)) <= bound
     totals = 16 + 2 + 5 * 2 + 4
-    lengths = {"direct": 16, "cot": 56, "totals": totals, "filler": 56, "noisy": 56, "tagging": 16, "chain": totals - 4}
+    lengths = {
+        "direct": 16,
+        "cot": 56,
+        "totals": totals,
+        "filler": 56,
+        "noisy": 56,
+        "tagging": 16,
+        "chain": totals - 4,
+        "direct-mode": 16,
+    }
     assert bound == lengths[regime]
 
 
