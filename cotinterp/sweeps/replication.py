@@ -24,6 +24,7 @@ from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.checkpoints import MODEL_FILE, Run, is_finished, load_run, read_record
+from cotinterp.training.curriculum import control_of, taught
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
@@ -102,6 +103,23 @@ def plan(
     chosen = [one for part in PARTS if part in parts for one in found[part]]
     at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
     return tuple(dict.fromkeys(at_seeds))
+
+
+CONTROL_VARIANT = "-control"
+"""Behind the name of a curriculum: the run of the same phases without content (`curriculum.control_of`)."""
+
+
+def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
+    """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
+
+    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
+    """
+    plain = Planned(base.model_copy(update={"regime": "direct"}))
+    found = [plain]
+    for name in curricula:
+        spec = taught(name, base)
+        found += [Planned(spec, name), Planned(control_of(spec), f"{name}{CONTROL_VARIANT}")]
+    return tuple(Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in found for seed in seeds)
 
 
 def joint_plan(

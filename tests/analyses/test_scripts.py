@@ -14,6 +14,7 @@ SCRIPTS = sorted(
 
 ABOUT = {
     "claims": "affine-mod10",
+    "curricula": "z6",
     "depth_converged": "s3",
     "iteration_head": "parity",
     "quotients": "s3",
@@ -30,6 +31,7 @@ def test_the_scripts_are_those_of_the_readme():
         "answer_readiness",
         "claims",
         "compute",
+        "curricula",
         "depth_converged",
         "depth_frontier",
         "errors",

@@ -10,6 +10,7 @@ from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import COLUMNS, tally
 from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
 from cotinterp.studies.subject import QUICK, Subject, untrained_twin
+from cotinterp.studies.teaching import as_taught
 
 
 def subject_of(truth, **more):
@@ -99,3 +100,21 @@ def test_a_fault_of_a_measure_is_no_refusal(subjects):
 
     with pytest.raises(AttributeError, match="no_such_thing"):
         measure(next(iter(subjects.values())), QUICK, [faulty])
+
+
+def rate(rows, measure, condition=""):
+    chosen = rows[(rows["measure"] == measure) & (rows["condition"] == condition)]
+    return (chosen["value"] * chosen["problems"]).sum() / (chosen["trials"] * chosen["problems"]).sum()
+
+
+def test_a_model_that_only_writes_traces_leaks_them_and_one_that_only_answers_writes_none(subjects):
+    """The reader was taught traces alone: asked for the answer at once it begins one, and follows those it is shown."""
+    reader = next(subject for name, subject in subjects.items() if name == "reader (cot)")
+    rows = as_taught(replace(reader, regime="direct"), QUICK)
+    assert (rate(rows, "leakage"), rate(rows, "exact", "asked"), rate(rows, "accuracy", "heldout")) == (1.0, 0.0, 1.0)
+    assert (rate(rows, "exact", "trace"), rate(rows, "edit", "substitute_total:follows")) == (1.0, 1.0)
+    parallel = next(subject for name, subject in subjects.items() if name.startswith("parallel"))
+    rows = as_taught(parallel, QUICK)
+    assert (rate(rows, "leakage"), rate(rows, "exact", "asked"), rate(rows, "exact", "trace")) == (0.0, 1.0, 0.0)
+    with pytest.raises(ValueError, match="'cot' writes totals: ask the model for its answer"):
+        as_taught(reader, QUICK)
