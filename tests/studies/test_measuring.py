@@ -111,7 +111,7 @@ def test_a_model_that_only_writes_traces_leaks_them_and_one_that_only_answers_wr
     """The reader was taught traces alone: asked for the answer at once it begins one, and follows those it is shown."""
     reader = next(subject for name, subject in subjects.items() if name == "reader (cot)")
     rows = as_taught(replace(reader, regime="direct"), QUICK)
-    assert (rate(rows, "leakage"), rate(rows, "exact", "asked"), rate(rows, "accuracy", "heldout")) == (1.0, 0.0, 1.0)
+    assert (rate(rows, "leakage"), rate(rows, "exact", "asked")) == (1.0, 0.0)
     assert (rate(rows, "exact", "trace"), rate(rows, "edit", "substitute_total:follows")) == (1.0, 1.0)
     parallel = next(subject for name, subject in subjects.items() if name.startswith("parallel"))
     rows = as_taught(parallel, QUICK)
