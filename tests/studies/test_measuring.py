@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
+from cotinterp.models.handmade import parallel
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import COLUMNS, tally
 from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, REFUSED, measure, measures_of, outcomes
@@ -113,8 +114,9 @@ def test_a_model_that_only_writes_traces_leaks_them_and_one_that_only_answers_wr
     rows = as_taught(replace(reader, regime="direct"), QUICK)
     assert (rate(rows, "leakage"), rate(rows, "exact", "asked")) == (1.0, 0.0)
     assert (rate(rows, "exact", "trace"), rate(rows, "edit", "substitute_total:follows")) == (1.0, 1.0)
-    parallel = next(subject for name, subject in subjects.items() if name.startswith("parallel"))
-    rows = as_taught(parallel, QUICK)
+    direct = next(subject for name, subject in subjects.items() if name == "parallel")
+    roomy = replace(direct, model=parallel(direct.task, k_range=(2, 3), n_ctx=40))
+    rows = as_taught(roomy, QUICK)
     assert (rate(rows, "leakage"), rate(rows, "exact", "asked"), rate(rows, "exact", "trace")) == (0.0, 1.0, 0.0)
     with pytest.raises(ValueError, match="'cot' writes totals: ask the model for its answer"):
         as_taught(reader, QUICK)
