@@ -1,7 +1,10 @@
 """From a spec to a model: the plain torch module that learns, the bridge that instruments read, and the device."""
 
+import math
+
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
@@ -19,6 +22,9 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
     Weights are N(0, 0.64 / d_model), those that write into the residual stream smaller by sqrt(2 * n_layers)
     (after Radford et al., 2019, GPT-2); biases are zero. The same seed gives the same weights on every device, and
     the global random state is left alone. On the device "meta" nothing is allocated and nothing initialized.
+
+    Position vectors that are fixed ("sinusoidal", "none") are parameters without a gradient, so that a checkpoint, a
+    bridge and every instrument find them where learned ones are. The waves are as large as learned vectors begin.
     """
     config = TransformerBridgeConfig(
         n_layers=spec.n_layers,
@@ -30,17 +36,31 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
         d_vocab=d_vocab,
         act_fn=spec.act_fn,
         normalization_type=spec.normalization,
-        positional_embedding_type=spec.positions,
+        positional_embedding_type="rotary" if spec.positions == "rotary" else "standard",
         init_mode="gpt2",
         seed=seed,
     )
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         module = NativeModel(config)
+    fixed = module.pos if spec.positions in ("sinusoidal", "none") else None
+    if fixed is not None:
+        fixed.weight.requires_grad_(False)
     if on_meta:
         return module
     initialize_native_model(module, config)
+    if fixed is not None:
+        waves = sinusoids(spec.n_ctx, spec.d_model) if spec.positions == "sinusoidal" else torch.zeros(1)
+        with torch.no_grad():
+            fixed.weight.copy_(waves * math.sqrt(2 * 0.64 / spec.d_model))
     return module.to(device)
+
+
+def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
+    """Fixed position vectors: sines in the even, cosines in the odd dimensions (Vaswani et al. 2017, section 3.5)."""
+    rate = 10_000.0 ** -(torch.arange(d_model) // 2 * 2 / d_model)
+    angle = torch.arange(n_ctx)[:, None] * rate
+    return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos())
 
 
 def as_bridge(module: NativeModel) -> Bridge:

@@ -45,7 +45,10 @@ class ModelSpec(Spec):
         n_ctx: Longest sequence, in tokens.
         act_fn: Activation of the MLPs; "gelu" is the exact one, "gelu_new" the tanh approximation.
         normalization: "LN" or "RMS" with learned scale, "LNPre" or "RMSPre" without parameters, None for none.
-        positions: "standard" adds learned position vectors, "rotary" rotates queries and keys.
+        positions: "standard" adds learned position vectors, "rotary" rotates queries and keys (Su et al. 2021, arXiv
+            2104.09864), "sinusoidal" adds fixed waves (Vaswani et al. 2017, arXiv 1706.03762), "none" adds nothing:
+            what a causal model knows of places then comes from the mask alone (Kazemnejad et al. 2023, arXiv
+            2305.19466).
     """
 
     n_layers: Annotated[int, Field(ge=1, le=64)] = 4
@@ -55,7 +58,7 @@ class ModelSpec(Spec):
     n_ctx: Annotated[int, Field(ge=2, le=2048)] = 64
     act_fn: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     normalization: Literal["LN", "LNPre", "RMS", "RMSPre"] | None = "LN"
-    positions: Literal["standard", "rotary"] = "standard"
+    positions: Literal["standard", "rotary", "sinusoidal", "none"] = "standard"
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelSpec":

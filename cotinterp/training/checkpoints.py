@@ -159,12 +159,15 @@ def restore_state(stored: Stored, module: nn.Module, optimizer: torch.optim.Adam
     Values are copied into memory that torch allocated: sums over memory of another alignment can round otherwise.
     """
     step = Record.parse(stored.metadata, stored.path).step
+    learned = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(module).items()}
-    expected |= {f"{moment}.{name}": shape for name, shape in expected.items() for moment in MOMENTS}
+    expected |= {f"{moment}.{name}": shape for name, shape in expected.items() if name in learned for moment in MOMENTS}
     saved = stored.fitting(expected)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(saved[name])
+            if name not in learned:
+                continue
             state = {moment: torch.empty_like(parameter).copy_(saved[f"{moment}.{name}"]) for moment in MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **state}
 
@@ -177,6 +180,7 @@ def _tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, T
     moments = {
         f"{moment}.{name}": optimizer.state[parameter][moment]
         for name, parameter in module.named_parameters()
+        if parameter.requires_grad
         for moment in MOMENTS
     }
     return {**_weights(module), **moments}

@@ -37,7 +37,7 @@ def response_loss(module: nn.Module, batch: TrainingSet, *, bf16: bool = False) 
 
 def adamw(module: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
     """The optimizer of a run: matrices are decayed, vectors (biases, normalization scales) are not."""
-    parameters = list(module.parameters())
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -1,5 +1,7 @@
 """From a spec to a module and a bridge with the same logits, and the device that they lie on."""
 
+import math
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ def tokens(d_vocab: int = 11, n: int = 5, length: int = 12) -> torch.Tensor:
     [
         *({"act_fn": name} for name in ("gelu", "gelu_new", "relu", "silu")),
         *({"normalization": name} for name in ("LNPre", "RMS", "RMSPre", None)),
-        {"positions": "rotary"},
+        *({"positions": name} for name in ("rotary", "sinusoidal", "none")),
     ],
     ids=str,
 )
@@ -57,6 +59,19 @@ def test_a_module_is_wrapped_once(module):
 def test_the_seed_decides_the_weights(spec):
     assert weight_hash(build_module(spec, 11, seed=3)) == weight_hash(build_module(spec, 11, seed=3))
     assert weight_hash(build_module(spec, 11, seed=3)) != weight_hash(build_module(spec, 11, seed=4))
+
+
+def test_fixed_positions_are_waves_or_nothing_and_are_not_learned(spec):
+    waves, nothing = (
+        build_module(spec.model_copy(update={"positions": name}), 11, seed=3).pos.weight
+        for name in ("sinusoidal", "none")
+    )
+    assert (waves.requires_grad, nothing.requires_grad) == (False, False)
+    assert not nothing.any()
+    # Place 3: sine and cosine of 3 rad in the fastest pair; as large as learned vectors begin, N(0, 0.64 / d_model).
+    size = (2 * 0.64 / spec.d_model) ** 0.5
+    assert waves[3, :2].tolist() == pytest.approx([size * math.sin(3), size * math.cos(3)], abs=1e-6)
+    assert float(waves.pow(2).mean()) == pytest.approx(0.64 / spec.d_model, rel=1e-5)
 
 
 def test_an_untrained_model_has_the_weights_of_the_module_that_training_starts_from(spec):

@@ -50,9 +50,12 @@ def texts(learner, rows):
     return [vocabulary.decode(learner.data.inputs[row].tolist()) for row in rows.tolist()]
 
 
-@pytest.mark.parametrize("name", CURRICULA)
-def test_a_kill_in_every_phase_changes_no_weight(base, name, tmp_path):
-    spec = taught(name, base)
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [*((name, "standard") for name in CURRICULA), ("short-first", "sinusoidal"), ("naive", "none")],
+)
+def test_a_kill_in_every_phase_changes_no_weight(base, name, positions, tmp_path):
+    spec = taught(name, base.model_copy(update={"model": base.model.model_copy(update={"positions": positions})}))
     whole = train(spec, directory=tmp_path / "whole", device="cpu", threads=1)
     for end, begin in zip(phases(spec), [0, *phases(spec)], strict=False):
         middle = (begin + end) // 2

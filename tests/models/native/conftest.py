@@ -15,6 +15,7 @@ KINDS = [
         ("RMSPre", "standard", "gelu_new"),
         (None, "standard", "gelu"),
         ("LN", "rotary", "gelu_new"),
+        ("LN", "sinusoidal", "gelu"),
     ]
 ]
 D_VOCAB = 11
