@@ -16,7 +16,7 @@ help:
 	@echo "make check        lint, types, import rules and the fast tests: while you work"
 	@echo "make test         lint, types, import rules, all tests"
 	@echo "make lint         ruff, mypy --strict, import-linter"
-	@echo "make house        docs/images/house.svg, drawn from the imports"
+	@echo "make house        docs/images/house.svg, drawn from the imports, and transcript.svg, from a batch"
 	@echo "make screenshots  the explorer's pictures in docs/images, and how fast it answers"
 	@echo "make docs         the documentation, into site/"
 	@echo "make benchmark    ours against each peer, same work, one run, into $(OUT)/ (some 20 minutes)"
@@ -44,6 +44,7 @@ lint: $(VENV)/installed-dev
 
 house: $(VENV)/installed-dev
 	$(BIN)/python docs/draw_house.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/draw_transcript.py
 
 screenshots: $(VENV)/installed-dev chromium
 	$(BIN)/python docs/screenshots.py

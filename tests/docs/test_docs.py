@@ -171,6 +171,19 @@ def test_links_lead_somewhere(page):
             assert anchor in {slugify(heading) for heading in headings}, target
 
 
+@pytest.mark.parametrize("page", WITH_README, ids=ids)
+def test_no_line_is_taken_for_a_heading(page):
+    """A number of an issue at the beginning of a line is one to Markdown."""
+    assert re.findall(r"^#+[^#\s].*$", prose(page), re.M) == []
+
+
+def test_the_citation_is_that_of_the_file():
+    cited = (REPOSITORY / "docs" / "faq.md").read_text()
+    file = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    for field in (file["title"], file["version"], str(file["date-released"]), file["authors"][0]["name"]):
+        assert f"{{{field}}}" in cited
+
+
 def slugify(heading: str) -> str:
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
@@ -191,5 +204,7 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
 def test_the_site_asks_the_network_for_nothing():
     config = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
     assert config["theme"]["font"] is False
-    assert not {"extra_javascript", "extra_css"} & set(config)
+    assert "extra_javascript" not in config
+    for name in config["extra_css"]:
+        assert not re.search(r"url\(|@import", (REPOSITORY / "docs" / name).read_text())
     assert not [block.where for page in PAGES for block in blocks(page) if block.language == "mermaid"]
