@@ -166,6 +166,7 @@ def claims_session(
                 else "`cotinterp claims --from checkpoints --train --task ...` trains and measures a task"
             )
         )
+    evidence = evidence.of_tasks(chosen)
     if stages is None:
         estimates = estimate_claims(claims, evidence, chosen)
         verdicts = Verdicts(decide(estimates), unfinished(evidence))

@@ -89,7 +89,7 @@ def claims_command(
         out: Verdicts, tables and figure go here; out/claims by default, out/claims/<tasks> for chosen tasks.
         jobs: Runs that are trained or measured side by side, each on one CPU thread; 2 by default.
         device: cpu, auto, cuda, ...; cpu by default.
-        quick: Small samples: a look, not a measurement.
+        quick: Few problems for each measurement: a look. It trains no less: --part, --steps and --n-layers do.
         k_max: Most operands of the runs, where not the reference design's.
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.

@@ -227,6 +227,11 @@ class Evidence:
         kept = self.seeds[:n]
         return Evidence(self.table[self.table["run_seed"].isin(kept)], self.runs[self.runs["run_seed"].isin(kept)])
 
+    def of_tasks(self, names: Iterable[str]) -> "Evidence":
+        """What is about these tasks alone, and about `MEMORY_TASK`, with which they are compared."""
+        kept = {*names, MEMORY_TASK}
+        return Evidence(self.table[self.table["task"].isin(kept)], self.runs[self.runs["task"].isin(kept)])
+
     def updated(self, other: "Evidence") -> "Evidence":
         """This evidence, with every run of `other` in the place of one's own: all that was measured of it then goes."""
         again = {run for frame in (other.table, other.runs) for run in _runs_of(frame)}

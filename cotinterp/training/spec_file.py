@@ -159,7 +159,7 @@ def _registered(name: object, path: Path) -> Task:
     if ":" in name:
         raise CheckpointError(
             f"the task of {path.parent} lies in a file, {name!r:.200}. A checkpoint runs no code by itself: if the "
-            f"file is yours, pass task={name!r:.200}"
+            f"file is yours, pass task={name!r:.200}, on the command line --task {name:.200}"
         )
     try:
         return get_task(name)
