@@ -1,5 +1,7 @@
 """From a spec to a model: the plain torch module that learns, the bridge that instruments read, and the device."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformer_lens.config import TransformerBridgeConfig
@@ -20,20 +22,7 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
     (after Radford et al., 2019, GPT-2); biases are zero. The same seed gives the same weights on every device, and
     the global random state is left alone. On the device "meta" nothing is allocated and nothing initialized.
     """
-    config = TransformerBridgeConfig(
-        n_layers=spec.n_layers,
-        d_model=spec.d_model,
-        n_heads=spec.n_heads,
-        d_head=spec.d_head,
-        d_mlp=spec.d_mlp,
-        n_ctx=spec.n_ctx,
-        d_vocab=d_vocab,
-        act_fn=spec.act_fn,
-        normalization_type=spec.normalization,
-        positional_embedding_type=spec.positions,
-        init_mode="gpt2",
-        seed=seed,
-    )
+    config = TransformerBridgeConfig(**bridge_fields(spec, d_vocab), init_mode="gpt2", seed=seed)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         module = NativeModel(config)
@@ -41,6 +30,22 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
         return module
     initialize_native_model(module, config)
     return module.to(device)
+
+
+def bridge_fields(spec: ModelSpec, d_vocab: int) -> dict[str, Any]:
+    """The shape of a model in TransformerLens's words: what `TransformerBridgeConfig` is given."""
+    return {
+        "n_layers": spec.n_layers,
+        "d_model": spec.d_model,
+        "n_heads": spec.n_heads,
+        "d_head": spec.d_head,
+        "d_mlp": spec.d_mlp,
+        "n_ctx": spec.n_ctx,
+        "d_vocab": d_vocab,
+        "act_fn": spec.act_fn,
+        "normalization_type": spec.normalization,
+        "positional_embedding_type": spec.positions,
+    }
 
 
 def as_bridge(module: NativeModel) -> Bridge:
