@@ -314,11 +314,13 @@ def export_command(
         task: path/to/file.py:ClassName where the run's task is not registered.
         license: As the hub names it, such as apache-2.0; by default mit for the reference models, else unknown.
     """
+    from cotinterp.results.atomic import free_folder
     from cotinterp.sweeps.progress import progress_stages
     from cotinterp.training.spec_file import DEFAULT_ROOT, find_run, read_spec
 
     directory = find_run(run, root or DEFAULT_ROOT)
     read_spec(directory, task)
+    free_folder(to)
     with progress_stages(f"export {directory.name}", ("check the run", "write")) as begin:
         from cotinterp.training.checkpoints import load_run
         from cotinterp.training.export import export_run

@@ -77,9 +77,9 @@ def weight_faults(model: nn.Module, path: Path) -> list[str]:
     """What keeps the weights of `model` from being those of a safetensors file, bit for bit; empty where nothing does.
 
     The file may have the names of TransformerLens, or those of the module inside a bridge, as Hugging Face's
-    `save_pretrained` writes them. A weight that shares its memory with one that was compared (a tied unembedding), or
-    is a third of a fused one (queries, keys, values), needs no name of its own there. What else the file lacks, such as
-    an adapter that was not merged, is a fault, as is what only the file has.
+    `save_pretrained` writes them. A weight that shares its memory with one that was compared (a tied unembedding;
+    queries, keys and values, where the file has them in one) needs no name of its own there. What else the file lacks,
+    such as an adapter that was not merged, is a fault, as is what only the file has.
 
     Raises:
         CheckpointError: The file cannot be read, or is not what its digest was made of.
@@ -98,9 +98,9 @@ def weight_faults(model: nn.Module, path: Path) -> list[str]:
             off = float((found.double() - there.double()).abs().max())
             kinds = "" if found.dtype == there.dtype else f" ({found.dtype}, in the file {there.dtype})"
             faults.append(f"{name!r} is not that of the file: off by up to {off:.2g}{kinds}")
-    compared = {here[name].data_ptr() for name in stored.keys() & here.keys()}
+    compared = {here[name].untyped_storage().data_ptr() for name in stored.keys() & here.keys()}
     for name, parameter in model.named_parameters():
-        if parameter.data_ptr() not in compared and not _is_third(parameter.detach().cpu(), stored):
+        if parameter.untyped_storage().data_ptr() not in compared:
             faults.append(f"the model has {_plain(name)!r}, the file has not")
     return faults
 
@@ -108,11 +108,6 @@ def weight_faults(model: nn.Module, path: Path) -> list[str]:
 def _plain(name: str) -> str:
     """The name of a weight before a bridge wrapped the module that it belongs to."""
     return name.replace("._original_component", "")
-
-
-def _is_third(tensor: Tensor, stored: Mapping[str, Tensor]) -> bool:
-    thirds = (part for whole in stored.values() for axis in range(whole.ndim) for part in whole.chunk(3, axis))
-    return any(torch.equal(way, tensor) for part in thirds for way in (part, part.mT if part.ndim > 1 else part))
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,21 +63,27 @@ def _held(file: BinaryIO | int) -> Iterator[bool]:
         yield True
 
 
+def free_folder(path: Path | str) -> Path:
+    """`path`, known to be free for a `new_folder`; its parents are made where they are missing.
+
+    `FileExistsError` where there is anything but an empty folder; of the parent the errors of `output_folder`.
+    """
+    path = Path(path)
+    output_folder(path.parent)
+    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already and no empty folder: choose another folder, or remove it")
+    return path
+
+
 @contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
     """A folder that is whole or absent: yields an empty one beside it, which becomes `path` where the block succeeds.
 
-    Parents are made where they are missing. `FileExistsError` where there is anything at `path` but an empty folder;
-    other errors as `output_folder`. What the block has written is removed where it fails, and what a killed process
-    leaves is removed by `output_folder` of the parent.
+    The errors are those of `free_folder`. What the block has written is removed where it fails, and what a killed
+    process leaves is removed by `output_folder` of the parent.
     """
-    path = Path(path)
-    parent = output_folder(path.parent)
-    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
-        raise FileExistsError(
-            f"{path} is there already and is not an empty folder: choose another folder, or remove it"
-        )
-    temporary = parent / f".{secrets.token_hex(8)}.tmp"
+    path = free_folder(path)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     temporary.mkdir()
     handle = os.open(temporary, os.O_RDONLY)
     try:

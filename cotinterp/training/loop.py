@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -264,7 +264,7 @@ def _run(
     every = spec.optimizer.check_every if spec.optimizer.until == "converged" else 0
     course, step = Course.loads(start.course).decided(spec, start.step), start.step
     with MetricsLog(directory / METRICS_FILE, after=start.step) as log, ExitStack() as tracked:
-        logs = [log.write]
+        logs: list[Callable[[Mapping[str, int | float]], None]] = [log.write]
         if tracker is not None:
             logs.append(tracked.enter_context(tracker(spec, directory, read_metrics(directory / METRICS_FILE))))
         while step < course.last(spec):

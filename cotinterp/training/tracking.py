@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args
 
 from cotinterp.results import output_folder
 from cotinterp.results.shipped import optional
@@ -21,10 +20,10 @@ from cotinterp.training.spec import RunSpec
 Line = Mapping[str, int | float]
 Tracker = Callable[[RunSpec, Path, Sequence[Line]], AbstractContextManager[Callable[[Line], None]]]
 """Given a spec, the run's directory and the lines that are in its metrics.jsonl, yields what takes each later line."""
-TrackerName = Literal["tensorboard", "wandb"]
+TRACKERS = ("tensorboard", "wandb")
 
 
-def tracker(name: TrackerName, folder: Path | None = None) -> Tracker:
+def tracker(name: str, folder: Path | None = None) -> Tracker:
     """The `tracker` that `loop.train` takes.
 
     TensorBoard's files lie in `tensorboard/` of the run's directory, or in `folder`/<slug>; the offline runs of Weights
@@ -34,8 +33,8 @@ def tracker(name: TrackerName, folder: Path | None = None) -> Tracker:
     Raises:
         ValueError: No such tracker. ModuleNotFoundError: Its package is not installed; says the command that does it.
     """
-    if name not in get_args(TrackerName):
-        raise ValueError(f"no tracker {name!r}; there are {', '.join(get_args(TrackerName))}")
+    if name not in TRACKERS:
+        raise ValueError(f"no tracker {name!r}; there are {', '.join(TRACKERS)}")
     package = optional(name, "tracking", f"tracking with {name}")
     if folder is not None:
         folder = output_folder(folder)
@@ -72,7 +71,7 @@ def _wandb(
     quiet = wandb.Settings(
         silent=True, console="off", save_code=False, disable_git=True, x_disable_stats=True, x_disable_machine_info=True
     )
-    with wandb.init(
+    run = wandb.init(
         mode="disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline",
         dir=str(place),
         id=name,
@@ -80,11 +79,16 @@ def _wandb(
         project=os.environ.get("WANDB_PROJECT", "cotinterp"),
         config=spec.model_dump(mode="json"),
         settings=quiet,
-    ) as run:
+    )
 
-        def log(line: Line) -> None:
-            run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
+    def log(line: Line) -> None:
+        run.log({name: value for name, value in line.items() if name != "step"}, step=int(line["step"]))
 
+    failed = 1
+    try:
         for line in lines:
             log(line)
         yield log
+        failed = 0
+    finally:  # `with run` would print the traceback of a Ctrl-C
+        run.finish(exit_code=failed)
