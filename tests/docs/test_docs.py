@@ -56,6 +56,7 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
     monkeypatch.setattr("cotinterp.sweeps.grid.read_grid", note)
     monkeypatch.setattr("cotinterp.explore.session.Explorer.load", note)
+    monkeypatch.setattr("cotinterp.training.export.export_run", note)
 
     def parse(words):
         asked.clear()
