@@ -103,7 +103,7 @@ def _changed(path: Path) -> int:
 def progress_bars(title: str, console: Console | None = None, *, transient: bool = False) -> Iterator[OnProgress]:
     """A bar for the whole and one for each of the first running items, on standard error. Yields the callback.
 
-    Nothing is shown where that is no terminal. Bars that are `transient` are gone when the block ends.
+    Nothing is shown where that is neither a terminal nor a notebook. Bars that are `transient` are gone when the block ends.
     """
     console = console or Console(stderr=True)
     columns = (
@@ -119,7 +119,7 @@ def progress_bars(title: str, console: Console | None = None, *, transient: bool
         console=console,
         transient=transient,
         redirect_stdout=sys.stdout.isatty(),
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal or console.is_jupyter),
     ) as display:
         whole = display.add_task(title, total=None, state="")
         rows: dict[str, rich_progress.TaskID] = {}

@@ -47,7 +47,7 @@ Callback = Callable[[StepEvent], None]
 def rich_progress(description: str = "training", console: Console | None = None) -> Iterator[Callback]:
     """A live line on the terminal: step, loss, learning rate, tokens per second, time left. Yields the callback.
 
-    Nothing is shown where standard error is no terminal.
+    Nothing is shown where standard error is neither a terminal nor a notebook.
     """
     console = console or Console(stderr=True)
     columns = (
@@ -56,7 +56,7 @@ def rich_progress(description: str = "training", console: Console | None = None)
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not (console.is_terminal or console.is_jupyter)) as bar:
         row = bar.add_task(description, total=None, state="")
 
         def report(event: StepEvent) -> None:
