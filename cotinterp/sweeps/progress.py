@@ -103,7 +103,7 @@ def _changed(path: Path) -> int:
 def progress_bars(title: str, console: Console | None = None, *, transient: bool = False) -> Iterator[OnProgress]:
     """A bar for the whole and one for each of the first running items, on standard error. Yields the callback.
 
-    Nothing is shown where that is neither a terminal nor a notebook. Bars that are `transient` are gone when the block ends.
+    Nothing is shown where that is neither a terminal nor a notebook. `transient` bars are gone when the block ends.
     """
     console = console or Console(stderr=True)
     columns = (
