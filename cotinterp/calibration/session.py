@@ -15,6 +15,7 @@ from cotinterp.calibration.untrained import false_positives, null_claims
 from cotinterp.calibration.verdict_level import verdict_level
 from cotinterp.claims.claim import ALPHA
 from cotinterp.results import output_folder, wilson, write_atomic
+from cotinterp.sweeps.progress import progress_stages
 
 Say = Callable[[str], None]
 
@@ -44,16 +45,24 @@ def calibration_session(
             kind, and as many made-up sweeps of every law of depth.
     """
     out = output_folder(out)
-    good = [_questions(out, quick, say), _claims(out, quick, say)]
+    parts: dict[str, Callable[[], bool]] = {
+        "instruments": partial(_questions, out, quick, say),
+        "claims": partial(_claims, out, quick, say),
+    }
     if mutations:
-        good.append(_mutations(out, say))
+        parts["planted bugs"] = partial(_mutations, out, say)
     if untrained:
-        good.append(_untrained(out, untrained, scans or None, jobs, say))
+        parts["untrained models"] = partial(_untrained, out, untrained, scans or None, jobs, say)
     if nulls:
-        good.append(_nulls(out, nulls, jobs, say))
-        good.append(_laws(out, nulls, say))
+        parts["claims on nothing"] = partial(_nulls, out, nulls, jobs, say)
+        parts["laws of depth"] = partial(_laws, out, nulls, say)
     if peers:
-        good.append(_peers(out, say))
+        parts["peers"] = partial(_peers, out, say)
+    good: list[bool] = []
+    with progress_stages("calibrate", tuple(parts)) as begin:
+        for name, part in parts.items():
+            begin(name)
+            good.append(part())
     say(f"tables and figures: {out}")
     return all(good)
 
@@ -111,8 +120,9 @@ def _before(result: CalibrationResult) -> str:
 
 
 def _mutations(out: Path, say: Say) -> bool:
-    trials = [try_mutation(mutation) for mutation in MUTATIONS]
-    for trial in trials:
+    trials = []
+    for mutation in MUTATIONS:
+        trials.append(trial := try_mutation(mutation))
         said = "caught" if trial.proven else "NOT CAUGHT" if trial.sound else "NOT SOUND"
         say(f"{said}  {trial.bug}  |  {trial.control}  |  {trial.noticed}")
     _write(out, "mutations", trials_table(trials))

@@ -25,7 +25,7 @@ from cotinterp.claims.verdict import Verdict, Verdicts, rivals_text, shown
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import EVIDENCE_FILE, MEMORY_TASK, Evidence, read_evidence
 from cotinterp.studies.subject import FULL, QUICK_EVIDENCE
-from cotinterp.sweeps.progress import progress_bars
+from cotinterp.sweeps.progress import progress_bars, progress_stages
 from cotinterp.sweeps.replication import PARTS, Measuring, Planned, gather, joint_plan, replicate
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import REFERENCE_TASKS, RunSpec
@@ -168,12 +168,14 @@ def claims_session(
         )
     evidence = evidence.of_tasks(chosen)
     if stages is None:
-        estimates = estimate_claims(claims, evidence, chosen)
-        verdicts = Verdicts(decide(estimates), unfinished(evidence))
+        with progress_stages("claims", ("judge",)):
+            estimates = estimate_claims(claims, evidence, chosen)
+            verdicts = Verdicts(decide(estimates), unfinished(evidence))
     else:
         verdicts, estimates = judge_in_stages(claims, stages.evidence_of, chosen, stages.most)
         say(f"looked at {', '.join(map(str, look_factors(stages.most)))} seeds until decided")
-    changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
+    with progress_stages("claims", ("move the thresholds",)):
+        changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
     for line in verdict_lines(verdicts, changes, evidence):
         say(line)
     for path in save_verdicts(verdicts, changes, folder):

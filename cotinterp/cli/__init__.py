@@ -85,7 +85,9 @@ def _interrupts(line: str) -> Iterator[list[int]]:
     def note(number: int, _: object) -> None:
         seen.append(number)
         if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
-            os.write(2, f"{line}\n".encode())
+            # A progress bar may have hidden the cursor, and is not asked to give it back.
+            shown = "\x1b[?25h\n" if os.isatty(2) else ""
+            os.write(2, f"{shown}{line}\n".encode())
             os._exit(INTERRUPTED)
         raise KeyboardInterrupt
 

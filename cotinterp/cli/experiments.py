@@ -19,7 +19,14 @@ MOST_LISTED = 20
 """Runs of one status that `status` lists."""
 
 
-@app.command(name="reproduce")
+@app.command(
+    name="reproduce",
+    examples=(
+        "cotinterp reproduce",
+        "cotinterp reproduce --quick --out out/look",
+        "cotinterp reproduce --from-scratch --precision fp32 --out out/anew",
+    ),
+)
 def reproduce_command(
     out: Path = Path("out"),
     root: Path | None = None,
@@ -52,7 +59,10 @@ def reproduce_command(
     if not from_scratch:
         reference_directories(place)
     output_folder(out)
-    from cotinterp.report.reproduce import reproduce
+    from cotinterp.sweeps.progress import progress_stages
+
+    with progress_stages("reproduce", ("load torch",)):
+        from cotinterp.report.reproduce import reproduce
 
     specs = reference_specs(precision="fp32") if precision == "fp32" else None
     written = reproduce(
@@ -61,7 +71,13 @@ def reproduce_command(
     print(written)
 
 
-@app.command(name="report")
+@app.command(
+    name="report",
+    examples=(
+        "cotinterp report",
+        "cotinterp report --out out/look",
+    ),
+)
 def report_command(out: Path = Path("out")) -> None:
     """Write report.html again from the tables of an earlier `cotinterp reproduce`.
 
@@ -70,12 +86,22 @@ def report_command(out: Path = Path("out")) -> None:
     """
     if not (out / "tables").is_dir():
         raise FileNotFoundError(f"no tables in {out}: give the folder of an earlier `cotinterp reproduce --out FOLDER`")
-    from cotinterp.report import rebuild_report
+    from cotinterp.sweeps.progress import progress_stages
 
-    print(rebuild_report(out))
+    with progress_stages("report", ("write the page",)):
+        from cotinterp.report import rebuild_report
+
+        path = rebuild_report(out)
+    print(path)
 
 
-@app.command(name="sweep")
+@app.command(
+    name="sweep",
+    examples=(
+        "cotinterp sweep depth_frontier",
+        "cotinterp sweep grid.toml --root out/sweeps/mine --executor local:4",
+    ),
+)
 def sweep_command(
     grid: GridFile,
     root: Path | None = None,
@@ -99,9 +125,11 @@ def sweep_command(
     planned = read_grid(_file_of(grid))
     check_executor(executor)
     folder = output_folder(_root_of(planned, root))
-    from cotinterp.models.build import resolve_device
-    from cotinterp.sweeps.progress import progress_bars
-    from cotinterp.sweeps.sweep import run_sweep
+    from cotinterp.sweeps.progress import progress_bars, progress_stages
+
+    with progress_stages(planned.name, ("load torch",)):
+        from cotinterp.models.build import resolve_device
+        from cotinterp.sweeps.sweep import run_sweep
 
     if executor.startswith("local:"):
         resolve_device(device)
@@ -120,7 +148,13 @@ def sweep_command(
         raise SystemExit(1)
 
 
-@app.command(name="status")
+@app.command(
+    name="status",
+    examples=(
+        "cotinterp status depth_frontier",
+        "cotinterp status grid.toml --root out/sweeps/mine",
+    ),
+)
 def status_command(grid: GridFile, root: Path | None = None) -> None:
     """Show how far each run of a grid is: counts, then every run that is started and not finished.
 
@@ -131,9 +165,12 @@ def status_command(grid: GridFile, root: Path | None = None) -> None:
     from cotinterp.sweeps.grid import read_grid
 
     planned = read_grid(_file_of(grid))
-    from cotinterp.sweeps.sweep import sweep_status
+    from cotinterp.sweeps.progress import progress_stages
 
-    status = sweep_status(planned, folder := _root_of(planned, root))
+    with progress_stages(f"status {planned.name}", ("read the runs",)):
+        from cotinterp.sweeps.sweep import sweep_status
+
+        status = sweep_status(planned, folder := _root_of(planned, root))
     print(f"{planned.name} under {folder}: " + ", ".join(f"{n} {name}" for name, n in status.counts.items()))
     frame = status.frame()
     for name in ("unfinished", "failed"):
@@ -146,7 +183,13 @@ def status_command(grid: GridFile, root: Path | None = None) -> None:
     _print_earlier(frame)
 
 
-@app.command(name="collect")
+@app.command(
+    name="collect",
+    examples=(
+        "cotinterp collect depth_frontier --out table.csv",
+        "cotinterp collect grid.toml --root out/sweeps/mine --out table.parquet",
+    ),
+)
 def collect_command(grid: GridFile, out: Path, root: Path | None = None) -> None:
     """Write one tidy table of a grid: a row for each run, side of the split and number of operands.
 
@@ -164,17 +207,28 @@ def collect_command(grid: GridFile, out: Path, root: Path | None = None) -> None
     if not (folder := _root_of(planned, root)).is_dir():
         raise FileNotFoundError(f"no folder {folder}: `cotinterp sweep` with this grid and --root makes it")
     output_folder(out.parent)
-    from cotinterp.sweeps.table import sweep_table, write_sweep_table
+    from cotinterp.sweeps.progress import progress_stages
 
-    frame = sweep_table(planned, folder)
-    path = write_sweep_table(frame, out)
+    with progress_stages(f"collect {planned.name}", ("read the runs", "write")) as begin:
+        from cotinterp.sweeps.table import sweep_table, write_sweep_table
+
+        frame = sweep_table(planned, folder)
+        begin("write")
+        path = write_sweep_table(frame, out)
     unmeasured = frame.loc[frame["k"] < 0, "status"].value_counts()
     missing = "".join(f", {n} {status}" for status, n in unmeasured.items())
     print(f"{path}: {len(frame)} rows of {len(planned.specs)} runs{missing}")
     _print_earlier(frame)
 
 
-@app.command(name="depth")
+@app.command(
+    name="depth",
+    examples=(
+        "cotinterp depth digit-sum",
+        "cotinterp depth mine.py:Swap --quick",
+        "cotinterp depth s3 --k-max 8 --n-layers 1 2 4 --seeds 5",
+    ),
+)
 def depth_command(
     task: tyro.conf.Positional[str] = "digit-sum",
     k_max: Count | None = None,
@@ -211,8 +265,11 @@ def depth_command(
 
     known = get_task(task)  # a wrong name or file is answered before torch is loaded
 
-    from cotinterp.depth.grid import DepthDesign, quick_design
-    from cotinterp.report.depth import FAILED, depth_report
+    from cotinterp.sweeps.progress import progress_stages
+
+    with progress_stages("depth", ("load torch",)):
+        from cotinterp.depth.grid import DepthDesign, quick_design
+        from cotinterp.report.depth import FAILED, depth_report
 
     out = out or Path("out/serial_depth") / known.name
     design = quick_design(known) if quick else DepthDesign(k_max=min(DepthDesign.k_max, known.max_k), controls=controls)

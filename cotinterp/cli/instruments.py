@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from cotinterp.mechanism.model import HookedModel
     from cotinterp.studies.instruments import StudyName
+    from cotinterp.studies.subject import Subject
+    from cotinterp.tasks import Task
+    from cotinterp.training.checkpoints import Run
     from cotinterp.training.spec import RunSpec
 
 
@@ -20,13 +26,21 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 class Commands(dict[str, Callable[..., None]]):
-    """Functions by the word that calls them, in the order in which `--help` lists them."""
+    """Functions by the word that calls them, in the order in which `--help` lists them.
 
-    def command(self, *, name: str) -> Callable[[Function], Function]:
+    Attributes:
+        examples: Lines that somebody might type, by the same word: the end of the command's `--help`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.examples: dict[str, tuple[str, ...]] = {}
+
+    def command(self, *, name: str, examples: tuple[str, ...]) -> Callable[[Function], Function]:
         """Decorator: the function is the command `name`, its arguments are the options."""
 
         def join(function: Function) -> Function:
-            self[name] = function
+            self[name], self.examples[name] = function, examples
             return function
 
         return join
@@ -72,7 +86,13 @@ class InstrumentOptions:
 Options = Annotated[InstrumentOptions, tyro.conf.arg(name="")]
 
 
-@app.command(name="tasks")
+@app.command(
+    name="tasks",
+    examples=(
+        "cotinterp tasks",
+        "cotinterp tasks --k 6",
+    ),
+)
 def tasks_command(k: Count = 4) -> None:
     """Print every task with an example in every regime.
 
@@ -100,7 +120,7 @@ def tasks_command(k: Count = 4) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table, markup=False)
 
 
-@app.command(name="curricula")
+@app.command(name="curricula", examples=("cotinterp curricula", "cotinterp curricula --k 4 --steps 1000"))
 def curricula_command(k: Count = 6, steps: Count = 2000) -> None:
     """Print the named ways of teaching: what a run is shown, in which order and for how many updates, and its control.
 
@@ -131,7 +151,14 @@ def curricula_command(k: Count = 6, steps: Count = 2000) -> None:
     Console(width=None if sys.stdout.isatty() else 190).print(table, markup=False)
 
 
-@app.command(name="train")
+@app.command(
+    name="train",
+    examples=(
+        "cotinterp train --task s3 --regime cot",
+        "cotinterp train --task digit-sum --regime direct --seed 1 --root out/runs --threads 1",
+        "cotinterp train --task s3 --regime cot --optimizer.steps 500 --track tensorboard",
+    ),
+)
 def train_command(
     spec: "RunSpec",
     curriculum: str | None = None,
@@ -139,6 +166,8 @@ def train_command(
     device: str = "auto",
     threads: Count | None = None,
     checkpoint_every: Count = 200,
+    track: Literal["tensorboard", "wandb"] | None = None,
+    track_dir: Path | None = None,
 ) -> None:
     """Train one model; a training that was interrupted goes on where it was.
 
@@ -149,13 +178,22 @@ def train_command(
         device: auto, cpu, cuda, ...
         threads: CPU threads; the weights are the same, bit for bit, for the same number.
         checkpoint_every: Updates between two saved states; a killed process loses at most so many.
+        track: Also log for TensorBoard, or offline for Weights & Biases, what metrics.jsonl has; changes no weight.
+        track_dir: With --track, logs go here; into the run's directory by default.
     """
+    if track_dir is not None and track is None:
+        raise ValueError("--track-dir says where the logs of --track go: give --track tensorboard or wandb too")
     from cotinterp.results import output_folder
+    from cotinterp.sweeps.progress import progress_stages
 
     output_folder(root)
-    from cotinterp.training.curriculum import taught
-    from cotinterp.training.loop import train
-    from cotinterp.training.progress import rich_progress
+    with progress_stages("train", ("load torch",)):
+        from cotinterp.training.tracking import tracker
+
+        tracked = None if track is None else tracker(track, track_dir)
+        from cotinterp.training.curriculum import taught
+        from cotinterp.training.loop import train
+        from cotinterp.training.progress import rich_progress
 
     if curriculum is not None:
         spec = taught(curriculum, spec)
@@ -167,6 +205,7 @@ def train_command(
             threads=threads,
             checkpoint_every=checkpoint_every,
             progress=progress,
+            tracker=tracked,
         )
     print(f"run     {run.directory}\nweights {run.weight_hash}")
 
@@ -179,7 +218,14 @@ def notes() -> Iterator[None]:
         yield
 
 
-@app.command(name="evaluate")
+@app.command(
+    name="evaluate",
+    examples=(
+        "cotinterp evaluate s3-cot-L4-s0-42df236d",
+        "cotinterp evaluate digit-sum-direct-L4-s0-93146b24 --quick --json",
+        "cotinterp evaluate out/runs/mine --task mine.py:Swap --store",
+    ),
+)
 def evaluate_command(options: Options, store: bool = False) -> None:
     """Measure accuracy by number of operands, and sort the errors, of what the model writes by itself.
 
@@ -190,13 +236,25 @@ def evaluate_command(options: Options, store: bool = False) -> None:
     _study("evaluate", options, store=store)
 
 
-@app.command(name="edit")
+@app.command(
+    name="edit",
+    examples=(
+        "cotinterp edit s3-cot-L4-s0-42df236d",
+        "cotinterp edit digit-sum-cot-L4-s0-3be51c67 --quick --out out/edits",
+    ),
+)
 def edit_command(options: Options) -> None:
     """Edit the written trace in nine ways and see whether the answer follows the trace or the prompt."""
     _study("edit", options)
 
 
-@app.command(name="probe")
+@app.command(
+    name="probe",
+    examples=(
+        "cotinterp probe s3-cot-L4-s0-42df236d",
+        "cotinterp probe s3-cot-L4-s0-42df236d --quick --max-bytes 500000000",
+    ),
+)
 def probe_command(options: Options, max_bytes: Count | None = None) -> None:
     """Probe every layer and role for the running totals, with controls.
 
@@ -207,7 +265,13 @@ def probe_command(options: Options, max_bytes: Count | None = None) -> None:
     _study("probe", options, max_bytes=max_bytes)
 
 
-@app.command(name="patch")
+@app.command(
+    name="patch",
+    examples=(
+        "cotinterp patch s3-cot-L4-s0-42df236d",
+        "cotinterp patch digit-sum-direct-L4-s0-93146b24 --quick --device cpu",
+    ),
+)
 def patch_command(options: Options, max_bytes: Count | None = None) -> None:
     """Patch activations between minimal pairs, denoising and noising, by role and by head.
 
@@ -218,105 +282,169 @@ def patch_command(options: Options, max_bytes: Count | None = None) -> None:
     _study("patch", options, max_bytes=max_bytes)
 
 
-@app.command(name="attribute")
+@app.command(
+    name="attribute",
+    examples=(
+        "cotinterp attribute s3-cot-L4-s0-42df236d",
+        "cotinterp attribute s3-cot-L4-s0-42df236d --quick --json",
+    ),
+)
 def attribute_command(options: Options) -> None:
     """Measure what each head adds to the logit difference, what ablating it costs, and where it attends."""
     _study("attribute", options)
 
 
-@app.command(name="doctor")
-def doctor_command(
-    run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
-    root: Path | None = None,
-    task: str | None = None,
-) -> None:
-    """Say what can be relied on: versions, device, bfloat16; and whether checkpoints are whole and have sites that act.
-
-    Args:
-        run: Slugs of runs, or paths of their directories; the four reference models by default.
-        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
-        task: path/to/file.py:ClassName where the runs' task is not registered.
-    """
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    from cotinterp import check_model, load_run
-    from cotinterp.models.build import fast_bfloat16, resolve_device
-    from cotinterp.studies.subject import Subject
-    from cotinterp.training.spec import reference_specs
-    from cotinterp.training.spec_file import DEFAULT_ROOT
-
-    device = resolve_device("auto")
-    facts = {"python": platform.python_version()}
-    facts |= {name: version(name) for name in ("cotinterp", "torch", "transformer-lens", "plotly", "circuitsvis")}
-    facts |= {"device": str(device), "threads": str(torch.get_num_threads())}
-    facts["bfloat16"] = "in hardware" if fast_bfloat16(device) else "emulated: train with --precision fp32"
-    for name, value in facts.items():
-        print(f"{name:18}{value}")
-    failed = []
-    slugs = run or tuple(spec.slug for spec in reference_specs())
-    for slug in slugs:
-        try:
-            loaded = load_run(slug, root=root or DEFAULT_ROOT, task=task)
-            subject = Subject.of_run(loaded)
-            checked = check_model(loaded.model, subject.batch(subject.trained(4)).tokens)
-            said = f"whole; trustworthy sites: {', '.join(checked.sound())}"
-        except (ValueError, OSError) as error:
-            failed.append(slug)
-            said = f"NOT usable: {error}"
-        print(f"{slug}  {said}")
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(slugs)} checkpoints cannot be used: {', '.join(failed)}")
-
-
-@app.command(name="explore")
+@app.command(
+    name="explore",
+    examples=(
+        "cotinterp explore",
+        "cotinterp explore s3-cot-L4-s0-42df236d s3-direct-L4-s0-53221af6 --port 0",
+        "cotinterp explore mine.py:bridge --task s3 --regime cot",
+    ),
+)
 def explore_command(
     run: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
     root: Path | None = None,
     task: str | None = None,
+    regime: str | None = None,
     device: str = "cpu",
     port: NonNegative = 8765,
 ) -> None:
     """Play with trained models in the browser: change what they wrote, patch, knock out, and see what follows.
 
     Args:
-        run: Slugs of runs, or paths of their directories; the four reference models by default.
+        run: Slugs of runs, paths of their directories, or path/to/file.py:function that returns a TransformerLens-style
+            model whose tokens are the symbols of --task (the file is run); the four reference models by default.
         root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
-        task: path/to/file.py:ClassName where the runs' task is not registered.
+        task: The task of models of your own; of runs, path/to/file.py:ClassName where theirs is not registered.
+        regime: How models of your own respond.
         device: cpu, auto, cuda, ...
         port: Of this machine's own address (127.0.0.1); 0 takes any that is free.
     """
-    from cotinterp.explore.server import service
-    from cotinterp.explore.session import Explorer
-    from cotinterp.training.spec import reference_specs
-    from cotinterp.training.spec_file import DEFAULT_ROOT
+    from cotinterp.sweeps.progress import progress_stages
 
-    slugs = run or tuple(spec.slug for spec in reference_specs())
-    served = service(Explorer.load(*slugs, root=root or DEFAULT_ROOT, device=device, task=task), port=port)
+    with progress_stages("explore", ("load the models",)):
+        from cotinterp.explore.server import service
+        from cotinterp.explore.session import Explorer
+        from cotinterp.tasks import get_task
+        from cotinterp.tasks.loading import is_reference
+        from cotinterp.training.checkpoints import load_run
+        from cotinterp.training.spec import reference_specs
+        from cotinterp.training.spec_file import DEFAULT_ROOT
+
+        names = run or tuple(spec.slug for spec in reference_specs())
+        own = [name for name in names if is_reference(name) and not Path(name).exists()]
+        if own and (task is None or regime is None):
+            raise ValueError(f"{own[0]} is a model of your own: --task and --regime say what it was taught")
+        if regime is not None and not own:
+            raise ValueError("--regime is for models of your own, path/to/file.py:function; a run has its own")
+
+        def held(name: str) -> "Run | Subject":
+            if name not in own:
+                return load_run(name, root=root or DEFAULT_ROOT, device=device, task=task)
+            return own_subject(name, get_task(str(task)), str(regime))
+
+        served = service(Explorer([held(name) for name in names]), port=port)
     print(served.link, "Open this link once, in one browser; Ctrl-C ends the explorer.", sep="\n", flush=True)
     served.run()
+
+
+def own_model(reference: str) -> "tuple[HookedModel, str | None]":
+    """The model that path/to/file.py:function returns, and the file. The file is run."""
+    from cotinterp.mechanism.model import require_model
+    from cotinterp.tasks.guard import UserCodeError
+    from cotinterp.tasks.loading import load, user_code
+
+    module, name, place = load(reference, "model", "function")
+    function = vars(module).get(name)
+    if not callable(function):
+        raise UserCodeError(f"{place} has no function {name!r}; wanted is one without arguments that returns a model")
+    file = getattr(module, "__file__", None)
+    with user_code(f"{name}() in {place}", file):
+        model = function()
+    require_model(model)
+    return model, file
+
+
+def own_subject(reference: str, task: "Task", regime: str) -> "Subject":
+    """That model, asked on problems of `task` of every length for which it has room."""
+    from cotinterp.behavior.accuracy import longest_k
+    from cotinterp.studies.subject import Subject
+    from cotinterp.transcripts.regimes import get_regime
+
+    model = own_model(reference)[0]
+    try:
+        k_range = task.min_k, longest_k(model, task, get_regime(regime))
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+    return Subject(model=model, task=task, regime=regime, run_seed=0, k_range=k_range, trained_on=(), variant=reference)
+
+
+@app.command(
+    name="export",
+    examples=(
+        "cotinterp export s3-cot-L4-s0-42df236d --to out/hub/s3-cot",
+        "cotinterp export out/runs/mine --task mine.py:Swap --to out/hub/mine --license apache-2.0",
+    ),
+)
+def export_command(
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")],
+    to: Path,
+    root: Path | None = None,
+    task: str | None = None,
+    license: str | None = None,
+) -> None:
+    """Write a finished run as a folder for the Hugging Face hub, with its card; every command takes the folder as RUN.
+
+    Args:
+        run: Slug of a run, or path of its directory.
+        to: The folder: a new or an empty one. Nothing is uploaded.
+        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
+        task: path/to/file.py:ClassName where the run's task is not registered.
+        license: As the hub names it, such as apache-2.0; by default mit for the reference models, else unknown.
+    """
+    from cotinterp.results.atomic import free_folder
+    from cotinterp.sweeps.progress import progress_stages
+    from cotinterp.training.spec_file import DEFAULT_ROOT, find_run, read_spec
+
+    directory = find_run(run, root or DEFAULT_ROOT)
+    read_spec(directory, task)
+    free_folder(to)
+    with progress_stages(f"export {directory.name}", ("check the run", "write")) as begin:
+        from cotinterp.training.checkpoints import load_run
+        from cotinterp.training.export import export_run
+
+        loaded = load_run(directory, task=task)
+        begin("write")
+        print(export_run(loaded, to, license=license))
 
 
 def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False, max_bytes: int | None = None) -> None:
     directory, folder = checked(name, options, store=store)
     from cotinterp.results import write_atomic
-    from cotinterp.studies.instruments import store_accuracy, study, table_of
-    from cotinterp.studies.subject import FULL, QUICK, Subject
-    from cotinterp.training.checkpoints import load_run
+    from cotinterp.sweeps.progress import progress_stages
 
-    run = load_run(directory, device=options.device, task=options.task)
-    tables = study(name, Subject.of_run(run), replace(QUICK if options.quick else FULL, max_bytes=max_bytes))
-    if store:
-        store_accuracy(run, tables)
+    frames: dict[str, tuple[pd.DataFrame, list[Path]]] = {}
+    with progress_stages(f"{name} {directory.name}", ("load the model", "measure", "write")) as begin:
+        from cotinterp.studies.instruments import store_accuracy, study, table_of
+        from cotinterp.studies.subject import FULL, QUICK, Subject
+        from cotinterp.training.checkpoints import load_run
+
+        run = load_run(directory, device=options.device, task=options.task)
+        begin("measure")
+        tables = study(name, Subject.of_run(run), replace(QUICK if options.quick else FULL, max_bytes=max_bytes))
+        begin("write")
+        if store:
+            store_accuracy(run, tables)
+        for table, results in tables.items():
+            frame = table_of(results)
+            paths = [path for figure, result in results.items() for path in result.save(folder, figure)]
+            if table not in results:
+                paths.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
+            frames[table] = frame, paths
     rows: dict[str, Any] = {}
     files: list[str] = []
-    for table, results in tables.items():
-        frame = table_of(results)
-        written = [path for figure, result in results.items() for path in result.save(folder, figure)]
-        if table not in results:
-            written.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
+    for table, (frame, written) in frames.items():
         if options.json:
             rows[table] = json.loads(frame.to_json(orient="records"))
             files += map(str, written)

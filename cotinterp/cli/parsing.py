@@ -9,19 +9,20 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import signature
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from cotinterp.cli import experiments, instruments, verdicts
+from cotinterp.cli import doctor, experiments, instruments, verdicts
 from cotinterp.cli.instruments import AtLeast, app
 
-COMMANDS = (instruments, experiments, verdicts)
+COMMANDS = (instruments, experiments, verdicts, doctor)
 """Modules whose commands are known once they are imported."""
 
 DESCRIPTION = (
     "What written reasoning tokens buy a fixed-depth transformer, and by which mechanism. "
-    "An error is one line; with COTINTERP_TRACEBACK=1 in the environment its traceback is shown too."
+    "`cotinterp COMMAND --help` ends with examples. An error is one line; with COTINTERP_TRACEBACK=1 in the "
+    "environment its traceback is shown too."
 )
 Call = Callable[[], object]
 
@@ -37,7 +38,13 @@ def run(words: Sequence[str]) -> None:
         UsageError: No such command or option, or a value that makes no sense. SystemExit: Help was asked for.
     """
     if words and words[0] in app:
-        parsed(_typed(words[0]), words[1:], f"cotinterp {words[0]}")()
+        try:
+            call = parsed(_typed(words[0]), words[1:], f"cotinterp {words[0]}")
+        except SystemExit:
+            if {"-h", "--help"} & set(words[1:]):
+                print("examples:", *(f"  $ {line}" for line in app.examples[words[0]]), sep="\n")
+            raise
+        call()
     elif words[:1] in (["--version"], ["-V"]):
         from cotinterp import __version__
 
@@ -56,6 +63,26 @@ def run(words: Sequence[str]) -> None:
         raise UsageError(
             f"no command {words[0]!r}.{_near(words[0], app)} There are {', '.join(app)}; `cotinterp --help` says more"
         )
+
+
+@app.command(
+    name="completion",
+    examples=(
+        "cotinterp completion bash > ~/.local/share/bash-completion/completions/cotinterp",
+        "cotinterp completion zsh > ~/.zfunc/_cotinterp",
+    ),
+)
+def completion_command(shell: tyro.conf.Positional[Literal["bash", "zsh"]]) -> None:
+    """Print the script by which a shell completes commands, options and their values.
+
+    For one session of bash: `source <(cotinterp completion bash)`. zsh looks in the folders of its `fpath`, to which
+    `fpath+=~/.zfunc` before `compinit` in ~/.zshrc adds that of the example. It knows the options of the version that
+    printed it.
+
+    Args:
+        shell: bash or zsh.
+    """
+    run(["--tyro-print-completion", shell])
 
 
 def script(function: Callable[..., object], description: str, *, resumed: bool = False) -> None:

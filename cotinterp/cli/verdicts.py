@@ -8,7 +8,14 @@ import tyro
 from cotinterp.cli.instruments import Count, NonNegative, app
 
 
-@app.command(name="calibrate")
+@app.command(
+    name="calibrate",
+    examples=(
+        "cotinterp calibrate --quick",
+        "cotinterp calibrate --mutations --out out/calibrate",
+        "cotinterp calibrate --untrained 20 --scans heads probes",
+    ),
+)
 def calibrate_command(
     out: Path = Path("out/calibrate"),
     quick: bool = False,
@@ -38,7 +45,10 @@ def calibrate_command(
     if jobs is not None and not untrained and not nulls:
         raise ValueError("--jobs is for the models of --untrained and --nulls: give one of these, or no --jobs")
     output_folder(out)
-    from cotinterp.calibration.session import calibration_session
+    from cotinterp.sweeps.progress import progress_stages
+
+    with progress_stages("calibrate", ("load torch",)):
+        from cotinterp.calibration.session import calibration_session
 
     if not calibration_session(
         out=out,
@@ -54,7 +64,14 @@ def calibrate_command(
         raise SystemExit(1)
 
 
-@app.command(name="claims")
+@app.command(
+    name="claims",
+    examples=(
+        "cotinterp claims",
+        "cotinterp claims --task s3 --claim gap-widens",
+        "cotinterp claims --from checkpoints --train --task mine.py:Swap --quick",
+    ),
+)
 def claims_command(
     task: tuple[str, ...] = (),
     claim: tuple[str, ...] = (),
@@ -123,6 +140,7 @@ def claims_command(
     from cotinterp.results import output_folder
     from cotinterp.results.shipped import here_or_shipped
     from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
+    from cotinterp.sweeps.progress import progress_stages
     from cotinterp.tasks import get_task
 
     claims = [get_claim(ref) for ref in claim] or CATALOG
@@ -130,13 +148,15 @@ def claims_command(
     names = [one.name for one in named]
     stored, place = tables or Path("analyses/out"), root or Path("out/replication")
     if origin == "tables":
-        evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
+        with progress_stages("claims", ("read the evidence",)):
+            evidence = read_evidence(here_or_shipped("tables", stored, EVIDENCE_FILE).parent)
         evidence = evidence if seeds is None else evidence.of_seeds(seeds)
         evidence.check_tasks(named)
     elif not train and not place.is_dir():
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
-    from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
+    with progress_stages("claims", ("load torch",)):
+        from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 
     if origin == "tables":
         stages = Stages(lambda n, _: evidence.of_seeds(n), max_seeds or len(evidence.seeds))

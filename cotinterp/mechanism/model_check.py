@@ -100,6 +100,8 @@ LAWS: Mapping[Kind, str] = {
 }
 """What has to hold in a run in which this kind was written."""
 
+NO_HOOK = "the model has no such hook"
+
 
 def law_error(
     model: HookedModel,
@@ -191,6 +193,23 @@ class ModelCheck(Result):
     def problems(self) -> list[str]:
         """One line per site that cannot be read or written, or that has something to mind."""
         return [f"{check.site}: {check.note}" for check in self.checks if check.note]
+
+    def faults(self) -> list[str]:
+        """The `problems` that are none of every bridge's: neither a hook that is absent nor `resid_mid`."""
+        return [
+            f"{check.site}: {check.note}"
+            for check in self.checks
+            if check.note and check.note != NO_HOOK and check.site.kind != "resid_mid"
+        ]
+
+    def law_errors(self) -> dict[str, float]:
+        """The largest violation of each law (`LAWS`) over all layers and kinds; NaN where it could not be checked."""
+        found: dict[str, float] = dict.fromkeys(LAWS.values(), float("nan"))
+        for check in self.checks:
+            if check.law_error == check.law_error:
+                law = LAWS[check.site.kind]
+                found[law] = check.law_error if found[law] != found[law] else max(found[law], check.law_error)
+        return found
 
     def frame(self) -> pd.DataFrame:
         """One row per layer and kind, with the columns of `SiteCheck` and the law that the edited run was held to."""
@@ -286,7 +305,7 @@ class _Runs:
 def _readable(model: HookedModel, tokens: Tensor, layer: int) -> tuple[dict[Site, Tensor], dict[Site, str]]:
     """What the sites of a layer hold, and why the others cannot be read."""
     there = [Site(kind, layer) for kind in available_kinds(model, layer)]
-    refused = {Site(kind, layer): "the model has no such hook" for kind in KINDS if Site(kind, layer) not in there}
+    refused = {Site(kind, layer): NO_HOOK for kind in KINDS if Site(kind, layer) not in there}
     try:
         return activations(model, tokens, there), refused
     except ValueError:

@@ -1,6 +1,7 @@
 """From a spec to a model: the plain torch module that learns, the bridge that instruments read, and the device."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,20 +27,7 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
     Position vectors that are fixed ("sinusoidal", "none") are parameters without a gradient, so that a checkpoint, a
     bridge and every instrument find them where learned ones are. The waves are as large as learned vectors begin.
     """
-    config = TransformerBridgeConfig(
-        n_layers=spec.n_layers,
-        d_model=spec.d_model,
-        n_heads=spec.n_heads,
-        d_head=spec.d_head,
-        d_mlp=spec.d_mlp,
-        n_ctx=spec.n_ctx,
-        d_vocab=d_vocab,
-        act_fn=spec.act_fn,
-        normalization_type=spec.normalization,
-        positional_embedding_type="rotary" if spec.positions == "rotary" else "standard",
-        init_mode="gpt2",
-        seed=seed,
-    )
+    config = TransformerBridgeConfig(**bridge_fields(spec, d_vocab), init_mode="gpt2", seed=seed)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         module = NativeModel(config)
@@ -61,6 +49,22 @@ def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
     rate = 10_000.0 ** -(torch.arange(d_model) // 2 * 2 / d_model)
     angle = torch.arange(n_ctx)[:, None] * rate
     return torch.where(torch.arange(d_model) % 2 == 0, angle.sin(), angle.cos())
+
+
+def bridge_fields(spec: ModelSpec, d_vocab: int) -> dict[str, Any]:
+    """The shape of a model in TransformerLens's words: what `TransformerBridgeConfig` is given."""
+    return {
+        "n_layers": spec.n_layers,
+        "d_model": spec.d_model,
+        "n_heads": spec.n_heads,
+        "d_head": spec.d_head,
+        "d_mlp": spec.d_mlp,
+        "n_ctx": spec.n_ctx,
+        "d_vocab": d_vocab,
+        "act_fn": spec.act_fn,
+        "normalization_type": spec.normalization,
+        "positional_embedding_type": "rotary" if spec.positions == "rotary" else "standard",
+    }
 
 
 def as_bridge(module: NativeModel) -> Bridge:

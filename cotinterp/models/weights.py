@@ -73,6 +73,43 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def weight_faults(model: nn.Module, path: Path) -> list[str]:
+    """What keeps the weights of `model` from being those of a safetensors file, bit for bit; empty where nothing does.
+
+    The file may have the names of TransformerLens, or those of the module inside a bridge, as Hugging Face's
+    `save_pretrained` writes them. A weight that shares its memory with one that was compared (a tied unembedding;
+    queries, keys and values, where the file has them in one) needs no name of its own there. What else the file lacks,
+    such as an adapter that was not merged, is a fault, as is what only the file has.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not what its digest was made of.
+    """
+    stored = read_unsealed(path).tensors
+    inside = getattr(model, "original_model", model).state_dict()
+    namings = [{_plain(name): tensor for name, tensor in inside.items()}]
+    namings += [named_weights(model)] if isinstance(model, Bridge) or not is_wrapped(model) else []
+    here = max(namings, key=lambda names: len(names.keys() & stored.keys()))
+    faults = [f"the file has {name!r}, the model has not" for name in sorted(stored.keys() - here.keys())]
+    for name in sorted(stored.keys() & here.keys()):
+        there, found = stored[name], here[name].detach().cpu()
+        if found.shape != there.shape:
+            faults.append(f"{name!r} is {tuple(found.shape)}, in the file {tuple(there.shape)}")
+        elif found.dtype != there.dtype or not torch.equal(found, there):
+            off = float((found.double() - there.double()).abs().max())
+            kinds = "" if found.dtype == there.dtype else f" ({found.dtype}, in the file {there.dtype})"
+            faults.append(f"{name!r} is not that of the file: off by up to {off:.2g}{kinds}")
+    compared = {here[name].untyped_storage().data_ptr() for name in stored.keys() & here.keys()}
+    for name, parameter in model.named_parameters():
+        if parameter.untyped_storage().data_ptr() not in compared:
+            faults.append(f"the model has {_plain(name)!r}, the file has not")
+    return faults
+
+
+def _plain(name: str) -> str:
+    """The name of a weight before a bridge wrapped the module that it belongs to."""
+    return name.replace("._original_component", "")
+
+
 @dataclass(frozen=True, eq=False)
 class Stored:
     """Everything that a file of weights says, known to be what was written (`read_weights`).

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,7 +53,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _held(file: BinaryIO) -> Iterator[bool]:
+def _held(file: BinaryIO | int) -> Iterator[bool]:
     """Locks an open file while the block runs, the sign that its writer lives; yields whether nobody else has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,12 +63,54 @@ def _held(file: BinaryIO) -> Iterator[bool]:
         yield True
 
 
+def free_folder(path: Path | str) -> Path:
+    """`path`, known to be free for a `new_folder`; its parents are made where they are missing.
+
+    `FileExistsError` where there is anything but an empty folder; of the parent the errors of `output_folder`.
+    """
+    path = Path(path)
+    output_folder(path.parent)
+    if path.is_symlink() or (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already and no empty folder: choose another folder, or remove it")
+    return path
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A folder that is whole or absent: yields an empty one beside it, which becomes `path` where the block succeeds.
+
+    The errors are those of `free_folder`. What the block has written is removed where it fails, and what a killed
+    process leaves is removed by `output_folder` of the parent.
+    """
+    path = free_folder(path)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary.mkdir()
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        with _held(handle):
+            yield temporary
+            try:
+                os.replace(temporary, path)
+            except OSError as error:
+                raise explained(error, "make the folder", path) from error
+    finally:
+        os.close(handle)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _clear(folder: Path) -> None:
-    """Removes the temporary files of writers that are dead."""
+    """Removes the temporary files and folders of writers that are dead."""
     for leftover in folder.glob(f".{'[0-9a-f]' * 16}.tmp"):
-        with suppress(OSError), open(leftover, "r+b") as file, _held(file) as dead:
-            if dead:
-                os.unlink(leftover)
+        with suppress(OSError):
+            handle = os.open(leftover, os.O_RDONLY if leftover.is_dir() else os.O_RDWR)
+            try:
+                with _held(handle) as dead:
+                    if dead and leftover.is_dir():
+                        shutil.rmtree(leftover)
+                    elif dead:
+                        os.unlink(leftover)
+            finally:
+                os.close(handle)
 
 
 def single_name(name: str) -> str:

@@ -1,10 +1,14 @@
-"""What travels with the package: the reference checkpoints, the stored tables of evidence, and the grids of sweeps.
+"""What travels with the package, and what does not.
 
-In a source tree they lie beside the package, in an installed one inside it. Nothing is ever written there.
+With it come the reference checkpoints, the stored tables of evidence, and the grids of sweeps. In a source tree they
+lie beside the package, in an installed one inside it; nothing is ever written there. Packages that only some use come
+with an extra.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 PACKAGE = Path(__file__).parents[1]
@@ -31,3 +35,13 @@ def here_or_shipped(what: Shipped, folder: Path, name: str) -> Path:
     """`folder`/`name`; what the default folder of its kind lacks is the one that travels with the package."""
     path = folder / name
     return shipped(what) / name if folder == Path(IN_SOURCE_TREE[what]) and not path.exists() else path
+
+
+def optional(module: str, extra: str, wanted: str) -> ModuleType:
+    """A package that only some use. Raises ModuleNotFoundError, with the command that installs it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{wanted} needs the package {module}, which is not installed: pip install "cotinterp[{extra}]"'
+        ) from error

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Lock
-from types import ModuleType
 from typing import Any
 
+from cotinterp.results.shipped import optional
 from cotinterp.sweeps.pool import DIED, ExecutorLostError, Value, local_executor
 
 KINDS = "local:N (N processes of this machine), dask://HOST:PORT (a running Dask scheduler), or slurm:KEY=VALUE,..."
@@ -79,16 +78,6 @@ def check_executor(ref: str) -> None:
             )
     else:
         raise ValueError(f"unknown executor {ref!r}; give {KINDS}")
-
-
-def optional(module: str, extra: str, wanted: str) -> ModuleType:
-    """A package that only some use. Raises ModuleNotFoundError, with the command that installs it."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{wanted} needs the package {module}, which is not installed: pip install "cotinterp[{extra}]"'
-        ) from error
 
 
 def _count(text: str, ref: str) -> int:

@@ -1,5 +1,6 @@
 """How far many runs are: a value for whoever asks, and a live display of it on the terminal."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 from rich import progress as rich_progress
 from rich.console import Console
 
-from cotinterp.models.weights import CheckpointError
+from cotinterp.models.spec import CheckpointError
 from cotinterp.training.progress import METRICS_FILE, last_metrics
 from cotinterp.training.spec import RunSpec
 
@@ -99,8 +100,12 @@ def _changed(path: Path) -> int:
 
 
 @contextmanager
-def progress_bars(title: str, console: Console | None = None) -> Iterator[OnProgress]:
-    """A bar for the whole and one for each of the first running items, on standard error. Yields the callback."""
+def progress_bars(title: str, console: Console | None = None, *, transient: bool = False) -> Iterator[OnProgress]:
+    """A bar for the whole and one for each of the first running items, on standard error. Yields the callback.
+
+    Nothing is shown where that is neither a terminal nor a notebook. `transient` bars are gone when the block ends.
+    """
+    console = console or Console(stderr=True)
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
@@ -108,7 +113,14 @@ def progress_bars(title: str, console: Console | None = None) -> Iterator[OnProg
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("{task.fields[state]}"),
     )
-    with rich_progress.Progress(*columns, console=console or Console(stderr=True)) as display:
+    # What is printed meanwhile goes above the bars on a terminal, and stays on standard output where that is a file.
+    with rich_progress.Progress(
+        *columns,
+        console=console,
+        transient=transient,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not (console.is_terminal or console.is_jupyter),
+    ) as display:
         whole = display.add_task(title, total=None, state="")
         rows: dict[str, rich_progress.TaskID] = {}
 
@@ -125,3 +137,26 @@ def progress_bars(title: str, console: Console | None = None) -> Iterator[OnProg
                     display.update(rows[item.name], completed=item.fraction, state=item.note)
 
         yield show
+
+
+@contextmanager
+def progress_stages(
+    title: str, names: Sequence[str], console: Console | None = None
+) -> Iterator[Callable[[str], None]]:
+    """Shows at which of the stages a piece of work is, and for how long, while the block runs; begins with the first.
+
+    Yields what is called with the name of each following stage as it begins.
+    """
+    with progress_bars(title, console, transient=True) as show:
+
+        def begin(name: str) -> None:
+            at = names.index(name)
+            show(
+                [
+                    Progress(each, "done" if number < at else "running" if number == at else "waiting")
+                    for number, each in enumerate(names)
+                ]
+            )
+
+        begin(names[0])
+        yield begin

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.results.atomic import believed
-from cotinterp.sweeps.executors import optional
+from cotinterp.results.shipped import optional
 from cotinterp.sweeps.grid import Grid
 from cotinterp.sweeps.single_run import RunStatus, run_status
 from cotinterp.tasks import Task

@@ -6,8 +6,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +33,10 @@ from cotinterp.training.checkpoints import (
 )
 from cotinterp.training.course import BEGINNING, Course
 from cotinterp.training.learner import Learner, Update, carry_over
-from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent
+from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent, read_metrics
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import MODEL_FILE, SPEC_FILE, read_json, task_fingerprint, task_of
+from cotinterp.training.tracking import Tracker
 
 LOG_EVERY = 20
 
@@ -67,6 +68,7 @@ def train(
     threads: int | None = None,
     checkpoint_every: int = 200,
     progress: Callback | None = None,
+    tracker: Tracker | None = None,
 ) -> Run:
     """Trains what `spec` describes in `directory`, going on where an earlier process left off.
 
@@ -86,6 +88,7 @@ def train(
             the run had gives other weights: `ResumedOtherwiseWarning`, and the record says so (`Record.mixed`).
         checkpoint_every: Updates between two saved states.
         progress: Called after every update.
+        tracker: Also given what metrics.jsonl is given (`tracking.tracker`); of a finished run, all of it.
 
     Raises:
         CheckpointError: The directory holds another run, another process trains in it, the task is no longer the
@@ -114,7 +117,10 @@ def train(
                     weights = carry_over(learner.module, spec, task, directory) if spec.start_from else ""
                     start = replace(first, start=weights)
                 saved = None  # its file is mapped into memory
-                _run(learner, start, directory, checkpoint_every, progress)
+                _run(learner, start, directory, checkpoint_every, progress, tracker)
+        elif tracker is not None:
+            with tracker(spec, directory, read_metrics(directory / METRICS_FILE)):
+                pass
     run = read_run(directory, device=str(place), task=task)
     # A process that was killed after it wrote the weights left it; now they are known to be sound.
     (directory / STATE_FILE).unlink(missing_ok=True)
@@ -246,11 +252,21 @@ def _mixed(saved: Record, here: Record, state: Path) -> str:
     return "; ".join(filter(None, (saved.mixed, *changes)))
 
 
-def _run(learner: Learner, start: Record, directory: Path, checkpoint_every: int, progress: Callback | None) -> None:
+def _run(
+    learner: Learner,
+    start: Record,
+    directory: Path,
+    checkpoint_every: int,
+    progress: Callback | None,
+    tracker: Tracker | None,
+) -> None:
     spec, pace = learner.spec, _Pace()
     every = spec.optimizer.check_every if spec.optimizer.until == "converged" else 0
     course, step = Course.loads(start.course).decided(spec, start.step), start.step
-    with MetricsLog(directory / METRICS_FILE, after=start.step) as log:
+    with MetricsLog(directory / METRICS_FILE, after=start.step) as log, ExitStack() as tracked:
+        logs: list[Callable[[Mapping[str, int | float]], None]] = [log.write]
+        if tracker is not None:
+            logs.append(tracked.enter_context(tracker(spec, directory, read_metrics(directory / METRICS_FILE))))
         while step < course.last(spec):
             update = learner.update(step, course)
             step = update.step
@@ -264,17 +280,17 @@ def _run(learner: Learner, start: Record, directory: Path, checkpoint_every: int
             if course != BEGINNING:
                 record = replace(record, course=course.dumps())
             if step == total or check or step % LOG_EVERY == 0:
-                log.write(
-                    {
-                        "step": step,
-                        "loss": update.loss,
-                        "lr": update.lr,
-                        "grad_norm": update.grad_norm,
-                        "tokens_per_second": round(pace.recent()),
-                        "elapsed_s": round(record.elapsed_s, 3),
-                        **(check.logged() if check else {}),
-                    }
-                )
+                line = {
+                    "step": step,
+                    "loss": update.loss,
+                    "lr": update.lr,
+                    "grad_norm": update.grad_norm,
+                    "tokens_per_second": round(pace.recent()),
+                    "elapsed_s": round(record.elapsed_s, 3),
+                    **(check.logged() if check else {}),
+                }
+                for write in logs:
+                    write(line)
             if seen.decay < 0 <= course.decay:
                 stable = replace(record, course=seen.dumps(), ended="")
                 _save(learner, update, stable, directory / STABLE_FILE)

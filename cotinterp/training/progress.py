@@ -45,14 +45,18 @@ Callback = Callable[[StepEvent], None]
 
 @contextmanager
 def rich_progress(description: str = "training", console: Console | None = None) -> Iterator[Callback]:
-    """A live line on the terminal: step, loss, learning rate, tokens per second, time left. Yields the callback."""
+    """A live line on the terminal: step, loss, learning rate, tokens per second, time left. Yields the callback.
+
+    Nothing is shown where standard error is neither a terminal nor a notebook.
+    """
+    console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, console=console or Console(stderr=True)) as bar:
+    with Progress(*columns, console=console, disable=not (console.is_terminal or console.is_jupyter)) as bar:
         row = bar.add_task(description, total=None, state="")
 
         def report(event: StepEvent) -> None:

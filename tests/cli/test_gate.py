@@ -3,15 +3,17 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cotinterp.cli import errors, experiments, instruments, main, verdicts
+from cotinterp.cli import errors, instruments, main, parsing
 from cotinterp.cli.instruments import AtLeast, app
-from cotinterp.cli.parsing import _bounds, parsed
+from cotinterp.cli.parsing import _bounds, _typed, parsed
+from cotinterp.training.spec import reference_specs
 
 REPOSITORY = Path(__file__).parents[2]
 SLUG = "s3-cot-L4-s0-42df236d"
@@ -32,6 +34,14 @@ WRONG = {
     "train --task s3 --regime cot --model.n-heads 3": "d_model 128 is not divisible by n_heads 3. `cotinterp",
     "train --task s3 --regime cot --optimizer.patience 0.5": "patience would be ignored: they belong to until",
     "evaluate": "RUN",
+    "train --task s3 --regime cot --track mlflow": "invalid choice 'mlflow'",
+    "train --task s3 --regime cot --track-dir out": "--track-dir says where the logs of --track go",
+    "export nothing-there --to out": "no checkpoint 'nothing-there'",
+    f"export {SLUG}": "Missing from cotinterp export: --to",
+    f"export {SLUG} --to a-file": "a-file is there already and no empty folder",
+    f"doctor {SLUG} --weights a-file": "--weights is the file of one model of your own",
+    "doctor mine.py:model --weights nowhere": "no file nowhere",
+    "completion fish": "invalid choice 'fish'",
     "tasks --k": "Missing value for argument '--k'",
     "tasks --k two": "invalid literal for int()",
     "tasks --k 0": "--k must be 1 or more, got 0",
@@ -135,18 +145,69 @@ def test_the_version_is_told(word, capsys):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_and_help_speak_of_options_alone(shell, capsys):
+def test_completion_knows_commands_and_options_alone(shell, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["--tyro-print-completion", shell])
+        main(["completion", shell])
     assert not ended.value.code
     shown = capsys.readouterr().out
+    assert [name for name in app if f"'{name}'" not in shown] == []
     assert "model.n-layers" in shown
     assert "dummy" not in shown
+    assert "examples:" not in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("ev", "evaluate"), ("evaluate --qu", "--quick"), ("claims --from ", "tables checkpoints")]
+)
+def test_bash_completes_what_was_begun(typed, completed, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["completion", "bash"])
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    words = ["cotinterp", *typed.split(" ")]
+    script = 'source completion; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tyro_cotinterp; echo "${COMPREPLY[@]}"'
+    asked = ["bash", "-c", script, "bash", *words]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == completed.split()
+
+
+EXAMPLES = """
+import contextlib, io, json, sys
+from cotinterp.cli import main, parsing
+for name in parsing.app:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main([name, "--help"])
+    print(json.dumps([name, printed.getvalue(), "torch" in sys.modules]))
+"""
+
+
+def test_every_help_ends_with_its_examples_and_loads_no_torch():
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", EXAMPLES], env=environment, capture_output=True, text=True, check=True)
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, _, _ in shown] == list(app)
+    for name, text, torch in shown:
+        lines = [f"  $ {line}" for line in app.examples[name]]
+        assert 1 <= len(lines) <= 3, name
+        assert text.splitlines()[-len(lines) - 1 :] == ["examples:", *lines]
+        assert not torch, name
+
+
+@pytest.mark.parametrize("line", [line for lines in app.examples.values() for line in lines])
+def test_every_example_parses_and_names_models_and_grids_that_there_are(line):
+    program, name, *words = shlex.split(line.split(" > ")[0])
+    call = parsed(_typed(name), words, f"{program} {name}")
+    assert program == "cotinterp"
+    assert call.func.__name__ == app[name].__name__
+    slugs = re.findall(r"[a-z0-9-]+-L\d+-s\d+-[0-9a-f]{8}", line)
+    assert set(slugs) <= {spec.slug for spec in reference_specs()}
+    if name in ("sweep", "status", "collect") and not words[0].endswith(".toml"):
+        assert (REPOSITORY / "analyses" / "grids" / f"{words[0]}.toml").is_file()
 
 
 def test_every_number_that_a_command_takes_has_a_least_value():
     """A spec's are bounded by the spec; `seed` of the rest would be no count, but no command has one."""
-    for module in (instruments, experiments, verdicts):
+    for module in (*parsing.COMMANDS, parsing):
         for function in vars(module).values():
             if getattr(function, "__name__", "").endswith("_command"):
                 hints = {

@@ -1,7 +1,13 @@
 """Commands, as somebody types them."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +19,7 @@ from cotinterp.training.checkpoints import list_runs, load_run
 
 pytestmark = pytest.mark.slow
 
+REPOSITORY = Path(__file__).parents[2]
 SIZES = {"n-layers": 1, "d-model": 16, "n-heads": 2, "d-mlp": 32, "n-ctx": 24}
 STEPS = {"steps": 30, "batch-size": 8, "warmup": 5}
 TINY = [
@@ -73,6 +80,38 @@ def test_explore_says_where_it_is_and_ends_when_it_is_told_to(root, slug, monkey
     assert link.startswith("http://127.0.0.1:")
     assert "?token=" in link
     assert "once" in advice
+
+
+def test_explore_takes_a_model_of_ones_own_with_its_task_and_regime(root, slug, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n\nfrom cotinterp import load_run\n\n\n"
+        f"def bridge():\n    return load_run({slug!r}, root=Path({str(root)!r})).model\n"
+    )
+    held = []
+    monkeypatch.setattr("cotinterp.explore.server.service", lambda explorer, port: held.append(explorer) or Served())
+    own = f"{tmp_path / 'mine.py'}:bridge"
+    run("explore", own, slug, "--root", root, "--task", "z6", "--regime", "cot")
+    mine, run_itself = held[0].about()["models"]
+    assert (mine["slug"], mine["task"], mine["k"]) == (own, "z6", run_itself["k"])
+    for words, said in (
+        ((own,), "--task and --regime say what it was taught"),
+        ((own, "--task", "z6", "--regime", "coat"), "unknown regime 'coat'"),
+        ((own, "--task", "s3", "--regime", "cot"), "the tokens of a model must be the symbols of its task"),
+        ((slug, "--root", root, "--regime", "cot"), "--regime is for models of your own"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run("explore", *words)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+class Served:
+    """A server that ends at once."""
+
+    link = "http://127.0.0.1:1/?token=x"
+
+    def run(self):
+        pass
 
 
 def test_json_is_one_object_with_the_rows_of_the_table(root, slug, tmp_path, capsys):
@@ -214,3 +253,38 @@ def test_a_bound_on_memory_changes_no_number(root, slug, tmp_path):
         run("patch", slug, "--root", root, "--out", tmp_path / name, "--quick", *bound)
     free, tight = (pd.read_csv(tmp_path / name / "tables" / "patching.csv") for name in ("free", "tight"))
     pd.testing.assert_frame_equal(free, tight, atol=1e-4)
+
+
+def test_on_a_terminal_standard_error_shows_the_stages_and_standard_output_stays_clean(root, slug, tmp_path):
+    screen, end = pty.openpty()
+    words = ["evaluate", slug, "--root", str(root), "--out", str(tmp_path), "--quick", "--json"]
+    words = [sys.executable, "-m", "cotinterp", *words]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=end, cwd=REPOSITORY)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end was closed
+        while part := os.read(screen, 4096):
+            shown += part
+    os.close(screen)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert json.loads(printed)["run"] == slug
+    for stage in ("load the model", "measure", "3"):
+        assert stage in shown.decode()
+    quiet = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert quiet.stderr == ""
+
+
+def test_an_exported_run_is_a_run_for_every_command(root, slug, tmp_path, capsys):
+    run("export", slug, "--root", root, "--to", tmp_path / "hub" / "mine")
+    assert capsys.readouterr().out == f"{tmp_path / 'hub' / 'mine'}\n"
+    run("evaluate", tmp_path / "hub" / "mine", "--out", tmp_path, "--quick", "--json")
+    assert json.loads(capsys.readouterr().out)["run"] == slug
+
+
+def test_a_training_is_tracked_where_it_is_asked_to(root, slug, tmp_path, capsys):
+    tracked = ["--track", "tensorboard", "--track-dir", tmp_path / "logs"]
+    run("train", *TINY, "--root", tmp_path, "--device", "cpu", *tracked)
+    assert load_run(slug, root=root).weight_hash in capsys.readouterr().out
+    assert list((tmp_path / "logs" / slug).glob("events.out.tfevents.*"))
+    assert {path.name for path in (tmp_path / slug).iterdir()} == {"model.safetensors", "spec.json", "metrics.jsonl"}

@@ -55,7 +55,8 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.claims.session.claims_session", note)
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
     monkeypatch.setattr("cotinterp.sweeps.grid.read_grid", note)
-    monkeypatch.setattr("cotinterp.explore.session.Explorer.load", note)
+    monkeypatch.setattr("cotinterp.training.checkpoints.load_run", note)
+    monkeypatch.setattr("cotinterp.training.export.export_run", note)
 
     def parse(words):
         asked.clear()

@@ -15,6 +15,7 @@ from cotinterp.models.weights import (
     named_weights,
     read_unsealed,
     read_weights,
+    weight_faults,
     weight_hash,
     write_weights,
 )
@@ -177,3 +178,49 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(module, save
     saved.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0" * 64)
     with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
         read_weights(saved).fitting(shapes(module))
+
+
+def test_a_model_with_the_weights_of_a_file_has_no_faults(module, saved):
+    assert weight_faults(module, saved) == []
+    assert weight_faults(as_bridge(module), saved) == []
+
+
+def test_one_bit_of_one_weight_is_found(module, saved):
+    with torch.no_grad():
+        next(module.parameters())[0, 0] += 0.5
+    (fault,) = weight_faults(as_bridge(module), saved)
+    assert fault == "'embed.weight' is not that of the file: off by up to 0.5"
+
+
+def test_what_only_one_of_the_two_has_is_found(module, tmp_path):
+    tensors = named_weights(module)
+    lost = {name: tensor for name, tensor in tensors.items() if name != "pos_embed.weight"}
+    write_weights(tmp_path / "lost", lost, {})
+    assert weight_faults(module, tmp_path / "lost") == ["the model has 'pos.weight', the file has not"]
+    write_weights(tmp_path / "more", tensors | {"adapter.weight": torch.ones(2)}, {})
+    assert weight_faults(module, tmp_path / "more") == ["the file has 'adapter.weight', the model has not"]
+    write_weights(tmp_path / "halved", tensors | {"pos_embed.weight": tensors["pos_embed.weight"].half()}, {})
+    (fault,) = weight_faults(module, tmp_path / "halved")
+    assert "(torch.float32, in the file torch.float16)" in fault
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_bridge_is_held_against_the_file_of_the_model_inside(name, tmp_path):
+    """GPT-2's file has queries, keys and values in one tensor, and no unembedding."""
+    from cotinterp.calibration.peers import FOREIGN, wrapped
+
+    model = FOREIGN[name]()
+    bridge = wrapped(model, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    there = FOREIGN[name]()
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    there.save_pretrained(tmp_path)
+    assert weight_faults(bridge, tmp_path / "model.safetensors") == []
+    with torch.no_grad():
+        bridge.blocks[1].attn.q.weight[0, 0] += 1
+    (fault,) = weight_faults(bridge, tmp_path / "model.safetensors")
+    assert fault.endswith("is not that of the file: off by up to 1")
+    bridge.original_model.adapter = torch.nn.Linear(2, 2, bias=False)
+    assert "the model has 'adapter.weight', the file has not" in weight_faults(bridge, tmp_path / "model.safetensors")

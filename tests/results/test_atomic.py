@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cotinterp.results import output_folder, write_atomic
+from cotinterp.results.atomic import new_folder
 
 
 def test_text_arrives_as_it_is(tmp_path: Path) -> None:
@@ -161,3 +162,33 @@ def test_many_writers_in_one_folder_leave_whole_files_and_nothing_else(tmp_path:
         list(threads.map(write, contents))
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     assert (tmp_path / "table.csv").read_text() in contents
+
+
+def test_a_new_folder_is_there_when_all_of_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "deeper" / "new"
+    with new_folder(path) as new:
+        (new / "a").write_text("one")
+        assert not path.exists()
+        output_folder(path.parent)
+        assert (new / "a").exists(), "its writer lives"
+    assert [entry.name for entry in path.parent.iterdir()] == ["new"]
+    assert (path / "a").read_text() == "one"
+    with pytest.raises(FileExistsError, match="new is there already"), new_folder(path):
+        raise AssertionError("the block does not begin")
+    assert (path / "a").read_text() == "one"
+
+
+def test_a_new_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "new") as new:
+        (new / "no folder" / "a").write_text("one")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as new:
+        (new / "a").write_text("one")
+    assert (tmp_path / "empty" / "a").exists()
+
+
+def test_the_folder_of_a_killed_writer_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f".{'0' * 16}.tmp" / "deeper").mkdir(parents=True)
+    output_folder(tmp_path)
+    assert not list(tmp_path.iterdir())

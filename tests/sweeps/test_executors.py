@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from cotinterp.results.shipped import optional
 from cotinterp.sweeps.executors import (
     Resumable,
     _same_version_there,
     _submitit,
     open_executor,
-    optional,
     parse_slurm,
     slurm_executor,
 )
@@ -52,7 +52,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(mon
     def absent(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("cotinterp.sweeps.executors.import_module", absent)
+    monkeypatch.setattr("cotinterp.results.shipped.import_module", absent)
     with pytest.raises(ModuleNotFoundError, match=rf'needs the package {module}.*pip install "cotinterp\[{extra}\]"'):
         opened(ref)
 

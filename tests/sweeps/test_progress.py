@@ -3,10 +3,18 @@
 import os
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
-from cotinterp.sweeps.progress import MOST_ROWS, MetricsProgress, Progress, poll_in_order, progress_bars
-from cotinterp.training.progress import metrics_line
+from cotinterp.sweeps.progress import (
+    MOST_ROWS,
+    MetricsProgress,
+    Progress,
+    poll_in_order,
+    progress_bars,
+    progress_stages,
+)
+from cotinterp.training.progress import metrics_line, rich_progress
 from tests.sweeps.tiny import tiny
 
 
@@ -77,3 +85,27 @@ def test_only_so_many_runs_have_a_line():
     shown = console.file.getvalue()
     assert f"run-{MOST_ROWS:02}" in shown, "it takes the line of the first one"
     assert f"run-{MOST_ROWS + 1:02}" not in shown
+
+
+def test_stages_are_done_in_order_and_gone_at_the_end():
+    console = Console(file=StringIO(), force_terminal=True, width=120)
+    with progress_stages("evaluate", ("load", "measure", "write"), console) as begin:
+        begin("measure")
+        shown = console.file.getvalue()
+        assert "1 of 3" in shown
+        assert shown.rindex("  measure") > shown.rindex("  load")
+        console.file.seek(0)
+        console.file.truncate()
+    assert "\x1b[2K" in console.file.getvalue().split("measure")[-1], "the lines are erased"
+
+
+def only_stage(title, console):
+    return progress_stages(title, ("load",), console)
+
+
+@pytest.mark.parametrize("display", [rich_progress, progress_bars, only_stage])
+def test_nothing_is_shown_where_there_is_no_terminal(display):
+    console = Console(file=StringIO(), force_terminal=False)
+    with display("title", console):
+        pass
+    assert console.file.getvalue() == ""

@@ -105,6 +105,6 @@ def test_files_that_are_no_tables_are_refused(tmp_path, table, monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("cotinterp.sweeps.executors.import_module", absent)
+    monkeypatch.setattr("cotinterp.results.shipped.import_module", absent)
     with pytest.raises(ModuleNotFoundError, match=r'writing table.parquet needs .* pip install "cotinterp\[parquet\]"'):
         write_sweep_table(table, tmp_path / "table.parquet")
