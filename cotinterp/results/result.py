@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotinterp.results.atomic import output_folder, single_name, write_atomic
+from cotinterp.results.static import require_static, static_images
 
 if TYPE_CHECKING:
     import pandas
@@ -62,6 +63,15 @@ def write_page(figure: "plotly.graph_objects.Figure", name: str, folder: Path) -
     return write_atomic(folder / f"{name}.html", page)
 
 
+def write_pictures(
+    figure: "plotly.graph_objects.Figure", name: str, folder: Path, formats: Sequence[str] = ()
+) -> list[Path]:
+    """`write_page`, and beside the page the figure in each of `formats`; all are drawn before a byte is written."""
+    images = static_images(figure, formats)
+    page = write_page(figure, name, folder)
+    return [page, *(write_atomic(page.with_name(f"{name}.{ending}"), image) for ending, image in images.items())]
+
+
 class Result(ABC):
     """What an instrument found: numbers, never a model.
 
@@ -95,20 +105,25 @@ class Result(ABC):
         shown = f", the first {len(head)}" if len(head) < len(table) else ""
         return f"<p><b>{escape(type(self).__name__)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}"
 
-    def save(self, directory: Path | str, name: str) -> list[Path]:
-        """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return both paths.
+    def save(self, directory: Path | str, name: str, *, formats: Sequence[str] = ()) -> list[Path]:
+        """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return all paths.
 
-        The pages of a folder share one plotly.min.js beside them and open without a network. Table and picture are
-        complete before the first byte is written; missing values are empty cells. `OSError` names the place that could
-        not be written.
+        The pages of a folder share one plotly.min.js beside them and open without a network. `formats` ("svg", "pdf",
+        "png") also asks for files beside the page, drawn alike, which takes the extra `static` and a Chromium on PATH.
+        All of it is complete before the first byte is written, and each file is whole or absent; missing values are
+        empty cells.
+
+        Raises:
+            ValueError: An unknown format, or a name that is no file name.
+            ModuleNotFoundError, FileNotFoundError: What draws static files is missing; each says what to install.
+            OSError: A place cannot be written; it is named.
         """
         name = single_name(name)
         table, figure = self.frame().to_csv(index=False, lineterminator="\n"), self.figure()
+        require_static(formats)
         tables = output_folder(Path(directory) / "tables")
-        return [
-            write_atomic(tables / f"{name}.csv", table),
-            write_page(figure, name, Path(directory) / "figures"),
-        ]
+        pictures = write_pictures(figure, name, Path(directory) / "figures", formats)
+        return [write_atomic(tables / f"{name}.csv", table), *pictures]
 
 
 def with_labels(frame: "pandas.DataFrame", labels: Mapping[str, str | int]) -> "pandas.DataFrame":
