@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotinterp.results.atomic import output_folder, single_name, write_atomic
+from cotinterp.results.notebook import figure_html
 from cotinterp.results.static import require_static, static_images
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ OFFLINE = {
     "plotlyServerURL": "",
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "figure"},
 }
 """plotly.js offers to send a chart to its makers unless told not to. Hand over a copy: plotly takes entries out."""
 
@@ -77,7 +79,7 @@ class Result(ABC):
 
     Instruments return frozen dataclasses of this kind. They keep their numbers per example for as long as they can, and
     `labels` (task, regime, run_seed, ...) that `frame` puts in front, so that tables of several runs can be stacked.
-    A notebook shows the head of the table; `repr` names the fields and their sizes and computes nothing.
+    A notebook shows the head of the table and the figure; `repr` names the fields and their sizes and computes nothing.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -98,12 +100,20 @@ class Result(ABC):
         return short_repr(self)
 
     def _repr_html_(self) -> str:
-        """The head of the table, for a notebook: plain HTML, no script and no network."""
-        table = self.frame()
+        """The head of the table and the figure, for a notebook: without a network, and in its exported page too.
+
+        The first output with a figure brings plotly.js (4.7 MB), the others their data alone (`results.notebook`).
+        Where there is no figure, the reason stands in its place.
+        """
+        table, name = self.frame(), type(self).__name__
         shape = f"{len(table):,} rows \N{MULTIPLICATION SIGN} {len(table.columns)} columns"
         head = table.head(ROWS_SHOWN)
         shown = f", the first {len(head)}" if len(head) < len(table) else ""
-        return f"<p><b>{escape(type(self).__name__)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}"
+        try:
+            drawn = figure_html(self.figure(), OFFLINE)
+        except ValueError as error:
+            drawn = f"<p>No figure: {escape(str(error))}</p>"
+        return f"<p><b>{escape(name)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}{drawn}"
 
     def save(self, directory: Path | str, name: str, *, formats: Sequence[str] = ()) -> list[Path]:
         """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return all paths.
