@@ -63,7 +63,7 @@ def static_images(figure: "plotly.graph_objects.Figure", formats: Sequence[str])
 
 
 async def _drawn(figure: "plotly.graph_objects.Figure", formats: Sequence[str], browser: str) -> dict[str, bytes]:
-    from kaleido import Kaleido
+    from kaleido import Kaleido  # type: ignore[import-untyped]
 
     # Left to itself, Kaleido asks a CDN for MathJax.
     async with Kaleido(mathjax=False, path=browser, proxy_server=NOWHERE) as kaleido:
