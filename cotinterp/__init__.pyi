@@ -58,6 +58,7 @@ from .mechanism.probing.use import probe_use as probe_use
 from .mechanism.probing.totals import running_total as running_total
 
 # How it does it: heads
+from .mechanism.heads.attention import attention as attention
 from .mechanism.heads.backups import backup_heads as backup_heads
 from .mechanism.heads.ablation import compare_ablations as compare_ablations
 from .mechanism.heads.table import head_table as head_table

@@ -72,6 +72,7 @@ class InstrumentOptions:
         device: auto, cpu, cuda, ...
         quick: Small samples: a look, not a measurement.
         json: Print one JSON object, with every row of every table and the paths of the files, in place of the tables.
+        formats: Write figures as svg, pdf or png too, beside their pages; needs the extra `static` and Chromium.
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -81,6 +82,7 @@ class InstrumentOptions:
     device: str = "auto"
     quick: bool = False
     json: bool = False
+    formats: tuple[Literal["svg", "pdf", "png"], ...] = ()
 
 
 Options = Annotated[InstrumentOptions, tyro.conf.arg(name="")]
@@ -438,7 +440,8 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
             store_accuracy(run, tables)
         for table, results in tables.items():
             frame = table_of(results)
-            paths = [path for figure, result in results.items() for path in result.save(folder, figure)]
+            saved = (result.save(folder, figure, formats=options.formats) for figure, result in results.items())
+            paths = [path for written in saved for path in written]
             if table not in results:
                 paths.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
             frames[table] = frame, paths
@@ -459,8 +462,10 @@ def checked(name: str, options: InstrumentOptions, *, store: bool) -> tuple[Path
     """The directory of the run and the folder of the output. All that can be wrong is asked before torch is loaded."""
     from cotinterp.results import output_folder
     from cotinterp.results.shipped import is_shipped
+    from cotinterp.results.static import require_static
     from cotinterp.training.spec_file import DEFAULT_ROOT, find_run, read_spec
 
+    require_static(options.formats)
     directory = find_run(options.run, options.root or DEFAULT_ROOT)
     if options.root is not None and not (options.root / options.run).exists():
         raise ValueError(

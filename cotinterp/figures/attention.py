@@ -6,16 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from markupsafe import Markup
 
-from cotinterp.figures.labels import RunKey, Symbols, symbols_of
+from cotinterp.figures.labels import RunKey, Symbols, percent, place_words, symbols_of
 from cotinterp.results.atomic import write_atomic
+from cotinterp.results.notebook import LARGEST_FIGURE, inline, scripted
 
 FILE = "attention.json"
 DECIMALS = 3
+
+DRAW = """
+function drawAttention(view, payload) {
+  const plot = view.querySelector(".attention-plot"), list = view.querySelector("select");
+  const heads = () => [...plot.querySelectorAll("h4")];
+  CircuitsVis.render(plot.id, CircuitsVis.AttentionHeads, payload);
+  list.addEventListener("change", () => heads()[list.selectedIndex].click());
+  plot.addEventListener("click", (event) => {
+    const chosen = heads().findIndex((head) => head.parentElement.contains(event.target));
+    if (chosen >= 0) list.selectedIndex = chosen;
+  });
+}
+"""
+"""Fills the element that `attention_view` made, and keeps its list of heads and the picture of one mind."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,43 @@ class AttentionView:
         """What stands at each place of the example."""
         return symbols_of(self.tokens, self.roles, self.steps)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each token with the place where it stands: `7 total 1`."""
+        places = zip(self.tokens, self.roles, self.steps, strict=True)
+        return tuple(f"{token} {place_words((role, step))}" for token, role, step in places)
+
+    def looks(self) -> pd.DataFrame:
+        """Where each head looks most from one place: the one that predicts the answer, the last where none is known."""
+        dest = self.roles.index("answer") - 1 if "answer" in self.roles[1:] else len(self.roles) - 1
+        src = self.patterns[:, :, dest].argmax(axis=-1)
+        return pd.DataFrame(
+            {
+                "head": head_names(self.patterns),
+                "from": self.words[dest],
+                "looks most at": [self.words[place] for place in src.ravel()],
+                "attention": [percent(float(share)) for share in self.patterns[:, :, dest].max(axis=-1).ravel()],
+            }
+        )
+
+    def __repr__(self) -> str:
+        layers, heads, places, _ = self.patterns.shape
+        text = "".join(self.tokens)[:80]
+        return f"AttentionView({self.run.words!r}, {text!r}, {layers} x {heads} heads, {places} places)"
+
+    def _repr_html_(self) -> str:
+        """All heads as CircuitsVis draws them, and where each looks most, for a notebook: without a network."""
+        data, names = view_data(self.words, self.patterns), head_names(self.patterns)
+        if len(data) > LARGEST_FIGURE:
+            drawn = f"<p>Not drawn: {len(data) / 1e6:.1f} MB of data; give a shorter example.</p>"
+        else:
+            element = inline(json.dumps(view_element(names, name=f"attention-{uuid4().hex}")))
+            draw = f"{DRAW} place.innerHTML = {element}; drawAttention(place.firstChild, {data});"
+            drawn = scripted("CircuitsVis", circuitsvis_script, draw, style="max-width:900px")
+        title = f"<p><b>Attention</b> {escape(self.run.words)}: <code>{escape(''.join(self.tokens))}</code></p>"
+        table = self.looks().to_html(index=False, border=0)
+        return f"{title}{drawn}<details><summary>Where each head looks most</summary>{table}</details>"
+
 
 def circuitsvis_script() -> Markup:
     """The script of the installed CircuitsVis (React and Chart.js included), for one inline script element.
@@ -62,6 +116,33 @@ def circuitsvis_script() -> Markup:
     return Markup(source.split("//# sourceMappingURL=")[0].replace("</script", "<\\/script"))
 
 
+def head_names(patterns: Float[np.ndarray, "layer head dest src"]) -> list[str]:
+    """L0H0, ..., layer by layer."""
+    layers, heads, _, _ = patterns.shape
+    return [f"L{layer}H{head}" for layer in range(layers) for head in range(heads)]
+
+
+def view_data(tokens: Sequence[str], patterns: Float[np.ndarray, "layer head dest src"]) -> str:
+    """What CircuitsVis draws, as JSON for an inline script. Raises ValueError where tokens and patterns differ."""
+    *_, dest, src = patterns.shape
+    if not len(tokens) == dest == src:
+        raise ValueError(f"{len(tokens)} tokens do not fit a pattern of {dest} by {src} positions")
+    flat = patterns.reshape(-1, dest, src).astype(float).round(DECIMALS)
+    # CircuitsVis cuts spaces out of tokens.
+    shown = [token.replace(" ", "\N{MIDDLE DOT}") for token in tokens]
+    heads_view = {"tokens": shown, "attentionHeadNames": head_names(patterns), "attention": flat.tolist()}
+    return inline(json.dumps(heads_view | {"minValue": -1, "maxValue": 1}, separators=(",", ":")))
+
+
+def view_element(names: Sequence[str], *, name: str, data: str = "") -> Markup:
+    """The list of heads, which needs no mouse, and the place of the picture that DRAW fills; `name` is its id."""
+    options = "".join(f'<option value="{index}">{head}</option>' for index, head in enumerate(names))
+    return Markup(
+        f'<div class="attention" id="{escape(name)}"><label>Head <select>{options}</select></label>'
+        f'<div class="attention-plot" id="{escape(name)}-plot"></div>{data}</div>'
+    )
+
+
 def attention_view(
     tokens: Sequence[str], patterns: Float[np.ndarray, "layer head dest src"], *, name: str = "attention"
 ) -> Markup:
@@ -70,20 +151,8 @@ def attention_view(
     Heads are named L0H0, ...; hover or click one to enlarge it, or choose it from the list, which needs no mouse.
     `name` is the element's id. Raises ValueError where tokens and patterns differ in length.
     """
-    layers, heads, dest, src = patterns.shape
-    if not len(tokens) == dest == src:
-        raise ValueError(f"{len(tokens)} tokens do not fit a pattern of {dest} by {src} positions")
-    names = [f"L{layer}H{head}" for layer in range(layers) for head in range(heads)]
-    flat = patterns.reshape(layers * heads, dest, src).astype(float).round(DECIMALS)
-    heads_view = {"tokens": list(tokens), "attentionHeadNames": names, "attention": flat.tolist()}
-    scale = {"minValue": -1, "maxValue": 1}
-    payload = json.dumps(heads_view | scale, separators=(",", ":")).replace("<", "\\u003c")
-    options = "".join(f'<option value="{index}">{head}</option>' for index, head in enumerate(names))
-    return Markup(
-        f'<div class="attention" id="{escape(name)}"><label>Head <select>{options}</select></label>'
-        f'<div class="attention-plot" id="{escape(name)}-plot"></div>'
-        f'<script type="application/json">{payload}</script></div>'
-    )
+    data = f'<script type="application/json">{view_data(tokens, patterns)}</script>'
+    return view_element(head_names(patterns), name=name, data=data)
 
 
 def save_attention_views(views: Sequence[AttentionView], directory: Path) -> Path:

@@ -225,8 +225,10 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
 def titled(figure: go.Figure, title: str) -> go.Figure:
     """`figure` with `title` above it, in as many lines as it needs; it is changed in place and grows by them."""
     heading = [text(line) for line in wrap(title, 105)]
+    # plotly.js sets the top of one line at the padding, and the baseline of the first of several.
+    above = 12 if len(heading) == 1 else 24
     figure.update_layout(
-        title={"text": "<br>".join(heading), "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": 12}, "font_size": 16},
+        title={"text": "<br>".join(heading), "x": 0.01, "y": 1, "yanchor": "top", "pad": {"t": above}, "font_size": 16},
         margin_t=figure.layout.margin.t + _HEADING * len(heading),
         height=figure.layout.height + _HEADING * len(heading),
     )

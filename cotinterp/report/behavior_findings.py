@@ -22,6 +22,8 @@ from cotinterp.figures.edits import (
 from cotinterp.figures.labels import RunKey, percent, runs_of, tasks_of
 from cotinterp.figures.patching import CHANGED
 
+SEED = "run_seed"
+
 
 def accuracy_findings(frame: pd.DataFrame) -> list[str]:
     """Held-out accuracy at the largest K and the difference between regimes, by task; then what sets single runs apart.
@@ -33,8 +35,7 @@ def accuracy_findings(frame: pd.DataFrame) -> list[str]:
         k = int(rows["k"].max())
         last = rows[rows["k"] == k]
         each = "; ".join(
-            f"{row['regime']} (seed {row['run_seed']}) {percent(row['accuracy'])} of {row['n']} "
-            f"(95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])})"
+            f"{row['regime']}{f' (seed {row[SEED]})' if SEED in row else ''} {_measured(row)}"
             for row in last.to_dict("records")
         )
         sentences.append(f"{task}, held-out problems with K = {k}, right when decoding freely: {each}.")
@@ -59,7 +60,7 @@ def _gap(task: str, k: int, rows: pd.DataFrame) -> str:
 
 
 def _measured(row: Mapping[Any, Any]) -> str:
-    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
+    interval = f"{percent(row['ci_low'])} to {percent(row['ci_high'])}"
     return f"{percent(row['accuracy'])} of {row['n']} ({interval})"
 
 
@@ -151,7 +152,7 @@ def _ends(rows: pd.DataFrame) -> str:
     shown = follows[at_end | follows["rate"].lt(follows.loc[at_end, "rate"].min())]
     each = "; ".join(
         f"step {row['step']} {percent(row['rate'])} of {row['n']} "
-        f"(95% interval {percent(float(row['ci_low']))} to {percent(float(row['ci_high']))})"
+        f"({percent(float(row['ci_low']))} to {percent(float(row['ci_high']))})"
         for row in shown.to_dict("records")
     )
     return f"Following, by edited step: {each}."
@@ -215,7 +216,7 @@ def _outcomes(rows: pd.DataFrame, group: str) -> str:
 
 
 def _share(row: Mapping[Any, Any]) -> str:
-    interval = f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
+    interval = f"{percent(row['ci_low'])} to {percent(row['ci_high'])}"
     chance = "" if pd.isna(row["by_chance"]) else f"; {percent(row['by_chance'])} by chance"
     return f"{percent(row['rate'])} of {row['n']} ({interval}{chance})"
 

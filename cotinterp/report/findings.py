@@ -88,7 +88,7 @@ def _best_probe(early: pd.DataFrame, learned: pd.DataFrame) -> str:
         )
     return (
         f"{'furthest above an untrained model' if compared else 'most selective'} at {where}, accuracy "
-        f"{percent(best['accuracy'])} (95% interval {percent(float(best['ci_low']))} to "
+        f"{percent(best['accuracy'])} ({percent(float(best['ci_low']))} to "
         f"{percent(float(best['ci_high']))}); {'; '.join(beside)} (the largest of {len(learned)} cells, chosen after "
         "looking)."
     )
@@ -150,7 +150,7 @@ def _strongest(rows: pd.DataFrame, noun: str) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if math.isnan(row["ci_low"]):
         return "no interval: clean and corrupted may not differ"
-    return f"95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f}"
+    return f"{row['ci_low']:.2f} to {row['ci_high']:.2f}"
 
 
 def head_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:

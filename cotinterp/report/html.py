@@ -1,10 +1,9 @@
-"""Pieces of HTML that pages share: the templates, tables of specs, and the heads of a model as a table that sorts."""
+"""Pieces of HTML that pages share: the templates, tables, and the heads of a model as a table that sorts."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from html import escape
 from math import isnan
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,27 +24,11 @@ def environment() -> Environment:
     )
 
 
-def flat(spec: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The entries of nested mappings with dotted names: `model.n_layers`."""
-    for name, value in spec.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def specs_table(specs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a setting, one column a run; settings in the order of the first spec that has them."""
-    columns = {slug: dict(flat(spec)) for slug, spec in specs.items()}
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    return pd.DataFrame({"setting": names} | {slug: [c.get(name, "") for name in names] for slug, c in columns.items()})
-
-
 def table_html(frame: pd.DataFrame, *, caption: str = "") -> Markup:
     """A frame as an HTML table with row headings in the first column; every text is escaped."""
     head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in frame.columns)
     body = "".join(
-        f'<tr><th scope="row">{escape(_text(first))}</th>{_cells(rest)}</tr>'
+        f'<tr><th scope="row">{escape(text_of(first))}</th>{_cells(rest)}</tr>'
         for first, *rest in frame.astype(object).itertuples(index=False, name=None)
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -55,14 +38,15 @@ def table_html(frame: pd.DataFrame, *, caption: str = "") -> Markup:
 
 
 def _cells(values: Sequence[object]) -> str:
-    return "".join(f"<td>{escape(_text(value))}</td>" for value in values)
+    return "".join(f"<td>{escape(text_of(value))}</td>" for value in values)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as a cell of a table says it."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(entry) for entry in value)
+        return ", ".join(text_of(entry) for entry in value)
     return str(value)
 
 

@@ -3,20 +3,23 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.offline
 from markupsafe import Markup
 
-from cotinterp.figures.attention import circuitsvis_script, save_attention_views
+from cotinterp.figures.attention import DRAW, circuitsvis_script, save_attention_views
 from cotinterp.figures.sheet import NamedFigure, untitled, write_figures
 from cotinterp.report.findings import findings
-from cotinterp.report.html import environment, specs_table, table_html
+from cotinterp.report.html import environment, table_html, text_of
 from cotinterp.report.inputs import VERDICTS_FILE, Manifest, ReportInputs, read_inputs, write_manifest
 from cotinterp.report.sections import sections
+from cotinterp.report.settings import settings, settings_line, without_the_seed
 from cotinterp.report.texts import QUESTION
 from cotinterp.report.verdicts import VERDICTS
 from cotinterp.results.atomic import output_folder, write_atomic
+from cotinterp.results.notebook import inline
 from cotinterp.results.result import OFFLINE
 
 FILE = "report.html"
@@ -31,15 +34,16 @@ def build_report(inputs: ReportInputs) -> str:
     template = environment().get_template("report.html.j2")
     return template.render(
         question=QUESTION,
-        specs=table_html(specs_table(inputs.specs)) if inputs.specs else None,
-        findings=findings(inputs.tables),
+        settings_line=settings_line(inputs.specs, inputs.tables),
+        settings=_settings_tables(inputs.specs),
+        findings=findings(without_the_seed(inputs.tables)),
         sections=parts,
         opening=VERDICTS,
         manifest=_manifest_tables(inputs.manifest),
         figure_html=_figure_html,
         figure_config=Markup(json.dumps(OFFLINE)),
         plotly_script=Markup(plotly.offline.get_plotlyjs()) if any(part.figures for part in parts) else None,
-        circuitsvis_script=circuitsvis_script() if inputs.attention else None,
+        circuitsvis_script=circuitsvis_script() + Markup(DRAW) if inputs.attention else None,
     )
 
 
@@ -75,11 +79,17 @@ def rebuild_report(directory: Path) -> Path:
 def _figure_html(figure: NamedFigure, name: str) -> Markup:
     """The figure without its title, which stands above it as a caption that can wrap; report.js draws it when seen."""
     shown = untitled(figure.figure)
-    # Inside a script nothing but `</` and `<!--` is read as markup.
-    data = str(shown.to_json()).replace("<", "\\u003c")
+    data = inline(str(shown.to_json()))
     return Markup(
         '<div id="{}" class="plotly-graph-div" style="height: {}px"></div><script type="application/json">{}</script>'
     ).format(name, shown.layout.height or 450, Markup(data))
+
+
+def _settings_tables(specs: Mapping[str, Mapping[str, Any]]) -> list[Markup]:
+    """What is equal in all runs once, then what is not, a column a run."""
+    equal, apart = settings(specs)
+    tables = [_pairs({name: text_of(value) for name, value in equal.items()}, "Equal in all runs")] if equal else []
+    return tables + ([table_html(apart, caption="Different")] if len(apart) else [])
 
 
 def _manifest_tables(manifest: Manifest | None) -> list[Markup]:

@@ -278,8 +278,11 @@ def _attention(inputs: ReportInputs) -> Section:
     if not inputs.attention:
         return replace(section, note=_missing("attention.json", "cotinterp reproduce"))
     views = [
-        Markup("<h3>{}</h3><p class='transcript'><code>{}</code></p>{}").format(
-            view.run.words, "".join(view.tokens), attention_view(view.tokens, view.patterns, name=f"attention-{index}")
+        Markup("<h3>{}</h3><p class='transcript'><code>{}</code></p>{}{}").format(
+            view.run.words,
+            "".join(view.tokens),
+            attention_view(view.words, view.patterns, name=f"attention-{index}"),
+            table_html(view.looks(), caption=f"In words, {view.run.words}: where each head looks most, from one place"),
         )
         for index, view in enumerate(inputs.attention)
     ]

@@ -131,7 +131,8 @@ def matrix_html(tables: Mapping[str, pd.DataFrame]) -> Markup:
         (claim, str(group["statement"].iloc[0]), [_cell(cells.get((claim, task))) for task in tasks])
         for claim, group in frame.groupby("claim", sort=False)
     ]
-    return _filled("verdict_matrix.html.j2", answer=answer(frame), tasks=tasks, rows=rows)
+    seen = [(word, icon(word)) for word in VERDICT_WORDS if word in set(frame["verdict"])]
+    return _filled("verdict_matrix.html.j2", answer=answer(frame), tasks=tasks, rows=rows, words=seen)
 
 
 def _cell(row: Mapping[Any, Any] | None) -> tuple[str, Markup, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotinterp.results.atomic import output_folder, single_name, write_atomic
+from cotinterp.results.notebook import figure_html
+from cotinterp.results.static import require_static, static_images
 
 if TYPE_CHECKING:
     import pandas
@@ -21,6 +23,7 @@ OFFLINE = {
     "plotlyServerURL": "",
     "responsive": True,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "svg", "filename": "figure"},
 }
 """plotly.js offers to send a chart to its makers unless told not to. Hand over a copy: plotly takes entries out."""
 
@@ -62,12 +65,21 @@ def write_page(figure: "plotly.graph_objects.Figure", name: str, folder: Path) -
     return write_atomic(folder / f"{name}.html", page)
 
 
+def write_pictures(
+    figure: "plotly.graph_objects.Figure", name: str, folder: Path, formats: Sequence[str] = ()
+) -> list[Path]:
+    """`write_page`, and beside the page the figure in each of `formats`; all are drawn before a byte is written."""
+    images = static_images(figure, formats)
+    page = write_page(figure, name, folder)
+    return [page, *(write_atomic(page.with_name(f"{name}.{ending}"), image) for ending, image in images.items())]
+
+
 class Result(ABC):
     """What an instrument found: numbers, never a model.
 
     Instruments return frozen dataclasses of this kind. They keep their numbers per example for as long as they can, and
     `labels` (task, regime, run_seed, ...) that `frame` puts in front, so that tables of several runs can be stacked.
-    A notebook shows the head of the table; `repr` names the fields and their sizes and computes nothing.
+    A notebook shows the head of the table and the figure; `repr` names the fields and their sizes and computes nothing.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -88,27 +100,40 @@ class Result(ABC):
         return short_repr(self)
 
     def _repr_html_(self) -> str:
-        """The head of the table, for a notebook: plain HTML, no script and no network."""
-        table = self.frame()
+        """The head of the table and the figure, for a notebook: without a network, and in its exported page too.
+
+        The first output with a figure brings plotly.js (4.7 MB), the others their data alone (`results.notebook`).
+        Where there is no figure, the reason stands in its place.
+        """
+        table, name = self.frame(), type(self).__name__
         shape = f"{len(table):,} rows \N{MULTIPLICATION SIGN} {len(table.columns)} columns"
         head = table.head(ROWS_SHOWN)
         shown = f", the first {len(head)}" if len(head) < len(table) else ""
-        return f"<p><b>{escape(type(self).__name__)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}"
+        try:
+            drawn = figure_html(self.figure(), OFFLINE)
+        except ValueError as error:
+            drawn = f"<p>No figure: {escape(str(error))}</p>"
+        return f"<p><b>{escape(name)}</b>: {shape}{shown}</p>{head.to_html(index=False, border=0)}{drawn}"
 
-    def save(self, directory: Path | str, name: str) -> list[Path]:
-        """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return both paths.
+    def save(self, directory: Path | str, name: str, *, formats: Sequence[str] = ()) -> list[Path]:
+        """Write `tables/<name>.csv` and `figures/<name>.html` under `directory` and return all paths.
 
-        The pages of a folder share one plotly.min.js beside them and open without a network. Table and picture are
-        complete before the first byte is written; missing values are empty cells. `OSError` names the place that could
-        not be written.
+        The pages of a folder share one plotly.min.js beside them and open without a network. `formats` ("svg", "pdf",
+        "png") also asks for files beside the page, drawn alike, which takes the extra `static` and a Chromium on PATH.
+        All of it is complete before the first byte is written, and each file is whole or absent; missing values are
+        empty cells.
+
+        Raises:
+            ValueError: An unknown format, or a name that is no file name.
+            ModuleNotFoundError, FileNotFoundError: What draws static files is missing; each says what to install.
+            OSError: A place cannot be written; it is named.
         """
         name = single_name(name)
         table, figure = self.frame().to_csv(index=False, lineterminator="\n"), self.figure()
+        require_static(formats)
         tables = output_folder(Path(directory) / "tables")
-        return [
-            write_atomic(tables / f"{name}.csv", table),
-            write_page(figure, name, Path(directory) / "figures"),
-        ]
+        pictures = write_pictures(figure, name, Path(directory) / "figures", formats)
+        return [write_atomic(tables / f"{name}.csv", table), *pictures]
 
 
 def with_labels(frame: "pandas.DataFrame", labels: Mapping[str, str | int]) -> "pandas.DataFrame":

@@ -19,10 +19,9 @@ from cotinterp.behavior.edits import EditResult, PooledEdits, trace_edits
 from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.figures import stacked_bars
 from cotinterp.figures.attention import AttentionView
-from cotinterp.figures.labels import RunKey
-from cotinterp.mechanism.activations import Budget, activations
+from cotinterp.mechanism.activations import Budget
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.attention import attention_by_role
+from cotinterp.mechanism.heads.attention import attention, attention_by_role
 from cotinterp.mechanism.heads.table import head_table
 from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.mechanism.patching.runs import DIRECTIONS, PatchingControls
@@ -31,7 +30,6 @@ from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.result import ProbeResult
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
-from cotinterp.mechanism.sites import residual_sites
 from cotinterp.results import Result, with_labels
 from cotinterp.studies.probes import totals_across_inputs
 from cotinterp.studies.protocol import (
@@ -92,16 +90,7 @@ def store_accuracy(run: Run, results: Results) -> Path:
 def attention_example(subject: Subject, effort: Effort = FULL) -> AttentionView:
     """Attention of every head on the first held-out problem: chosen before looking, one example and no statistic."""
     batch = subject.batch(subject.heldout(1, k=subject.length(effort)))
-    sites = residual_sites(subject.model, "pattern")
-    read = activations(subject.model, batch.tokens, sites)
-    tokens = batch.transcripts[0].tokens
-    return AttentionView(
-        run=RunKey(subject.task.name, subject.regime, subject.run_seed),
-        tokens=tuple(token.symbol for token in tokens),
-        roles=tuple(str(token.role) for token in tokens),
-        steps=tuple(token.step for token in tokens),
-        patterns=np.stack([read[site][0].cpu().numpy() for site in sites]),
-    )
+    return attention(subject.model, batch, labels=subject.labels)
 
 
 def evaluated(subject: Subject, effort: Effort) -> AccuracyResult:

@@ -96,7 +96,7 @@ def test_explore_takes_a_model_of_ones_own_with_its_task_and_regime(root, slug, 
     for words, said in (
         ((own,), "--task and --regime say what it was taught"),
         ((own, "--task", "z6", "--regime", "coat"), "unknown regime 'coat'"),
-        ((own, "--task", "s3", "--regime", "cot"), "the tokens of a model must be the symbols of its task"),
+        ((own, "--task", "digit-sum", "--regime", "cot"), "the tokens of a model must be the symbols of its task"),
         ((slug, "--root", root, "--regime", "cot"), "--regime is for models of your own"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -3,10 +3,13 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from cotinterp.report import ReportInputs, write_report
 
@@ -134,3 +137,61 @@ def test_a_request_or_an_error_would_have_been_seen(browser: str, report: Path, 
     small.write_text(f"<!DOCTYPE html><html><head>{policy}</head><body></body></html>")
     _, console = opened(browser, with_script(small, script, "broken.html"), tmp_path)
     assert console
+
+
+WINDOWS = {
+    "laptop": {"viewport": {"width": 1366, "height": 900}, "color_scheme": "light"},
+    "phone, dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+
+
+@pytest.fixture(scope="module")
+def chromium(browser: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+def visited(chromium: Browser, report: Path, window: str) -> Page:
+    page = chromium.new_page(**WINDOWS[window])
+    page.goto(report.as_uri())
+    return page
+
+
+def serious(page: Page) -> list[tuple[str, str]]:
+    """What axe-core calls serious or critical, outside of what CircuitsVis draws: a table stands below it."""
+    found = Axe().run(page, context={"exclude": [[".attention-plot"]]}).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_everything_unfolded_is_accessible_and_no_wider_than_the_window(
+    chromium: Browser, report: Path, window: str
+) -> None:
+    page = visited(chromium, report, window)
+    assert page.evaluate("document.documentElement.scrollHeight / innerHeight") < 20
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("canvas")).to_have_count(4 * 17, timeout=30_000)
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".attention + .scroll table").count() == 4
+    page.evaluate("document.querySelector('h1').style.color = 'color-mix(in srgb, currentcolor 10%, transparent)'")
+    assert [name for name, _ in serious(page)] == ["color-contrast"]
+
+
+def test_the_keyboard_opens_a_fold_and_saves_a_figure(chromium: Browser, report: Path) -> None:
+    page = visited(chromium, report, "laptop")
+    page.wait_for_selector(".js-plotly-plot")
+    page.locator("#accuracy figcaption button").first.focus()
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename == "accuracy-figure-1.svg"
+    assert "K (number of operands)</text>" in Path(download.value.path()).read_text()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('#accuracy summary')"):
+            break
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    assert page.locator("#accuracy details").first.get_attribute("open") is not None

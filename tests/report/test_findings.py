@@ -41,7 +41,7 @@ def test_accuracy_is_that_of_held_out_problems_at_the_largest_k() -> None:
     )
     first, second, *_ = accuracy_findings(frame)
     assert "K = 6" in first
-    assert "direct (seed 0) 25.0% of 200 (95% interval 10.0% to 90.0%)" in first
+    assert "direct (seed 0) 25.0% of 200 (10.0% to 90.0%)" in first
     assert "100.0%" not in first
     assert "90.0% of" not in first
     assert "70.0 points above direct (one model a regime" in second
@@ -62,9 +62,7 @@ def test_the_train_split_is_set_against_held_out_problems_where_the_gap_is_large
     )
     _, gap, rise = accuracy_findings(frame)
     assert "drops most at K = 2 (of 2 values of K), from 100.0% of 20" in gap
-    assert (
-        "to 30.0% of 20 (95% interval 10.0% to 50.0%); the intervals of the two splits do not overlap at K = 2." in gap
-    )
+    assert "to 30.0% of 20 (10.0% to 50.0%); the intervals of the two splits do not overlap at K = 2." in gap
     assert "held-out accuracy is lower at K = 2, 30.0% of 20" in rise
     assert "than at K = 3, 90.0% of 20" in rise
     wide = accuracy_findings(frame.assign(ci_low=0.0, ci_high=1.0))
@@ -115,7 +113,7 @@ def test_edit_rates_are_pooled_by_n_and_stand_beside_chance() -> None:
     (sentence,) = edit_findings(frame)
     assert "80.0% of 400 answers, pooled over steps, followed it (8.0% by chance)" in sentence
     assert "20.0% were the original answer" in sentence
-    assert "step 1 90.0% of 300 (95% interval 0.0% to 100.0%); step 2 50.0% of 100" in sentence
+    assert "step 1 90.0% of 300 (0.0% to 100.0%); step 2 50.0% of 100" in sentence
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def test_the_largest_patches_are_layer_outputs_and_heads_and_not_the_residual_st
     (sentence,) = patching_findings(patches())
     assert "operand 1 differs, read at answer 2" in sentence
     assert "of 1 cells of layer outputs, L1.attn_out at equals 2 alone restores most, 0.50" in sentence
-    assert "(95% interval 0.40 to 0.60, n = 5; noising it 0.25)" in sentence
+    assert "(0.40 to 0.60, n = 5; noising it 0.25)" in sentence
     assert "of 2 cells of heads, L2H3.z at equals 2 alone restores most, 0.30" in sentence
     assert "chosen after looking" in sentence
     (without,) = patching_findings(patches().assign(ci_low=float("nan"), ci_high=float("nan")))
@@ -298,7 +296,7 @@ def test_a_cut_trace_has_its_control_beside_it_and_the_replaced_total_is_told_el
     )
     assert sentence == (
         "s3, cot, seed 0: where another problem's trace is written up to a total, and the model writes the rest of the "
-        "trace, 80.0% of 40 (95% interval 25.0% to 75.0%; 12.5% by chance) follow, 15.0% ignore it, 5.0% other; with "
+        "trace, 80.0% of 40 (25.0% to 75.0%; 12.5% by chance) follow, 15.0% ignore it, 5.0% other; with "
         "the true trace 97.5% are right."
     )
 
@@ -322,7 +320,7 @@ def test_filler_leaves_nothing_to_follow() -> None:
     (sentence,) = edit_kind_findings(table(kind("fill_steps", True, 40, ignores=0.2, other=0.8, resumed=0.0)))
     assert sentence == (
         "s3, cot, seed 0: where filler stands for every step, in no training transcript and with nothing to follow, so "
-        "off the training distribution, 20.0% of 40 (95% interval 25.0% to 75.0%; 12.5% by chance) are the right "
+        "off the training distribution, 20.0% of 40 (25.0% to 75.0%; 12.5% by chance) are the right "
         "answer to the prompt all the same, 80.0% other."
     )
 

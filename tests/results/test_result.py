@@ -1,18 +1,23 @@
+import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.offline import get_plotlyjs
 
+import cotinterp
 from cotinterp.figures import lines
-from cotinterp.results import Result, with_labels
+from cotinterp.results import Result, notebook, with_labels
+from cotinterp.results.result import LONGEST_VALUE
 
 TABLE = pd.DataFrame({"k": [2, 3], "accuracy": [1.0, 1 / 3], "note": ["all, of them", None]})
 
@@ -123,7 +128,7 @@ class Scores(Result):
         return with_labels(pd.DataFrame({"value": self.values, "note": "<b>"}), self.labels)
 
     def figure(self) -> go.Figure:
-        return lines(self.frame(), x="value", y="value")
+        return lines(self.frame(), x="value", y="value", title="Scores")
 
 
 def test_a_repr_names_fields_and_sizes_and_fits_on_a_line_or_two() -> None:
@@ -140,8 +145,36 @@ def test_a_notebook_shows_the_head_of_the_table() -> None:
     assert "<b>Scores</b>: 40 rows \N{MULTIPLICATION SIGN} 4 columns, the first 10" in html
     assert html.count("<td>s3</td>") == 10
     assert "&lt;b&gt;" in html
-    assert "script" not in html
-    assert "http" not in html
+    assert not re.search(r'(src|href)="', html.replace(get_plotlyjs(), ""))
+
+
+def test_a_figure_that_fails_or_is_too_large_leaves_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No figure: nothing to draw" in Accuracy(TABLE[:0])._repr_html_()
+    monkeypatch.setattr(notebook, "LARGEST_FIGURE", 100)
+    html = Accuracy(TABLE)._repr_html_()
+    assert "<td>digit-sum</td>" in html
+    assert "MB of data: figure() draws it" in html
+    assert "<script" not in html
+
+
+@pytest.mark.slow
+def test_no_public_result_can_fill_more_than_a_screen_with_its_repr() -> None:
+    """A field is told in its name and at most some 80 characters, whatever it holds."""
+    for module in pkgutil.walk_packages(cotinterp.__path__, "cotinterp."):
+        if not module.name.startswith(("cotinterp.cli", "cotinterp.explore", "cotinterp.__main__")):
+            importlib.import_module(module.name)
+    kinds = [kind for kind in every_kind(Result) if kind.__module__.startswith("cotinterp.")]
+    assert len(kinds) > 40
+    for kind in kinds:
+        longest = sum(len(field.name) + LONGEST_VALUE + 10 for field in fields(kind) if field.repr)
+        assert kind.__repr__ is Result.__repr__, kind
+        assert len(kind.__name__) + longest <= 2000, kind
+    huge = Scores(np.zeros((9, 1000)), (Accuracy(TABLE),) * 5000, {"task": "s" * 10_000})
+    assert len(repr(huge)) < 200
+
+
+def every_kind(of: type) -> list[type]:
+    return [kind for child in of.__subclasses__() for kind in (child, *every_kind(child))]
 
 
 def test_importing_results_loads_neither_plots_nor_tables() -> None:

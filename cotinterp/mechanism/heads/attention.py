@@ -16,12 +16,44 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cotinterp.figures import heatmap
+from cotinterp.figures.attention import AttentionView
+from cotinterp.figures.labels import RunKey
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.sites import Site, mask_of, residual_sites, site_columns
 from cotinterp.results import Result, bootstrap_means, with_labels
+from cotinterp.transcripts.batch import Batch
+
+
+def attention(
+    model: HookedModel, batch: Batch, *, index: int = 0, labels: Mapping[str, str | int] | None = None
+) -> AttentionView:
+    """Every head's pattern on one transcript of `batch`, for a notebook: CircuitsVis draws it, without a network.
+
+    One example shows what a pattern is like, not how often it is so; `attention_by_role` counts.
+
+    Args:
+        index: Which transcript.
+        labels: `run.labels` (task, regime, run_seed), for the title.
+
+    Raises:
+        IndexError: There is no transcript of that number.
+    """
+    if not 0 <= index < len(batch):
+        raise IndexError(f"index={index}: the batch has {len(batch)} transcripts, the first is 0.")
+    one, labels = batch[[index]], labels or {}
+    sites = residual_sites(model, "pattern")
+    read = activations(model, one.tokens, sites)
+    tokens = one.transcripts[0].tokens
+    return AttentionView(
+        run=RunKey(str(labels.get("task", "")), str(labels.get("regime", "")), int(labels.get("run_seed", -1))),
+        tokens=tuple(token.symbol for token in tokens),
+        roles=tuple(str(token.role) for token in tokens),
+        steps=tuple(token.step for token in tokens),
+        patterns=np.stack([read[site][0].cpu().numpy() for site in sites]),
+    )
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from cotinterp.mechanism.patching.sweep_hooks import sweep_block
 from cotinterp.mechanism.patching.sweep_native import Sizes, native_sweep
 from cotinterp.mechanism.sites import site_columns
 from cotinterp.results import Result, output_folder, write_atomic
-from cotinterp.results.result import write_page
+from cotinterp.results.result import write_pictures
 
 
 def patch_sweep(
@@ -216,11 +216,11 @@ class PatchingResult(CellsResult):
         """
         return patching_figure(self.frame(), self.measured_metric(metric), heads=heads, symbols=self.symbols)
 
-    def save(self, directory: Path | str, name: str) -> list[Path]:
+    def save(self, directory: Path | str, name: str, *, formats: Sequence[str] = ()) -> list[Path]:
         """`Result.save`, and `figures/<name>_heads.html` where the sweep has heads besides other sites."""
-        paths = super().save(directory, name)
+        paths = super().save(directory, name, formats=formats)
         if self._has(heads=True) and self._has(heads=False):
-            paths.append(write_page(self.figure(heads=True), f"{name}_heads", Path(directory) / "figures"))
+            paths += write_pictures(self.figure(heads=True), f"{name}_heads", Path(directory) / "figures", formats)
         return paths
 
     def baseline_changes(self, metric: MetricName) -> dict[str, Float[np.ndarray, " batch"]]:
@@ -299,9 +299,9 @@ class PatchedBothWays(Result):
         """Both directions side by side, on one color scale (`PatchingResult.figure`)."""
         return patching_figure(self.frame(), metric, heads=heads, symbols=self.denoise.symbols)
 
-    def save(self, directory: Path | str, name: str) -> list[Path]:
+    def save(self, directory: Path | str, name: str, *, formats: Sequence[str] = ()) -> list[Path]:
         """`Result.save`, and the two directions side by side in `tables/<name>_directions.csv`."""
-        paths = super().save(directory, name)
+        paths = super().save(directory, name, formats=formats)
         table = self.side_by_side().to_csv(index=False, lineterminator="\n")
         return [*paths, write_atomic(output_folder(Path(directory) / "tables") / f"{name}_directions.csv", table)]
 

@@ -27,17 +27,18 @@
     });
   }
 
-  function draw(view) {
-    const plot = view.querySelector(".attention-plot");
-    const list = view.querySelector("select");
-    const heads = () => [...plot.querySelectorAll("h4")];
-    CircuitsVis.render(plot.id, CircuitsVis.AttentionHeads, JSON.parse(view.querySelector("script").textContent));
-    list.addEventListener("change", () => heads()[list.selectedIndex].click());
-    plot.addEventListener("click", (event) => {
-      const chosen = heads().findIndex((head) => head.parentElement.contains(event.target));
-      if (chosen >= 0) list.selectedIndex = chosen;
-    });
+  // Megabytes of script run when the first picture needs them, so that the page is there before.
+  function needed(id) {
+    const stored = document.getElementById(id);
+    if (!stored) return;
+    const script = document.createElement("script");
+    script.textContent = stored.textContent;
+    stored.replaceWith(script);
   }
+  const draw = (view) => {
+    needed("circuitsvis-script");
+    drawAttention(view, JSON.parse(view.querySelector("script").textContent));
+  };
 
   // Figures and attention views are drawn when they come near the window, or when what folds them away is opened.
   const views = [];
@@ -52,7 +53,9 @@
       if (views.push(element) === 1) requestIdleCallback(next, { timeout: 2000 });
     } else {
       const { data, layout } = JSON.parse(element.nextElementSibling.textContent);
-      Plotly.newPlot(element, data, layout, FIGURES);
+      needed("plotly-script");
+      const toImageButtonOptions = { ...FIGURES.toImageButtonOptions, filename: element.id };
+      Plotly.newPlot(element, data, layout, { ...FIGURES, toImageButtonOptions });
     }
   };
   const seen = new IntersectionObserver(
@@ -61,6 +64,23 @@
   );
   const waiting = [...document.querySelectorAll(".plotly-graph-div, .attention")];
   for (const element of waiting) seen.observe(element);
+  for (const button of document.querySelectorAll("figcaption button")) {
+    button.addEventListener("click", () => {
+      const figure = button.closest("figure").querySelector(".plotly-graph-div");
+      const size = { width: 1200, height: figure.offsetHeight, scale: button.textContent === "png" ? 2 : 1 };
+      Plotly.downloadImage(figure, { format: button.textContent, filename: figure.id, ...size });
+    });
+  }
+
+  // Whoever has no mouse scrolls with the arrow keys what has the focus.
+  const scrolling = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const scrolls = target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight;
+      scrolls ? (target.tabIndex = 0) : target.removeAttribute("tabindex");
+    }
+  });
+  for (const element of document.querySelectorAll(".scroll, .wide, .attention, .transcript, figure")) scrolling.observe(element);
+
   // All of it is printed.
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details.more")) details.open = true;

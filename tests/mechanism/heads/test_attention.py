@@ -1,10 +1,13 @@
 """Attention mass between groups of tokens: by hand on a known head, and its sums and chance levels."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from cotinterp.mechanism.heads.attention import attention_by_role, uniform_attention
+from cotinterp.mechanism.heads.attention import attention, attention_by_role, uniform_attention
 from cotinterp.mechanism.heads.reads import role_masks
 from cotinterp.tasks.registry import get_task
 from cotinterp.transcripts.batch import collate
@@ -43,6 +46,29 @@ def position_masks(n_rows, n_pos, groups):
     for name, positions in groups.items():
         masks[name][:, positions] = True
     return masks
+
+
+def test_a_view_shows_the_patterns_of_the_model_by_place_and_asks_for_nothing(contrast, model):
+    batch = contrast.batch
+    view = attention(model, batch, index=1, labels={"task": "digit-sum", "regime": "totals", "run_seed": 3})
+    length = int(batch.length[1])
+    _, cache = model.run_with_cache(batch.tokens[1:2, :length])
+    for layer in range(model.cfg.n_layers):
+        pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0].detach().numpy()
+        np.testing.assert_allclose(view.patterns[layer], pattern, atol=1e-6)
+    assert "digit-sum, totals, seed 3" in repr(view)
+    html = view._repr_html_()
+    drawn = json.loads(re.search(r"drawAttention\(place.firstChild, (.*)\);\n", html).group(1))
+    assert drawn["tokens"][1] == "9\N{MIDDLE DOT}operand\N{MIDDLE DOT}0"
+    np.testing.assert_allclose(drawn["attention"][0], view.patterns[0, 0], atol=5.1e-4)
+    assert not re.search(r"(src|href)=.https?:", html)
+    best = view.patterns[0, 0, view.roles.index("answer") - 1]
+    assert f"<td>{view.words[best.argmax()]}</td>" in html
+
+
+def test_a_transcript_that_is_not_there_is_refused(contrast, model):
+    with pytest.raises(IndexError, match="index=3: the batch has 3 transcripts"):
+        attention(model, contrast.batch, index=3)
 
 
 def test_a_head_on_the_previous_token_by_hand(make_tiny):
