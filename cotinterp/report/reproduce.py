@@ -38,7 +38,7 @@ from cotinterp.studies.instruments import (
 )
 from cotinterp.studies.subject import FULL, QUICK, Effort, Subject
 from cotinterp.sweeps.pool import JobFailedError, parallel_map
-from cotinterp.sweeps.progress import poll_in_order, progress_bars
+from cotinterp.sweeps.progress import poll_in_order, progress_bars, progress_stages
 from cotinterp.sweeps.single_run import THREADS
 from cotinterp.sweeps.sweep import train_all
 from cotinterp.sweeps.table import read_sweep_table
@@ -95,8 +95,10 @@ def reproduce(
     out = output_folder(out)
     if evidence is not None:
         evidence = here_or_shipped("tables", evidence, EVIDENCE_FILE).parent
-    verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
-    swept = sweep_tables(evidence) if evidence is not None and specs is None else {}
+    with progress_stages("judge", ("claims", "depth"), console) as begin:
+        verdicts = _verdicts(evidence) if evidence is not None and specs is None else None
+        begin("depth")
+        swept = sweep_tables(evidence) if evidence is not None and specs is None else {}
     effort = QUICK if quick else FULL
     wanted = tuple(specs or reference_specs())
     if from_scratch:
@@ -125,7 +127,8 @@ def reproduce(
         wall_time_seconds=time.perf_counter() - began,
     )
     text = verdicts.json() if verdicts is not None else None
-    return write_report(ReportInputs(tables, views, manifest, verdicts_json=text), out)[0]
+    with progress_stages("report", ("write",), console):
+        return write_report(ReportInputs(tables, views, manifest, verdicts_json=text), out)[0]
 
 
 def _verdicts(folder: Path) -> Verdicts | None:

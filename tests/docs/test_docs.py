@@ -56,6 +56,7 @@ def parsed(monkeypatch, no_progress):
     monkeypatch.setattr("cotinterp.cli.instruments._study", note)
     monkeypatch.setattr("cotinterp.sweeps.grid.read_grid", note)
     monkeypatch.setattr("cotinterp.training.checkpoints.load_run", note)
+    monkeypatch.setattr("cotinterp.cli.instruments.own_model", note)
     monkeypatch.setattr("cotinterp.training.export.export_run", note)
 
     def parse(words):
