@@ -452,7 +452,9 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
             rows[table] = json.loads(frame.to_json(orient="records"))
             files += map(str, written)
         else:
-            print(frame.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
+            # Kinds of errors that no output has stand in the file.
+            shown = frame[frame["count"] > 0] if {"category", "count"} <= {*frame} else frame
+            print(shown.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
             print(*written, sep="\n")
     if options.json:
         print(json.dumps({"command": name, "run": run.spec.slug, "tables": rows, "files": files}))

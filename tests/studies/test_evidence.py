@@ -67,6 +67,15 @@ def test_the_lowest_seeds_alone():
         made.of_seeds(4)
 
 
+def test_chosen_tasks_keep_the_yardstick_of_memory():
+    made = evidence([rows("accuracy", 5, 10, task=name) for name in ("toy", "other", "random-labels")])
+    assert (
+        set(made.of_tasks(["toy"]).table["task"])
+        == set(made.of_tasks(["toy"]).runs["task"])
+        == {"toy", "random-labels"}
+    )
+
+
 def test_runs_that_were_measured_again_take_the_place_of_themselves_alone():
     stored = evidence([rows("accuracy", 5, 10), rows("accuracy", 6, 10, seed=1), rows("accuracy", 7, 10, task="other")])
     again = {"task": "toy", "regime": "cot", "run_seed": 1, "status": "failed", "note": "no memory"}
