@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from cotinterp.explore.session import Explorer
+from cotinterp.training.loop import torch_threads
 
 WEB = Path(__file__).parent / "web"
 LOOPBACK = "127.0.0.1"
@@ -121,8 +122,8 @@ class Service:
     link: str
 
     def run(self) -> None:
-        """Until Ctrl-C, or until `stop` from another thread."""
-        with self.listening:
+        """Until Ctrl-C, or until `stop` from another thread. On one CPU thread: the browser needs the others."""
+        with self.listening, torch_threads(1):
             self.server.run(sockets=[self.listening])
 
     def stop(self) -> None:

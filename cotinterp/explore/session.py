@@ -28,7 +28,7 @@ from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_
 from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, parsed
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
-from cotinterp.mechanism.heads.attribution import logit_attribution
+from cotinterp.mechanism.heads.attribution import AttributionResult, logit_attribution
 from cotinterp.mechanism.interventions import Edit, ablate_zero, knock_out_pairs, patch, run_with, watch
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.controls import Controls
@@ -132,6 +132,8 @@ class Explorer:
         self._copies: dict[int, HookedModel] = {}
         self._written = lru_cache(maxsize=256)(self._write)
         self._seen = lru_cache(maxsize=64)(self._see)
+        self._parts = lru_cache(maxsize=256)(self._direct)
+        self._plain = lru_cache(maxsize=64)(self._unchanged)
         self._probes = lru_cache(maxsize=64)(self._fit)
 
     @classmethod
@@ -177,9 +179,9 @@ class Explorer:
         """
         run, seen = self._held(scene.model), self._seen(scene)
         p, best = seen.lens.max(dim=-1)
-        plain = self._seen(scene, changed=False) if scene.changes else seen
-        moved = (seen.streams - plain.streams).norm(dim=-1) / plain.streams.norm(dim=-1)
-        symbols = run.vocabulary.symbols
+        symbols, tokens = run.vocabulary.symbols, self._tokens(scene)[0].tolist()
+        plain = self._plain(scene.model, run.vocabulary.decode(tokens)) if scene.changes else seen.streams
+        moved = (seen.streams - plain).norm(dim=-1) / plain.norm(dim=-1)
         return {
             "symbol": [[symbols[token] for token in row] for row in best.tolist()],
             "p": p.tolist(),
@@ -198,14 +200,9 @@ class Explorer:
         tokens, run = self._tokens(scene), self._held(scene.model)
         _require_position(position, tokens.shape[1])
         seen = self._seen(scene)
-        attention = seen.patterns[:, :, position, : position + 1]
-        logits = run_with(run.model, tokens, [])[:, position]
-        best = logits.topk(2).indices
-        at = torch.tensor([position], device=tokens.device)
-        contrast = Contrast.by_position(tokens, tokens, at, best[:, 0], best[:, 1])
-        answer, foil = best[0].tolist()
-        direct = logit_attribution(run.model, contrast)
         symbols, text = run.vocabulary.symbols, run.vocabulary.decode(tokens[0].tolist())
+        direct, answer, foil = self._parts(scene.model, text, position)
+        attention = seen.patterns[:, :, position, : position + 1]
         return {
             "attention": attention.tolist(),
             "by_role": self._by_role(scene, attention),
@@ -406,16 +403,32 @@ class Explorer:
         ]
         return calls_of(scene.changes, texts, run.n_layers)
 
-    def _see(self, scene: Scene, changed: bool = True) -> _Seen:
-        """One pass over what stands in a scene, with its changes or without."""
+    def _see(self, scene: Scene) -> _Seen:
+        """One pass over what stands in a scene, with its changes."""
         tokens, run = self._tokens(scene), self._held(scene.model)
         patterns, sites = ([Site(kind, layer) for layer in range(run.n_layers)] for kind in ("pattern", "resid_post"))
-        edits = self._edits(scene, tokens.shape[1]) if changed else []
-        found = _read(run, tokens, edits, [*patterns, *sites])
+        found = _read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *sites])
         streams = torch.cat([found[site] for site in sites])
         # The logits of every layer's stream, in one pass: it takes the place of the last layer's.
         logits = run_with(run.model, tokens.expand(run.n_layers, -1), [Edit(sites[-1], streams, expect_change=False)])
         return _Seen(torch.cat([found[site] for site in patterns]), streams, logits.softmax(-1))
+
+    def _unchanged(self, model: int, text: str) -> Float[Tensor, "layer pos d_model"]:
+        """What leaves each layer in a run over a text without changes."""
+        run = self._held(model)
+        sites = [Site("resid_post", layer) for layer in range(run.n_layers)]
+        found = _read(run, _ids(run, text), [], sites)
+        return torch.cat([found[site] for site in sites])
+
+    def _direct(self, model: int, text: str, position: int) -> tuple[AttributionResult, int, int]:
+        """What is written directly for the likeliest symbol over the next one, and these two, without any changes."""
+        run = self._held(model)
+        tokens = _ids(run, text)
+        best = run_with(run.model, tokens, [])[:, position].topk(2).indices
+        at = torch.tensor([position], device=tokens.device)
+        contrast = Contrast.by_position(tokens, tokens, at, best[:, 0], best[:, 1])
+        answer, foil = best[0].tolist()
+        return logit_attribution(run.model, contrast), answer, foil
 
     def _by_role(self, scene: Scene, attention: Float[Tensor, "layer head src"]) -> list[dict[str, Any]]:
         """Attention summed over the positions of one role, in the order in which the roles first stand."""
