@@ -95,4 +95,8 @@ def test_tables_and_figures_say_it_as_it_is(tmp_path):
     read = pd.read_csv(tmp_path / "examples.csv", keep_default_na=False)
     assert read["text"].tolist() == examples["text"].tolist()
     html = errors._repr_html_()
-    assert Seen(html).tags <= {"p", "b", "table", "thead", "tbody", "tr", "th", "td"}
+    assert Seen(html).tags <= {"p", "b", "i", "div", "script", "table", "thead", "tbody", "tr", "th", "td"}
+    drawn = html.rpartition("<script>")[2].removesuffix("</script>").strip()
+    assert TASK.name in drawn
+    assert "</" not in drawn
+    assert "<!--" not in drawn
