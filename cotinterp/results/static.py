@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     import plotly.graph_objects
 
-Format = Literal["svg", "pdf", "png"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+FileFormat = Literal["svg", "pdf", "png"]
+FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
 
 WIDTH = 1200
 """Pixels; that of the page that figures are drawn for."""
