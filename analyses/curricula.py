@@ -1,4 +1,4 @@
-"""Does a direct answer gain from traces that were shown in training, and does it then carry running totals inside?
+"""Does a direct answer gain from traces that were shown in training?
 
 Each way of teaching (`cotinterp curricula`) beside its control, which has the same phases with dots in place of the
 content, on the same problems and seeds. What traces taught is the difference. Over seeds: mean and t interval.
@@ -17,8 +17,8 @@ from cotinterp import ModelSpec, RunSpec
 from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.studies.evidence import Evidence, read_evidence
+from cotinterp.studies.measuring import as_taught
 from cotinterp.studies.subject import FULL, QUICK
-from cotinterp.studies.teaching import as_taught
 from cotinterp.sweeps.replication import CONTROL_VARIANT, Measuring, replicate, taught_plan
 from cotinterp.training.spec import OptimizerSpec
 

@@ -7,7 +7,7 @@ from math import factorial, prod
 import numpy as np
 import pandas as pd
 
-from cotinterp.behavior.accuracy import Output
+from cotinterp.behavior.accuracy import AccuracyResult, Output
 from cotinterp.behavior.edit_kinds import NONE, SUBSTITUTE
 from cotinterp.behavior.edits import Outcome, chance_of
 from cotinterp.behavior.errors import BOOKKEEPING, COPYING, CORRECT_ANSWER, Category, categories, error_taxonomy
@@ -22,7 +22,7 @@ ERROR_KINDS = {"bookkeeping": BOOKKEEPING, "copying": COPYING, "arithmetic": fro
 """The conditions of `error_kind`: each fault of a regime that writes totals belongs to one of them."""
 
 
-def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
+def answers(subject: Subject, effort: Effort, measured: AccuracyResult | None = None) -> pd.DataFrame:
     """Rows about the answers of one model, for each number of operands k.
 
     Every output is free-running. The held-out problems are the same for every seed, and none of them was trained on. On
@@ -44,13 +44,16 @@ def answers(subject: Subject, effort: Effort) -> pd.DataFrame:
 
     A share of faults says where a text departs first, not which computation failed.
 
+    Args:
+        measured: The outputs (`evaluated`), where they are there already.
+
     Raises:
         ValueError: A held-out problem was trained on, or the model gives NaN.
     """
     heldout = subject.evaluation_problems(effort.evaluated)["heldout"]
     if leaked := sorted({problem.operands for problem in set(heldout) & set(subject.trained_on)}):
         raise ValueError(f"{len(leaked)} held-out problems were trained on, e.g. operands {leaked[0]}: the split leaks")
-    measured = evaluated(subject, effort)
+    measured = evaluated(subject, effort) if measured is None else measured
     parts = list(_accuracy(measured.outputs))
     if subject.writes_totals:
         parts += _errors(subject, measured.of_split("heldout"))

@@ -1,13 +1,16 @@
 """Which measures a subject is given, and their rows with its name in front."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from cotinterp.behavior.answer_given_trace import OPEN
 from cotinterp.results import with_labels
 from cotinterp.studies.answers import answers, edits
 from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, joined, tally
+from cotinterp.studies.instruments import evaluated
 from cotinterp.studies.probes import probes
 from cotinterp.studies.readiness import readiness
 from cotinterp.studies.reads import families, knock_outs
@@ -19,6 +22,9 @@ Measure = Callable[[Subject, Effort], pd.DataFrame]
 REFUSED = "refused"
 """Measure of the row that says that another measure could not be taken of a subject, and why."""
 
+TRACE = "cot"
+"""The regime in which a trace is asked for: its prompts end with `>`."""
+
 ANSWERS_OF_VARIANTS = ("accuracy", "chance", "nearest", "error_kind")
 
 
@@ -26,6 +32,43 @@ def outcomes(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Of `answers` how often it is right, what chance and memory are worth, and what kind its errors are."""
     rows = answers(subject, effort)
     return rows[rows["measure"].isin(ANSWERS_OF_VARIANTS)]
+
+
+def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows about one model that may have learned several ways of responding.
+
+    - `exact`, condition `asked` or `trace`: held-out problems; 1 where the whole response is the right one and nothing
+      else, asked in the regime of the subject and after the prompt of `cot`. A model that writes its trace where it was
+      asked for the answer has not answered at once, right as its answer may be (`accuracy` counts it).
+    - `accuracy` and its companions (`answers`), asked in the regime of the subject, which writes no totals.
+    - `leakage`: held-out problems, so asked; 1 where the response begins a trace that was not asked for. 0 in regimes
+      whose own responses begin with one (filler).
+    - `edit`, `edit_by_step` (`edits`), asked as `cot`: whether the answer follows an edited trace.
+    - `probe`, `probe_control`, `probe_use` and its companions (`probes`), in the prompt, asked in its own regime: can
+      running totals be read inside before the answer, and is what is read used?
+
+    What is decodable or used says nothing of where training put it: compare with the control of the same phases.
+
+    Raises:
+        ValueError: The subject is asked in a regime that writes totals.
+    """
+    if subject.writes_totals:
+        raise ValueError(
+            f"regime {subject.regime!r} writes totals: ask the model for its answer at once ('direct', 'direct-mode')"
+        )
+    traced = replace(subject, regime=TRACE)
+    measured, written = (evaluated(one, effort) for one in (subject, traced))
+    asked = measured.of_split("heldout")
+    has_trace = subject.batch(subject.heldout(1)).transcripts[0].response.startswith(OPEN)
+    rows = [answers(subject, effort, measured)]
+    for condition, outputs in (("asked", asked), ("trace", written.of_split("heldout"))):
+        for k in sorted({one.problem.k for one in outputs}):
+            exact = [one.exact for one in outputs if one.problem.k == k]
+            rows.append(tally("exact", np.array(exact, dtype=float), k=k, condition=condition))
+    for k in sorted({one.problem.k for one in asked}):
+        leaked = [not has_trace and one.text.startswith(OPEN) for one in asked if one.problem.k == k]
+        rows.append(tally("leakage", np.array(leaked, dtype=float), k=k))
+    return joined([*rows, edits(traced, effort), probes(subject, effort)])
 
 
 def measures_of(subject: Subject) -> tuple[Measure, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
 from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss
-from cotinterp.training.spec import Format, OptimizerSpec, RunSpec
+from cotinterp.training.spec import Format, OptimizerSpec, RunSpec, ends_of_shares
 from cotinterp.training.spec_file import SPEC_FILE, read_json
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -124,11 +125,11 @@ class Learner:
 
     def _written_rows(self, rows: Int[np.ndarray, " batch"], mix: Sequence[Format]) -> Int[np.ndarray, " written"]:
         """Rows of the training set: these problems, the shares of the formats laid around the batch end to end."""
-        ends = np.round(np.cumsum([0.0, *(one.share for one in mix)]) * len(rows)).astype(int)
+        ends = ends_of_shares(mix, len(rows))
         return np.concatenate(
             [
                 self._block(one) * len(self.k) + np.take(rows, np.arange(first, last), mode="wrap")
-                for one, first, last in zip(mix, ends, ends[1:], strict=False)
+                for one, (first, last) in zip(mix, pairwise(ends), strict=True)
             ]
         )
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,6 +103,11 @@ class Format(Spec):
         """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3."""
         skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
         return f"{self.regime}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
+
+
+def ends_of_shares(mix: Sequence[Format], batch_size: int) -> list[int]:
+    """Where each format begins in the problems of a batch, laid around it end to end, and where the last one ends."""
+    return [round(total * batch_size) for total in accumulate((one.share for one in mix), initial=0.0)]
 
 
 class Stage(Spec):
@@ -248,6 +253,12 @@ class RunSpec(Spec):
             twice = [one.words for one in mix if [(o.regime, o.skip) for o in mix].count((one.regime, one.skip)) > 1]
             if twice:
                 raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
+            size = self.optimizer.batch_size
+            for one, (first, last) in zip(mix, pairwise(ends_of_shares(mix, size)), strict=True):
+                if first == last:
+                    raise ValueError(
+                        f"{one.words} would be shown no problem of a batch of {size}: raise its share or batch_size"
+                    )
         for regime in self.regimes:
             longest = longest_transcript(task, self.k_max, regime)
             if longest > self.model.n_ctx:
