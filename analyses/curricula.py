@@ -1,7 +1,7 @@
 """Does a direct answer gain from traces that were shown in training?
 
 Each way of teaching (`cotinterp curricula`) beside its control, which has the same phases with dots in place of the
-content, on the same problems and seeds. What traces taught is the difference. Over seeds: mean and t interval.
+content, on the same problems and seeds. What traces taught is the difference. Over seeds: mean, lowest and highest.
 
     python -m analyses.curricula [--quick] [--table FOLDER] [--train ROOT --task TASK --seeds 0 1 2]
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from scipy import stats
 
 from analyses.publishing import publish
 from cotinterp import ModelSpec, RunSpec
@@ -24,8 +23,7 @@ from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")
 CURRICULA = ("mixed-50", "two-pass-0.3", "sequential", "naive", "internalize", "internalize-log")
-LONGEST = 6
-"""Operands of the problems that the table is about."""
+LONGEST = 6  # operands of the problems that the table is about
 COLUMNS = {"direct": ("exact", "asked"), "trace": ("exact", "trace"), "leakage": ("leakage", "")}
 COLUMNS |= {"follows": ("edit", "substitute_total:follows")}
 
@@ -51,10 +49,10 @@ def main(
     else:
         evidence = read_evidence(table or TABLE)
     found = setups(evidence)
-    drawn = found[found["measure"].isin(["direct", "trace"])]
     figure = lines(
-        drawn, x="setup", y="value", low="ci_low", high="ci_high", color="measure", facet="task", bounds=(0.0, 1.0),
-        x_title="way of teaching", y_title="held-out accuracy", title=f"The answer and the trace, K = {LONGEST}",
+        found[found["measure"].isin(["direct", "trace"])], x="setup", y="value", low="lowest", high="highest", color="measure",
+        facet="task", bounds=(0.0, 1.0), x_title="way of teaching", y_title="held-out accuracy",
+        title=f"The answer and the trace, K = {LONGEST}",
     )  # fmt: skip
     return publish(out, tables={"curricula": found}, figures={"curricula": figure}, answer=said(found))
 
@@ -69,28 +67,31 @@ def taught_and_measured(task: str, seeds: tuple[int, ...], root: Path, *, quick:
 
 
 def setups(evidence: Evidence) -> pd.DataFrame:
-    """One row for each task, setup and measure: the mean over seeds, its interval, and how many seeds there are."""
+    """One row for each task, setup and measure: the mean over seeds, the lowest, the highest, and how many."""
     rows, found = evidence.table, []
     for name, (measure, condition) in COLUMNS.items():
         chosen = rows[(rows["measure"] == measure) & (rows["condition"] == condition) & (rows["k"] == LONGEST)]
         weighed = chosen.assign(hits=chosen["value"] * chosen["problems"], of=chosen["trials"] * chosen["problems"])
         by_run = weighed.groupby(["task", "variant", "run_seed"], sort=False)[["hits", "of"]].sum()
         for (one, variant), runs in (by_run["hits"] / by_run["of"]).groupby(["task", "variant"], sort=False):
-            half = stats.sem(runs) * stats.t.ppf(0.975, len(runs) - 1) if len(runs) > 1 else float("nan")
             fields = {"task": one, "setup": variant or "direct", "measure": name, "value": runs.mean()}
-            found.append(fields | {"ci_low": runs.mean() - half, "ci_high": runs.mean() + half, "n": len(runs)})
+            found.append(fields | {"lowest": runs.min(), "highest": runs.max(), "n": len(runs)})
     return pd.DataFrame(found)
 
 
 def said(found: pd.DataFrame) -> list[str]:
     """A line for each setup that has a control: what it answers at once, beside the control."""
-    rows = found[["task", "setup", "measure", "value"]].itertuples(index=False)
-    of = {(task, setup, name): value for task, setup, name, value in rows}
+    rows = found[["task", "setup", "measure", "value", "lowest", "highest", "n"]].itertuples(index=False)
+    of = {
+        (task, setup, name): f"{value:.2f}" + (f" ({low:.2f} to {high:.2f}, {n} seeds)" if n > 1 else " (one seed)")
+        for task, setup, name, value, low, high, n in rows
+    }
     pairs = [key[:2] for key in of if key[2] == "direct" and (key[0], key[1] + CONTROL_VARIANT, "direct") in of]
     return [
-        f"{task}, {setup}: {of[task, setup, 'direct']:.2f} at once, "
-        f"control {of[task, setup + CONTROL_VARIANT, 'direct']:.2f}; "
-        f"the trace {of[task, setup, 'trace']:.2f}, leakage {of[task, setup, 'leakage']:.2f}"
+        f"{task}, direct: {of[task, 'direct', 'direct']} at once" for task in dict.fromkeys(key[0] for key in of)
+    ] + [
+        f"{task}, {setup}: {of[task, setup, 'direct']} at once, control {of[task, setup + CONTROL_VARIANT, 'direct']}; "
+        f"the trace {of[task, setup, 'trace']}, leakage {of[task, setup, 'leakage']}"
         for task, setup in pairs
     ]
 
