@@ -14,7 +14,7 @@ import pandas as pd
 from analyses.publishing import publish
 from cotinterp import ModelSpec, RunSpec
 from cotinterp.cli.parsing import script
-from cotinterp.figures import lines
+from cotinterp.figures import heatmap
 from cotinterp.studies.evidence import Evidence, read_evidence
 from cotinterp.studies.measuring import as_taught
 from cotinterp.studies.subject import FULL, QUICK
@@ -23,7 +23,8 @@ from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")
 CURRICULA = ("mixed-50", "two-pass-0.3", "sequential", "naive", "internalize", "internalize-log")
-LONGEST = 6  # operands of the problems that the table is about
+LONGEST = 6
+"""Operands of the problems that the table is about."""
 COLUMNS = {"direct": ("exact", "asked"), "trace": ("exact", "trace"), "leakage": ("leakage", "")}
 COLUMNS |= {"follows": ("edit", "substitute_total:follows")}
 
@@ -49,10 +50,10 @@ def main(
     else:
         evidence = read_evidence(table or TABLE)
     found = setups(evidence)
-    figure = lines(
-        found[found["measure"].isin(["direct", "trace"])], x="setup", y="value", low="lowest", high="highest", color="measure",
-        facet="task", bounds=(0.0, 1.0), x_title="way of teaching", y_title="held-out accuracy",
-        title=f"The answer and the trace, K = {LONGEST}",
+    title = f"By way of teaching (rows), on new problems of {LONGEST} operands; means over seeds"
+    figure = heatmap(
+        found, x="measure", y="setup", value="value", facet="task", bounds=(0.0, 1.0), title=title, y_title=" ",
+        hover=("lowest", "highest", "n"),
     )  # fmt: skip
     return publish(out, tables={"curricula": found}, figures={"curricula": figure}, answer=said(found))
 
