@@ -52,9 +52,8 @@ def main(
     found = setups(evidence)
     title = f"By way of teaching (rows), on new problems of {LONGEST} operands; means over seeds"
     figure = heatmap(
-        found, x="measure", y="setup", value="value", facet="task", bounds=(0.0, 1.0), title=title, y_title=" ",
-        hover=("lowest", "highest", "n"),
-    )  # fmt: skip
+        found, x="measure", y="setup", value="value", facet="task", bounds=(0, 1), title=title, y_title=" "
+    )
     return publish(out, tables={"curricula": found}, figures={"curricula": figure}, answer=said(found))
 
 
