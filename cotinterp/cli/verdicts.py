@@ -97,7 +97,8 @@ def claims_command(
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.
         claim: Claims by name or path/to/file.py:NAME; by default the catalog.
-        seeds: The lowest so many seeds; by default all in the tables, five from checkpoints.
+        seeds: The lowest so many seeds, in one look; by default all in the tables, looked at every five, and five from
+            checkpoints.
         origin: Judge stored tables, or measure trained runs anew.
         tables: Folder of the stored evidence; ./analyses/out by default, then what travels with the package.
         root: Where the runs of the replication lie; out/replication by default.
@@ -156,10 +157,14 @@ def claims_command(
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
     with progress_stages("claims", ("load torch",)):
+        from cotinterp.claims.judge import equal_looks, look_factors
         from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 
+    staged = until_decided
     if origin == "tables":
-        stages = Stages(lambda n, _: evidence.of_seeds(n), max_seeds or len(evidence.seeds))
+        looks = look_factors if until_decided else equal_looks
+        staged = seeds is None
+        stages = Stages.of_tables(evidence, looks(max_seeds or len(evidence.seeds)))
     else:
         from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.models.build import resolve_device
@@ -181,6 +186,4 @@ def claims_command(
         )
         evidence = gather_evidence(sources, folder)
         stages = Stages.of_models(sources, folder, max_seeds or 4 * LEAST_SEEDS)
-    claims_session(
-        evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages if until_decided else None
-    )
+    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages if staged else None)
