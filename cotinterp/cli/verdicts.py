@@ -96,7 +96,7 @@ def claims_command(
 
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.
-        claim: Claims by name or path/to/file.py:NAME; by default the catalog.
+        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching); by default the catalog.
         seeds: The lowest so many seeds, in one look; by default all in the tables, looked at every five, and five from
             checkpoints.
         origin: Judge stored tables, or measure trained runs anew.
@@ -137,14 +137,14 @@ def claims_command(
         raise ValueError("--seeds is a fixed number, and --until-decided looks for it: give one of them")
     if quick and update_tables:
         raise ValueError("--quick is a look and no measurement, so --update-tables would spoil the stored evidence")
-    from cotinterp.claims.catalog import CATALOG, get_claim
+    from cotinterp.claims.catalog import CATALOG, get_claims
     from cotinterp.results import output_folder
     from cotinterp.results.shipped import here_or_shipped
     from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
     from cotinterp.sweeps.progress import progress_stages
     from cotinterp.tasks import get_task
 
-    claims = [get_claim(ref) for ref in claim] or CATALOG
+    claims = [one for ref in claim for one in get_claims(ref)] or CATALOG
     named = [get_task(ref) for ref in task]
     names = [one.name for one in named]
     stored, place = tables or Path("analyses/out"), root or Path("out/replication")
