@@ -171,8 +171,8 @@ def _run(task: str, regime: str, variant: str, seed: int, draw: int) -> tuple[st
 
 
 TASK = "null"
-FAMILY = 16
-"""Claims by tasks in one table, as many as eight claims on two tasks."""
+FAMILY = 66
+"""Claims by tasks in one table, as many as eleven claims on six tasks."""
 ON_IT = SyntheticCell(measure="accuracy", expected=0.5, k=4, condition="heldout")
 
 
