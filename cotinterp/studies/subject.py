@@ -28,7 +28,8 @@ class Effort:
     """How much each measurement is given. Nothing in it depends on what comes out.
 
     Attributes:
-        k: Operands of the problems that the mechanism is studied on, as near to it as the subject's range allows.
+        k: Operands of the problems that the mechanism is studied on, as near to it as the subject's range allows, or
+            more where too few of them are held out (`Subject.length`).
         evaluated: Most problems of each k and side of the split for accuracy and errors.
         edited: Problems of each k whose trace is edited, in every way that there is.
         edits_per_step: Wrong totals for each problem and step; every other kind of edit is made once for each.
@@ -108,6 +109,10 @@ def untrained_twin(
     """Builds, when called, a model of the same shape at its initialization; `seed` is the one of the model itself."""
     twin_seed = (seed + UNTRAINED_SEED) % 2**32
     return partial(build_model, spec, len(Vocabulary.of(task)), seed=twin_seed, device=device)
+
+
+ENOUGH = 30
+"""Held-out problems of a length on which a mechanism can be studied."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,8 +196,19 @@ class Subject:
         return Vocabulary.of(self.task)
 
     def length(self, effort: Effort) -> int:
-        """Number of operands that the mechanism is studied on."""
-        return min(max(effort.k, self.k_asked[0]), self.k_asked[1])
+        """Number of operands that the mechanism is studied on.
+
+        That of `effort`, as near as the subject's range allows; more where so few problems of that length are held out
+        (ENOUGH) that nothing could be measured on them: of four bits there are sixteen problems, three of them held out.
+        """
+        low, high = self.k_asked
+        return next((k for k in range(min(max(effort.k, low), high), high) if self._has_enough(k)), high)
+
+    def _has_enough(self, k: int) -> bool:
+        try:
+            return len(self.heldout(ENOUGH, k=k)) == ENOUGH
+        except EmptySplitError:
+            return False
 
     def evaluation_problems(self, max_per_k: int) -> dict[str, tuple[Problem, ...]]:
         """Problems by side of the split: `train`, out of `trained_on`, and `heldout`; a draw for each seed."""
