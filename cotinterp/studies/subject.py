@@ -199,7 +199,7 @@ class Subject:
         """Number of operands that the mechanism is studied on.
 
         That of `effort`, as near as the subject's range allows; more where so few problems of that length are held out
-        (ENOUGH) that nothing could be measured on them: of four bits there are sixteen problems, three of them held out.
+        (ENOUGH) that nothing could be measured on them: of the sixteen problems of four bits three are held out.
         """
         low, high = self.k_asked
         return next((k for k in range(min(max(effort.k, low), high), high) if self._has_enough(k)), high)
