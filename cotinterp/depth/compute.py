@@ -21,13 +21,27 @@ from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
-CONFIGURATION = ("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max")
+CONFIGURATION = (
+    *("task", "regime", *SHAPE, "architecture", "n_parameters", "steps", "batch_size", "lr", "n_train"),
+    *("k_min", "k_max"),
+)
 """What a configuration is; runs that differ in the seed alone are draws of one."""
 PRICES = ("n_parameters", "response_tokens", "flops", "training_flops")
 """What accuracy is bought with: parameters, tokens of an answer, operations of an answer, operations of training."""
 COMPUTE_COLUMNS = (
-    *("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max", "start_from"),
-    *("schedule", "run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
+    *(
+        *CONFIGURATION,
+        "start_from",
+        "schedule",
+        "run_seed",
+        "slug",
+        "status",
+        "k",
+        "n",
+        "accuracy",
+        "ci_low",
+        "ci_high",
+    ),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 CHEAPEST_COLUMNS = (
@@ -124,7 +138,7 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
     chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
-    texts = ("start_from", "schedule", "ended")
+    texts = ("start_from", "schedule", "architecture", "ended")
     chosen = chosen.assign(**{name: chosen[name].astype(object).where(chosen[name].notna(), "") for name in texts})
     known = {name: (tasks or {}).get(name) or get_task(name) for name in chosen["task"].unique()}
     for name, one in known.items():

@@ -281,6 +281,11 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
         for name in here
         if name in given and not _fits(name, given[name], here[name])
     ]
+    wrong += [
+        f"has {name} {getattr(start.spec.model, name)!r}, the new model {getattr(spec.model, name)!r}"
+        for name in type(spec.model).model_fields
+        if name != "n_ctx" and getattr(start.spec.model, name) != getattr(spec.model, name)
+    ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(

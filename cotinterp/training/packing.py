@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cotinterp.models.native.parts import NativeParts, future_keys, native_parts, why_not_native
+from cotinterp.models.native.parts import NativeParts, future_keys, key_bias, native_parts, why_not_native
 from cotinterp.training.data import NOT_SCORED, TrainingSet
 
 TOKENS_A_BUCKET = 512
@@ -192,6 +192,8 @@ def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float
     stream, q = functional.embedding(batch.row, distinct), None
     every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
     scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
+    if (slopes := parts.slopes) is not None:
+        every, scored = ([(q, k, mask + key_bias(slopes, k.width)) for q, k, mask in some] for some in (every, scored))
     for number, block in enumerate(parts.blocks):
         last = number == len(parts.blocks) - 1
         which = slice(1, 3) if last else slice(0, 3)

@@ -292,7 +292,7 @@ class RunSpec(Spec):
     @property
     def slug(self) -> str:
         """Name of the run's directory: the fields one reads first, then eight digits of the hash of all of them."""
-        return f"{self._task_name}-{self.regime}-L{self.model.n_layers}-s{self.seed}-{self.sha256[:8]}"
+        return f"{self._task_name}-{self.regime}-L{self.model.depth}-s{self.seed}-{self.sha256[:8]}"
 
     @cached_property
     def sha256(self) -> str:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
 
-from cotinterp.models.build import Bridge
+from cotinterp.models.build import AlibiAttention, Bridge
 
 Map = Callable[[Tensor], Tensor]
 """A function of the last axis: a norm, an activation."""
@@ -64,6 +64,7 @@ class NativeParts:
 
     Attributes:
         w_pos: Position vectors; None for rotary positions, whose `cos` and `sin` are then there.
+        slopes: Of ALiBi, by head (`key_bias`); else None.
         scale: What attention scores are divided by.
     """
 
@@ -75,6 +76,7 @@ class NativeParts:
     norm: Map
     w_u: Float[Tensor, "d_vocab_out d_model"]
     n_heads: int
+    slopes: Float[Tensor, " head"] | None
     scale: float
     n_ctx: int
 
@@ -125,17 +127,29 @@ def attend(
     v: Float[Tensor, "batch key head d_head"],
     future: Bool[Tensor, "... query key"],
     *,
+    slopes: Float[Tensor, " head"] | None,
     scale: float,
 ) -> tuple[Float[Tensor, "batch query head d_head"], Float[Tensor, "batch head query key"]]:
-    """z and pattern of causal attention. `future` (of `future_keys`) is masked out.
+    """z and pattern of causal attention. `future` (of `future_keys`) is masked out; keys stand at positions 0, 1, ...
 
     Keys and values may lie in memory in any order of the axes; by head is fastest. Two callers have another form of the
     same attention, because this one would cost them time: `resume` adds its mask within the product of queries and
     keys, and training without padding has a backward pass of its own.
     """
-    scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).div_(scale).masked_fill_(future, -torch.inf)
-    pattern = scores.softmax(dim=-1)
+    scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).div_(scale)
+    if slopes is not None:
+        scores += key_bias(slopes, k.shape[1])
+    pattern = scores.masked_fill_(future, -torch.inf).softmax(dim=-1)
     return (pattern @ v.transpose(1, 2)).transpose(1, 2), pattern
+
+
+def key_bias(slopes: Float[Tensor, " head"], n_keys: int) -> Float[Tensor, "head 1 key"]:
+    """ALiBi as what is added to the scores of each head and key: slope times position, which counts from 0.
+
+    A softmax is the same where all scores of a query move together, so that -slope * (query - key) may be
+    slope * key: then it does not matter which query asks.
+    """
+    return slopes[:, None, None] * torch.arange(n_keys, device=slopes.device)
 
 
 def native_parts(model: object) -> NativeParts | None:
@@ -157,6 +171,7 @@ def native_parts(model: object) -> NativeParts | None:
         norm=_raw(module.ln_out),
         w_u=_raw(module.head).weight,
         n_heads=int(module.cfg.n_heads),
+        slopes=first.slopes if isinstance(first, AlibiAttention) else None,
         scale=1.0 if first is None else float(first.scale),
         n_ctx=int(module.cfg.n_ctx),
     )
@@ -187,7 +202,7 @@ def why_not_native(model: object) -> str | None:
     for number, layer in enumerate(module.layers):
         block = _raw(layer)
         attn = _raw(block.attn) if isinstance(block, NativeBlock) else None
-        if type(attn) is not NativeAttention or attn.kv_repeats != 1:
+        if attn is None or type(attn) not in (NativeAttention, AlibiAttention) or attn.kv_repeats != 1:
             return f"the attention of layer {number} is {type(attn).__name__} or has grouped keys"
         mlp = None if cfg.attn_only else _raw(block.mlp)
         if mlp is not None and (type(mlp) is not NativeMLP or mlp.ln is not None):
@@ -195,7 +210,7 @@ def why_not_native(model: object) -> str | None:
     return None
 
 
-_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, NativeMLP)
+_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, AlibiAttention, NativeMLP)
 
 
 def _module_of(model: object) -> NativeModel | None:
@@ -272,7 +287,7 @@ def forward(
     states = []
     for block in parts.blocks:
         q, k, v = parts.qkv(block, stream, positions[None]).unbind(dim=2)
-        z, pattern = attend(q, k, v, future, scale=parts.scale)
+        z, pattern = attend(q, k, v, future, slopes=parts.slopes, scale=parts.scale)
         attn_out = parts.attn_out(block, z)
         resid_mid = stream + attn_out
         mlp_out = None if block.mlp is None else block.mlp(resid_mid)
