@@ -123,7 +123,8 @@ class ComputeResult(Result):
 def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] | None = None) -> ComputeResult:
     """Joins a sweep's tidy table with the cost of answering and of training.
 
-    Only held-out, free-running answers are taken (`reading` "answer"). Runs without an evaluation have no row.
+    Only held-out answers that a model writes are taken (`reading` "answer", and no labels). Runs without an evaluation
+    have no row.
 
     Args:
         table: SWEEP_COLUMNS, of which NEEDED are read.
@@ -135,7 +136,8 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
     """
     require_columns(table, NEEDED)
     require_one_definition(table)
-    chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
+    written = table["regime"].map(lambda name: get_regime(str(name)).reads == "response")
+    chosen = table[written & (table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
     texts = ("start_from", "schedule", "architecture", "ended")

@@ -132,6 +132,7 @@ def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
 def bridge_fields(spec: ModelSpec, d_vocab: int) -> dict[str, Any]:
     """The shape of a model in TransformerLens's words: what `TransformerBridgeConfig` is given."""
     return {
+        **({} if spec.attention == "causal" else {"attention_dir": spec.attention}),
         "n_layers": spec.depth,
         "d_model": spec.d_model,
         "n_heads": spec.n_heads,

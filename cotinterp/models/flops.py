@@ -50,7 +50,8 @@ class Cost:
 
     def forward(self, lengths: Int[np.ndarray, " rows"], *, read: int | None = None) -> float:
         """One pass over sequences of these lengths; `read` is the number of positions whose logits are wanted."""
-        tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) / 2).sum())
+        seen = (lengths + 1) / 2 if self.spec.attention == "causal" else lengths
+        tokens, pairs = float(lengths.sum()), float((lengths * seen).sum())
         return self.reading(tokens, pairs, tokens if read is None else float(read))
 
     def answer(self, prompt: Int[np.ndarray, " rows"], response: Int[np.ndarray, " rows"]) -> float:

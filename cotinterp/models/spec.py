@@ -14,7 +14,7 @@ MAX_PARAMETERS = 500_000_000
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
 
-ABSENT = {("loops", 1)}
+ABSENT = {("loops", 1), ("attention", "causal")}
 """Fields of a shape that stand in no dump, hash or file while they have this value: they came later than files."""
 
 DIGEST = "digest"
@@ -41,7 +41,7 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    """A decoder-only, pre-norm transformer with learned biases and an untied unembedding.
+    """A pre-norm transformer, causal if not said otherwise, with learned biases and an untied unembedding.
 
     Attributes:
         n_layers: Blocks, each attention and MLP, with weights of their own.
@@ -59,6 +59,8 @@ class ModelSpec(Spec):
             2022, arXiv 2108.12409), "sinusoidal" adds fixed waves (Vaswani et al. 2017, arXiv 1706.03762), "none" adds
             nothing: what a causal model knows of places then comes from the mask alone (Kazemnejad et al. 2023, arXiv
             2305.19466).
+        attention: "bidirectional" lets every position look at all others, as in an encoder. Such a model can name a
+            label, and write nothing. In no dump, hash or file where it is "causal".
     """
 
     n_layers: Annotated[int, Field(ge=1, le=MAX_DEPTH)] = 4
@@ -70,6 +72,7 @@ class ModelSpec(Spec):
     act_fn: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     normalization: Literal["LN", "LNPre", "RMS", "RMSPre"] | None = "LN"
     positions: Literal["standard", "rotary", "alibi", "sinusoidal", "none"] = "standard"
+    attention: Literal["causal", "bidirectional"] = "causal"
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
@@ -81,6 +84,8 @@ class ModelSpec(Spec):
             raise ValueError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"rotary positions rotate pairs: d_model / n_heads = {self.d_head} must be even")
+        if self.positions == "alibi" and self.attention == "bidirectional":
+            raise ValueError("positions 'alibi' lower scores of the past; a bidirectional model can have any others")
         if self.depth > MAX_DEPTH:
             raise ValueError(
                 f"n_layers {self.n_layers} run in loops {self.loops} are {self.depth} layers; at most {MAX_DEPTH}"
@@ -100,7 +105,7 @@ class ModelSpec(Spec):
 
         `looped-2` has two blocks of its own, whatever its depth.
         """
-        said = {name: getattr(self, name) for name in ("act_fn", "normalization", "positions")}
+        said = {name: getattr(self, name) for name in ("act_fn", "normalization", "positions", "attention")}
         words = [value or "no-norm" for name, value in said.items() if value != type(self).model_fields[name].default]
         return " ".join([*words, *([f"looped-{self.n_layers}"] if self.loops > 1 else [])])
 

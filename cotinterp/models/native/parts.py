@@ -60,11 +60,12 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class NativeParts:
-    """The pieces of a causal native model, and how they work.
+    """The pieces of a native model, and how they work.
 
     Attributes:
         w_pos: Position vectors; None for rotary positions, whose `cos` and `sin` are then there.
         slopes: Of ALiBi, by head (`key_bias`); else None.
+        causal: Whether no position looks at a later one; the only models with which the fast paths work.
         scale: What attention scores are divided by.
     """
 
@@ -77,6 +78,7 @@ class NativeParts:
     w_u: Float[Tensor, "d_vocab_out d_model"]
     n_heads: int
     slopes: Float[Tensor, " head"] | None
+    causal: bool
     scale: float
     n_ctx: int
 
@@ -152,13 +154,15 @@ def key_bias(slopes: Float[Tensor, " head"], n_keys: int) -> Float[Tensor, "head
     return slopes[:, None, None] * torch.arange(n_keys, device=slopes.device)
 
 
-def native_parts(model: object) -> NativeParts | None:
+def native_parts(model: object, *, causal: bool = True) -> NativeParts | None:
     """The parts of a raw native module, or of a bridge around one; None where `why_not_native` has a reason.
+
+    Of a bidirectional model only for those who ask for it with `causal=False`, and see to its padding.
 
     No gradient is cut off: use `torch.no_grad` around what is only read.
     """
     module = _module_of(model)
-    if module is None or why_not_native(model) is not None:
+    if module is None or why_not_native(model, causal=causal) is not None:
         return None
     first = _raw(_raw(module.layers[0]).attn) if len(module.layers) else None
     rotary = module.rotary
@@ -172,12 +176,13 @@ def native_parts(model: object) -> NativeParts | None:
         w_u=_raw(module.head).weight,
         n_heads=int(module.cfg.n_heads),
         slopes=first.slopes if isinstance(first, AlibiAttention) else None,
+        causal=module.cfg.attention_dir == "causal",
         scale=1.0 if first is None else float(first.scale),
         n_ctx=int(module.cfg.n_ctx),
     )
 
 
-def why_not_native(model: object) -> str | None:
+def why_not_native(model: object, *, causal: bool = True) -> str | None:
     """Why a model must be run by its own forward pass; None where its parts do the same.
 
     It is another architecture, or a native one with something that the parts do not spell out: attention of a class of
@@ -195,7 +200,7 @@ def why_not_native(model: object) -> str | None:
     if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules() if type(part) in _PLAIN):
         return "torch hooks are attached to its modules"
     cfg = module.cfg
-    if cfg.attention_dir != "causal":
+    if causal and cfg.attention_dir != "causal":
         return "its attention is not causal"
     if float(cfg.attn_scores_soft_cap) > 0 or float(cfg.output_logits_soft_cap) > 0:
         return "it caps scores or logits"
