@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from cotinterp.behavior.accuracy import accuracy_by_k, evaluate_run
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
+from cotinterp.studies.subject import Subject
 from cotinterp.tasks import get_task
 from cotinterp.training.data import NOT_SCORED, TrainingSet, problems_of
 from cotinterp.training.learner import response_loss
@@ -106,3 +107,8 @@ def test_what_cannot_be_asked_as_a_label_is_refused(tiny, specs):
         specs["label"].model_copy(update={"regime": "cot"})
     with pytest.raises(ValidationError, match="names every state by one symbol"):
         tiny.model_copy(update={"task": "digit-sum", "regime": "label"})
+
+
+def test_studies_of_transcripts_refuse_a_bidirectional_model(runs):
+    with pytest.raises(ValueError, match="it is not causal .* it would see the response, and its answer"):
+        Subject.of_run(runs["label"])
