@@ -235,6 +235,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "copied": Threshold(0.5, "more likely than not"),
     "ready": Threshold(0.5, "more than half of the probability comes with the written totals"),
     "own-wrong": Threshold(0.5, "most of the model's own wrong totals"),
+    "lost-at-once": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "leaks": Threshold(0.5, "most responses begin a trace that was not asked for"),
+    "gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "content-gain": Threshold(0.1, "a tenth of the problems, as for the content of written tokens"),
+    "trace-gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "totals-inside": DECODABLE,
+    "totals-gain": Threshold(0.1, "a tenth of the problems more than the same phases leave without content"),
+    "totals-used": USED,
+    "writes-it": SOLVED,
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
 """By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the

@@ -14,8 +14,16 @@ import pandas as pd
 import torch
 
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import COLUMNS, CONVERGED_VARIANT, EARLY_VARIANT, MEMORY_TASK, RUN_COLUMNS, Evidence
-from cotinterp.studies.measuring import REFUSED, Measure, measure, measures_of
+from cotinterp.studies.evidence import (
+    COLUMNS,
+    CONTROL_VARIANT,
+    CONVERGED_VARIANT,
+    EARLY_VARIANT,
+    MEMORY_TASK,
+    RUN_COLUMNS,
+    Evidence,
+)
+from cotinterp.studies.measuring import REFUSED, TRACE_TRAIN, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.progress import OnProgress, poll_in_order
@@ -103,10 +111,6 @@ def plan(
     chosen = [one for part in PARTS if part in parts for one in found[part]]
     at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
     return tuple(dict.fromkeys(at_seeds))
-
-
-CONTROL_VARIANT = "-control"
-"""Behind the name of a curriculum: the run of the same phases without content (`curriculum.control_of`)."""
 
 
 def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
@@ -426,17 +430,18 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
     record = read_record(root / spec.slug / MODEL_FILE)
     still_moving = f"ended by its budget of {record.step:,} updates" if record.ended == "budget" else ""
     cost = float(f"{record.threads * record.elapsed_s:.4g}")
-    return named | {"core_seconds": cost} | _convergence(rows, still_moving)
+    shown = {one.regime for one in spec.mix or ()} or {spec.regime}
+    return named | {"core_seconds": cost} | _convergence(rows, still_moving, asked_as_shown=spec.regime in shown)
 
 
-def _convergence(rows: pd.DataFrame, still_moving: str = "") -> dict[str, Any]:
+def _convergence(rows: pd.DataFrame, still_moving: str = "", *, asked_as_shown: bool = True) -> dict[str, Any]:
     """Status, accuracy on training problems at the K where it is least, and a note on what is wrong.
 
     `finished`; `unconverged` where that accuracy is too little, or where a run until converged was still moving when
     its budget ended it; `incomplete` where a measure refused the model.
     """
     refusals = "; ".join(map(str, rows.loc[rows["measure"] == REFUSED, "condition"]))
-    found = _fit(rows)
+    found = _fit(rows, asked_as_shown)
     if still_moving:
         found |= {"status": "unconverged", "note": "; ".join(filter(None, (found["note"], still_moving)))}
     if not refusals:
@@ -445,8 +450,10 @@ def _convergence(rows: pd.DataFrame, still_moving: str = "") -> dict[str, Any]:
     return found | {"status": status, "note": "; ".join(filter(None, (found["note"], refusals)))}
 
 
-def _fit(rows: pd.DataFrame) -> dict[str, Any]:
-    chosen = rows[(rows["measure"] == "accuracy") & (rows["condition"] == "train")]
+def _fit(rows: pd.DataFrame, asked_as_shown: bool) -> dict[str, Any]:
+    """A run that is asked otherwise than it was last shown has learned where it writes the trace that it was shown."""
+    measure, condition = ("accuracy", "train") if asked_as_shown else ("exact", TRACE_TRAIN)
+    chosen = rows[(rows["measure"] == measure) & (rows["condition"] == condition)]
     if chosen.empty:
         return {"status": "finished", "train_accuracy": np.nan, "note": "its training problems were not asked"}
     sums = chosen.assign(right=chosen["value"] * chosen["problems"], of=chosen["trials"] * chosen["problems"])
