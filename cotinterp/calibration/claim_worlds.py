@@ -379,11 +379,31 @@ def teaching_worlds() -> list[MadeUpWorld]:
     ]
 
 
+def width_worlds() -> list[MadeUpWorld]:
+    """Direct and cot at two widths, and what kind the errors of the narrower cot are."""
+    any_width, no_width, garbled = "helps at any width", "helps at no width", "garbled"
+
+    def world(
+        name: str, narrow: tuple[float, float], wide: float, fluent: float, verdict: Word, *stands: str
+    ) -> MadeUpWorld:
+        rates = {("w4", "direct"): narrow[0], ("w4", "cot"): narrow[1], ("w64", "direct"): wide, ("w64", "cot"): 0.97}
+        cells = [cell for (variant, regime), rate in rates.items() for cell in right(regime, flat(rate), variant)]
+        kind = SyntheticCell(measure="error_kind", expected=1 - fluent, k=6, condition="bookkeeping", variant="w4")
+        return MadeUpWorld(name, "small-models-are-hurt", (*cells, kind), verdict, frozenset(stands))
+
+    return [
+        world("narrow ones lose by wrong steps", (0.5, 0.3), 0.7, 0.9, "supported"),
+        world(any_width, (0.3, 0.5), 0.7, 0.9, "not supported", any_width),
+        world(no_width, (0.5, 0.3), 0.97, 0.9, "partly supported", no_width),
+        world(garbled, (0.5, 0.3), 0.7, 0.1, "partly supported", garbled),
+    ]
+
+
 def made_up_worlds() -> tuple[MadeUpWorld, ...]:
     """All of them, and two once more: one unsolved, one with too few seeds for a verdict."""
     worlds = [
         *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
-        *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds()),
+        *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds(), *width_worlds()),
     ]
     reads = reading_worlds()[0]
     unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]

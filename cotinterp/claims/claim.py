@@ -244,6 +244,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "totals-gain": Threshold(0.1, "a tenth of the problems more than the same phases leave without content"),
     "totals-used": USED,
     "writes-it": SOLVED,
+    "hurt": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "wide-gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "fluent": MOST_ERRORS,
+    "wide-cot-solves-it": SOLVED,
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
 """By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the

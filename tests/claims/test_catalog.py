@@ -31,6 +31,7 @@ def test_the_claims_on_trial():
         "curriculum-not-content",
         "trace-helps-most",
         "rationale-training-leaves-running-totals",
+        "small-models-are-hurt",
     ]
 
 
