@@ -169,7 +169,7 @@ def test_tagging_shows_what_direct_shows():
 
 @pytest.mark.parametrize("regime", regime_names())
 def test_which_tasks_a_regime_refuses(regime):
-    """States of several symbols in a label or a tag, and for tags an order of steps that is not that of the operands."""
+    """States of several symbols where one is named, and for tags steps in another order than the operands."""
     refused = {name for name in task_names() if get_regime(regime).refusal(get_task(name)) is not None}
     wide = {name for name in task_names() if max(map(len, get_task(name).states)) > 1}
     astray = {name for name in task_names() if not get_task(name).in_order}
