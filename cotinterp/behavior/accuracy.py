@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Int
+from torch import Tensor
 
-from cotinterp.behavior.decoding import Decoding, LanguageModel, context_length, verified_greedy
+from cotinterp.behavior.decoding import (
+    Decoding,
+    LanguageModel,
+    context_length,
+    reading,
+    require_vocabulary,
+    verified_greedy,
+)
 from cotinterp.figures.behavior import accuracy_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.training.checkpoints import Run, write_evaluation
 from cotinterp.training.data import problems_of
-from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.batch import Batch, collate, label_places
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import MAX_PER_K as MAX_PER_K
 from cotinterp.transcripts.problems import EmptySplitError, Problem, require_solved, sample_problems
@@ -162,6 +171,10 @@ def accuracy_by_k(
 ) -> AccuracyResult:
     """Lets `model` answer the problems of each split and compares its answers with the task's.
 
+    In a regime whose answer is a label (`Regime.reads`) nothing is written: the label is the likeliest symbol of the
+    whole vocabulary where the prompt ends, or the trace, which is then given and right. A model that was taught
+    `label-after-trace` is asked without its trace in the regime `label`.
+
     Args:
         problems: Problems by split, for instance from `evaluation_problems`. Distinct ones are used once.
         run_seed: Label of the trained model in the tables.
@@ -178,12 +191,29 @@ def accuracy_by_k(
     transcripts = [render(task, problem, regime) for _, problem in asked]
     require_room(model, task, transcripts, decoding.max_new)
     batch = collate(transcripts, Vocabulary.of(task))
-    texts = verified_greedy(model, batch, max_new=decoding.max_new, batch_size=decoding.batch_size)
+    if get_regime(regime).reads == "response":
+        texts = verified_greedy(model, batch, max_new=decoding.max_new, batch_size=decoding.batch_size)
+    else:
+        texts = _labeled(model, batch, label_places(batch, regime), decoding.batch_size)
     outputs = []
     for (split, problem), expected, text in zip(asked, transcripts, texts, strict=True):
         correct = final_answer(task, text) == problem.answer
         outputs.append(Output(problem, split, text, "#" in text, correct, text == expected.response))
     return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, run_seed))
+
+
+def _labeled(model: LanguageModel, batch: Batch, n_read: Int[Tensor, " batch"], batch_size: int) -> tuple[str, ...]:
+    """What stands after each prompt with the label that the model names at the last token read; no row is padded."""
+    require_vocabulary(model, batch.vocabulary)
+    texts = [""] * len(batch)
+    with reading(model, causal=False) as read:
+        for n in n_read.unique().tolist():
+            for rows in (n_read == n).nonzero()[:, 0].split(batch_size):
+                named = read(batch.tokens[rows, :n])[:, -1].argmax(-1).cpu()
+                for row, token in zip(rows.tolist(), named.tolist(), strict=True):
+                    given = batch.symbols(row)[int(batch.n_prompt[row]) : n]
+                    texts[row] = "".join([*given, batch.vocabulary.symbols[token], "#"])
+    return tuple(texts)
 
 
 def evaluate_run(

@@ -196,11 +196,18 @@ def text_of(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> str:
 
 
 @contextmanager
-def reading(model: LanguageModel) -> Iterator[Callable[[Tensor], Tensor]]:
+def reading(model: LanguageModel, *, causal: bool = True) -> Iterator[Callable[[Tensor], Tensor]]:
     """Calls of a model for its logits: in eval mode (put back after), without gradients, on the model's own device.
 
-    What it yields raises ValueError where the model gives NaN.
+    What it yields raises ValueError where the model gives NaN. With `causal` a model is refused in which a position can
+    look at later ones: what it would write next depends on what is already there.
     """
+    direction = getattr(getattr(model, "cfg", None), "attention_dir", "causal")
+    if causal and direction != "causal":
+        raise ValueError(
+            f"the model is {direction}: it names labels and writes nothing, so nothing that it writes can be measured. "
+            "`accuracy_by_k` asks for its label in the regimes 'label' and 'label-after-trace'"
+        )
     module = model if isinstance(model, nn.Module) else None
     was_training = module is not None and module.training
     parameter = None if module is None else next(module.parameters(), None)

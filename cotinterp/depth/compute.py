@@ -21,13 +21,27 @@ from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 SHAPE = ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")
-CONFIGURATION = ("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max")
+CONFIGURATION = (
+    *("task", "regime", *SHAPE, "architecture", "n_parameters", "steps", "batch_size", "lr", "n_train"),
+    *("k_min", "k_max"),
+)
 """What a configuration is; runs that differ in the seed alone are draws of one."""
 PRICES = ("n_parameters", "response_tokens", "flops", "training_flops")
 """What accuracy is bought with: parameters, tokens of an answer, operations of an answer, operations of training."""
 COMPUTE_COLUMNS = (
-    *("task", "regime", *SHAPE, "n_parameters", "steps", "batch_size", "lr", "n_train", "k_min", "k_max", "start_from"),
-    *("schedule", "run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
+    *(
+        *CONFIGURATION,
+        "start_from",
+        "schedule",
+        "run_seed",
+        "slug",
+        "status",
+        "k",
+        "n",
+        "accuracy",
+        "ci_low",
+        "ci_high",
+    ),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 CHEAPEST_COLUMNS = (
@@ -109,7 +123,8 @@ class ComputeResult(Result):
 def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] | None = None) -> ComputeResult:
     """Joins a sweep's tidy table with the cost of answering and of training.
 
-    Only held-out, free-running answers are taken (`reading` "answer"). Runs without an evaluation have no row.
+    Only held-out answers that a model writes are taken (`reading` "answer", and no labels). Runs without an evaluation
+    have no row.
 
     Args:
         table: SWEEP_COLUMNS, of which NEEDED are read.
@@ -121,10 +136,11 @@ def accuracy_against_compute(table: pd.DataFrame, *, tasks: Mapping[str, Task] |
     """
     require_columns(table, NEEDED)
     require_one_definition(table)
-    chosen = table[(table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
+    written = table["regime"].map(lambda name: get_regime(str(name)).reads == "response")
+    chosen = table[written & (table["split"] == "heldout") & (table["reading"] == "answer") & (table["n"] > 0)]
     if chosen.empty:
         raise ValueError("no run in the table was evaluated on held-out problems: run the sweep, then collect it")
-    texts = ("start_from", "schedule", "ended")
+    texts = ("start_from", "schedule", "architecture", "ended")
     chosen = chosen.assign(**{name: chosen[name].astype(object).where(chosen[name].notna(), "") for name in texts})
     known = {name: (tasks or {}).get(name) or get_task(name) for name in chosen["task"].unique()}
     for name, one in known.items():

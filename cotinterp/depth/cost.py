@@ -131,8 +131,8 @@ def cost_of(lengths: AnswerLengths, model: ModelSpec, d_vocab: int) -> AnswerCos
     return AnswerCost(
         prompt_tokens=float(lengths.prompt.mean()),
         response_tokens=response,
-        layer_operations=response * model.n_layers,
-        slots_before_answer=model.n_layers * (1 + float(lengths.before_answer.mean())),
+        layer_operations=response * model.depth,
+        slots_before_answer=model.depth * (1 + float(lengths.before_answer.mean())),
         flops=cost.answer(lengths.prompt, lengths.response) / problems,
         flops_without_cache=cost.answer_without_cache(lengths.prompt, lengths.response) / problems,
     )
@@ -227,7 +227,7 @@ def equal_parameters(model: ModelSpec, n_layers: int, *, d_vocab: int = 0, withi
 
 
 def _deeper(model: ModelSpec) -> Iterable[ModelSpec]:
-    for n_layers in range(1, MOST_LAYERS + 1):
+    for n_layers in range(1, MOST_LAYERS // model.loops + 1):
         yield model.model_copy(update={"n_layers": n_layers})
 
 

@@ -21,14 +21,14 @@ batches of 64 make two means of twenty logged losses differ by."""
 
 RECIPE = (
     *("d_model", "n_heads", "d_mlp", "n_ctx", "batch_size", "lr", "n_train", "k_min", "k_max"),
-    *("start_from", "schedule"),
+    *("start_from", "schedule", "architecture"),
 )
 """What else decides a run: only runs that agree in all of it are points of one frontier over depth."""
 RUN = ("slug", "task", "regime", "run_seed", "n_layers", "steps", "n_parameters", *RECIPE)
 NEEDED = (*RUN, "status", "ended", "loss_mid", "loss_end", "split", "reading", "k", "n", "accuracy")
 """Columns of the sweep table that the frontier is made from."""
 
-TEXTS = ("start_from", "schedule", "ended", "reading", "split")
+TEXTS = ("start_from", "schedule", "architecture", "ended", "reading", "split")
 
 CONVERGED = ("complete", "settled", "fitted")
 UNCONVERGED = ("budget", "stalled", "improving")
@@ -251,7 +251,7 @@ def expressed(frontier: pd.DataFrame) -> pd.DataFrame:
         best = among.sort_values(["frontier", "n_layers", "slug"], ascending=[False, True, True]).iloc[0]
         converged = int(runs["convergence"].isin(CONVERGED).sum())
         proof = best["slug"] if best["frontier"] > 0 else ""
-        ways = runs.groupby(["taught", "schedule", "start_from", "n_train", "lr"], dropna=False).ngroups
+        ways = runs.groupby(["taught", "schedule", "start_from", "architecture", "n_train", "lr"], dropna=False).ngroups
         reach = (int(best["frontier"]), int(best["next_k"]), int(best["k_top"]), proof)
         rows.append((*key, *reach, ways, len(runs), converged, converged >= LEAST_TRIES))
     return pd.DataFrame(rows, columns=list(EXPRESSED_COLUMNS))

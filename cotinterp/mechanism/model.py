@@ -135,7 +135,7 @@ def require_tokens(model: HookedModel, given: TokensLike | Any, name: str = "tok
             f"{name}: ids from {low} to {high} were given; the vocabulary of this model has {n_vocab}, 0 to "
             f"{n_vocab - 1}. Are they those of another tokenizer, or padded with a negative number?"
         )
-    if getattr(model.cfg, "positional_embedding_type", None) == "standard" and tokens.shape[1] > n_ctx > 0:
+    if getattr(model.cfg, "positional_embedding_type", None) in ("standard", "alibi") and tokens.shape[1] > n_ctx > 0:
         raise ValueError(f"{name}: {tokens.shape[1]} positions were given; this model has n_ctx = {n_ctx}.")
     return tokens
 

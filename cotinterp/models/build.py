@@ -1,15 +1,17 @@
 """From a spec to a model: the plain torch module that learns, the bridge that instruments read, and the device."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformer_lens.model_bridge.sources.native import NativeModel, initialize_native_model
+from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel, initialize_native_model
 
 from cotinterp.models.spec import ModelSpec
 
@@ -17,31 +19,107 @@ Bridge = TransformerBridge
 """TransformerLens's hooked model, under the name that the rest of the package uses."""
 
 
+class AlibiAttention(NativeAttention):
+    """Attention whose scores fall with distance: slope * (query - key) is taken from each before the softmax.
+
+    Press, Smith & Lewis 2022 (arXiv 2108.12409). Nothing is added to the residual stream, and nothing is learned.
+
+    Attributes:
+        slopes: How fast the scores of each head fall (`alibi_slopes`).
+    """
+
+    slopes: Tensor
+
+    def __init__(self, cfg: TransformerBridgeConfig) -> None:
+        super().__init__(cfg)
+        self.register_buffer("slopes", alibi_slopes(cfg.n_heads), persistent=False)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "batch pos d_model"],
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "batch pos"] | None = None,
+        pattern_fn: Callable[[Tensor], Tensor] | None = None,
+        **others: Any,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch head pos pos"]]:
+        """What is written into the stream, and the pattern; the arguments are those of `NativeAttention`."""
+        batch, n, _ = hidden_states.shape
+        q, k, v = (
+            rearrange(part(hidden_states), "batch pos (head d) -> batch head pos d", head=self.n_heads)
+            for part in (self.q, self.k, self.v)
+        )
+        places = torch.arange(n, device=q.device)[None] if position_ids is None else position_ids
+        distance = places[:, None, :, None] - places[:, None, None, :]
+        scores = q @ k.transpose(-1, -2) / self.scale - self.slopes[:, None, None] * distance
+        hidden = self.causal_mask[:n, :n]
+        if attention_mask is not None:
+            hidden = self._combine_attention_mask(hidden, attention_mask, batch=batch)
+        pattern = scores.masked_fill(hidden, -torch.inf).softmax(-1).masked_fill(hidden, 0.0)
+        pattern = pattern if pattern_fn is None else pattern_fn(pattern)
+        return self.o(rearrange(pattern @ v, "batch head pos d -> batch pos (head d)")), pattern
+
+
+def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
+    """2^(-8/n), 2^(-16/n), ..., 2^-8 for n heads, a power of two.
+
+    For other numbers those of the next lower power of two, then every second one of the next higher, as in the code of
+    Press et al. 2022: of six heads 1/4, 1/16, 1/64, 1/256, then 1/2, 1/8.
+    """
+    lower = 2 ** int(math.log2(n_heads))
+    whole, finer = ([2 ** (-8 * (head + 1) / n) for head in range(n)] for n in (lower, 2 * lower))
+    return torch.tensor([*whole, *finer[::2][: n_heads - lower]])
+
+
+def use_alibi(module: NativeModel) -> None:
+    """Gives a module that was built with "standard" positions, before its weights are drawn, attention with ALiBi."""
+    module.cfg.positional_embedding_type = "alibi"
+    for layer in module.layers:
+        layer.attn = AlibiAttention(module.cfg)
+
+
 def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torch.device = "cpu") -> NativeModel:
     """A freshly initialized model, as the plain torch module that trains fast.
 
-    Weights are N(0, 0.64 / d_model), those that write into the residual stream smaller by sqrt(2 * n_layers)
-    (after Radford et al., 2019, GPT-2); biases are zero. The same seed gives the same weights on every device, and
-    the global random state is left alone. On the device "meta" nothing is allocated and nothing initialized.
+    Weights are N(0, 0.64 / d_model), those that write into the residual stream smaller by sqrt(2 * depth) (after
+    Radford et al., 2019, GPT-2; a block that is run in loops writes as often as it is run); biases are zero. The same
+    seed gives the same weights on every device, and the global random state is left alone. On the device "meta" nothing
+    is allocated and nothing initialized.
 
-    Position vectors that are fixed ("sinusoidal", "none") are parameters without a gradient, so that a checkpoint, a
-    bridge and every instrument find them where learned ones are. The waves are as large as learned vectors begin.
+    Position vectors that are fixed ("sinusoidal"; zero for "none" and "alibi") are parameters without a gradient, so
+    that a checkpoint, a bridge and every instrument find them where learned ones are. The waves are as large as learned
+    vectors begin.
+
+    Layers of later loops are modules of their own, whose parameters are those of the first loop: the same objects, so
+    that an optimizer sees each once and its gradient is the sum over the loops.
     """
     config = TransformerBridgeConfig(**bridge_fields(spec, d_vocab), init_mode="gpt2", seed=seed)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
         module = NativeModel(config)
-    fixed = module.pos if spec.positions in ("sinusoidal", "none") else None
+        if spec.positions == "alibi":
+            use_alibi(module)
+    fixed = module.pos if spec.positions in ("sinusoidal", "none", "alibi") else None
     if fixed is not None:
         fixed.weight.requires_grad_(False)
+    if not on_meta:
+        initialize_native_model(module, config)
+    _tie_loops(module, spec.n_layers)
     if on_meta:
         return module
-    initialize_native_model(module, config)
     if fixed is not None:
         waves = sinusoids(spec.n_ctx, spec.d_model) if spec.positions == "sinusoidal" else torch.zeros(1)
         with torch.no_grad():
             fixed.weight.copy_(waves * math.sqrt(2 * 0.64 / spec.d_model))
     return module.to(device)
+
+
+def _tie_loops(module: NativeModel, n_blocks: int) -> None:
+    """Gives every layer behind the first `n_blocks` the parameters of the one that it repeats."""
+    for number in range(n_blocks, len(module.layers)):
+        first = dict(module.layers[number % n_blocks].named_modules())
+        for name, part in module.layers[number].named_modules():
+            for own, _ in list(part.named_parameters(recurse=False)):
+                setattr(part, own, getattr(first[name], own))
 
 
 def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
@@ -54,7 +132,8 @@ def sinusoids(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
 def bridge_fields(spec: ModelSpec, d_vocab: int) -> dict[str, Any]:
     """The shape of a model in TransformerLens's words: what `TransformerBridgeConfig` is given."""
     return {
-        "n_layers": spec.n_layers,
+        **({} if spec.attention == "causal" else {"attention_dir": spec.attention}),
+        "n_layers": spec.depth,
         "d_model": spec.d_model,
         "n_heads": spec.n_heads,
         "d_head": spec.d_head,

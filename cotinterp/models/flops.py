@@ -46,11 +46,12 @@ class Cost:
         A position sees itself and all before it: n of them in a row make n (n + 1) / 2 pairs.
         """
         block = tokens * (4 * self.projection + self.mlp) + pairs * self.pair
-        return self.spec.n_layers * block + read * self.logits
+        return self.spec.depth * block + read * self.logits
 
     def forward(self, lengths: Int[np.ndarray, " rows"], *, read: int | None = None) -> float:
         """One pass over sequences of these lengths; `read` is the number of positions whose logits are wanted."""
-        tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) / 2).sum())
+        seen = (lengths + 1) / 2 if self.spec.attention == "causal" else lengths
+        tokens, pairs = float(lengths.sum()), float((lengths * seen).sum())
         return self.reading(tokens, pairs, tokens if read is None else float(read))
 
     def answer(self, prompt: Int[np.ndarray, " rows"], response: Int[np.ndarray, " rows"]) -> float:
@@ -74,8 +75,8 @@ class Cost:
         `layer` itself queries, keys and values are new at one position only.
         """
         after, total = n - start, float(self.logits)
-        for block in range(layer, self.spec.n_layers):
-            last = block == self.spec.n_layers - 1
+        for block in range(layer, self.spec.depth):
+            last = block == self.spec.depth - 1
             queries = 1 if last else after
             pairs = n if last else sum(range(start + 1, n + 1))
             new_keys = 1 if block == layer else after
@@ -85,6 +86,6 @@ class Cost:
 
     def head_patched(self, layer: int, start: int, n: int) -> float:
         """The same for a patch of one head's z at `start`: 0 in the last block unless it is read there."""
-        if layer == self.spec.n_layers - 1 and start != n - 1:
+        if layer == self.spec.depth - 1 and start != n - 1:
             return 0.0
         return 2 * self.spec.d_head * self.spec.d_model + self.mlp + self.resumed(layer + 1, start, n)

@@ -1,15 +1,21 @@
 """The shape of a model, as a value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+MAX_DEPTH = 64
+"""Most layers that a token may pass."""
 
 MAX_PARAMETERS = 500_000_000
 """Largest model a spec may describe without its embeddings: 2 GB in fp32, far beyond what this package is for."""
 
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
+
+ABSENT = {("loops", 1), ("attention", "causal")}
+"""Fields of a shape that stand in no dump, hash or file while they have this value: they came later than files."""
 
 DIGEST = "digest"
 """Field of a run's file that says what all the rest of the file has to be."""
@@ -35,10 +41,13 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    """A decoder-only, pre-norm transformer with learned biases and an untied unembedding.
+    """A pre-norm transformer, causal if not said otherwise, with learned biases and an untied unembedding.
 
     Attributes:
-        n_layers: Blocks, each attention and MLP.
+        n_layers: Blocks, each attention and MLP, with weights of their own.
+        loops: How often all of them are run, one round after the other (a looped transformer, Saunshi et al. 2025,
+            arXiv 2502.17416). A token passes n_layers * loops layers (`depth`), each with hooks of its own; those of
+            later rounds have the weights of the first. In no dump, hash or file where it is 1.
         d_model: Width of the residual stream.
         n_heads: Attention heads; each has d_model / n_heads dimensions.
         d_mlp: Width of the hidden layer of each MLP.
@@ -46,19 +55,28 @@ class ModelSpec(Spec):
         act_fn: Activation of the MLPs; "gelu" is the exact one, "gelu_new" the tanh approximation.
         normalization: "LN" or "RMS" with learned scale, "LNPre" or "RMSPre" without parameters, None for none.
         positions: "standard" adds learned position vectors, "rotary" rotates queries and keys (Su et al. 2021, arXiv
-            2104.09864), "sinusoidal" adds fixed waves (Vaswani et al. 2017, arXiv 1706.03762), "none" adds nothing:
-            what a causal model knows of places then comes from the mask alone (Kazemnejad et al. 2023, arXiv
+            2104.09864), "alibi" lowers scores by the distance of query and key times a slope of the head (Press et al.
+            2022, arXiv 2108.12409), "sinusoidal" adds fixed waves (Vaswani et al. 2017, arXiv 1706.03762), "none" adds
+            nothing: what a causal model knows of places then comes from the mask alone (Kazemnejad et al. 2023, arXiv
             2305.19466).
+        attention: "bidirectional" lets every position look at all others, as in an encoder. Such a model can name a
+            label, and write nothing. In no dump, hash or file where it is "causal".
     """
 
-    n_layers: Annotated[int, Field(ge=1, le=64)] = 4
+    n_layers: Annotated[int, Field(ge=1, le=MAX_DEPTH)] = 4
+    loops: Annotated[int, Field(ge=1, le=MAX_DEPTH)] = 1
     d_model: Annotated[int, Field(ge=1, le=4096)] = 128
     n_heads: Annotated[int, Field(ge=1, le=128)] = 4
     d_mlp: Annotated[int, Field(ge=1, le=16384)] = 512
     n_ctx: Annotated[int, Field(ge=2, le=2048)] = 64
     act_fn: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     normalization: Literal["LN", "LNPre", "RMS", "RMSPre"] | None = "LN"
-    positions: Literal["standard", "rotary", "sinusoidal", "none"] = "standard"
+    positions: Literal["standard", "rotary", "alibi", "sinusoidal", "none"] = "standard"
+    attention: Literal["causal", "bidirectional"] = "causal"
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if (name, value) not in ABSENT}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelSpec":
@@ -66,9 +84,30 @@ class ModelSpec(Spec):
             raise ValueError(f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"rotary positions rotate pairs: d_model / n_heads = {self.d_head} must be even")
-        if (n := self.n_parameters(d_vocab=0)) > MAX_PARAMETERS:
+        if self.positions == "alibi" and self.attention == "bidirectional":
+            raise ValueError("positions 'alibi' lower scores of the past; a bidirectional model can have any others")
+        if self.depth > MAX_DEPTH:
+            raise ValueError(
+                f"n_layers {self.n_layers} run in loops {self.loops} are {self.depth} layers; at most {MAX_DEPTH}"
+            )
+        if (n := self.loops * self.n_parameters(d_vocab=0)) > MAX_PARAMETERS:
             raise ValueError(f"{n:,} parameters besides the embeddings; at most {MAX_PARAMETERS:,} are allowed")
         return self
+
+    @property
+    def depth(self) -> int:
+        """Layers that a token passes: every block as often as it is run."""
+        return self.n_layers * self.loops
+
+    @property
+    def architecture(self) -> str:
+        """What is not as in the reference model, sizes aside, in a word for tables; empty where nothing is.
+
+        `looped-2` has two blocks of its own, whatever its depth.
+        """
+        said = {name: getattr(self, name) for name in ("act_fn", "normalization", "positions", "attention")}
+        words = [value or "no-norm" for name, value in said.items() if value != type(self).model_fields[name].default]
+        return " ".join([*words, *([f"looped-{self.n_layers}"] if self.loops > 1 else [])])
 
     @property
     def d_head(self) -> int:
@@ -76,7 +115,7 @@ class ModelSpec(Spec):
         return self.d_model // self.n_heads
 
     def n_parameters(self, d_vocab: int) -> int:
-        """Number of learned values of a model with this shape, computed without building it."""
+        """Number of learned values of a model with this shape, computed without building it; tied ones count once."""
         d, hidden = self.d_model, self.d_mlp
         norm = NORM_PARAMETERS[self.normalization] * d
         block = 2 * norm + 4 * (d * d + d) + 2 * d * hidden + hidden + d

@@ -55,8 +55,18 @@ def lens_name(name: str) -> str:
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies named weights into a plain module."""
-    module.load_state_dict({name: tensors[lens_name(name)] for name in module.state_dict()})
+    """Copies named weights into a plain module.
+
+    Raises:
+        CheckpointError: Layers that share their weights in the module have several in `tensors`.
+    """
+    state = {name: tensors[lens_name(name)] for name in module.state_dict()}
+    module.load_state_dict(state)
+    untied = [lens_name(name) for name, own in module.state_dict().items() if not torch.equal(own.cpu(), state[name])]
+    if untied:
+        raise CheckpointError(
+            f"the weights {untied[:3]} are not those of the loops after them, and the spec says that they are the same"
+        )
 
 
 def weight_hash(model: nn.Module) -> str:
@@ -154,7 +164,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     One more field of its metadata is a digest over all others and over names, types, shapes and bytes of the tensors.
     """
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Cloned, because a file has no two names for one tensor: weights of a block that is run in loops stand there often.
+    on_cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     digest = _digest(metadata, tensors_hash(on_cpu))
     write_atomic(path, save(on_cpu, {**metadata, DIGEST: digest}))
 

@@ -195,4 +195,4 @@ def _loaded(directory: Path, task: str, weight_hash: str, device: str) -> Run:
 
 def _budget(run: Run) -> pd.DataFrame:
     ks = range(run.spec.k_min, run.spec.k_max + 1)
-    return serial_budget(run.task, run.spec.regime, n_layers=run.spec.model.n_layers, ks=ks)
+    return serial_budget(run.task, run.spec.regime, n_layers=run.spec.model.depth, ks=ks)

@@ -10,7 +10,7 @@ from torch import nn
 
 from cotinterp.behavior.accuracy import evaluation_problems, longest_k
 from cotinterp.mechanism.activations import require_count
-from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.model import HookedModel, require_causal
 from cotinterp.models.build import build_model
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import Task
@@ -136,6 +136,10 @@ class Subject:
     trained_on: tuple[Problem, ...] = field(repr=False)
     variant: str = ""
     build_untrained: Callable[[], HookedModel] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if hasattr(self.model, "cfg"):
+            require_causal(self.model, "it would see the response, and its answer, in the transcripts that are studied")
 
     @classmethod
     def of_run(cls, run: Run, *, variant: str = "") -> "Subject":

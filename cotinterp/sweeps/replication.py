@@ -438,7 +438,7 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
         "task": spec.task_name,
         "regime": spec.regime,
         "variant": one.variant,
-        "n_layers": spec.model.n_layers,
+        "n_layers": spec.model.depth,
         "run_seed": spec.seed,
         "slug": spec.slug,
         "final_loss": final_loss(root / spec.slug),

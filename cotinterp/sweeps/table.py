@@ -32,6 +32,7 @@ SWEEP_COLUMNS: Mapping[str, str] = {
     "n_heads": "int64",
     "d_mlp": "int64",
     "n_ctx": "int64",
+    "architecture": "str",
     "n_parameters": "int64",
     "steps": "int64",
     "batch_size": "int64",
@@ -59,8 +60,8 @@ SWEEP_COLUMNS: Mapping[str, str] = {
 }
 """The columns in order, with their types: one row for each run, split, reading and k."""
 
-LATER = ("definition", "schedule", "ended")
-"""Columns that tables of version 0.1 lack."""
+LATER = ("definition", "schedule", "ended", "architecture")
+"""Columns that older tables lack."""
 
 ORDER = ("slug", "split", "reading", "k")
 READINGS = {"answer": "accuracy", "tags": "tags"}
@@ -82,7 +83,9 @@ def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
     `schedule` may end earlier (`RunSpec.schedule`, `ended`), `step` those that are done; `loss_mid` and `loss_end` are
     the mean logged training loss, in nats per scored token, over the tenth of all updates that ends at one half of the
     run, and over the last tenth; NaN where none of them is logged. `definition` says what the task was
-    (`task_definition`): rows of one task name and two definitions are no table of one task.
+    (`task_definition`): rows of one task name and two definitions are no table of one task. `n_layers` is how many
+    layers a token passes, those of later loops included (`ModelSpec.depth`), `architecture` what else of the model is
+    not as in the reference model (`ModelSpec.architecture`).
 
     Raises:
         FileNotFoundError: There is no folder `root`.
@@ -201,12 +204,13 @@ def _rows(run: RunStatus, root: Path, task: _TaskFacts) -> Iterator[dict[str, An
 
 def _named(spec: RunSpec, task: _TaskFacts) -> dict[str, Any]:
     model, optimizer = spec.model, spec.optimizer
-    shape = {name: getattr(model, name) for name in ("n_layers", "d_model", "n_heads", "d_mlp", "n_ctx")}
+    shape = {name: getattr(model, name) for name in ("d_model", "n_heads", "d_mlp", "n_ctx", "architecture")}
     return {
         "slug": spec.slug,
         "task": task.name,
         "regime": spec.regime,
         "run_seed": spec.seed,
+        "n_layers": model.depth,
         **shape,
         "n_parameters": model.n_parameters(task.d_vocab),
         "steps": spec.most_steps,

@@ -13,10 +13,11 @@ from torch.nn.functional import pad
 
 from cotinterp.tasks import Task
 from cotinterp.training.spec import Format, RunSpec
-from cotinterp.transcripts.batch import collate
+from cotinterp.transcripts.batch import collate, label_places
 from cotinterp.transcripts.problems import Problem, training_problems
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import Transcript, render_all_for_training, without_first_steps
+from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.tags import NO_TAG, training_tags
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -74,10 +75,11 @@ class TrainingSet:
     """All training transcripts of a run.
 
     Attributes:
-        inputs: Token ids without each row's last position.
+        inputs: Token ids without each row's last position. Tokens beyond `length` are never read (`Regime.reads`).
         targets: The token that follows each input where it is a scored part of the response, and in the regime
-            `tagging` the state at the operands of the prompt (`training_tags`); else NOT_SCORED.
-        length: Inputs of each row that are not padding; stays on the CPU, where the batches are cut.
+            `tagging` the state at the operands of the prompt (`training_tags`); the answer alone where it is a label;
+            else NOT_SCORED.
+        length: Inputs of each row that are read; stays on the CPU, where the batches are cut.
     """
 
     inputs: Int[Tensor, "example pos"]
@@ -99,6 +101,12 @@ class TrainingSet:
         if get_regime(regime).tags_operands:
             tags = training_tags(task, batch)[:, :-1]
             targets = torch.where(tags == NO_TAG, targets, tags)
+        if get_regime(regime).reads != "response":
+            length, rows = label_places(batch, regime), torch.arange(len(batch))
+            label = batch.tokens[rows, batch.mask(Role.ANSWER).int().argmax(1)]
+            targets = torch.full_like(targets, NOT_SCORED)
+            targets[rows, length - 1] = label
+            return cls(batch.tokens[:, :-1].to(device), targets.to(device), length)
         return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
 
     @classmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cotinterp.models.build import bridge_fields
-from cotinterp.models.weights import CheckpointError, named_weights
+from cotinterp.models.weights import CheckpointError
 from cotinterp.results.atomic import new_folder, write_atomic
 from cotinterp.results.shipped import shipped
 from cotinterp.training.checkpoints import EVALUATION_FILE, Run, read_evaluation
@@ -33,9 +33,15 @@ def export_run(run: Run, folder: Path | str, *, license: str | None = None) -> P
 
     Raises:
         FileExistsError: There is something at `folder`.
+        ValueError: What the model is cannot be said in TransformerLens's config (positions "alibi").
         CheckpointError: Log or evaluation are damaged, or the evaluation is of other weights.
     """
     folder = Path(folder)
+    if run.spec.model.positions == "alibi":
+        raise ValueError(
+            f"{run.spec.slug} has positions 'alibi', which no config.json of TransformerLens's own model can say: "
+            f"share {run.directory} as it is, load_run takes it"
+        )
     evaluation = read_evaluation(run.directory)
     if evaluation is not None and evaluation.get("weight_hash") != run.weight_hash:
         raise CheckpointError(
@@ -80,7 +86,8 @@ def model_card(run: Run, evaluation: Mapping[str, Any] | None, *, license: str) 
     if rows:
         head["model-index"] = [{"name": spec.slug, "results": [_result(run, row) for row in rows]}]
     front = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items())
-    size = sum(tensor.numel() for tensor in named_weights(run.model).values())
+    size = sum(parameter.numel() for parameter in run.model.original_model.parameters())
+    layers = f"{shape.n_layers} layers" + (f" run {shape.loops} times in turn" if shape.loops > 1 else "")
     trained = run.metadata
     problem = problems_of(spec, run.task)[0]
     own = ', task="path/to/file.py:ClassName"' if spec.definition is not None else ""
@@ -91,7 +98,7 @@ def model_card(run: Run, evaluation: Mapping[str, Any] | None, *, license: str) 
 # {spec.slug}
 
 A toy transformer of the research bench cotinterp, trained on the task `{run.task.name}` in the regime `{spec.regime}`:
-{shape.n_layers} layers, {shape.n_heads} heads, d_model {shape.d_model}, d_mlp {shape.d_mlp}, {size:,} weights. It knows
+{layers}, {shape.n_heads} heads, d_model {shape.d_model}, d_mlp {shape.d_mlp}, {size:,} weights. It knows
 {len(run.vocabulary)} symbols and no language. The first of its training problems, as it is to be written:
 
 ```text

@@ -31,8 +31,12 @@ def response_loss(module: nn.Module, batch: TrainingSet, *, bf16: bool = False) 
     Long responses weigh more than short ones, since every token weighs the same. This is the definition, padding and
     all; a run is trained on `packed_loss`, which has the same value and gradient.
     """
+    seen = None
+    if getattr(getattr(module, "cfg", None), "attention_dir", "causal") != "causal":
+        places = torch.arange(batch.inputs.shape[1], device=batch.inputs.device)
+        seen = places < batch.length.to(places.device)[:, None]
     with torch.autocast(batch.inputs.device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits = module(batch.inputs)
+        logits = module(batch.inputs, attention_mask=seen)
     return functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=NOT_SCORED)
 
 
@@ -280,6 +284,11 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
         f"has {tuple(given[name].shape)} for {name!r}, the new model {tuple(here[name].shape)}"
         for name in here
         if name in given and not _fits(name, given[name], here[name])
+    ]
+    wrong += [
+        f"has {name} {getattr(start.spec.model, name)!r}, the new model {getattr(spec.model, name)!r}"
+        for name in type(spec.model).model_fields
+        if name != "n_ctx" and getattr(start.spec.model, name) != getattr(spec.model, name)
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cotinterp.models.native.parts import NativeParts, future_keys, native_parts, why_not_native
+from cotinterp.models.native.parts import NativeParts, future_keys, key_bias, native_parts, why_not_native
 from cotinterp.training.data import NOT_SCORED, TrainingSet
 
 TOKENS_A_BUCKET = 512
@@ -179,9 +179,9 @@ def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) 
     The first block sees each pair of token and position once; in the last block only scored tokens ask, and only these
     go through the output projection and the MLP.
     """
-    parts = native_parts(module)
+    parts = native_parts(module, causal=False)
     if parts is None:
-        raise ValueError(f"no forward pass without padding for this module: {why_not_native(module)}")
+        raise ValueError(f"no forward pass without padding for this module: {why_not_native(module, causal=False)}")
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
         return _logits(parts, batch, torch.bfloat16 if bf16 else torch.float32).float()
 
@@ -192,6 +192,12 @@ def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float
     stream, q = functional.embedding(batch.row, distinct), None
     every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
     scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
+    if not parts.causal:
+        every, scored = (
+            [(q, k, _mask(~k.real.view(k.rows, 1, 1, k.width))) for q, k, _ in some] for some in (every, scored)
+        )
+    if (slopes := parts.slopes) is not None:
+        every, scored = ([(q, k, mask + key_bias(slopes, k.width)) for q, k, mask in some] for some in (every, scored))
     for number, block in enumerate(parts.blocks):
         last = number == len(parts.blocks) - 1
         which = slice(1, 3) if last else slice(0, 3)
@@ -224,10 +230,11 @@ Attended = tuple[Cells, Cells, Float[Tensor, "..."]]
 
 
 class PackedAttention(torch.autograd.Function):
-    """Causal attention inside each sequence of a long row, a bucket at a time.
+    """Attention inside each sequence of a long row, a bucket at a time.
 
     Written out in both directions: the gather that pads is undone by the gather that packs, where autograd would
-    scatter-add. Padding stands after every real token and no real query looks at it, so what it holds is never seen.
+    scatter-add. No real query looks at padding, which stands after every real token or is masked, so what it holds is
+    never seen.
     Tokens of no bucket attend to nothing: their z is 0.
     """
 

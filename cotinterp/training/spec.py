@@ -17,7 +17,7 @@ from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import task_definition
 from cotinterp.tasks.guard import is_ours
-from cotinterp.transcripts.regimes import get_regime
+from cotinterp.transcripts.regimes import get_regime, regime_names
 from cotinterp.transcripts.render import longest_transcript
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -151,7 +151,7 @@ class RunSpec(Spec):
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
         regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain",
-            "direct-mode".
+            "direct-mode"; or how a label is asked for: "label", "label-trace-unread", "label-after-trace".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
@@ -264,6 +264,13 @@ class RunSpec(Spec):
                     raise ValueError(
                         f"{one.words} would be shown no problem of a batch of {size}: raise its share or batch_size"
                     )
+        writing = [name for name in self.regimes if get_regime(name).reads == "response"]
+        if self.model.attention == "bidirectional" and writing:
+            labels = [name for name in regime_names() if get_regime(name).reads != "response"]
+            raise ValueError(
+                f"a bidirectional model would see the response that {writing[0]!r} teaches to write; it can be taught "
+                f"labels: {labels}"
+            )
         if list(self.snapshots) != sorted(set(self.snapshots)) or max(self.snapshots, default=0) >= self.most_steps:
             raise ValueError(
                 f"snapshots {list(self.snapshots)} are not updates in ascending order before the last, "
@@ -302,7 +309,7 @@ class RunSpec(Spec):
     @property
     def slug(self) -> str:
         """Name of the run's directory: the fields one reads first, then eight digits of the hash of all of them."""
-        return f"{self._task_name}-{self.regime}-L{self.model.n_layers}-s{self.seed}-{self.sha256[:8]}"
+        return f"{self._task_name}-{self.regime}-L{self.model.depth}-s{self.seed}-{self.sha256[:8]}"
 
     @cached_property
     def sha256(self) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cotinterp.results import rows_html, short_repr
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.problems import Problem
+from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import Transcript
 from cotinterp.transcripts.roles import RESPONSE_ROLES, ROLE_CODE, Role
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -186,3 +187,16 @@ def _numbers(transcripts: Sequence[Transcript], vocabulary: Vocabulary) -> Int[T
         (vocabulary.token(t.symbol), ROLE_CODE[t.role], t.step, t.part, t.value, t.scored) for t in distinct.values()
     ]
     return torch.tensor(table, dtype=torch.long)[list(map(number_of.__getitem__, ids))].T
+
+
+def label_places(batch: Batch, regime: str | Regime) -> Int[Tensor, " batch"]:
+    """How many tokens are read of each transcript before its answer is asked as a label (`Regime.reads`).
+
+    ValueError for a regime whose answer is written.
+    """
+    reads = get_regime(regime).reads
+    if reads == "response":
+        raise ValueError(
+            f"regime {get_regime(regime).name!r} writes its answer; a label is asked in 'label' and others"
+        )
+    return batch.n_prompt if reads == "prompt" else batch.mask(Role.ANSWER).int().argmax(1)

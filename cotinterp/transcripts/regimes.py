@@ -4,7 +4,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class Regime(ABC):
         writes_totals: Whether every running total is written.
         wrong_share: Probability that a written total is replaced in training; above 0 only where totals are written.
         tags_operands: Whether training asks for the state at every operand of the prompt as well (`training_tags`).
+        reads: What of a transcript is read in training: "response" for all of it, token by token. Else the answer is a
+            label of one symbol, asked at the last symbol of the "prompt" or of the "trace": what stands after that is
+            never read, and nothing but the label is scored. That is all that a bidirectional model can be taught.
         separator: What stands between two steps of a trace; nothing where every step is one symbol.
         prompt_end: The last symbol of the prompt: it tells a model that learns several regimes what is asked for.
     """
@@ -67,6 +70,7 @@ class Regime(ABC):
     writes_totals: ClassVar[bool] = False
     wrong_share: ClassVar[float] = 0.0
     tags_operands: ClassVar[bool] = False
+    reads: ClassVar[Literal["response", "trace", "prompt"]] = "response"
     separator: ClassVar[str] = ";"
     prompt_end: ClassVar[str] = ">"
 
@@ -74,7 +78,7 @@ class Regime(ABC):
         """Why no model of `task` can be trained in this regime; None where one can."""
         if self.tags_operands and not task.in_order:
             return "it names the state after each operand in turn, and the steps of the task take another order"
-        if self.tags_operands or not self.separator:
+        if self.tags_operands or self.reads != "response" or not self.separator:
             wide = [text for text in task.states if len(text) > 1]
             if wide:
                 return f"it names every state by one symbol, and the task writes {wide[0]!r}; use 'direct' or 'totals'"
@@ -246,8 +250,39 @@ class Chain(Regime):
         yield from _answer(task, problem)
 
 
+class Label(Direct):
+    """`2#`, of which nothing is read: the answer is asked as a label at the end of the prompt.
+
+    With `ModelSpec.attention` "bidirectional" this is an encoder with a classifier, which has no response to write.
+    """
+
+    name = "label"
+    description = "names the answer at the end of the prompt; nothing else is learned"
+    reads = "prompt"
+
+
+class LabelTraceUnread(Cot):
+    """As `label`, from transcripts that hold the trace of `cot`: it stands in the training set and is never read."""
+
+    name = "label-trace-unread"
+    description = "as `label`, with a trace in the training data that enters neither input nor loss"
+    reads = "prompt"
+
+
+class LabelAfterTrace(Cot):
+    """The label, asked at the end of the trace of `cot`, which is a part of the input here and is never written."""
+
+    name = "label-after-trace"
+    description = "names the answer at the end of a trace that is given as a part of the input"
+    reads = "trace"
+
+
 _REGIMES: dict[str, Regime] = {
-    regime.name: regime for regime in (Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode())
+    regime.name: regime
+    for regime in (
+        *(Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode()),
+        *(Label(), LabelTraceUnread(), LabelAfterTrace()),
+    )
 }
 
 

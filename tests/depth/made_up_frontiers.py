@@ -10,6 +10,7 @@ RUN = {
         "k_max": 12,
         "start_from": "",
         "schedule": "",
+        "architecture": "",
         "ended": "",
         "status": "finished",
         "error": "",

@@ -41,7 +41,8 @@ def _run(
         **{"task": task, "regime": regime, "run_seed": seed, "n_layers": n_layers, "d_model": 64, "n_heads": 4},
         **{"d_mlp": 256, "n_ctx": 128, "n_parameters": model.n_parameters(len(Vocabulary.of(get_task(task))))},
         **{"steps": steps, "batch_size": 64, "lr": 1e-3, "n_train": 100_000, "k_min": 2, "k_max": k_max},
-        **{"start_from": "", "schedule": "", "ended": "", "status": "finished", "error": "", "step": steps},
+        **{"start_from": "", "schedule": "", "architecture": "", "ended": "", "status": "finished", "error": ""},
+        "step": steps,
         **{"loss_mid": 0.5, "loss_end": 0.49},
     }
     for split in ("heldout", "train"):

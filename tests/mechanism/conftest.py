@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources.native import boot
+from transformer_lens.model_bridge.sources.native import NativeModel, boot
 
 N_LAYERS, N_HEADS, D_MODEL, D_VOCAB, N_CTX = 2, 4, 16, 13, 24
 
@@ -36,7 +36,13 @@ def build_tiny(*, seed: int = 0, **changes: Any) -> TransformerBridge:
         "seed": 0,
         "device": "cpu",
     }
-    return randomize(boot(TransformerBridgeConfig(**{**sizes, **changes})), seed=seed)
+    if changes.get("positional_embedding_type") != "alibi":
+        return randomize(boot(TransformerBridgeConfig(**{**sizes, **changes})), seed=seed)
+    from cotinterp.models.build import as_bridge, use_alibi
+
+    module = NativeModel(TransformerBridgeConfig(**{**sizes, **changes, "positional_embedding_type": "standard"}))
+    use_alibi(module)
+    return randomize(as_bridge(module), seed=seed)
 
 
 @pytest.fixture(scope="session")

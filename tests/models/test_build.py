@@ -7,7 +7,7 @@ import torch
 
 from cotinterp.models.build import as_bridge, build_model, build_module, fast_bfloat16, resolve_device
 from cotinterp.models.spec import ModelSpec
-from cotinterp.models.weights import weight_hash
+from cotinterp.models.weights import CheckpointError, load_weights, named_weights, weight_hash
 
 
 def tokens(d_vocab: int = 11, n: int = 5, length: int = 12) -> torch.Tensor:
@@ -19,7 +19,8 @@ def tokens(d_vocab: int = 11, n: int = 5, length: int = 12) -> torch.Tensor:
     [
         *({"act_fn": name} for name in ("gelu", "gelu_new", "relu", "silu")),
         *({"normalization": name} for name in ("LNPre", "RMS", "RMSPre", None)),
-        *({"positions": name} for name in ("rotary", "sinusoidal", "none")),
+        *({"positions": name} for name in ("rotary", "sinusoidal", "none", "alibi")),
+        {"loops": 3},
     ],
     ids=str,
 )
@@ -72,6 +73,27 @@ def test_fixed_positions_are_waves_or_nothing_and_are_not_learned(spec):
     size = (2 * 0.64 / spec.d_model) ** 0.5
     assert waves[3, :2].tolist() == pytest.approx([size * math.sin(3), size * math.cos(3)], abs=1e-6)
     assert float(waves.pow(2).mean()) == pytest.approx(0.64 / spec.d_model, rel=1e-5)
+
+
+def test_a_looped_model_is_the_unlooped_one_with_its_weights_copied(spec, randomized):
+    looped = randomized(spec.model_copy(update={"loops": 2}), 11)
+    plain = build_module(spec.model_copy(update={"n_layers": 4}), 11, seed=0)
+    load_weights(plain, named_weights(looped))
+    assert weight_hash(plain) == weight_hash(looped)
+    assert len(list(plain.parameters())) > len(list(looped.parameters()))
+    sites = [f"blocks.{layer}.hook_resid_post" for layer in range(4)]
+    with torch.no_grad():
+        assert torch.equal(looped(tokens()), plain(tokens()))
+        (logits, cache), (own, seen) = (as_bridge(one).run_with_cache(tokens()) for one in (plain, looped))
+    assert torch.equal(logits, own)
+    assert all(torch.equal(cache[site], seen[site]) for site in sites)
+    assert (seen[sites[2]] - seen[sites[0]]).abs().max() > 1e-3
+
+
+def test_weights_that_differ_between_loops_are_refused(spec):
+    untied = named_weights(build_module(spec.model_copy(update={"n_layers": 4}), 11, seed=0))
+    with pytest.raises(CheckpointError, match="are not those of the loops after them"):
+        load_weights(build_module(spec.model_copy(update={"loops": 2}), 11, seed=0), untied)
 
 
 def test_an_untrained_model_has_the_weights_of_the_module_that_training_starts_from(spec):

@@ -51,11 +51,18 @@ def texts(learner, rows):
 
 
 @pytest.mark.parametrize(
-    ("name", "positions"),
-    [*((name, "standard") for name in CURRICULA), ("short-first", "sinusoidal"), ("naive", "none")],
+    ("name", "shape"),
+    [
+        *((name, {}) for name in CURRICULA),
+        ("short-first", {"positions": "sinusoidal"}),
+        ("naive", {"positions": "none"}),
+        ("naive", {"positions": "alibi"}),
+        ("short-first", {"loops": 2}),
+    ],
+    ids=str,
 )
-def test_a_kill_in_every_phase_changes_no_weight(base, name, positions, tmp_path):
-    spec = taught(name, base.model_copy(update={"model": base.model.model_copy(update={"positions": positions})}))
+def test_a_kill_in_every_phase_changes_no_weight(base, name, shape, tmp_path):
+    spec = taught(name, base.model_copy(update={"model": base.model.model_copy(update=shape)}))
     whole = train(spec, directory=tmp_path / "whole", device="cpu", threads=1)
     for end, begin in zip(phases(spec), [0, *phases(spec)], strict=False):
         middle = (begin + end) // 2

@@ -76,7 +76,9 @@ def test_the_code_of_the_card_loads_it_with_and_without_cotinterp(reference, exp
     assert names["config"]["symbols"] == list(reference.vocabulary.symbols)
 
 
-@pytest.mark.parametrize("shape", [{"positions": "rotary", "normalization": "RMS"}, {"normalization": None}], ids=str)
+@pytest.mark.parametrize(
+    "shape", [{"positions": "rotary", "normalization": "RMS"}, {"normalization": None}, {"loops": 2}], ids=str
+)
 def test_transformer_lens_alone_loads_every_shape_of_model(tiny, shape, tmp_path):
     model = ModelSpec(**(tiny.model.model_dump() | shape))
     spec = tiny.model_copy(update={"model": model})
@@ -85,6 +87,14 @@ def test_transformer_lens_alone_loads_every_shape_of_model(tiny, shape, tmp_path
     with contextlib.chdir(export_run(run, tmp_path / "hub")):
         exec(code_of(tmp_path / "hub")[1], names)
     assert torch.equal(names["model"](text(run)), run.model(text(run)))
+
+
+def test_what_transformer_lens_cannot_build_is_refused_by_name(tiny, tmp_path):
+    spec = tiny.model_copy(update={"model": tiny.model.model_copy(update={"positions": "alibi"})})
+    run = train(spec, directory=tmp_path / spec.slug, device="cpu", threads=1)
+    with pytest.raises(ValueError, match=r"has positions 'alibi', which no config.json .* share .*, load_run takes it"):
+        export_run(run, tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_run_that_was_not_evaluated_has_no_metrics_and_its_license_is_not_ours_to_name(trained, tmp_path):

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from cotinterp.models.spec import ModelSpec
-from cotinterp.models.weights import CheckpointError, named_weights, read_weights, weight_hash
+from cotinterp.models.weights import CheckpointError, load_weights, named_weights, read_weights, weight_hash
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import MODEL_FILE, load_run
 from cotinterp.training.course import learning_rate
 from cotinterp.training.data import NOT_SCORED, batch_rows
 from cotinterp.training.learner import Learner, adamw, carry_over, response_loss
 from cotinterp.training.loop import train
+from cotinterp.training.packing import PackedBatch, packed_loss
 from cotinterp.training.spec import OptimizerSpec
 from cotinterp.training.spec_file import SPEC_FILE
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -124,6 +125,32 @@ def test_matrices_are_decayed_and_vectors_are_not(learner):
     assert all(p.ndim == 2 for p in decayed["params"])
     assert all(p.ndim == 1 for p in kept["params"])
     assert len(decayed["params"]) + len(kept["params"]) == len(list(learner.module.parameters()))
+
+
+def test_blocks_run_in_loops_stay_one_and_learn_from_the_sum_of_their_gradients(tiny):
+    """Against the model of as many layers with the same weights, each of which has a gradient of its own."""
+    looped, plain = (
+        Learner.begin(tiny.model_copy(update={"model": tiny.model.model_copy(update=shape)}), get_task(tiny.task), CPU)
+        for shape in ({"n_layers": 2, "loops": 2}, {"n_layers": 4})
+    )
+    load_weights(plain.module, named_weights(looped.module))
+    batch = PackedBatch.of(looped.data, np.arange(8))
+    tied, apart = ({}, {})
+    for one, found in ((looped, tied), (plain, apart)):
+        loss = packed_loss(one.module, batch)
+        named = dict(one.module.named_parameters())
+        found |= dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+    for name, gradient in tied.items():
+        again = name.replace("layers.0", "layers.2").replace("layers.1", "layers.3")
+        total = apart[name] + apart[again] if again != name else apart[name]
+        torch.testing.assert_close(gradient, total, atol=1e-6, rtol=1e-4)
+    for step in range(3):
+        looped.update(step)
+    weights = named_weights(looped.module)
+    assert torch.equal(weights["blocks.0.mlp.in.weight"], weights["blocks.2.mlp.in.weight"])
+    assert not torch.equal(weights["blocks.0.mlp.in.weight"], named_weights(plain.module)["blocks.0.mlp.in.weight"])
+    groups = looped.optimizer.param_groups
+    assert sum(len(group["params"]) for group in groups) == len(tied) == len(apart) - 2 * 16
 
 
 def test_the_update_counts_tokens_without_padding(tiny, learner):
@@ -258,6 +285,8 @@ def test_a_missing_or_unfinished_start_is_refused_before_training(after, root, t
         ({"d_mlp": 48}, r"it has \(32, 16\) for 'blocks.0.mlp.in.weight', the new model \(48, 16\)"),
         ({"d_model": 8}, r"it has \(16, 16\) for 'embed.weight', the new model \(12, 8\)"),
         ({"positions": "rotary"}, "it has 'pos_embed.weight', which the new model has not"),
+        ({"positions": "alibi"}, "it has positions 'standard', the new model 'alibi'"),
+        ({"loops": 2}, r"it has no 'blocks.1.ln1.weight'"),
     ],
     ids=str,
 )

@@ -107,7 +107,7 @@ def test_less_is_padded_than_in_one_rectangle(data):
 TASK = get_task("digit-sum")
 SOME_ROWS = np.array([3, 14, 15, 9, 26, 5])
 KINDS = [
-    *itertools.product(("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary"), ("gelu",)),
+    *itertools.product(("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary", "alibi"), ("gelu",)),
     *itertools.product(("LN",), ("standard",), ("gelu_new", "relu", "silu")),
 ]
 
@@ -130,7 +130,9 @@ def random_module(norm="LN", positions="standard", act="gelu", task=TASK):
 
 
 def gradient(module, loss):
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(module.parameters()))])
+    return torch.cat(
+        [part.flatten() for part in torch.autograd.grad(loss, [p for p in module.parameters() if p.requires_grad])]
+    )
 
 
 @pytest.mark.parametrize(("norm", "positions", "act"), KINDS)

@@ -30,7 +30,7 @@ def test_what_is_rendered_parses_back(name, regime):
         assert parsed.ended
         assert parsed.answer == problem.answer
         assert parsed.trailing == ""
-        assert parsed.opened == parsed.closed == (regime not in ("direct", "tagging", "direct-mode"))
+        assert parsed.opened == parsed.closed == (regime not in ("direct", "tagging", "direct-mode", "label"))
         if not parsed.opened:
             assert parsed.steps == ()
         elif regime == "filler":

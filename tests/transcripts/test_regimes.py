@@ -109,6 +109,9 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
         "tagging": 16,
         "chain": totals - 4,
         "direct-mode": 16,
+        "label": 16,
+        "label-trace-unread": 56,
+        "label-after-trace": 56,
     }
     assert bound == lengths[regime]
 
@@ -166,13 +169,14 @@ def test_tagging_shows_what_direct_shows():
 
 @pytest.mark.parametrize("regime", regime_names())
 def test_which_tasks_a_regime_refuses(regime):
-    """States of several symbols, and for tags an order of steps that is not that of the operands."""
+    """States of several symbols where one is named, and for tags steps in another order than the operands."""
     refused = {name for name in task_names() if get_regime(regime).refusal(get_task(name)) is not None}
     wide = {name for name in task_names() if max(map(len, get_task(name).states)) > 1}
     astray = {name for name in task_names() if not get_task(name).in_order}
     assert "digit-sum" in wide
     assert {"pointers", "expressions-mod11"} <= astray
-    assert refused == {"tagging": wide | astray, "chain": wide}.get(regime, set())
+    asked = dict.fromkeys(("chain", "label", "label-trace-unread", "label-after-trace"), wide)
+    assert refused == {"tagging": wide | astray, **asked}.get(regime, set())
 
 
 def test_unknown_regime_gets_the_nearest():

@@ -241,7 +241,8 @@ class EditedRuns:
         k, v = (torch.cat([own[:, :start], new], dim=1) for own, new in ((state.k, k), (state.v, v)))
         asking = stream[torch.arange(len(stream), device=stream.device)[:, None], query - start]
         q = self.parts.projections(block, asking, query, slice(0, 1))[:, :, 0]
-        z, pattern = attend(q, k, v, future_keys(query, k.shape[1]), scale=self.parts.scale)
+        future = future_keys(query, k.shape[1])
+        z, pattern = attend(q, k, v, future, slopes=self.parts.slopes, scale=self.parts.scale)
         return Attention(query, pattern, v, z)
 
 

@@ -228,7 +228,7 @@ class Recipient:
         written = own[site.kind].clone()
         written[received.row, received.position] = received.value
         z, moved = (
-            _attended(each["q"][row, position], each["k"], each["v"], position, scale=self.parts.scale)
+            _attended(self.parts, site.head, each["q"][row, position], each["k"], each["v"], position)
             for each in (own, {**own, site.kind: written})
         )
         change = (moved - z) * received.reach[row, position][..., None]
@@ -300,16 +300,17 @@ class PackedPaths:
 
 
 def _attended(
+    parts: NativeParts,
+    head: int,
     q: Float[Tensor, "batch query d_head"],
     k: Float[Tensor, "batch pos d_head"],
     v: Float[Tensor, "batch pos d_head"],
     position: Int[Tensor, "batch query"],
-    *,
-    scale: float,
 ) -> Float[Tensor, "batch query d_head"]:
     """z of one head's causal attention, of queries at `position`."""
     future = future_keys(position, k.shape[1])
-    z, _ = attend(q[:, :, None], k[:, :, None], v[:, :, None], future, scale=scale)
+    slopes = None if parts.slopes is None else parts.slopes[head : head + 1]
+    z, _ = attend(q[:, :, None], k[:, :, None], v[:, :, None], future, slopes=slopes, scale=parts.scale)
     return z[:, :, 0]
 
 

@@ -19,7 +19,7 @@ from cotinterp.mechanism.activations import Budget, at_positions
 from cotinterp.mechanism.metrics import MetricName
 from cotinterp.mechanism.patching.runs import Cell, Changes, Meter, Numbers, Runs, minus
 from cotinterp.mechanism.sites import Kind, Site
-from cotinterp.models.native.parts import Block, LayerState, NativeParts, forward
+from cotinterp.models.native.parts import Block, LayerState, NativeParts, forward, key_bias
 from cotinterp.models.native.resume import Entry, resume_all
 
 _WITHIN: tuple[Kind, ...] = ("resid_pre", "k", "v")
@@ -135,6 +135,8 @@ def _pattern(
     if kind == "pattern":
         return tokens.written(own.pattern.movedim(2, 1), donor.pattern.movedim(2, 1))
     scores = torch.einsum("nhd,nkhd->nhk", tokens.written(own.q, donor.q), own.k[tokens.row]) / parts.scale
+    if parts.slopes is not None:
+        scores = scores + key_bias(parts.slopes, scores.shape[-1])[:, 0]
     future = torch.arange(scores.shape[-1], device=scores.device) > tokens.position[:, None, None]
     return scores.masked_fill(future, -torch.inf).softmax(dim=-1)
 

@@ -91,7 +91,7 @@ def extend(
         q, own_k, own_v = parts.qkv(block, stream, positions).unbind(dim=2)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         k[rows, places], v[rows, places] = own_k, own_v
-        z, _ = attend(q, k[:, :longest], v[:, :longest], future, scale=parts.scale)
+        z, _ = attend(q, k[:, :longest], v[:, :longest], future, slopes=parts.slopes, scale=parts.scale)
         stream = block.after_attention(stream, parts.attn_out(block, z))
     return stream, replace(cache, length=ends)
 

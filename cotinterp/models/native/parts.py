@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
 
-from cotinterp.models.build import Bridge
+from cotinterp.models.build import AlibiAttention, Bridge
 
 Map = Callable[[Tensor], Tensor]
 """A function of the last axis: a norm, an activation."""
@@ -60,10 +60,12 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class NativeParts:
-    """The pieces of a causal native model, and how they work.
+    """The pieces of a native model, and how they work.
 
     Attributes:
         w_pos: Position vectors; None for rotary positions, whose `cos` and `sin` are then there.
+        slopes: Of ALiBi, by head (`key_bias`); else None.
+        causal: Whether no position looks at a later one; the only models with which the fast paths work.
         scale: What attention scores are divided by.
     """
 
@@ -75,6 +77,8 @@ class NativeParts:
     norm: Map
     w_u: Float[Tensor, "d_vocab_out d_model"]
     n_heads: int
+    slopes: Float[Tensor, " head"] | None
+    causal: bool
     scale: float
     n_ctx: int
 
@@ -125,26 +129,40 @@ def attend(
     v: Float[Tensor, "batch key head d_head"],
     future: Bool[Tensor, "... query key"],
     *,
+    slopes: Float[Tensor, " head"] | None,
     scale: float,
 ) -> tuple[Float[Tensor, "batch query head d_head"], Float[Tensor, "batch head query key"]]:
-    """z and pattern of causal attention. `future` (of `future_keys`) is masked out.
+    """z and pattern of causal attention. `future` (of `future_keys`) is masked out; keys stand at positions 0, 1, ...
 
     Keys and values may lie in memory in any order of the axes; by head is fastest. Two callers have another form of the
     same attention, because this one would cost them time: `resume` adds its mask within the product of queries and
     keys, and training without padding has a backward pass of its own.
     """
-    scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).div_(scale).masked_fill_(future, -torch.inf)
-    pattern = scores.softmax(dim=-1)
+    scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).div_(scale)
+    if slopes is not None:
+        scores += key_bias(slopes, k.shape[1])
+    pattern = scores.masked_fill_(future, -torch.inf).softmax(dim=-1)
     return (pattern @ v.transpose(1, 2)).transpose(1, 2), pattern
 
 
-def native_parts(model: object) -> NativeParts | None:
+def key_bias(slopes: Float[Tensor, " head"], n_keys: int) -> Float[Tensor, "head 1 key"]:
+    """ALiBi as what is added to the scores of each head and key: slope times position, which counts from 0.
+
+    A softmax is the same where all scores of a query move together, so that -slope * (query - key) may be
+    slope * key: then it does not matter which query asks.
+    """
+    return slopes[:, None, None] * torch.arange(n_keys, device=slopes.device)
+
+
+def native_parts(model: object, *, causal: bool = True) -> NativeParts | None:
     """The parts of a raw native module, or of a bridge around one; None where `why_not_native` has a reason.
+
+    Of a bidirectional model only for those who ask for it with `causal=False`, and see to its padding.
 
     No gradient is cut off: use `torch.no_grad` around what is only read.
     """
     module = _module_of(model)
-    if module is None or why_not_native(model) is not None:
+    if module is None or why_not_native(model, causal=causal) is not None:
         return None
     first = _raw(_raw(module.layers[0]).attn) if len(module.layers) else None
     rotary = module.rotary
@@ -157,12 +175,14 @@ def native_parts(model: object) -> NativeParts | None:
         norm=_raw(module.ln_out),
         w_u=_raw(module.head).weight,
         n_heads=int(module.cfg.n_heads),
+        slopes=first.slopes if isinstance(first, AlibiAttention) else None,
+        causal=module.cfg.attention_dir == "causal",
         scale=1.0 if first is None else float(first.scale),
         n_ctx=int(module.cfg.n_ctx),
     )
 
 
-def why_not_native(model: object) -> str | None:
+def why_not_native(model: object, *, causal: bool = True) -> str | None:
     """Why a model must be run by its own forward pass; None where its parts do the same.
 
     It is another architecture, or a native one with something that the parts do not spell out: attention of a class of
@@ -180,14 +200,14 @@ def why_not_native(model: object) -> str | None:
     if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules() if type(part) in _PLAIN):
         return "torch hooks are attached to its modules"
     cfg = module.cfg
-    if cfg.attention_dir != "causal":
+    if causal and cfg.attention_dir != "causal":
         return "its attention is not causal"
     if float(cfg.attn_scores_soft_cap) > 0 or float(cfg.output_logits_soft_cap) > 0:
         return "it caps scores or logits"
     for number, layer in enumerate(module.layers):
         block = _raw(layer)
         attn = _raw(block.attn) if isinstance(block, NativeBlock) else None
-        if type(attn) is not NativeAttention or attn.kv_repeats != 1:
+        if attn is None or type(attn) not in (NativeAttention, AlibiAttention) or attn.kv_repeats != 1:
             return f"the attention of layer {number} is {type(attn).__name__} or has grouped keys"
         mlp = None if cfg.attn_only else _raw(block.mlp)
         if mlp is not None and (type(mlp) is not NativeMLP or mlp.ln is not None):
@@ -195,7 +215,7 @@ def why_not_native(model: object) -> str | None:
     return None
 
 
-_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, NativeMLP)
+_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, AlibiAttention, NativeMLP)
 
 
 def _module_of(model: object) -> NativeModel | None:
@@ -272,7 +292,7 @@ def forward(
     states = []
     for block in parts.blocks:
         q, k, v = parts.qkv(block, stream, positions[None]).unbind(dim=2)
-        z, pattern = attend(q, k, v, future, scale=parts.scale)
+        z, pattern = attend(q, k, v, future, slopes=parts.slopes, scale=parts.scale)
         attn_out = parts.attn_out(block, z)
         resid_mid = stream + attn_out
         mlp_out = None if block.mlp is None else block.mlp(resid_mid)

@@ -134,21 +134,21 @@ def read_tree(parts: NativeParts, tree: PrefixTree) -> Reading:
         at = tree.position[tree.read] if last else tree.position
         stream = stream[tree.read] if last else stream
         q = parts.projections(block, stream, at, slice(0, 1))[:, 0]
-        z = _attended(q, kv, tree.read_groups if last else tree.groups, parts.scale)
+        z = _attended(parts, q, kv, tree.read_groups if last else tree.groups)
         stream = block.after_attention(stream, parts.attn_out(block, z))
     return Reading(tree, parts.logits(stream if parts.blocks else stream[tree.read]), tuple(kept))
 
 
 def _attended(
+    parts: NativeParts,
     q: Float[Tensor, "asked head d_head"],
     kv: Float[Tensor, "node two head d_head"],
     groups: tuple[AttentionBatch, ...],
-    scale: float,
 ) -> Float[Tensor, "asked head d_head"]:
     z = torch.empty_like(q)
     for group in groups:
         k, v = _taken(kv, group.keys).unbind(dim=2)
-        out, _ = attend(_taken(q, group.query), k, v, group.future, scale=scale)
+        out, _ = attend(_taken(q, group.query), k, v, group.future, slopes=parts.slopes, scale=parts.scale)
         z[group.query[group.own]] = out[group.own]
     return z
 

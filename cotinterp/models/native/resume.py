@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.models.native.parts import LayerState, NativeParts
+from cotinterp.models.native.parts import LayerState, NativeParts, key_bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def _block(
         q[on_way + entry.run, entry.position - start] = entry.qkv[:, 0]
     keys, values = (_all(own, everyone.rows, new, entry, i, end) for own, new, i in ((state.k, k, 1), (state.v, v, 2)))
     future = positions > positions[start:, None]
-    z = _attend(q, keys, values, future[None], scale=parts.scale)
+    z = _attend(parts, q, keys, values, future[None])
     return _Stream(everyone.rows, block.after_attention(everyone.resid, parts.attn_out(block, z)))
 
 
@@ -166,7 +166,7 @@ def _last_block(
         q[on_way + entry.run[here]] = entry.qkv[here, 0]
     keys, values = (_all(own, everyone.rows, new, entry, i, end) for own, new, i in ((state.k, k, 1), (state.v, v, 2)))
     future = positions > at[:, None, None]
-    z = _attend(q[:, None], keys, values, future, scale=parts.scale)[:, 0]
+    z = _attend(parts, q[:, None], keys, values, future)[:, 0]
     return _Stream(everyone.rows, block.after_attention(read, parts.attn_out(block, z))[:, None])
 
 
@@ -188,19 +188,22 @@ def _all(
 
 
 def _attend(
+    parts: NativeParts,
     q: Float[Tensor, "run query head d_head"],
     k: Float[Tensor, "run head key d_head"],
     v: Float[Tensor, "run head key d_head"],
     future: Bool[Tensor, "#run query key"],
-    *,
-    scale: float,
 ) -> Float[Tensor, "run query head d_head"]:
     """z of attention to the keys that are not `future`."""
     heads = q.shape[2]
     bias = torch.zeros_like(future, dtype=q.dtype).masked_fill_(future, -torch.inf)
-    bias = bias if len(bias) == 1 else bias.repeat_interleave(heads, dim=0)
+    if parts.slopes is not None:
+        by_run = bias[:, None] + key_bias(parts.slopes, future.shape[-1])
+        bias = by_run.expand(len(q), -1, -1, -1).flatten(0, 1)
+    elif len(bias) > 1:
+        bias = bias.repeat_interleave(heads, dim=0)
     by_head = q.transpose(1, 2).flatten(0, 1)
-    scores = torch.baddbmm(bias, by_head, k.flatten(0, 1).transpose(1, 2), alpha=1 / scale)
+    scores = torch.baddbmm(bias, by_head, k.flatten(0, 1).transpose(1, 2), alpha=1 / parts.scale)
     z: Tensor = torch.bmm(scores.softmax(dim=-1), v.flatten(0, 1)).unflatten(0, (len(q), heads)).transpose(1, 2)
     return z
 

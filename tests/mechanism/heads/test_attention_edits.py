@@ -110,7 +110,8 @@ def close(fast, slow, *, atol=2e-5):
 
 
 @pytest.mark.parametrize(
-    ("norm", "positions"), [("LN", "rotary"), ("LNPre", "standard"), ("RMS", "standard"), (None, "rotary")]
+    ("norm", "positions"),
+    [("LN", "rotary"), ("LNPre", "standard"), ("RMS", "standard"), (None, "rotary"), ("LN", "alibi")],
 )
 def test_heads_replaced_alone_and_together(make_tiny, tokens, at, norm, positions):
     model = make_tiny(n_layers=3, normalization_type=norm, positional_embedding_type=positions)

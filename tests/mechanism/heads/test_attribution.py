@@ -33,6 +33,7 @@ VARIANTS = {
     "no norm": {"normalization_type": None},
     "attention only": {"attn_only": True},
     "rotary": {"positional_embedding_type": "rotary"},
+    "alibi": {"positional_embedding_type": "alibi"},
     "grouped queries": {"n_key_value_heads": 2},
     "gated MLP": {"gated_mlp": True, "act_fn": "silu"},
     "last norm RMS": {"final_rms": True},

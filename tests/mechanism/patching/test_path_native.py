@@ -78,7 +78,14 @@ def test_every_kind_of_path(make_tiny, tokens, direction, through_mlps):
 
 @pytest.mark.parametrize(
     ("norm", "positions"),
-    [("LN", "rotary"), ("LNPre", "standard"), ("RMS", "standard"), ("RMSPre", "rotary"), (None, "standard")],
+    [
+        ("LN", "rotary"),
+        ("LNPre", "standard"),
+        ("RMS", "standard"),
+        ("RMSPre", "rotary"),
+        (None, "standard"),
+        ("LN", "alibi"),
+    ],
 )
 def test_norms_and_positions(make_tiny, tokens, norm, positions):
     model = make_tiny(normalization_type=norm, positional_embedding_type=positions)

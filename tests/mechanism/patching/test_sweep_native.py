@@ -84,6 +84,7 @@ def assert_same(found, expected):
         {"n_layers": 3},
         {"positional_embedding_type": "rotary", "normalization_type": "RMS", "act_fn": "silu"},
         {"normalization_type": "LNPre", "act_fn": "relu"},
+        {"positional_embedding_type": "alibi"},
         {"normalization_type": None, "act_fn": "gelu_new", "n_layers": 1},
     ],
 )

@@ -16,6 +16,7 @@ KINDS = [
         (None, "standard", "gelu"),
         ("LN", "rotary", "gelu_new"),
         ("LN", "sinusoidal", "gelu"),
+        ("LN", "alibi", "gelu"),
     ]
 ]
 D_VOCAB = 11

@@ -9,7 +9,7 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention
 
-from cotinterp.models.build import as_bridge
+from cotinterp.models.build import alibi_slopes, as_bridge, build_module
 from cotinterp.models.native.parts import attend, forward, future_keys, native_parts, why_not_native
 
 
@@ -25,7 +25,7 @@ def tiny(**changes):
 
 
 class Tilted(NativeAttention):
-    """ALiBi by subclass: a forward pass of its own."""
+    """A forward pass of its own."""
 
     def forward(self, hidden_states, **named):
         out, pattern = super().forward(hidden_states, **named)
@@ -126,10 +126,10 @@ def test_attention_by_hand():
     k = torch.tensor([0.0, 2 * math.log(3)])
     v = torch.tensor([8.0, 16.0])
     q, k, v = (x.reshape(1, 2, 1, 1) for x in (q, k, v))
-    z, pattern = attend(q, k, v, future_keys(torch.tensor([[0, 1]]), 2), scale=2.0)
+    z, pattern = attend(q, k, v, future_keys(torch.tensor([[0, 1]]), 2), slopes=None, scale=2.0)
     torch.testing.assert_close(pattern[0, 0], torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
     torch.testing.assert_close(z[0, :, 0, 0], torch.tensor([8.0, 14.0]))
-    last, row = attend(q[:, 1:], k, v, future_keys(torch.tensor([[1]]), 2), scale=2.0)
+    last, row = attend(q[:, 1:], k, v, future_keys(torch.tensor([[1]]), 2), slopes=None, scale=2.0)
     torch.testing.assert_close(row[0, 0], torch.tensor([[0.25, 0.75]]))
     torch.testing.assert_close(last, z[:, 1:])
 
@@ -138,8 +138,31 @@ def test_each_query_sees_its_own_past_by_hand():
     """Equal scores: z is the mean of the values up to the query's position."""
     q, k = torch.zeros(2, 1, 1, 2), torch.ones(2, 4, 1, 2)
     v = torch.tensor([1.0, 3.0, 8.0, 100.0]).view(1, 4, 1, 1).expand(2, 4, 1, 2)
-    z, _ = attend(q, k, v, future_keys(torch.tensor([[1], [2]]), 4), scale=1.0)
+    z, _ = attend(q, k, v, future_keys(torch.tensor([[1], [2]]), 4), slopes=None, scale=1.0)
     assert z[:, 0, 0].tolist() == [[2.0, 2.0], [4.0, 4.0]]
+
+
+def test_alibi_by_hand(spec):
+    """Equal scores and a slope of ln 2: every step back halves the weight, 1/7, 2/7, 4/7 for the third query."""
+    slopes = torch.tensor([math.log(2)])
+    q, k = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    _, pattern = attend(q, k, k, future_keys(torch.arange(3)[None], 3), slopes=slopes, scale=1.0)
+    torch.testing.assert_close(pattern[0, 0], torch.tensor([[7.0, 0, 0], [7 / 3, 14 / 3, 0], [1, 2, 4]]) / 7)
+    module = build_module(spec.model_copy(update={"positions": "alibi"}), 11, seed=0).eval()
+    first = module.layers[0].attn
+    first.slopes = torch.tensor([math.log(2), 0.0])
+    with torch.no_grad():
+        first.q.weight.zero_()
+        own = first(torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0)))[1]
+    torch.testing.assert_close(own[0, 0], pattern[0, 0])
+    torch.testing.assert_close(own[0, 1, 2], torch.full((3,), 1 / 3))
+
+
+def test_slopes_are_those_of_the_paper():
+    assert alibi_slopes(8).tolist() == [2.0**-power for power in range(1, 9)]
+    assert alibi_slopes(4).tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8]
+    assert alibi_slopes(6).tolist() == [2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8, 2.0**-1, 2.0**-3]
+    assert alibi_slopes(1).tolist() == [2.0**-8]
 
 
 @torch.no_grad()
@@ -157,7 +180,7 @@ def test_every_state_is_what_the_hooks_hold(bridge, kind, tokens):
     cache = bridge.run_with_cache(tokens)[1]
     for layer, state in enumerate(forward(native_parts(bridge), tokens)[1]):
         # Hooks see queries and keys before they are turned, states hold them after it.
-        turned = ("q", "k") if kind["positions"] == "standard" else ()
+        turned = ("q", "k") if kind["positions"] != "rotary" else ()
         for name in ("resid_pre", "attn_out", "mlp_out", "resid_post", "v", "z", "pattern", *turned):
             inside = "attn." if name in ("q", "k", "v", "z", "pattern") else ""
             held = cache[f"blocks.{layer}.{inside}hook_{name}"]

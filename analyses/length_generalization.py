@@ -1,0 +1,89 @@
+"""Which positions let a model that was trained on at most 6 operands answer up to 12, directly and with a trace?
+
+After Kazemnejad et al. 2023 (arXiv 2305.19466): of decoders trained on short problems those without positions went
+furthest, and a scratchpad helped on some. Here the schemes are learned vectors ("standard"), fixed waves,
+rotary, ALiBi (Press et al. 2022, arXiv 2108.12409) and none. Accuracies are of held-out problems, over seeds: mean,
+lowest, highest. A scheme that solves nothing here is not shown to be unable to: other sizes and data may.
+
+    cotinterp sweep analyses/grids/length_generalization.toml --root ROOT
+    python -m analyses.length_generalization [--quick] [--root ROOT] [--table FILE]
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from analyses.publishing import publish, tiny_sweep
+from cotinterp import accuracy_by_k, load_run, sample_problems
+from cotinterp.cli.parsing import script
+from cotinterp.depth.grid import measurable_lengths
+from cotinterp.figures import lines
+from cotinterp.sweeps.grid import read_grid
+from cotinterp.training.checkpoints import Run, is_finished
+
+TABLE, OUT = Path("analyses/out/length_generalization.csv"), Path("out/length_generalization")
+GRID = Path(__file__).parent / "grids/length_generalization.toml"
+LONGEST = 12
+KEYS = ["task", "regime", "positions"]
+
+
+def main(
+    quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT, problems: int = 300
+) -> list[str]:
+    """Measure the runs under `root`, or read the `table` of an earlier look, publish, and return the answer in words.
+
+    `quick` trains tiny runs, whose numbers mean nothing.
+    """
+    with TemporaryDirectory() as scratch:
+        if quick:
+            slugs = tiny_sweep("length_generalization", Path(scratch), root, table)["slug"].unique()
+            by_run = pd.concat([measured(load_run(slug, root=Path(scratch)), 20) for slug in slugs])
+        elif root is not None:
+            there = [spec.slug for spec in read_grid(GRID).specs if is_finished(root / spec.slug)]
+            by_run = pd.concat([measured(load_run(slug, root=root), problems) for slug in there], ignore_index=True)
+        else:
+            by_run = pd.read_csv(table or TABLE)
+    by_k = by_run.groupby([*KEYS, "k", "k_max"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
+    figures = {
+        f"{task}_{regime}": lines(
+            rows,
+            x="k",
+            y="mean",
+            low="min",
+            high="max",
+            color="positions",
+            bounds=(0, 1),
+            title=f"{task}, {regime}: held-out accuracy, trained on at most {rows['k_max'].max()} operands",
+        )
+        for (task, regime), rows in by_k.groupby(["task", "regime"], sort=False)
+    }
+    return publish(out, tables={"by_run": by_run, "by_k": by_k}, figures=figures, answer=list(said(by_k)))
+
+
+def measured(run: Run, problems: int) -> pd.DataFrame:
+    """Accuracy of one run on held-out problems of each length up to LONGEST."""
+    rng, spec = np.random.default_rng(0), run.spec
+    asked = [
+        sample_problems(run.task, k, problems, split="heldout", rng=rng) for k in measurable_lengths(run.task, LONGEST)
+    ]
+    frame = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": sum(asked, ())}, run_seed=spec.seed).frame()
+    return frame.assign(positions=spec.model.positions, k_max=spec.k_max, ended=run.metadata.get("ended", ""))
+
+
+def said(by_k: pd.DataFrame) -> Iterator[str]:
+    """A line by scheme for each task and regime: accuracy at the longest length of training and of all."""
+    for (task, regime), rows in by_k.groupby(["task", "regime"], sort=False):
+        beyond = {str(name): of for name, of in rows.groupby("positions", sort=False)}
+        for name, of in sorted(beyond.items(), key=lambda pair: -pair[1]["mean"].iloc[-1]):
+            known, last = of[of["k"] <= of["k_max"]].iloc[-1], of.iloc[-1]
+            yield (
+                f"{task}, {regime}, {name}: {known['mean']:.2f} at K = {known['k']} of training, {last['mean']:.2f} "
+                f"({last['min']:.2f} to {last['max']:.2f}, {last['size']} seeds) at K = {last['k']}"
+            )
+
+
+if __name__ == "__main__":
+    script(main, __doc__)
