@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
-from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.models.spec import Adapter, ModelSpec, Spec
 from cotinterp.results.atomic import single_name
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
@@ -159,6 +159,8 @@ class RunSpec(Spec):
         start_from: Slug of a finished run whose directory stands beside this run's: its weights are the initial ones
             (`learner.carry_over`), in place of random ones. None starts from `seed` and stands in no dump, hash or
             file, so a spec without it is what it was before the field existed.
+        adapter: Of the weights that `start_from` names a low-rank change alone is trained (`models.spec.Adapter`), and
+            merged into them in the end. None, and in no dump, hash or file, where all weights are trained.
         stages: Shorter problems first: each stage shows the training problems up to its `k_max`, and what
             `optimizer.steps` counts follows with all of them. Empty, and in no dump, hash or file, without stages.
         mix: How responses are written in the updates that `optimizer.steps` counts, where `regime` is not all that is
@@ -178,6 +180,7 @@ class RunSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     start_from: str | None = None
+    adapter: Adapter | None = None
     stages: tuple[Stage, ...] = ()
     mix: tuple[Format, ...] = ()
     definition: str | None = None
@@ -218,7 +221,7 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "stages", "mix", "definition"):
+        for name in ("start_from", "adapter", "stages", "mix", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -266,9 +269,21 @@ class RunSpec(Spec):
                     f"a {regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
                     f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
                 )
+        if self.adapter is not None:
+            self._check_adapter(self.adapter)
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
+
+    def _check_adapter(self, adapter: Adapter) -> None:
+        if self.start_from is None:
+            raise ValueError(
+                "an adapter changes a model that is frozen: give start_from, the slug of the finished run that it is"
+            )
+        if adapter.rank > (most := min(self.model.d_model, self.model.d_mlp)):
+            raise ValueError(
+                f"adapter.rank {adapter.rank} is above {most}, the rank of a matrix of the model: lower it"
+            )
 
     def _define(self, task: Task) -> None:
         here = None if is_ours(type(task)) and task.name == self.task else task_definition(task)
@@ -309,8 +324,9 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: stages (`Stage.words`), the mix, `converged`; empty for none."""
-        words = [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
+        """How it is trained, in a word for tables: adapter, stages, mix (`words`), `converged`; empty for none."""
+        words = [] if self.adapter is None else [self.adapter.words]
+        words += [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]
