@@ -34,6 +34,7 @@ def test_the_scripts_are_those_of_the_readme():
         "curricula",
         "depth_converged",
         "depth_frontier",
+        "error_law",
         "errors",
         "head_attribution",
         "iteration_head",
