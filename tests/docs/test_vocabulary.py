@@ -3,12 +3,14 @@
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
+from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
@@ -121,8 +123,11 @@ def test_families_of_pairs():
     assert [row["family"] for row in table("Minimal pairs and readouts", "family")] == list(get_args(Family))
 
 
-def test_columns_of_knock_outs_and_of_the_scan_of_a_sweep():
+def test_columns_of_knock_outs_of_laws_of_errors_and_of_the_scan_of_a_sweep():
     cell = KnockOut("previous_total", "", "readout", None, None, "pattern", 0.5)
     frame = KnockOutResult((cell,), torch.ones(1, 6), torch.ones(6)).frame()
     assert [row["column"] for row in table("Knock-outs", "column")] == list(frame.columns)
+    counts = pd.DataFrame({"run_seed": 0, "k": [2, 3, 4], "n": 90, "correct": [80, 70, 60]})
+    written = [name for row in table("Laws of errors", "column") for name in row["column"].split(", ")]
+    assert written == list(fit_error_laws(counts, fitted=(2, 3), resamples=2).frame().columns)
     assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]
