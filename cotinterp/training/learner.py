@@ -73,7 +73,7 @@ class Learner:
     Attributes:
         data: The training problems in each of `formats`, one after the other.
         k: Number of operands of each training problem.
-        formats: The ways in which problems are written during the run (regime and skipped steps are read here).
+        formats: The ways in which problems are written during the run (`Format.written` is read here).
     """
 
     spec: RunSpec
@@ -93,7 +93,7 @@ class Learner:
         problems = problems_of(spec, task)
         mixes = [*(stage.mix for stage in spec.stages), spec.mix]
         every = [one for mix in mixes for one in mix or (Format(regime=spec.regime),)]
-        formats = tuple({_written(one): one for one in every}.values())
+        formats = tuple({one.written: one for one in every}.values())
         data = TrainingSet.joined([_training_set(spec, task, problems, one, device) for one in formats])
         return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]), formats)
 
@@ -124,7 +124,7 @@ class Learner:
 
     def _block(self, shown: Format) -> int:
         """Which of `formats` that is."""
-        return [_written(one) for one in self.formats].index(_written(shown))
+        return [one.written for one in self.formats].index(shown.written)
 
     def _written_rows(self, rows: Int[np.ndarray, " batch"], mix: Sequence[Format]) -> Int[np.ndarray, " written"]:
         """Rows of the training set: these problems, the shares of the formats laid around the batch end to end."""
@@ -216,7 +216,7 @@ class CheckedProblems:
         others = [problem for k in lengths for problem in found[k]]
         asked, device = Format(regime=spec.regime), learner.data.inputs.device
         validation = _training_set(spec, task, others, asked, device)
-        if tuple(map(_written, learner.formats)) == (_written(asked),):
+        if [one.written for one in learner.formats] == [asked.written]:
             training = learner.data
         else:
             training = _training_set(spec, task, problems_of(spec, task), asked, device)
@@ -224,11 +224,6 @@ class CheckedProblems:
         distinct.sort()
         rows = np.concatenate([distinct[learner.k[distinct] == k][:CHECKED] for k in lengths])
         return cls(lengths, training, rows, validation, np.array([problem.k for problem in others]))
-
-
-def _written(shown: Format) -> tuple[str, int]:
-    """What decides how a problem is written in this format."""
-    return shown.regime, shown.skip
 
 
 def _training_set(

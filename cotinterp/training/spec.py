@@ -16,8 +16,8 @@ from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import task_definition
 from cotinterp.tasks.guard import is_ours
+from cotinterp.transcripts.examples import longest_with_examples
 from cotinterp.transcripts.regimes import get_regime
-from cotinterp.transcripts.render import longest_transcript
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -86,12 +86,38 @@ class Format(Spec):
             show each problem in both ways.
         weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
         skip: Steps left out at the beginning of the trace (`without_first_steps`).
+        shots: Solved examples in front of every problem, other training problems of the run, which carry no loss
+            (`transcripts.examples`); the same ones whenever the problem is shown. 0, and then in no dump or hash, for
+            none.
+        examples: The regime that they are written in; None, and in no dump or hash, for that of the problem.
     """
 
     regime: str
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight: Annotated[float, Field(gt=0)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    shots: Annotated[int, Field(ge=0, le=64)] = 0
+    examples: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name not in ("shots", "examples") or value}
+
+    @model_validator(mode="after")
+    def _reads_what_is_given(self) -> "Format":
+        if self.examples is not None and not self.shots:
+            raise ValueError("examples would be ignored: it is the regime of `shots` examples, of which there are none")
+        return self
+
+    @property
+    def shown_in(self) -> str:
+        """The regime of the examples."""
+        return self.regime if self.examples is None else self.examples
+
+    @property
+    def written(self) -> tuple[str, int, int, str]:
+        """What decides how a problem is written in this format."""
+        return self.regime, self.skip, self.shots, self.shown_in
 
     @property
     def loss_weight(self) -> float:
@@ -100,9 +126,13 @@ class Format(Spec):
 
     @property
     def words(self) -> str:
-        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3."""
+        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3.
+
+        `direct(2cot)` is `direct` after two examples with their traces.
+        """
         skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
-        return f"{self.regime}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
+        shown = f"({self.shots}{self.shown_in})" if self.shots else ""
+        return f"{self.regime}{shown}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
 
 
 def ends_of_shares(mix: Sequence[Format], batch_size: int) -> list[int]:
@@ -253,7 +283,7 @@ class RunSpec(Spec):
                 "last"
             )
         for _, mix in shown:
-            twice = [one.words for one in mix if [(o.regime, o.skip) for o in mix].count((one.regime, one.skip)) > 1]
+            twice = [one.words for one in mix if [other.written for other in mix].count(one.written) > 1]
             if twice:
                 raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
             size = self.optimizer.batch_size
@@ -262,12 +292,13 @@ class RunSpec(Spec):
                     raise ValueError(
                         f"{one.words} would be shown no problem of a batch of {size}: raise its share or batch_size"
                     )
-        for regime in self.regimes:
-            longest = longest_transcript(task, self.k_max, regime)
+        for one in dict.fromkeys((Format(regime=self.regime), *(one for _, mix in shown for one in mix))):
+            longest = longest_with_examples(task, self.k_max, one.regime, one.shots, one.shown_in)
             if longest > self.model.n_ctx:
+                behind = f" behind {one.shots} {one.shown_in!r} examples" if one.shots else ""
                 raise ValueError(
-                    f"a {regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
-                    f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
+                    f"a {one.regime!r} transcript of {task.name!r} with {self.k_max} operands{behind} takes up to "
+                    f"{longest} tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
                 )
         if self.adapter is not None:
             self._check_adapter(self.adapter)
@@ -295,9 +326,9 @@ class RunSpec(Spec):
 
     @property
     def regimes(self) -> tuple[str, ...]:
-        """All regimes that are shown, and the one that the run is asked in, each once."""
-        mixes = (self.mix, *(stage.mix for stage in self.stages))
-        return tuple(dict.fromkeys((self.regime, *(one.regime for mix in mixes for one in mix))))
+        """All regimes that are shown, examples included, and the one that the run is asked in, each once."""
+        shown = [one for mix in (self.mix, *(stage.mix for stage in self.stages)) for one in mix]
+        return tuple(dict.fromkeys((self.regime, *(name for one in shown for name in (one.regime, one.shown_in)))))
 
     @property
     def task_name(self) -> str:
