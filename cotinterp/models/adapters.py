@@ -35,7 +35,7 @@ def adapt(module: NativeModel, adapter: Adapter, *, seed: int) -> None:
     names = [MODULE_NAMES.get(target, target) for target in adapter.targets]
     config = peft.LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=names)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         peft.inject_adapter_in_model(config, module)
     for name in adapter.full:
         {"embed": module.tok_embed, "unembed": module.head}[name].requires_grad_(True)
