@@ -2,20 +2,21 @@
 
 Judges the stored evidence (`cotinterp claims --from checkpoints --train --update-tables` makes it anew), then asks the
 verdicts' own robustness: every threshold a tenth lower and higher, the seeds renumbered, the rows shuffled,
-and no correction for the number of claims. Nothing is measured here, so it takes seconds.
+and no correction for the number of claims and looks. Nothing is measured here, so it takes seconds.
 
     python -m analyses.claims [--quick]
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from analyses.publishing import publish
-from cotinterp import judge_all, read_evidence
+from cotinterp import read_evidence
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.judge import decide, estimate_claims, judged_tasks, threshold_changes
+from cotinterp.claims.judge import STAGE, decide, judge_stored, judged_tasks, threshold_changes
 from cotinterp.claims.verdict import Verdicts, rivals_text, shown
 from cotinterp.cli.parsing import script
 from cotinterp.studies.evidence import Evidence
@@ -27,8 +28,7 @@ def main(quick: bool = False, tables: Path = Path("analyses/out"), out: Path = P
     """Judge, publish, and return the answer in words."""
     evidence = read_evidence(tables)
     tasks = judged_tasks(evidence)[:1] if quick else judged_tasks(evidence)
-    verdicts = judge_all(CATALOG, evidence, tasks)
-    estimates = estimate_claims(CATALOG, evidence, tasks)
+    verdicts, estimates = judge_stored(CATALOG, evidence, tasks)
     thresholds = threshold_changes(estimates)
     others = {"seeds renumbered backwards": renumbered(evidence), "rows in another order": shuffled(evidence)}
     lines = [line for one in verdicts.verdicts for line in verdict_lines(verdicts, one.claim, one.task)]
@@ -36,8 +36,10 @@ def main(quick: bool = False, tables: Path = Path("analyses/out"), out: Path = P
         f"{row.task}, {row.claim}: {row.part} x {row.factor}: {row.moved_verdict}" for row in thresholds.itertuples()
     ]
     declared = words(verdicts)
-    changes = {name: differing(declared, words(judge_all(CATALOG, other, tasks))) for name, other in others.items()}
-    alone = {(one.claim.name, one.task): decide([one])[0].verdict for one in estimates}
+    changes = {
+        name: differing(declared, words(judge_stored(CATALOG, other, tasks)[0])) for name, other in others.items()
+    }
+    alone = {(one.claim.name, one.task): decide([replace(one, penalty=1.0)])[0].verdict for one in estimates}
     changes["each claim alone, no correction"] = differing(declared, alone)
     lines += [f"{name}: {'; '.join(found) or 'the same verdicts'}" for name, found in changes.items()]
     changed = [(name, text) for name, found in changes.items() for text in found]
@@ -78,9 +80,9 @@ def differing(declared: Words, other: Words) -> list[str]:
 
 
 def renumbered(evidence: Evidence) -> Evidence:
-    """The same evidence with the seeds in the opposite order, so that everything drawn for them is drawn anew."""
-    last = max(evidence.seeds)
-    return Evidence(evidence.table.assign(run_seed=last - evidence.table["run_seed"]), evidence.runs)
+    """The same evidence with the seeds of each look in the opposite order; everything drawn for them is drawn anew."""
+    seed = evidence.table["run_seed"]
+    return Evidence(evidence.table.assign(run_seed=seed - 2 * (seed % STAGE) + STAGE - 1), evidence.runs)
 
 
 def shuffled(evidence: Evidence) -> Evidence:

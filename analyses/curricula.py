@@ -15,10 +15,10 @@ from analyses.publishing import publish
 from cotinterp import ModelSpec, RunSpec
 from cotinterp.cli.parsing import script
 from cotinterp.figures import heatmap
-from cotinterp.studies.evidence import Evidence, read_evidence
+from cotinterp.studies.evidence import CONTROL_VARIANT, Evidence, read_evidence
 from cotinterp.studies.measuring import as_taught
 from cotinterp.studies.subject import FULL, QUICK
-from cotinterp.sweeps.replication import CONTROL_VARIANT, Measuring, replicate, taught_plan
+from cotinterp.sweeps.replication import Measuring, replicate, taught_plan
 from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")

@@ -22,7 +22,7 @@ from cotinterp.calibration.ground_truth import (
     table_draft,
 )
 from cotinterp.calibration.verdict_level import synthetic
-from cotinterp.claims.catalog import CATALOG
+from cotinterp.claims.catalog import EVERY
 from cotinterp.claims.claim import Claim
 from cotinterp.claims.judge import judge, judge_all
 from cotinterp.claims.verdict import Verdict
@@ -140,7 +140,7 @@ def calibrate_claims(
     handmade: Sequence[Handmade] = HANDMADE,
     made_up: Sequence[MadeUpWorld] | None = None,
     progress: Callable[[CalibrationRow], None] | None = None,
-    catalog: Sequence[Claim] = CATALOG,
+    catalog: Sequence[Claim] = EVERY,
 ) -> CalibrationResult:
     """Every claim in every world in which its verdict is known.
 
@@ -158,7 +158,7 @@ def calibrate_claims(
     return CalibrationResult(tuple(rows))
 
 
-def judge_made_up(world: MadeUpWorld, rng: np.random.Generator, catalog: Sequence[Claim] = CATALOG) -> Verdict:
+def judge_made_up(world: MadeUpWorld, rng: np.random.Generator, catalog: Sequence[Claim] = EVERY) -> Verdict:
     """The verdict on the claim that a made-up world is about, in one draw from it."""
     (claim,) = (one for one in catalog if one.name == world.claim)
     return judge(claim, synthetic(TASK, world.cells, seeds=range(world.seeds), spread=SPREAD, rng=rng))

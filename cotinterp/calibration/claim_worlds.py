@@ -314,11 +314,96 @@ def anchor_worlds() -> list[MadeUpWorld]:
     ]
 
 
+def teaching_worlds() -> list[MadeUpWorld]:
+    """Models that were shown traces, their controls, and what each answers at once and with its trace."""
+    site, low = f"L{LAYERS - 1}.resid_pre", 0.2
+    mixed, inner = "mixed-50", "internalize"
+
+    def of(variant: str, rates: Mapping[str, float], leaked: float = 0.0) -> list[SyntheticCell]:
+        regime = "direct-mode" if variant.startswith(mixed) else "direct"
+        cell = SyntheticCell(measure="exact", expected=0.0, k=0, regime=regime, variant=variant, problems=PROBLEMS)
+        cells = [replace(cell, k=k, condition=name, expected=rate) for k in KS for name, rate in rates.items()]
+        return [*cells, *(replace(cell, measure="leakage", k=k, expected=leaked) for k in KS)]
+
+    def probed(variant: str, accuracy: float, use: float) -> list[SyntheticCell]:
+        trained = ProbeCondition(model="trained", site=site, place="operand")
+        named = {"k": K, "regime": "direct-mode", "variant": variant}
+        probe = SyntheticCell(measure="probe", expected=accuracy, condition=trained, step=2, problems=PROBLEMS, **named)
+        worth = (ProbeCondition(model="input", site="input", place="operand"), replace(trained, model="untrained"))
+        cells = [probe, replace(probe, measure="probe_control", expected=low)]
+        cells += [replace(probe, condition=control, expected=low) for control in worth]
+        used = SyntheticCell(measure="probe_use", expected=use, kind="mean", within=0.1, step=2, **named)
+        return [*cells, replace(used, condition=ProbeCondition(site=site, place="operand"))]
+
+    def world(claim: str, name: str, cells: Sequence[SyntheticCell], verdict: Word, *stands: str) -> MadeUpWorld:
+        return MadeUpWorld(name, claim, tuple(cells), verdict, frozenset(stands))
+
+    def at_once(direct: float, taught: float, control: float, variant: str = mixed) -> list[SyntheticCell]:
+        with_trace = {"trace": 0.97}
+        return [
+            *of("", {"asked": direct}),
+            *of(variant, {"asked": taught} | with_trace),
+            *of(f"{variant}-control", {"asked": control}),
+        ]
+
+    def inside(taught: float, control: float, use: float) -> list[SyntheticCell]:
+        both = of(mixed, {"asked": 0.9, "trace": 0.97})
+        return [*both, *probed(mixed, taught, use), *probed(f"{mixed}-control", control, 0.0)]
+
+    hurts, helps, phases = "naive-training-hurts", "mixed-training-helps", "curriculum-not-content"
+    most, leaves = "trace-helps-most", "rationale-training-leaves-running-totals"
+    plain, alike, mute = of("", {"asked": 0.7}), "it does not matter", "it cannot, in any format"
+    dots, no_help, none, too, unused = (
+        "the phases, not the content",
+        "no help",
+        "no totals inside",
+        "dots leave them, too",
+        "there and not used",
+    )
+    return [
+        world(hurts, "it writes the trace instead", [*plain, *of("naive", {"asked": 0.05}, 0.95)], "supported"),
+        world(hurts, alike, [*plain, *of("naive", {"asked": 0.7})], "not supported", alike),
+        world(hurts, mute, [*plain, *of("naive", {"asked": 0.05}, 0.02)], "partly supported", mute),
+        world(helps, "by what the traces say", at_once(0.4, 0.9, 0.45), "supported"),
+        world(helps, dots, at_once(0.4, 0.9, 0.88), "not supported", dots),
+        world(helps, no_help, at_once(0.7, 0.7, 0.68), "not supported", no_help),
+        world(phases, "dots in the same phases do as much", at_once(0.4, 0.9, 0.88, inner), "supported"),
+        world(phases, "content", at_once(0.4, 0.9, 0.45, inner), "partly supported", "content"),
+        world(phases, "no gain", at_once(0.7, 0.7, 0.68, inner), "partly supported", "no gain"),
+        world(most, "it is", at_once(0.4, 0.5, 0.4), "supported"),
+        world(most, "at once is as good", at_once(0.4, 0.95, 0.4), "not supported", "at once is as good"),
+        world(leaves, "there, used, and for the content", inside(0.8, low, 0.5), "supported"),
+        world(leaves, none, inside(low, low, 0.0), "not supported", none),
+        world(leaves, too, inside(0.8, 0.8, 0.5), "partly supported", too),
+        world(leaves, unused, inside(0.8, low, 0.0), "partly supported", unused),
+    ]
+
+
+def width_worlds() -> list[MadeUpWorld]:
+    """Direct and cot at two widths, and what kind the errors of the narrower cot are."""
+    any_width, no_width, garbled = "helps at any width", "helps at no width", "garbled"
+
+    def world(
+        name: str, narrow: tuple[float, float], wide: float, fluent: float, verdict: Word, *stands: str
+    ) -> MadeUpWorld:
+        rates = {("w4", "direct"): narrow[0], ("w4", "cot"): narrow[1], ("w64", "direct"): wide, ("w64", "cot"): 0.97}
+        cells = [cell for (variant, regime), rate in rates.items() for cell in right(regime, flat(rate), variant)]
+        kind = SyntheticCell(measure="error_kind", expected=1 - fluent, k=6, condition="bookkeeping", variant="w4")
+        return MadeUpWorld(name, "small-models-are-hurt", (*cells, kind), verdict, frozenset(stands))
+
+    return [
+        world("narrow ones lose by wrong steps", (0.5, 0.3), 0.7, 0.9, "supported"),
+        world(any_width, (0.3, 0.5), 0.7, 0.9, "not supported", any_width),
+        world(no_width, (0.5, 0.3), 0.97, 0.9, "partly supported", no_width),
+        world(garbled, (0.5, 0.3), 0.7, 0.1, "partly supported", garbled),
+    ]
+
+
 def made_up_worlds() -> tuple[MadeUpWorld, ...]:
     """All of them, and two once more: one unsolved, one with too few seeds for a verdict."""
     worlds = [
         *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
-        *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds()),
+        *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds(), *width_worlds()),
     ]
     reads = reading_worlds()[0]
     unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]

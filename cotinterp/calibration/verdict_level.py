@@ -8,6 +8,7 @@ be is therefore known as well, also for claims that would need hundreds of train
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.stats import beta, norm
 
 from cotinterp.claims.cells import Cells, Values
 from cotinterp.claims.claim import ALPHA, LEAST_SEEDS, Claim, Criterion, Threshold
-from cotinterp.claims.judge import judge, judge_all, judge_in_stages
+from cotinterp.claims.judge import Looks, equal_looks, judge, judge_all, judge_in_stages, look_factors
 from cotinterp.figures import lines
 from cotinterp.results import wilson
 from cotinterp.results.result import Result
@@ -185,7 +186,7 @@ class NullWorld(NamedTuple):
     Attributes:
         spreads: Standard deviations among models that it is drawn with.
         shared: Correlation among seeds of what makes a problem hard (`synthetic`).
-        most: Seeds are added until the verdict is decided, up to so many (`judge.judge_in_stages`); 0: they are fixed.
+        looks: At how many seeds it is looked until the verdict is decided (`judge.Looks`); none: their number is fixed.
     """
 
     name: str
@@ -193,7 +194,7 @@ class NullWorld(NamedTuple):
     at: float
     spreads: tuple[float, ...] = SPREADS
     shared: float = 0.0
-    most: int = 0
+    looks: Looks = MappingProxyType({})
 
     def above(self, spread: float) -> float:
         """The share of models that lie above the threshold. A claim that they do is not so up to one half."""
@@ -221,6 +222,7 @@ def difference(cells: Cells) -> Values:
 MIDDLE = replace(ON_IT, expected=0.85)
 """The mean of a skewed distribution, whose middle lies higher."""
 TWO_KINDS = replace(ON_IT, kind="either")
+TWENTY, TEN = look_factors(20), equal_looks(10)
 NULLS = (
     NullWorld("rate", (ON_IT,), 0.5),
     NullWorld("high rate", (replace(ON_IT, expected=0.9),), 0.9),
@@ -233,12 +235,14 @@ NULLS = (
     NullWorld("half at 1, half at 0.85", (replace(TWO_KINDS, expected=0.925, ends=(0.85, 1.0)),), 0.9, (0.0,)),
     NullWorld("four in five at 1, else 0", (replace(TWO_KINDS, expected=0.8),), 0.8, (0.0,)),
     NullWorld("nine in ten at 1, else 0", (replace(TWO_KINDS, expected=0.9),), 0.9, (0.0,)),
-    NullWorld("rate, until decided", (ON_IT,), 0.5, most=20),
-    NullWorld("high rate, until decided", (replace(ON_IT, expected=0.9),), 0.9, (0.0, 0.03), most=20),
+    NullWorld("rate, until decided", (ON_IT,), 0.5, looks=TWENTY),
+    NullWorld("high rate, until decided", (replace(ON_IT, expected=0.9),), 0.9, (0.0, 0.03), looks=TWENTY),
     NullWorld(
-        "high rate, middle model, until decided", (MIDDLE,), of_model(MIDDLE.expected, 0.1, 0.5), (0.1,), most=20
+        "high rate, middle model, until decided", (MIDDLE,), of_model(MIDDLE.expected, 0.1, 0.5), (0.1,), looks=TWENTY
     ),
-    NullWorld("half at 1, half at 0, until decided", (TWO_KINDS,), 0.5, (0.0,), most=20),
+    NullWorld("half at 1, half at 0, until decided", (TWO_KINDS,), 0.5, (0.0,), looks=TWENTY),
+    NullWorld("rate, five seeds more where open", (ON_IT,), 0.5, looks=TEN),
+    NullWorld("high rate, five seeds more where open", (replace(ON_IT, expected=0.9),), 0.9, (0.0, 0.03), looks=TEN),
 )
 
 
@@ -347,19 +351,20 @@ def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, s
     cells, claim, above = _of_size(null, problems), claim_at(null), null.above(spread)
     mean = cells[0].expected - sum(cell.expected for cell in cells[1:])
     supported = mixed = covered = 0
+    most = max(null.looks, default=seeds)
     for world in range(n_worlds):
         rng = np.random.default_rng([world, problems])
-        drawn = range(null.most or seeds)
+        drawn = range(most)
         evidence = synthetic(TASK, cells, seeds=drawn, spread=spread, shared=null.shared, rng=rng)
-        if null.most:
-            staged, _ = judge_in_stages((claim,), partial(_first_seeds, evidence), (TASK,), null.most)
+        if null.looks:
+            staged, _ = judge_in_stages((claim,), partial(_first_seeds, evidence), (TASK,), null.looks)
             (verdict,) = staged.verdicts
         else:
             verdict = judge(claim, evidence)
         supported += verdict.verdict == "supported"
         mixed += verdict.verdict == "mixed"
         covered += verdict.ci_low <= mean <= verdict.ci_high
-    return Simulated(null.name, spread, problems, null.most or seeds, above, n_worlds, supported, mixed, covered)
+    return Simulated(null.name, spread, problems, most, above, n_worlds, supported, mixed, covered)
 
 
 def _first_seeds(evidence: Evidence, n: int, tasks: tuple[str, ...]) -> Evidence:

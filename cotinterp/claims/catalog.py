@@ -8,6 +8,8 @@ from cotinterp.claims import statistics
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.size import SIZE
+from cotinterp.claims.teaching import TEACHING
 from cotinterp.tasks.loading import is_reference, load
 
 SHARE = (0.0, 1.0)
@@ -424,7 +426,14 @@ CATALOG = (
     DEPTH_LIMITS_DIRECT,
     WRONG_STEPS_ANCHOR,
 )
-"""Every claim, in the order of the report."""
+"""The claims about the reference design, in the order of the report."""
+EVERY = (*CATALOG, *TEACHING, *SIZE)
+GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE}
+
+
+def get_claims(ref: str | Claim) -> tuple[Claim, ...]:
+    """Those of a group ("catalog", "teaching", "size"), or the one of that name, with the errors of `get_claim`."""
+    return GROUPS[ref] if isinstance(ref, str) and ref in GROUPS else (get_claim(ref),)
 
 
 def get_claim(ref: str | Claim) -> Claim:
@@ -442,7 +451,7 @@ def get_claim(ref: str | Claim) -> Claim:
         return ref
     if is_reference(ref):
         return _from_reference(ref)
-    known = {claim.name: claim for claim in CATALOG}
+    known = {claim.name: claim for claim in EVERY}
     if ref not in known:
         near = difflib.get_close_matches(ref, known, n=3)
         raise KeyError(

@@ -54,7 +54,7 @@ class ClaimEstimates:
     Attributes:
         numbers: By criterion, the estimate or why there is none.
         controls: The same by control.
-        penalty: Every p-value is multiplied by it, where the number of seeds is not fixed beforehand (`look_factors`).
+        penalty: Every p-value is multiplied by it, where the number of seeds is not fixed beforehand (`Looks`).
     """
 
     claim: Claim
@@ -116,12 +116,16 @@ def judge_all(claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] 
 
     Nothing here depends on the order of seeds, rows, claims or tasks. ValueError for a task without evidence.
     """
+    return Verdicts(decide(estimate_claims(claims, evidence, _judged(evidence, tasks))), unfinished(evidence))
+
+
+def _judged(evidence: Evidence, tasks: Sequence[str] | None) -> tuple[str, ...]:
     wanted = judged_tasks(evidence) if tasks is None else tuple(dict.fromkeys(tasks))
     if not evidence.tasks or not wanted:
         raise ValueError("the evidence has no rows, so there is nothing to judge: " + what_failed(evidence))
     if unknown := sorted(set(wanted) - set(evidence.tasks)):
         raise ValueError(f"no evidence on tasks {unknown}; there is some on {list(evidence.tasks)}")
-    return Verdicts(decide(estimate_claims(claims, evidence, wanted)), unfinished(evidence))
+    return wanted
 
 
 def what_failed(evidence: Evidence, tasks: Sequence[str] = ()) -> str:
@@ -205,25 +209,60 @@ STAGE = LEAST_SEEDS
 """Seeds that are added at a time."""
 
 
-def look_factors(most: int) -> dict[int, float]:
-    """At how many seeds is looked, up to `most`, and by what p-values are multiplied at each look.
+Looks = Mapping[int, float]
+"""At how many seeds is looked, and by what p-values are multiplied at each look.
 
-    Each look spends a part of the level, which together are all of it, so that with any rule for stopping a false
-    verdict is as rare as without: by the union bound, however the looks depend on one another. The parts are those of
-    an O'Brien-Fleming boundary (O'Brien & Fleming 1979; spent as Lan & DeMets 1983 do): next to nothing early on, where
-    only what is plain is decided, and most of it at the end. ValueError where a verdict needs more seeds than `most`.
+Each look spends a part of the level, which together are all of it, so that with any rule for stopping a false verdict
+is as rare as without: by the union bound, however the looks depend on one another.
+"""
+
+
+def look_factors(most: int) -> Looks:
+    """Looks that are planned before there is a model, every STAGE seeds and at `most`.
+
+    The parts of the level are those of an O'Brien-Fleming boundary (O'Brien & Fleming 1979; spent as Lan & DeMets 1983
+    do): next to nothing early on, where only what is plain is decided, and most of it at the end. ValueError where a
+    verdict needs more seeds than `most`.
     """
     if most < LEAST_SEEDS:
         raise ValueError(f"at most {most} seeds: a verdict needs {LEAST_SEEDS}, so give --max-seeds that many or more")
-    counts = [*range(STAGE, most, STAGE), most]
+    counts = _every_stage(most)
     spent = 2 * norm.sf(norm.isf(ALPHA / 2) / np.sqrt(np.array(counts) / most))
     return dict(zip(counts, (ALPHA / np.diff(spent, prepend=0.0)).tolist(), strict=True))
 
 
-def judge_in_stages(
-    claims: Sequence[Claim], evidence_of: Callable[[int, tuple[str, ...]], Evidence], tasks: Sequence[str], most: int
+def equal_looks(most: int) -> Looks:
+    """Looks each of which has an equal part of the level, every STAGE seeds and at `most`.
+
+    For seeds that were added because verdicts on the first ones were open: the first look is then as good as the last.
+    """
+    counts = _every_stage(most)
+    return dict.fromkeys(counts, float(len(counts)))
+
+
+def _every_stage(most: int) -> list[int]:
+    return [*range(STAGE, most, STAGE), most]
+
+
+def judge_stored(
+    claims: Sequence[Claim], evidence: Evidence, tasks: Sequence[str] | None = None
 ) -> tuple[Verdicts, tuple[ClaimEstimates, ...]]:
-    """Verdicts with as many seeds as each needs: stage by stage, until all are decided or there are `most`.
+    """The verdicts of stored tables, which get more seeds where verdicts are open: at every STAGE that they hold.
+
+    Where they hold STAGE seeds or fewer it is `judge_all`. Where so many seeds were meant from the beginning,
+    `judge_all` is the better one: all of the level for one look.
+
+    Returns:
+        The verdicts, and the numbers that each rests on.
+    """
+    wanted = _judged(evidence, tasks)
+    return judge_in_stages(claims, lambda n, _: evidence.of_seeds(n), wanted, equal_looks(len(evidence.seeds)))
+
+
+def judge_in_stages(
+    claims: Sequence[Claim], evidence_of: Callable[[int, tuple[str, ...]], Evidence], tasks: Sequence[str], looks: Looks
+) -> tuple[Verdicts, tuple[ClaimEstimates, ...]]:
+    """Verdicts with as many seeds as each needs: look by look, until all are decided or it was the last.
 
     A verdict is that of the first look at which it is not inconclusive, with the seeds that there were then; what no
     look decides is inconclusive at the last. A task of which all is decided gets no more seeds.
@@ -238,14 +277,14 @@ def judge_in_stages(
     decided: dict[tuple[str, str], tuple[Verdict, ClaimEstimates]] = {}
     latest: dict[tuple[str, str], ClaimEstimates] = {}
     runs: list[pd.DataFrame] = []
-    for seeds, factor in look_factors(most).items():
+    for seeds, factor in looks.items():
         wanted = tuple(task for task in tasks if any((one.name, task) not in decided for one in claims))
         evidence = evidence_of(seeds, wanted)
         runs.append(unfinished(evidence))
         latest |= {(one.claim.name, one.task): one for one in estimate_claims(claims, evidence, wanted)}
         estimates = tuple(replace(one, penalty=factor) for one in latest.values())
         for key, verdict, numbers in zip(latest, decide(estimates), estimates, strict=True):
-            if key not in decided and (verdict.verdict != "inconclusive" or seeds == most):
+            if key not in decided and (verdict.verdict != "inconclusive" or seeds == max(looks)):
                 decided[key] = verdict, numbers
         if len(decided) == len(latest):
             break

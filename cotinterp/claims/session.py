@@ -12,6 +12,7 @@ from rich.table import Table
 from cotinterp.claims.catalog import CATALOG
 from cotinterp.claims.claim import LEAST_SEEDS, Claim
 from cotinterp.claims.judge import (
+    Looks,
     decide,
     estimate_claims,
     judge_in_stages,
@@ -110,10 +111,15 @@ def _check_memory(planned: Sequence[Planned], stored: Evidence) -> None:
 
 @dataclass(frozen=True)
 class Stages:
-    """Seeds until decided: `evidence_of` so many seeds and of some tasks, up to `most` (`judge.judge_in_stages`)."""
+    """Seeds until decided: `evidence_of` so many seeds and of some tasks, at each look (`judge.judge_in_stages`)."""
 
     evidence_of: Callable[[int, tuple[str, ...]], Evidence]
-    most: int
+    looks: Looks
+
+    @classmethod
+    def of_tables(cls, evidence: Evidence, looks: Looks) -> "Stages":
+        """What is stored, the lowest seeds first."""
+        return cls(lambda n, _: evidence.of_seeds(n), looks)
 
     @classmethod
     def of_models(cls, sources: Sources, folder: Path, most: int) -> "Stages":
@@ -127,7 +133,7 @@ class Stages:
             so_far[-1].save(folder / "evidence")
             return so_far[-1]
 
-        return cls(evidence_of, most)
+        return cls(evidence_of, look_factors(most))
 
 
 THRESHOLD_STEP = 0.1
@@ -172,8 +178,9 @@ def claims_session(
             estimates = estimate_claims(claims, evidence, chosen)
             verdicts = Verdicts(decide(estimates), unfinished(evidence))
     else:
-        verdicts, estimates = judge_in_stages(claims, stages.evidence_of, chosen, stages.most)
-        say(f"looked at {', '.join(map(str, look_factors(stages.most)))} seeds until decided")
+        verdicts, estimates = judge_in_stages(claims, stages.evidence_of, chosen, stages.looks)
+        if len(stages.looks) > 1:
+            say(f"looked at {', '.join(map(str, stages.looks))} seeds until decided")
     with progress_stages("claims", ("move the thresholds",)):
         changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
     for line in verdict_lines(verdicts, changes, evidence):

@@ -298,25 +298,26 @@ def random_cut(cells: Cells) -> Values:
     return cells.mean("read_lost", regime="cot", condition=ReadCondition("previous_total", random=True))
 
 
-def _last_input(cells: Cells, regime: str) -> str:
+def _last_input(cells: Cells, regime: str, variant: str = "") -> str:
     """The site that enters the last layer."""
-    return f"L{cells.n_layers(regime) - 1}.resid_pre"
+    return f"L{cells.n_layers(regime, variant) - 1}.resid_pre"
 
 
-def net_decodable(cells: Cells, regime: str, place: str) -> Values:
+def net_decodable(cells: Cells, regime: str, place: str, variant: str = "") -> Values:
     """Probe accuracy for s_j at a place before it is written, minus the best of its controls, mean over steps j.
 
     At the input of the last layer: what leaves the last layer is what is about to be written, and the unembedding is
     linear. Controls: the same probe on random labels, on the untrained model, and on the bare token and position.
     """
-    trained = ProbeCondition(model="trained", site=_last_input(cells, regime), place=place)
+    trained = ProbeCondition(model="trained", site=_last_input(cells, regime, variant), place=place)
+    of = partial(cells.mean, regime=regime, variant=variant)
     untrained = replace(trained, model="untrained")
     token = ProbeCondition(model="input", site="input", place=place)
     controls = (("probe_control", trained), ("probe", untrained), ("probe", token))
     found = []
-    for step in cells.steps("probe", regime=regime, condition=trained):
-        accuracy = cells.mean("probe", regime=regime, condition=trained, step=step)
-        worth = [cells.mean(name, regime=regime, condition=where, step=step) for name, where in controls]
+    for step in cells.steps("probe", regime=regime, condition=trained, variant=variant):
+        accuracy = of("probe", condition=trained, step=step)
+        worth = [of(name, condition=where, step=step) for name, where in controls]
         found.append(accuracy - np.max(np.broadcast_arrays(*worth), axis=0))
     return average(found)
 
@@ -331,11 +332,11 @@ def decodable_in_direct(cells: Cells) -> Values:
     return net_decodable(cells, "direct", "operand")
 
 
-def used_in(cells: Cells, regime: str, place: str) -> Values:
+def used_in(cells: Cells, regime: str, place: str, variant: str = "") -> Values:
     """Share of the gap that exchanging the probed directions closes, beyond random directions; largest step's total."""
-    condition = ProbeCondition(site=_last_input(cells, regime), place=place)
-    step = cells.steps("probe_use", regime=regime, condition=condition)[-1]
-    return cells.mean("probe_use", regime=regime, condition=condition, step=step)
+    condition = ProbeCondition(site=_last_input(cells, regime, variant), place=place)
+    step = cells.steps("probe_use", regime=regime, condition=condition, variant=variant)[-1]
+    return cells.mean("probe_use", regime=regime, condition=condition, step=step, variant=variant)
 
 
 def used_in_cot(cells: Cells) -> Values:

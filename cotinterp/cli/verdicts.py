@@ -88,7 +88,7 @@ def claims_command(
     k_max: Count | None = None,
     n_layers: Count | None = None,
     steps: Count | None = None,
-    part: tuple[Literal["regimes", "depths", "sizes", "memory", "converged", "early"], ...] = (),
+    part: tuple[Literal["regimes", "depths", "sizes", "memory", "converged", "early", "widths"], ...] = (),
     until_decided: bool = False,
     max_seeds: Count | None = None,
 ) -> None:
@@ -96,8 +96,9 @@ def claims_command(
 
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.
-        claim: Claims by name or path/to/file.py:NAME; by default the catalog.
-        seeds: The lowest so many seeds; by default all in the tables, five from checkpoints.
+        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching, size); by default the catalog.
+        seeds: The lowest so many seeds, in one look; by default all in the tables, looked at every five, and five from
+            checkpoints.
         origin: Judge stored tables, or measure trained runs anew.
         tables: Folder of the stored evidence; ./analyses/out by default, then what travels with the package.
         root: Where the runs of the replication lie; out/replication by default.
@@ -110,7 +111,7 @@ def claims_command(
         k_max: Most operands of the runs, where not the reference design's.
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
-        part: Which runs; by default all. Claims that need others stay inconclusive.
+        part: Which runs; by default all but widths. Claims that need others stay inconclusive.
         until_decided: Five seeds at a time, until every verdict is decided; p-values are corrected for the looks.
         max_seeds: With --until-decided, the most seeds; by default all in the tables, twenty from checkpoints.
     """
@@ -136,14 +137,14 @@ def claims_command(
         raise ValueError("--seeds is a fixed number, and --until-decided looks for it: give one of them")
     if quick and update_tables:
         raise ValueError("--quick is a look and no measurement, so --update-tables would spoil the stored evidence")
-    from cotinterp.claims.catalog import CATALOG, get_claim
+    from cotinterp.claims.catalog import CATALOG, get_claims
     from cotinterp.results import output_folder
     from cotinterp.results.shipped import here_or_shipped
     from cotinterp.studies.evidence import EVIDENCE_FILE, read_evidence
     from cotinterp.sweeps.progress import progress_stages
     from cotinterp.tasks import get_task
 
-    claims = [get_claim(ref) for ref in claim] or CATALOG
+    claims = [one for ref in claim for one in get_claims(ref)] or CATALOG
     named = [get_task(ref) for ref in task]
     names = [one.name for one in named]
     stored, place = tables or Path("analyses/out"), root or Path("out/replication")
@@ -156,10 +157,14 @@ def claims_command(
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
     with progress_stages("claims", ("load torch",)):
+        from cotinterp.claims.judge import equal_looks, look_factors
         from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 
+    staged = until_decided
     if origin == "tables":
-        stages = Stages(lambda n, _: evidence.of_seeds(n), max_seeds or len(evidence.seeds))
+        looks = look_factors if until_decided else equal_looks
+        staged = seeds is None
+        stages = Stages.of_tables(evidence, looks(max_seeds or len(evidence.seeds)))
     else:
         from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.models.build import resolve_device
@@ -181,6 +186,4 @@ def claims_command(
         )
         evidence = gather_evidence(sources, folder)
         stages = Stages.of_models(sources, folder, max_seeds or 4 * LEAST_SEEDS)
-    claims_session(
-        evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages if until_decided else None
-    )
+    claims_session(evidence, out=folder, tasks=names, claims=claims, say=print, stages=stages if staged else None)

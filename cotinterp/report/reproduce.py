@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.judge import judge_all
+from cotinterp.claims.judge import judge_stored
 from cotinterp.claims.verdict import Verdicts
 from cotinterp.depth.compute import accuracy_against_compute
 from cotinterp.depth.cost import serial_budget
@@ -133,7 +133,7 @@ def reproduce(
 
 def _verdicts(folder: Path) -> Verdicts | None:
     """The verdicts on the catalog of claims by the evidence that is stored in `folder`; None where there is none."""
-    return judge_all(CATALOG, read_evidence(folder)) if (folder / EVIDENCE_FILE).is_file() else None
+    return judge_stored(CATALOG, read_evidence(folder))[0] if (folder / EVIDENCE_FILE).is_file() else None
 
 
 def sweep_tables(folder: Path) -> Tables:

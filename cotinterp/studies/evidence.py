@@ -54,6 +54,10 @@ MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
 CONVERGED_VARIANT, EARLY_VARIANT = "converged-n", "early"
 """Variants: trained until they had learned, on so many problems; and stopped early, so that they make errors."""
+CONTROL_VARIANT = "-control"
+"""Behind the name of a curriculum: the run of the same phases without content (`training.curriculum.control_of`)."""
+WIDTH_VARIANT = "w"
+"""Before the width of a model that is narrower than the standard one and was trained until it had learned."""
 Kind = Literal["behavior", "observation", "intervention"]
 """What a measure does: asks the model, looks into it, or changes something (a written total, a read, an activation) and
 sees what follows. Only the last can say how an answer comes about."""

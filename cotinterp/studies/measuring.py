@@ -25,6 +25,9 @@ REFUSED = "refused"
 TRACE = "cot"
 """The regime in which a trace is asked for: its prompts end with `>`."""
 
+TRACE_TRAIN = "trace-train"
+"""Condition of `exact`: training problems, asked for their trace."""
+
 ANSWERS_OF_VARIANTS = ("accuracy", "chance", "nearest", "error_kind")
 
 
@@ -39,7 +42,8 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
 
     - `exact`, condition `asked` or `trace`: held-out problems; 1 where the whole response is the right one and nothing
       else, asked in the regime of the subject and after the prompt of `cot`. A model that writes its trace where it was
-      asked for the answer has not answered at once, right as its answer may be (`accuracy` counts it).
+      asked for the answer has not answered at once, right as its answer may be (`accuracy` counts it). Condition
+      `trace-train`: training problems, asked for the trace.
     - `accuracy` and its companions (`answers`), asked in the regime of the subject, which writes no totals.
     - `leakage`: held-out problems, so asked; 1 where the response begins a trace that was not asked for. 0 in regimes
       whose own responses begin with one (filler).
@@ -61,7 +65,8 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
     asked = measured.of_split("heldout")
     has_trace = subject.batch(subject.heldout(1)).transcripts[0].response.startswith(OPEN)
     rows = [answers(subject, effort, measured)]
-    for condition, outputs in (("asked", asked), ("trace", written.of_split("heldout"))):
+    of_trace = {name: written.of_split(side) for name, side in (("trace", "heldout"), (TRACE_TRAIN, "train"))}
+    for condition, outputs in {"asked": asked, **of_trace}.items():
         for k in sorted({one.problem.k for one in outputs}):
             exact = [one.exact for one in outputs if one.problem.k == k]
             rows.append(tally("exact", np.array(exact, dtype=float), k=k, condition=condition))

@@ -29,7 +29,7 @@ MOST_RUNS = 20_000
 """Runs of one block: more are a mistyped axis. Validating so many takes a minute."""
 CURRICULUM = "curriculum"
 """Of a block, in place of `regime`, `stages` and `mix`: each run is taught so, and its control is trained beside it."""
-LISTS = ("optimizer.betas", "stages", "mix")
+LISTS = ("optimizer.betas", "stages", "mix", "snapshots")
 """Fields whose one value is a list: there only a list of lists makes an axis."""
 
 

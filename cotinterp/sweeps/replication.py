@@ -2,10 +2,11 @@
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import StringIO
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ import pandas as pd
 import torch
 
 from cotinterp.results import output_folder, write_atomic
-from cotinterp.studies.evidence import COLUMNS, CONVERGED_VARIANT, EARLY_VARIANT, MEMORY_TASK, RUN_COLUMNS, Evidence
-from cotinterp.studies.measuring import REFUSED, Measure, measure, measures_of
+from cotinterp.studies.evidence import (
+    COLUMNS,
+    CONTROL_VARIANT,
+    CONVERGED_VARIANT,
+    EARLY_VARIANT,
+    MEMORY_TASK,
+    RUN_COLUMNS,
+    WIDTH_VARIANT,
+    Evidence,
+)
+from cotinterp.studies.measuring import REFUSED, TRACE_TRAIN, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.progress import OnProgress, poll_in_order
@@ -32,6 +42,9 @@ from cotinterp.training.spec_file import check_same_spec
 from cotinterp.transcripts.render import longest_transcript
 
 PARTS = ("regimes", "depths", "sizes", "memory", "converged", "early")
+"""What a plan has by default."""
+MORE_PARTS = ("widths",)
+"""What it has where it is asked for."""
 REGIMES = ("direct", "cot", "filler")
 DEPTHS = (1, 2)
 """Layers of the shallower models without a trace."""
@@ -41,6 +54,8 @@ base with another number they are as large a share of it."""
 CONVERGED_SIZES, LONGEST_TIMES = (1000, 100_000), 30
 """Training problems of the models that are trained until they have learned, in the same way; and their largest budget,
 as so many times the updates of the base. They have half its layers and half its width, which makes them affordable."""
+WIDTHS = (4, 8, 16, 32, 64)
+"""Sizes of the residual stream of the models of `widths`; their MLPs are four times as wide."""
 EARLY = 0.075
 """Share of the updates after which the `early` models are done: cot on s3 and z6 still errs then. It was chosen by the
 accuracy of seed 0 after 100 to 1,000 updates; of what kind the errors are was not looked at."""
@@ -70,6 +85,8 @@ def plan(
     - `converged`: direct on few problems and on many, and cot on many, trained until they have learned
       (`converged-n1000`, `converged-n100000`; `CONVERGED_SIZES`). They are half as deep and half as wide.
     - `early`: cot with few of the updates, so that there are errors to speak of (`early`, `EARLY`).
+    - `widths`, where it is asked for: direct and cot, narrower and narrower, half as deep, on the problems of the base
+      until they have learned (`w4` to `w64`, `WIDTHS`).
 
     Everything that is not named here is as in `base`, so the runs of a part differ in one thing; those of `converged`
     differ from the standard ones in size, precision and training, and are compared with one another alone.
@@ -84,8 +101,9 @@ def plan(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct, and one at least; got {list(seeds)}")
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"unknown parts {unknown}; a plan has {list(PARTS)}")
+    every = (*PARTS, *MORE_PARTS)
+    if unknown := [part for part in parts if part not in every]:
+        raise ValueError(f"unknown parts {unknown}; a plan has {list(every)}")
     standard = base or RunSpec(task=task, regime="direct", precision="bf16")
     standard = standard.model_copy(update={"task": task, "regime": "direct"})
     found = {
@@ -99,14 +117,11 @@ def plan(
             for size in sizes
         ],
         "early": [_early(standard)],
+        "widths": [_of_width(standard, regime, width) for width in WIDTHS for regime in ("direct", "cot")],
     }
-    chosen = [one for part in PARTS if part in parts for one in found[part]]
+    chosen = [one for part in every if part in parts for one in found[part]]
     at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
     return tuple(dict.fromkeys(at_seeds))
-
-
-CONTROL_VARIANT = "-control"
-"""Behind the name of a curriculum: the run of the same phases without content (`curriculum.control_of`)."""
 
 
 def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
@@ -144,18 +159,25 @@ def _in_proportion(standard: RunSpec, size: int) -> int:
 
 
 def _until_converged(standard: RunSpec, regime: str, size: int) -> Planned:
-    shape, optimizer, n_train = standard.model, standard.optimizer, _in_proportion(standard, size)
+    shape, n_train = standard.model, _in_proportion(standard, size)
     width = max(1, shape.d_model // (4 * shape.n_heads)) * 2 * shape.n_heads
-    small = {"n_layers": max(1, shape.n_layers // 2), "d_model": width, "d_mlp": max(1, shape.d_mlp // 2)}
+    small = {"d_model": width, "d_mlp": max(1, shape.d_mlp // 2)}
+    learning = _learning(standard, regime, small).model_copy(update={"n_train": n_train})
+    return Planned(learning, f"{CONVERGED_VARIANT}{n_train}")
+
+
+def _of_width(standard: RunSpec, regime: str, width: int) -> Planned:
+    small = {"d_model": width, "d_mlp": 4 * width, "n_heads": gcd(standard.model.n_heads, width)}
+    return Planned(_learning(standard, regime, small), f"{WIDTH_VARIANT}{width}")
+
+
+def _learning(standard: RunSpec, regime: str, small: Mapping[str, int]) -> RunSpec:
+    """Half as deep, of another shape, trained until it has learned."""
+    shape, optimizer = standard.model, standard.optimizer
+    shape = shape.model_copy(update={"n_layers": max(1, shape.n_layers // 2), **small})
     learning = optimizer.model_copy(update={"until": "converged", "steps": LONGEST_TIMES * optimizer.steps})
-    changed = {
-        "regime": regime,
-        "n_train": n_train,
-        "model": shape.model_copy(update=small),
-        "optimizer": learning,
-        "precision": "fp32",
-    }
-    return Planned(standard.model_copy(update=changed), f"{CONVERGED_VARIANT}{n_train}")
+    changed = {"regime": regime, "model": shape, "optimizer": learning, "precision": "fp32"}
+    return standard.model_copy(update=changed)
 
 
 def _early(standard: RunSpec) -> Planned:
@@ -424,19 +446,28 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
     if rows is None:
         return named | {"status": "failed", "train_accuracy": np.nan, "note": " ".join(error.split())}
     record = read_record(root / spec.slug / MODEL_FILE)
+    settled = record.ended == "settled"
     still_moving = f"ended by its budget of {record.step:,} updates" if record.ended == "budget" else ""
     cost = float(f"{record.threads * record.elapsed_s:.4g}")
-    return named | {"core_seconds": cost} | _convergence(rows, still_moving)
+    shown = {one.regime for one in spec.mix or ()} or {spec.regime}
+    return (
+        named
+        | {"core_seconds": cost}
+        | _convergence(rows, still_moving, asked_as_shown=spec.regime in shown, settled=settled)
+    )
 
 
-def _convergence(rows: pd.DataFrame, still_moving: str = "") -> dict[str, Any]:
+def _convergence(
+    rows: pd.DataFrame, still_moving: str = "", *, asked_as_shown: bool = True, settled: bool = False
+) -> dict[str, Any]:
     """Status, accuracy on training problems at the K where it is least, and a note on what is wrong.
 
-    `finished`; `unconverged` where that accuracy is too little, or where a run until converged was still moving when
-    its budget ended it; `incomplete` where a measure refused the model.
+    `finished`; `unconverged` where that accuracy is too little, unless the run has settled and so learned what it is
+    going to, or where a run until converged was still moving when its budget ended it; `incomplete` where a measure
+    refused the model.
     """
     refusals = "; ".join(map(str, rows.loc[rows["measure"] == REFUSED, "condition"]))
-    found = _fit(rows)
+    found = _fit(rows, asked_as_shown) | ({"status": "finished"} if settled else {})
     if still_moving:
         found |= {"status": "unconverged", "note": "; ".join(filter(None, (found["note"], still_moving)))}
     if not refusals:
@@ -445,8 +476,10 @@ def _convergence(rows: pd.DataFrame, still_moving: str = "") -> dict[str, Any]:
     return found | {"status": status, "note": "; ".join(filter(None, (found["note"], refusals)))}
 
 
-def _fit(rows: pd.DataFrame) -> dict[str, Any]:
-    chosen = rows[(rows["measure"] == "accuracy") & (rows["condition"] == "train")]
+def _fit(rows: pd.DataFrame, asked_as_shown: bool) -> dict[str, Any]:
+    """A run that is asked otherwise than it was last shown has learned where it writes the trace that it was shown."""
+    measure, condition = ("accuracy", "train") if asked_as_shown else ("exact", TRACE_TRAIN)
+    chosen = rows[(rows["measure"] == measure) & (rows["condition"] == condition)]
     if chosen.empty:
         return {"status": "finished", "train_accuracy": np.nan, "note": "its training problems were not asked"}
     sums = chosen.assign(right=chosen["value"] * chosen["problems"], of=chosen["trials"] * chosen["problems"])

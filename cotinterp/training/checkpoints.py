@@ -246,7 +246,12 @@ class Run:
 
 
 def load_run(
-    slug_or_path: str | Path, *, root: Path = DEFAULT_ROOT, device: str = "cpu", task: str | Task | None = None
+    slug_or_path: str | Path,
+    *,
+    root: Path = DEFAULT_ROOT,
+    device: str = "cpu",
+    task: str | Task | None = None,
+    step: int | None = None,
 ) -> Run:
     """The trained model of a slug under `root`, or of a directory, checked at every step before it is believed.
 
@@ -258,13 +263,16 @@ def load_run(
         root: Where checkpoints live.
         device: "cpu", "auto", "cuda", ...
         task: Needed where the run's task lies in a file or is not registered: `path/to/file.py:ClassName` or a Task.
+        step: The weights after so many updates, of a run that kept them (`RunSpec.snapshots`, `kept_snapshots`); by
+            default the final ones.
 
     Raises:
-        FileNotFoundError: No such checkpoint; those of the same task and regime and the nearest names are given.
+        FileNotFoundError: No such checkpoint; those of the same task and regime and the nearest names are given. No
+            such snapshot; those that were kept are given.
         CheckpointError: It is unfinished, damaged, or does not fit its spec or its task.
     """
     directory = find_run(slug_or_path, root)
-    run = read_run(directory, device=device, task=task)
+    run = read_run(directory, device=device, task=task, step=step)
     # By the file: a run of a task of one's own from before there were definitions has the slug that it then had.
     slug = run.spec.slug[:-8] + _spec_hash(directory)[:8]
     if re.fullmatch(SLUG, directory.name) and directory.name != slug:
@@ -274,7 +282,7 @@ def load_run(
     return run
 
 
-def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = None) -> Run:
+def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = None, step: int | None = None) -> Run:
     """`load_run` of a directory whatever its name, which its owner knows to be that of the run."""
     place = resolve_device(device)
     spec, known_task = read_spec(directory, task)
@@ -285,13 +293,52 @@ def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = 
             f"{directory} is not finished: {done} of {spec.most_steps} steps done. Train its spec in that "
             "directory again; it goes on from there"
         )
-    stored = read_model(directory, known_task)
+    kept = None if step is None else _snapshot(directory, step)
+    stored = read_model(directory, known_task, stored=kept)
     vocabulary = Vocabulary.of(known_task)
     tensors = stored.fitting(_shapes(spec, vocabulary))
     module = build_module(spec.model, len(vocabulary), seed=0)
     load_weights(module, tensors)
     model = as_bridge(module.to(place))
     return Run(spec, known_task, vocabulary, model, directory, stored.weight_hash, stored.metadata)
+
+
+SNAPSHOTS = "snapshots"
+"""Folder of a run with the weights that it had along the way, a file for each update of `RunSpec.snapshots`."""
+
+
+def keep_snapshot(directory: Path, module: nn.Module, record: Record) -> None:
+    """Writes the present weights of a run that goes on, an adapter merged."""
+    output_folder(directory / SNAPSHOTS)
+    _write_merged(_snapshot_file(directory, record.step), module, record)
+
+
+def _write_merged(path: Path, module: nn.Module, record: Record) -> None:
+    if record.adapter:
+        module, record = merged(module), replace(record, adapter=f"{record.adapter}, merged")
+    write_weights(path, named_weights(module), record.metadata())
+
+
+def kept_snapshots(directory: Path) -> tuple[int, ...]:
+    """The updates after which a run kept its weights, ascending; its final ones are not among them."""
+    names = [path.stem for path in (directory / SNAPSHOTS).glob("*.safetensors")]
+    return tuple(sorted(int(name) for name in names if name.isdigit()))
+
+
+def _snapshot_file(directory: Path, step: int) -> Path:
+    return directory / SNAPSHOTS / f"{step:08d}.safetensors"
+
+
+def _snapshot(directory: Path, step: int) -> Stored:
+    if not (path := _snapshot_file(directory, step)).is_file():
+        raise FileNotFoundError(
+            f"{directory} kept no weights after {step} updates; kept: {list(kept_snapshots(directory)) or 'none'}. "
+            "RunSpec.snapshots says when a run keeps them"
+        )
+    stored = read_weights(path)
+    if (there := Record.parse(stored.metadata, path).step) != step:
+        raise CheckpointError(f"{path} holds the weights after {there} updates, not those of its name: rename it")
+    return stored
 
 
 def _shapes(spec: RunSpec, vocabulary: Vocabulary) -> dict[str, tuple[int, ...]]:
@@ -303,7 +350,7 @@ def read_model(directory: Path, task: Task | None = None, *, stored: Stored | No
     """The weights of a finished run as they are in their file; no model is built.
 
     Args:
-        stored: That file, where it has been read already.
+        stored: That file, or a snapshot, where it has been read already.
 
     Raises:
         CheckpointError: The file is damaged, or was not trained with the spec.json beside it, or not on `task`, where
@@ -372,9 +419,7 @@ def is_finished(directory: Path) -> bool:
 
 def finish(directory: Path, module: nn.Module, record: Record) -> None:
     """Writes the final weights, an adapter merged, and drops the state that training would have resumed from."""
-    if record.adapter:
-        module, record = merged(module), replace(record, adapter=f"{record.adapter}, merged")
-    write_weights(directory / MODEL_FILE, named_weights(module), record.metadata())
+    _write_merged(directory / MODEL_FILE, module, record)
     (directory / STATE_FILE).unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ from cotinterp.training.checkpoints import (
     claim_directory,
     finish,
     is_finished,
+    keep_snapshot,
     machine_of,
     read_record,
     read_run,
@@ -185,7 +186,8 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.devi
 def _shared_phase(first: Record, spec: RunSpec, directory: Path) -> Stored | None:
     """The furthest state beside `directory` that this run would have come to as well, bit for bit; and its log."""
     found: tuple[int, Stored] | None = None
-    for path in sorted(directory.parent.glob(f"{glob.escape(spec.slug[:-8])}*/{STABLE_FILE}")) if first.stable else ():
+    shares = first.stable and not spec.snapshots  # those of the way there would be missing
+    for path in sorted(directory.parent.glob(f"{glob.escape(spec.slug[:-8])}*/{STABLE_FILE}")) if shares else ():
         try:
             stored = read_weights(path)
             there = Record.parse(stored.metadata, path)
@@ -268,6 +270,8 @@ def _run(
         logs: list[Callable[[Mapping[str, int | float]], None]] = [log.write]
         if tracker is not None:
             logs.append(tracked.enter_context(tracker(spec, directory, read_metrics(directory / METRICS_FILE))))
+        if step == 0 in spec.snapshots:
+            keep_snapshot(directory, learner.module, start)
         while step < course.last(spec):
             update = learner.update(step, course)
             step = update.step
@@ -295,6 +299,8 @@ def _run(
             if seen.decay < 0 <= course.decay:
                 stable = replace(record, course=seen.dumps(), ended="")
                 _save(learner, update, stable, directory / STABLE_FILE)
+            if step in spec.snapshots and step < total:
+                keep_snapshot(directory, learner.module, record)
             if step == total:
                 _save(learner, update, record, directory / MODEL_FILE)
             elif step % checkpoint_every == 0:

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
 from cotinterp.models.spec import Adapter, ModelSpec, Spec
@@ -196,6 +197,9 @@ class RunSpec(Spec):
         mix: How responses are written in the updates that `optimizer.steps` counts, where `regime` is not all that is
             shown (`training.curriculum` has named ones). `regime` is what the run is asked in: by the checks of a run
             until it is converged, and when it is evaluated. Empty, and in no dump, hash or file, where that is all.
+        snapshots: Updates after which the weights are kept (`load_run(..., step=...)`); 0 keeps the initial ones. They
+            change nothing in training, and those that a run ends before are never written. Empty, and in no dump, hash
+            or file, without any.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -213,6 +217,7 @@ class RunSpec(Spec):
     adapter: Adapter | None = None
     stages: tuple[Stage, ...] = ()
     mix: tuple[Format, ...] = ()
+    snapshots: tuple[Annotated[int, Field(ge=0)], ...] = ()
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -251,7 +256,7 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "adapter", "stages", "mix", "definition"):
+        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -292,6 +297,11 @@ class RunSpec(Spec):
                     raise ValueError(
                         f"{one.words} would be shown no problem of a batch of {size}: raise its share or batch_size"
                     )
+        if list(self.snapshots) != sorted(set(self.snapshots)) or max(self.snapshots, default=0) >= self.most_steps:
+            raise ValueError(
+                f"snapshots {list(self.snapshots)} are not updates in ascending order before the last, "
+                f"{self.most_steps}, whose weights are kept anyway"
+            )
         for one in dict.fromkeys((Format(regime=self.regime), *(one for _, mix in shown for one in mix))):
             longest = longest_with_examples(task, self.k_max, one.regime, one.shots, one.shown_in)
             if longest > self.model.n_ctx:
@@ -368,6 +378,11 @@ class RunSpec(Spec):
     def most_steps(self) -> int:
         """Updates of the whole run; where it may end before, at most so many."""
         return sum(stage.steps for stage in self.stages) + self.optimizer.steps
+
+
+def log_spaced(last: int, n: int) -> tuple[int, ...]:
+    """Updates for `RunSpec.snapshots`: 0, 1, and `n` more up to `last` - 1 whose ratios are about the same."""
+    return tuple(sorted({0, *np.geomspace(1, last - 1, n + 1).round().astype(int).tolist()}))
 
 
 def fields_hash(fields: Mapping[str, Any]) -> str:

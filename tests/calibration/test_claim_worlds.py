@@ -5,7 +5,7 @@ import pytest
 
 from cotinterp.calibration.claim_truths import expected_text, judge_made_up, verdict_text
 from cotinterp.calibration.claim_worlds import made_up_worlds
-from cotinterp.claims.catalog import CATALOG
+from cotinterp.claims.catalog import EVERY
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def test_every_verdict_on_a_made_up_world_is_right(world):
 
 
 def test_every_claim_has_a_world_in_which_it_is_so_and_one_for_each_rival():
-    for claim in CATALOG:
+    for claim in EVERY:
         of = [world for world in WORLDS if world.claim == claim.name]
         assert any(world.verdict == "supported" for world in of), claim.name
         assert {rival.name for rival in claim.rivals} == set().union(*(world.stands for world in of)), claim.name

@@ -7,10 +7,12 @@ import pytest
 from cotinterp.claims.cells import EvidenceIndex
 from cotinterp.claims.judge import (
     decide,
+    equal_looks,
     estimate_claims,
     judge,
     judge_all,
     judge_in_stages,
+    judge_stored,
     judged_tasks,
     look_factors,
     threshold_changes,
@@ -306,6 +308,8 @@ def test_looks_spend_the_level_and_no_more():
     assert list(look_factors(12)) == [5, 10, 12]
     with pytest.raises(ValueError, match="at most 4 seeds: a verdict needs 5"):
         look_factors(4)
+    assert equal_looks(10) == {5: 2.0, 10: 2.0}
+    assert equal_looks(3) == {3: 1.0}
 
 
 def test_seeds_are_added_until_all_is_decided():
@@ -317,7 +321,7 @@ def test_seeds_are_added_until_all_is_decided():
         asked.append((seeds, tasks))
         return made.of_seeds(seeds)
 
-    verdicts, numbers = judge_in_stages([ACCURATE], evidence_of, ("toy", "other"), 20)
+    verdicts, numbers = judge_in_stages([ACCURATE], evidence_of, ("toy", "other"), look_factors(20))
     # What is plain is decided at the first look, and gets no more seeds.
     assert asked == [(5, ("toy", "other")), *((seeds, ("other",)) for seeds in (10, 15, 20))][: len(asked)]
     toy, other = (verdicts.of("cot-is-accurate", task) for task in ("toy", "other"))
@@ -326,6 +330,20 @@ def test_seeds_are_added_until_all_is_decided():
     assert other.p >= numbers[1].support
     # At a fixed number of seeds the same data need no correction.
     assert judge_all([ACCURATE], made.of_seeds(5)).of("cot-is-accurate", "toy").p < toy.p
+
+
+def test_seeds_that_were_added_where_a_verdict_was_open_leave_the_others_as_they_were():
+    plain, near = [0.9, 0.92, 0.91, 0.9, 0.93], [0.3, 0.8, 0.62, 0.7, 0.78]
+    first = [*accuracies("cot", plain), *accuracies("cot", near, n=20, task="other")]
+    before, _ = judge_stored([ACCURATE], evidence(first))
+    assert before.frame().equals(judge_all([ACCURATE], evidence(first)).frame())
+    grown = evidence([*accuracies("cot", plain), *accuracies("cot", near * 2, n=20, task="other")])
+    after, numbers = judge_stored([ACCURATE], grown)
+    assert [(one.task, one.verdict, one.seeds) for one in after.verdicts] == [
+        ("other", "inconclusive", 10),
+        ("toy", "supported", 5),
+    ]
+    assert {one.penalty for one in numbers} == {2.0}
 
 
 def test_what_is_open_says_how_many_seeds_it_takes():

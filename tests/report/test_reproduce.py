@@ -8,7 +8,7 @@ import pytest
 
 from cotinterp.calibration.verdict_level import SyntheticCell, synthetic
 from cotinterp.claims.catalog import CATALOG
-from cotinterp.claims.judge import judge_all
+from cotinterp.claims.judge import judge_stored
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.page import rebuild_report
 from cotinterp.report.reproduce import reproduce
@@ -92,7 +92,7 @@ def test_the_catalog_is_judged_by_stored_evidence_and_not_on_other_specs(out, tm
     monkeypatch.setattr(f"{reproduce.__module__}.reference_directories", lambda root: tuple(places))
     reproduce(out=tmp_path / "judged", evidence=tmp_path / "evidence", **settings)
     verdicts = json.loads((tmp_path / "judged" / "verdicts.json").read_text())
-    assert verdicts == json.loads(judge_all(CATALOG, made_up).json())
+    assert verdicts == json.loads(judge_stored(CATALOG, made_up)[0].json())
     assert [(one["claim"], one["task"]) for one in verdicts] == [(claim.name, "s3") for claim in CATALOG]
     assert {name for name in SCHEMAS if (tmp_path / "judged" / "tables" / f"{name}.csv").is_file()} >= (
         OF_CLAIMS | OF_SWEEPS

@@ -113,6 +113,7 @@ def test_a_model_that_only_writes_traces_leaks_them_and_one_that_only_answers_wr
     rows = as_taught(replace(reader, regime="direct"), QUICK)
     assert (rate(rows, "leakage"), rate(rows, "exact", "asked")) == (1.0, 0.0)
     assert (rate(rows, "exact", "trace"), rate(rows, "edit", "substitute_total:follows")) == (1.0, 1.0)
+    assert rate(rows, "exact", "trace-train") == 1.0
     direct = next(subject for name, subject in subjects.items() if name == "parallel")
     roomy = replace(direct, model=parallel(direct.task, k_range=(2, 3), n_ctx=40))
     rows = as_taught(roomy, QUICK)

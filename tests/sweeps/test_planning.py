@@ -107,6 +107,17 @@ def test_a_task_in_a_file(tmp_path):
     assert direct.spec.slug.startswith("doubling-direct-L2-s0-")
 
 
+def test_widths_are_planned_where_they_are_asked_for():
+    found = plan("s3", seeds=[0], parts=["widths"])
+    assert [(one.variant, one.spec.regime) for one in found] == [
+        (f"w{width}", regime) for width in (4, 8, 16, 32, 64) for regime in ("direct", "cot")
+    ]
+    shapes = {(one.spec.model.n_layers, one.spec.model.d_model // one.spec.model.d_head) for one in found}
+    assert shapes == {(2, 4)}
+    assert {one.spec.optimizer.until for one in found} == {"converged"}
+    assert {one.variant for one in plan("s3", seeds=[0])} & {one.variant for one in found} == set()
+
+
 @pytest.mark.parametrize("seeds", [[], [0, 1, 0]])
 def test_seeds_that_replicate_nothing_are_refused(seeds):
     with pytest.raises(ValueError, match="distinct"):

@@ -28,6 +28,7 @@ from cotinterp.sweeps.replication import (
 )
 from cotinterp.sweeps.sweep import RunOutcome
 from cotinterp.training.checkpoints import load_run
+from cotinterp.training.curriculum import taught
 from cotinterp.training.loop import train
 from cotinterp.training.progress import metrics_line
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -106,6 +107,20 @@ def test_a_run_that_its_budget_ended_is_unconverged_whatever_it_answers(root):
     (run,) = gather([one], root=root, measuring=measured_in(None)).runs.to_dict("records")
     assert run["train_accuracy"] == 1.0
     assert (run["status"], run["note"]) == ("unconverged", "ended by its budget of 40 updates")
+
+
+def asked_and_written(subject, effort):
+    """A stand-in for a model that writes every trace and answers nothing at once."""
+    sides = {"accuracy": ("train", 0.0), "exact": ("trace-train", 1.0)}
+    return joined([tally(name, np.array([x]), k=2, condition=side) for name, (side, x) in sides.items()])
+
+
+def test_a_run_that_is_asked_otherwise_than_it_was_shown_has_learned_where_it_writes_its_trace(root):
+    measuring = replace(measured_in(None), measures=[asked_and_written])
+    naive = Planned(taught("naive", BASE), "naive")
+    train(naive.spec, directory=root / naive.spec.slug, device="cpu", threads=1)
+    runs = gather([naive, PLAN[0]], root=root, measuring=measuring).runs
+    assert runs["status"].tolist() == ["finished", "unconverged"]
 
 
 def test_rows_carry_the_labels_of_their_run(gathered):

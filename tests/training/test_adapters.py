@@ -24,6 +24,7 @@ def adapted(tiny, trained):
     mix = (Format(regime="direct-mode", share=0.5), Format(regime="cot", share=0.5))
     optimizer = tiny.optimizer.model_copy(update={"steps": 12})
     changes = {"regime": "direct-mode", "mix": mix, "optimizer": optimizer, "start_from": trained.spec.slug}
+    changes |= {"snapshots": (0, 6)}
     return tiny.model_copy(update=changes | {"adapter": ADAPTER})
 
 
@@ -86,6 +87,10 @@ def test_killed_and_resumed_is_uninterrupted_and_the_record_says_what_was_traine
     resumed = train(adapted, directory=again, device="cpu", threads=1, checkpoint_every=5)
     assert resumed.weight_hash == whole.weight_hash != trained.weight_hash
     assert weight_hash(load_run(again).model) == whole.weight_hash
+    snapshots = {step: load_run(again, step=step) for step in (0, 6)}
+    assert snapshots[0].weight_hash == trained.weight_hash
+    assert snapshots[6].weight_hash == load_run(whole.directory, step=6).weight_hash != whole.weight_hash
+    assert snapshots[6].metadata["adapter"] == whole.metadata["adapter"]
     trained_values = ADAPTER.n_parameters(adapted.model, len(whole.vocabulary))
     frozen = adapted.model.n_parameters(len(whole.vocabulary))
     said = f"{ADAPTER.words}, {trained_values:,} values trained beside {frozen:,} frozen, merged"

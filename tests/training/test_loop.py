@@ -18,7 +18,7 @@ from cotinterp.behavior import error_taxonomy, evaluate_run
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, read_weights, weight_hash, write_weights
-from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, read_record
+from cotinterp.training.checkpoints import MODEL_FILE, STATE_FILE, kept_snapshots, load_run, read_record
 from cotinterp.training.course import Course
 from cotinterp.training.data import problems_of
 from cotinterp.training.learner import Learner
@@ -30,7 +30,7 @@ from cotinterp.training.loop import (
     train,
 )
 from cotinterp.training.progress import METRICS_FILE, StepEvent, read_metrics
-from cotinterp.training.spec import OptimizerSpec
+from cotinterp.training.spec import OptimizerSpec, log_spaced
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +124,42 @@ def test_killed_and_uninterrupted_runs_leave_the_same_files(tiny, trained, kille
     for directory in killed.values():
         train(tiny, directory=directory, device="cpu")
         assert {path.name for path in directory.iterdir()} == {path.name for path in trained.directory.iterdir()}
+
+
+def test_snapshots_are_the_weights_of_the_way_and_change_nothing(tiny, trained, tmp_path):
+    spec = tiny.model_copy(update={"snapshots": (0, 10, 45)})
+    assert spec.slug != tiny.slug
+    directory = tmp_path / spec.slug
+
+    def stop(event):
+        if event.step == 47:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(spec, directory=directory, device="cpu", threads=1, checkpoint_every=40, progress=stop)
+    before = kept_hashes(directory)
+    assert train(spec, directory=directory, device="cpu").weight_hash == trained.weight_hash
+    assert kept_hashes(directory) == before
+    with torch_threads(1):
+        learner = Learner.begin(spec, trained.task, torch.device("cpu"))
+        assert before[0] == weight_hash(learner.module)
+        for step in range(10):
+            learner.update(step)
+        assert before[10] == weight_hash(learner.module)
+    with pytest.raises(FileNotFoundError, match=r"kept no weights after 11 updates; kept: \[0, 10, 45\]"):
+        load_run(directory, step=11)
+    (directory / "snapshots/00000010.safetensors").rename(directory / "snapshots/00000011.safetensors")
+    with pytest.raises(CheckpointError, match="the weights after 10 updates, not those of its name"):
+        load_run(directory, step=11)
+    with pytest.raises(ValueError, match=r"snapshots \[60\] are not updates in ascending order before the last, 60"):
+        tiny.model_copy(update={"snapshots": (60,)})
+    assert log_spaced(101, 4) == (0, 1, 3, 10, 32, 100)
+
+
+def kept_hashes(directory):
+    """Hash of the weights that were kept, by update."""
+    folder = directory / "snapshots"
+    return {step: read_weights(folder / f"{step:08d}.safetensors").weight_hash for step in kept_snapshots(directory)}
 
 
 def test_training_learns(trained):

@@ -1,0 +1,98 @@
+"""The claim that small models are hurt by writing their steps, with its numbers.
+
+It is judged on the part `widths` of a plan (`sweeps.replication`): direct and cot at several widths of the residual
+stream, on the same problems, each trained until it has learned what it is going to. Thresholds stand in
+`claims.claim.THRESHOLDS`.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from cotinterp.claims.cells import Cells, MissingEvidence, Values
+from cotinterp.claims.claim import SOLVED, Claim, Control, Criterion, Rival
+from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.statistics import SHORTEST, average, bookkeeping_share, cot_accuracy, difference, heldout, lengths
+from cotinterp.studies.evidence import WIDTH_VARIANT
+
+Pick = Callable[[Iterable[int]], int]
+
+
+def of_width(cells: Cells, pick: Pick) -> str:
+    """The variant of the narrowest (`min`) or widest (`max`) models of which both regimes were measured."""
+    names = set(cells.variants("direct")) & set(cells.variants("cot"))
+    digits = [name.removeprefix(WIDTH_VARIANT) for name in names if name.startswith(WIDTH_VARIANT)]
+    if len(widths := [int(text) for text in digits if text.isdigit()]) < 2:
+        raise MissingEvidence(
+            f"direct and cot at two widths or more (--part widths); measured variants: {sorted(names)}"
+        )
+    return f"{WIDTH_VARIANT}{pick(widths)}"
+
+
+def advantage_at(cells: Cells, pick: Pick, sign: int = 1) -> Values:
+    """Accuracy of cot minus that of direct at that width (`sign` -1: the other way round), mean over K."""
+    variant = of_width(cells, pick)
+    ks = lengths(cells, "cot", shortest=SHORTEST, variant=variant)
+    gaps = [difference(heldout(cells, "cot", k, variant), heldout(cells, "direct", k, variant)) for k in ks]
+    return sign * average(gaps)
+
+
+def cot_at(cells: Cells, pick: Pick) -> Values:
+    """Accuracy of cot at that width, mean over K."""
+    return cot_accuracy(cells, of_width(cells, pick))
+
+
+def wrong_steps_at(cells: Cells, pick: Pick) -> Values:
+    """Share of well-formed traces with a wrong step among the wrong outputs of cot at that width."""
+    share: Values = 1 - bookkeeping_share(cells, of_width(cells, pick))
+    return share
+
+
+SMALL_HURT = Claim(
+    name="small-models-are-hurt",
+    statement="Writing its steps costs a small model accuracy, by fluent and wrong steps; a larger one gains by it.",
+    source="a reader's post on Wei et al. 2022 (arXiv 2201.11903): below some scale chains are fluent and incorrect",
+    criteria=(
+        Criterion(
+            "hurt",
+            "accuracy of direct minus that of cot, the narrowest models",
+            partial(advantage_at, pick=min, sign=-1),
+            AT["hurt"],
+            bounds=(-1.0, 1.0),
+        ),
+        Criterion(
+            "wide-gain",
+            "accuracy of cot minus that of direct, the widest models",
+            partial(advantage_at, pick=max),
+            AT["wide-gain"],
+            bounds=(-1.0, 1.0),
+        ),
+        Criterion(
+            "fluent",
+            "wrong outputs of the narrowest cot that are well-formed traces",
+            partial(wrong_steps_at, pick=min),
+            AT["fluent"],
+            pool=True,
+            optional=True,
+            bounds=(0.0, 1.0),
+        ),
+    ),
+    predicts={"hurt": "above", "wide-gain": "above", "fluent": "above"},
+    rivals=(
+        Rival(
+            "helps at any width", "the narrowest gain as well or lose nothing", {"hurt": "below", "wide-gain": "above"}
+        ),
+        Rival("helps at no width", "where direct has learned, nothing is left to gain", {"wide-gain": "below"}),
+        Rival(
+            "garbled",
+            "the narrowest lose by traces that are none",
+            {"hurt": "above", "wide-gain": "above", "fluent": "below"},
+        ),
+    ),
+    controls=(Control("wide-cot-solves-it", "accuracy of the widest cot", partial(cot_at, pick=max), SOLVED, "above"),),
+    decisive=frozenset({"hurt"}),
+    evidence=("accuracy", "errors"),
+    limits="Widths of the residual stream at two layers; between the narrowest and the widest it does not say where.",
+)
+
+SIZE = (SMALL_HURT,)
+"""`cotinterp claims --claim size --from checkpoints --train --part widths --task TASK`."""
