@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,12 +24,20 @@ def reference_runs(
 
 
 def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
-    """The table of a grid of `analyses/grids` whose runs are cut down to three updates of one seed, trained in `root`.
+    """The table of `tiny_grid`, trained in `root`, for a look at what a script prints: the numbers mean nothing.
 
-    For a look at what a script prints: the numbers mean nothing. ValueError where a table or folder was given as well.
+    ValueError where a table or folder was given as well.
     """
     if ignored := [str(path) for path in given if path is not None]:
         raise ValueError(f"--quick trains tiny runs of its own and would ignore {', '.join(ignored)}: omit one of them")
+    grid = tiny_grid(name)
+    for spec in grid.specs:
+        evaluate(train(spec, directory=root / spec.slug, threads=1), grid.problems_per_k)
+    return sweep_table(grid, root)
+
+
+def tiny_grid(name: str) -> Grid:
+    """A grid of `analyses/grids` whose runs are cut down to three updates of one seed."""
     tiny: dict[str | None, RunSpec] = {}
     for spec in read_grid(Path(__file__).parent / "grids" / f"{name}.toml").specs:
         if spec.seed == 0:
@@ -40,12 +49,11 @@ def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
                 "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
                 "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),
             }
-            start = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
+            start: dict[str, Any] = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
+            if spec.adapter is not None:
+                start["adapter"] = spec.adapter.model_copy(update={"rank": min(spec.adapter.rank, 8)})
             tiny[spec.slug] = spec.model_copy(update=small | start)
-    grid = Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
-    for spec in grid.specs:
-        evaluate(train(spec, directory=root / spec.slug, threads=1), grid.problems_per_k)
-    return sweep_table(grid, root)
+    return Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
 
 
 def publish(

@@ -26,11 +26,13 @@ from cotinterp.tasks.task import Task
 from cotinterp.training.checkpoints import Run, write_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.transcripts.batch import Batch, collate, label_places
+from cotinterp.transcripts.examples import Shots
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import MAX_PER_K as MAX_PER_K
 from cotinterp.transcripts.problems import EmptySplitError, Problem, require_solved, sample_problems
 from cotinterp.transcripts.regimes import Regime, get_regime
 from cotinterp.transcripts.render import Transcript, longest_transcript, render
+from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
@@ -63,6 +65,12 @@ def require_room(
     longest = max(transcripts, key=len)
     k, regime = longest.problem.k, longest.regime
     if n_ctx is not None and len(longest) > n_ctx:
+        examples = sum(token.role is Role.EXAMPLE for token in longest.tokens)
+        if examples:
+            raise ValueError(
+                f"{examples} symbols of examples and a question and answer of {len(longest) - examples} take "
+                f"{len(longest)} tokens, and the model's n_ctx is {n_ctx}: show fewer, or shorter ones"
+            )
         raise ValueError(
             f"a right {regime!r} transcript of task {task.name!r} with {k} operands takes {len(longest)} tokens, and "
             f"the model's n_ctx is {n_ctx}: it would be cut off and count as wrong. This model can be asked up to "
@@ -168,6 +176,7 @@ def accuracy_by_k(
     *,
     run_seed: int = 0,
     decoding: Decoding = Decoding(),
+    shots: Shots | None = None,
 ) -> AccuracyResult:
     """Lets `model` answer the problems of each split and compares its answers with the task's.
 
@@ -178,6 +187,8 @@ def accuracy_by_k(
     Args:
         problems: Problems by split, for instance from `evaluation_problems`. Distinct ones are used once.
         run_seed: Label of the trained model in the tables.
+        shots: Solved examples before every problem; the columns `shots` and `examples` then say how many and in which
+            regime. None asks without any.
 
     Raises:
         ValueError: A split without problems, problems that the task did not solve, a model of another vocabulary, or
@@ -189,6 +200,10 @@ def accuracy_by_k(
     asked = [(split, problem) for split, chosen in problems.items() for problem in dict.fromkeys(chosen)]
     require_solved(task, (problem for _, problem in asked))
     transcripts = [render(task, problem, regime) for _, problem in asked]
+    labels = labels_of(task, regime, run_seed)
+    if shots is not None:
+        transcripts = list(shots.before(task, transcripts))
+        labels |= {"shots": shots.n, "examples": get_regime(shots.regime).name}
     require_room(model, task, transcripts, decoding.max_new)
     batch = collate(transcripts, Vocabulary.of(task))
     if get_regime(regime).reads == "response":
@@ -199,7 +214,7 @@ def accuracy_by_k(
     for (split, problem), expected, text in zip(asked, transcripts, texts, strict=True):
         correct = final_answer(task, text) == problem.answer
         outputs.append(Output(problem, split, text, "#" in text, correct, text == expected.response))
-    return AccuracyResult(outputs=tuple(outputs), labels=labels_of(task, regime, run_seed))
+    return AccuracyResult(outputs=tuple(outputs), labels=labels)
 
 
 def _labeled(model: LanguageModel, batch: Batch, n_read: Int[Tensor, " batch"], batch_size: int) -> tuple[str, ...]:

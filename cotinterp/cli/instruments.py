@@ -210,6 +210,8 @@ def train_command(
             tracker=tracked,
         )
     print(f"run     {run.directory}\nweights {run.weight_hash}")
+    if "adapter" in run.metadata:
+        print(f"adapter {run.metadata['adapter']}")
 
 
 @contextmanager

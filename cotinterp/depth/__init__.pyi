@@ -6,6 +6,8 @@ from .cost import equal_flops as equal_flops
 from .cost import equal_parameters as equal_parameters
 from .cost import serial_budget as serial_budget
 from .cost import training_flops as training_flops
+from .error_law import ErrorLawFits as ErrorLawFits
+from .error_law import fit_error_laws as fit_error_laws
 from .frontier import FrontierResult as FrontierResult
 from .frontier import depth_frontier as depth_frontier
 from .grid import DepthDesign as DepthDesign

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cotinterp.models.adapters import adapted_layers, unmerged
+
 TokensLike = Int[Tensor, "batch pos"] | Int[np.ndarray, "batch pos"] | Sequence[Sequence[int]]
 """Token ids of several examples, all of one length: a tensor, or what becomes one (`token_ids`)."""
 
@@ -45,6 +47,7 @@ def require_model(model: HookedModel) -> None:
 
     - it is no TransformerLens-style model (`require_hooked`);
     - it has an encoder beside its decoder: `model(tokens)` then reads two texts, and a position belongs to either;
+    - a layer of it has an adapter that is not merged: its accessors would name other weights than it multiplies by;
     - it, or any module in it, is in train mode: dropout would make two equal runs differ. All modules are asked: a
       bridge that says eval may hold a Hugging Face model that was set to train behind its back.
     """
@@ -55,6 +58,8 @@ def require_model(model: HookedModel) -> None:
             f"model: an encoder-decoder was given ({type(config).__name__}). Wanted is a model with one stack of "
             "blocks that reads one text, such as a decoder-only language model."
         )
+    if isinstance(model, torch.nn.Module) and (layers := adapted_layers(model)):
+        raise ValueError(f"model: {unmerged(layers)}.")
     parts = model.modules() if isinstance(model, torch.nn.Module) else (model,)
     if any(getattr(part, "training", False) for part in parts):
         raise ValueError(

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformer_lens.model_bridge.sources.native import NativeAttention, NativeModel, initialize_native_model
 
+from cotinterp.models.adapters import adapted_layers, unmerged
 from cotinterp.models.spec import ModelSpec
 
 Bridge = TransformerBridge
@@ -152,10 +153,13 @@ def as_bridge(module: NativeModel) -> Bridge:
     The bridge takes the module over (its submodules are wrapped in place), so train first and wrap afterwards.
 
     Raises:
-        ValueError: The module is wrapped already; use the bridge that was made of it.
+        ValueError: The module is wrapped already; use the bridge that was made of it. Or it has an adapter that is not
+            merged (`adapters.merged`).
     """
     if is_wrapped(module):
         raise ValueError("this module is wrapped already: use the bridge that as_bridge returned the first time")
+    if layers := adapted_layers(module):
+        raise ValueError(unmerged(layers))
     bridge = build_bridge_from_module(
         module, architecture="TransformerLensNative", tl_config=module.cfg, model_name="cotinterp"
     )

@@ -1,7 +1,7 @@
-"""The shape of a model, as a value."""
+"""The shape of a model, and what is trained of one that is frozen, as values."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -121,3 +121,50 @@ class ModelSpec(Spec):
         block = 2 * norm + 4 * (d * d + d) + 2 * d * hidden + hidden + d
         position = self.n_ctx * d if self.positions == "standard" else 0
         return 2 * d_vocab * d + position + self.n_layers * block + norm
+
+
+AdaptedName = Literal["q", "k", "v", "o", "in", "out"]
+"""Matrices that an adapter can be put on, as checkpoints name them: `blocks.0.attn.q`, `blocks.0.mlp.in`."""
+
+
+class Adapter(Spec):
+    """Low-rank adapters on a frozen model (LoRA; Hu et al. 2021, arXiv 2106.09685): W becomes W + alpha / rank * B A.
+
+    A is drawn at random and B is zero, so that training begins with the frozen model itself. Biases, norms and position
+    vectors stay as they are.
+
+    Attributes:
+        rank: Rows of A, columns of B.
+        alpha: What B A is multiplied by, times `rank`. One number suits all ranks at one learning rate.
+        targets: In every block, which matrices have one: queries, keys, values, what heads write ("o"), and both of the
+            MLP. Hu et al. take "q" and "v".
+        full: What is trained as a whole beside them. Symbols that the frozen model never had begin at random, and no
+            adapter reaches them: a run on a task with new ones needs both.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    targets: tuple[AdaptedName, ...] = ("q", "v")
+    full: tuple[Literal["embed", "unembed"], ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Adapter":
+        for name, given in (("targets", self.targets), ("full", self.full)):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} {list(given)} has one of them twice")
+        if not self.targets:
+            raise ValueError(f"targets are empty: name some of {', '.join(get_args(AdaptedName))}")
+        return self
+
+    @property
+    def words(self) -> str:
+        """In a word for tables, such as `lora8*16:q+v`: rank, alpha, targets, and what else is trained."""
+        return f"lora{self.rank}*{self.alpha:g}:{'+'.join((*self.targets, *self.full))}"
+
+    def n_parameters(self, model: ModelSpec, d_vocab: int) -> int:
+        """Number of values that are trained, of a model of this shape."""
+        sides = {name: 2 * model.d_model for name in ("q", "k", "v", "o")}
+        sides |= {name: model.d_model + model.d_mlp for name in ("in", "out")}
+        return model.n_layers * self.rank * sum(sides[name] for name in self.targets) + (
+            len(self.full) * d_vocab * model.d_model
+        )

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from cotinterp.models.adapters import adapted_layers, base_name, unmerged
 from cotinterp.models.build import Bridge, is_wrapped
 from cotinterp.models.spec import DIGEST
 from cotinterp.models.spec import CheckpointError as CheckpointError
@@ -39,14 +40,23 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
     The zero bias that a bridge adds to an unembedding that has none is no weight of the model and is left out.
 
     Raises:
-        ValueError: The module was taken over by a bridge; ask for the weights of that bridge.
+        ValueError: The module was taken over by a bridge; ask for the weights of that bridge. Or it has an adapter that
+            is not merged; ask for its `base_weights`, or merge it.
     """
     if isinstance(model, Bridge):
         state: dict[str, Tensor] = model.state_dict()  # type: ignore[no-untyped-call]
         return {name: tensor for name, tensor in state.items() if name != "unembed.bias" or tensor.any()}
     if is_wrapped(model):
         raise ValueError("a bridge has taken this module over: ask for the weights of the bridge")
-    return {lens_name(name): tensor for name, tensor in model.state_dict().items()}
+    if layers := adapted_layers(model):
+        raise ValueError(unmerged(layers))
+    return base_weights(model)
+
+
+def base_weights(module: nn.Module) -> dict[str, Tensor]:
+    """`named_weights` of a plain module without the adapter that it may have: of the frozen model alone."""
+    state = {base_name(name): tensor for name, tensor in module.state_dict().items()}
+    return {lens_name(name): tensor for name, tensor in state.items() if name}
 
 
 def lens_name(name: str) -> str:

@@ -34,6 +34,7 @@ SWEEP_COLUMNS: Mapping[str, str] = {
     "n_ctx": "int64",
     "architecture": "str",
     "n_parameters": "int64",
+    "n_trained": "int64",
     "steps": "int64",
     "batch_size": "int64",
     "lr": "float64",
@@ -61,7 +62,7 @@ SWEEP_COLUMNS: Mapping[str, str] = {
 """The columns in order, with their types: one row for each run, split, reading and k."""
 
 LATER = ("definition", "schedule", "ended", "architecture")
-"""Columns that older tables lack."""
+"""Columns of words that older tables lack; `n_trained`, which they lack as well, is there `n_parameters`."""
 
 ORDER = ("slug", "split", "reading", "k")
 READINGS = {"answer": "accuracy", "tags": "tags"}
@@ -85,7 +86,8 @@ def sweep_table(grid: Grid, root: Path | str) -> pd.DataFrame:
     run, and over the last tenth; NaN where none of them is logged. `definition` says what the task was
     (`task_definition`): rows of one task name and two definitions are no table of one task. `n_layers` is how many
     layers a token passes, those of later loops included (`ModelSpec.depth`), `architecture` what else of the model is
-    not as in the reference model (`ModelSpec.architecture`).
+    not as in the reference model (`ModelSpec.architecture`), `n_trained` how many of its values were trained: all
+    `n_parameters`, or those of an adapter.
 
     Raises:
         FileNotFoundError: There is no folder `root`.
@@ -126,7 +128,8 @@ def write_sweep_table(frame: pd.DataFrame, path: Path | str) -> Path:
 def read_sweep_table(path: Path | str) -> pd.DataFrame:
     """A table that `write_sweep_table` wrote; empty texts are empty texts, not missing values.
 
-    Where it is older than the columns LATER these are empty: what its tasks computed is not known.
+    Where it is older than the columns LATER these are empty: what its tasks computed is not known. Before there were
+    adapters every parameter was trained.
 
     Raises:
         FileNotFoundError: No such file. ValueError: It lacks a column of a sweep's table, or has another ending.
@@ -149,6 +152,8 @@ def read_sweep_table(path: Path | str) -> pd.DataFrame:
     for name in LATER:
         if name not in frame:
             frame[name] = ""
+    if "n_trained" not in frame and "n_parameters" in frame:
+        frame["n_trained"] = frame["n_parameters"]
     missing = [name for name in SWEEP_COLUMNS if name not in frame]
     if missing:
         raise ValueError(f"{path} is no table of a sweep: it lacks {missing}. `cotinterp collect` writes one")
@@ -212,7 +217,8 @@ def _named(spec: RunSpec, task: _TaskFacts) -> dict[str, Any]:
         "run_seed": spec.seed,
         "n_layers": model.depth,
         **shape,
-        "n_parameters": model.n_parameters(task.d_vocab),
+        "n_parameters": (n := model.n_parameters(task.d_vocab)),
+        "n_trained": n if spec.adapter is None else spec.adapter.n_parameters(model, task.d_vocab),
         "steps": spec.most_steps,
         **{name: getattr(optimizer, name) for name in ("batch_size", "lr")},
         **{name: getattr(spec, name) for name in ("n_train", "k_min", "k_max")},

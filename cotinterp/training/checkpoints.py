@@ -7,7 +7,7 @@ file that is whole or absent. A finished run is checked at every step before it 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cotinterp.models.adapters import merged
 from cotinterp.models.build import Bridge, as_bridge, build_module, fast_bfloat16, resolve_device
 from cotinterp.models.spec import DIGEST
 from cotinterp.models.weights import (
@@ -62,7 +63,7 @@ def installed_version() -> str:
         return "unknown"
 
 
-OPTIONAL = ("start", "machine", "mixed", "course", "ended", "stable")
+OPTIONAL = ("start", "adapter", "machine", "mixed", "course", "ended", "stable")
 """Fields of `Record` that a file may lack."""
 
 
@@ -78,6 +79,8 @@ class Record:
         task: Fingerprint of its task.
         data: Hash of its training set.
         start: Hash of the weights that `start_from` names; "" where the run began with random ones, and not stored.
+        adapter: Of a run with one, what it is and how many values are trained of how many, and that it is merged, once
+            it is; "" of others, and not stored.
         machine: What computed them (`machine_of`); "" where a file of version 0.1 does not say.
         mixed: What changed between the processes that worked on the run, such as their threads, so that its weights are
             not bit for bit those of one process; "" where nothing did, and not stored.
@@ -96,6 +99,7 @@ class Record:
     task: str
     data: str
     start: str = ""
+    adapter: str = ""
     machine: str = ""
     mixed: str = ""
     course: str = ""
@@ -121,6 +125,7 @@ class Record:
                 task=metadata["task"],
                 data=metadata["data"],
                 start=metadata.get("start", ""),
+                adapter=metadata.get("adapter", ""),
                 machine=metadata.get("machine", ""),
                 mixed=metadata.get("mixed", ""),
                 course=metadata.get("course", ""),
@@ -228,6 +233,7 @@ class Run:
             "problems": f"{spec.n_train:,} of {spec.k_min} to {spec.k_max} operands",
             "model": f"{shape.depth} layers, {shape.n_heads} heads, d_model {shape.d_model}, d_mlp {shape.d_mlp}",
             "architecture": shape.architecture,
+            "adapter": self.metadata.get("adapter", ""),
             "updates": self.metadata.get("step", ""),
             "ended": self.metadata.get("ended", ""),
             "directory": str(self.directory),
@@ -303,9 +309,15 @@ SNAPSHOTS = "snapshots"
 
 
 def keep_snapshot(directory: Path, module: nn.Module, record: Record) -> None:
-    """Writes the present weights of a run that goes on."""
+    """Writes the present weights of a run that goes on, an adapter merged."""
     output_folder(directory / SNAPSHOTS)
-    write_weights(_snapshot_file(directory, record.step), named_weights(module), record.metadata())
+    _write_merged(_snapshot_file(directory, record.step), module, record)
+
+
+def _write_merged(path: Path, module: nn.Module, record: Record) -> None:
+    if record.adapter:
+        module, record = merged(module), replace(record, adapter=f"{record.adapter}, merged")
+    write_weights(path, named_weights(module), record.metadata())
 
 
 def kept_snapshots(directory: Path) -> tuple[int, ...]:
@@ -407,8 +419,8 @@ def is_finished(directory: Path) -> bool:
 
 
 def finish(directory: Path, module: nn.Module, record: Record) -> None:
-    """Writes the final weights and drops the state that training would have resumed from."""
-    write_weights(directory / MODEL_FILE, named_weights(module), record.metadata())
+    """Writes the final weights, an adapter merged, and drops the state that training would have resumed from."""
+    _write_merged(directory / MODEL_FILE, module, record)
     (directory / STATE_FILE).unlink(missing_ok=True)
 
 

@@ -58,7 +58,8 @@ def control_of(spec: RunSpec) -> RunSpec:
     Where none does (short problems first, an auxiliary loss, pauses) it is `direct` at once, for as many updates.
     """
     mixes = [spec.mix, *(stage.mix for stage in spec.stages)]
-    if not any(get_regime(one.regime).writes_totals for mix in mixes for one in mix):
+    shown = {regime for mix in mixes for one in mix for regime in (one.regime, one.shown_in)}
+    if not any(get_regime(regime).writes_totals for regime in shown):
         plain = {"regime": "direct", "stages": (), "mix": ()}
         steps = spec.optimizer.model_copy(update={"steps": spec.most_steps})
         return spec.model_copy(update={**plain, "optimizer": steps})
@@ -72,9 +73,10 @@ def with_controls(specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
 
 
 def _without_content(mix: Sequence[Format]) -> tuple[Format, ...]:
-    return tuple(
-        one.model_copy(update={"regime": "filler"}) if get_regime(one.regime).writes_totals else one for one in mix
-    )
+    def filled(regime: str | None) -> str | None:
+        return "filler" if regime is not None and get_regime(regime).writes_totals else regime
+
+    return tuple(one.model_copy(update={"regime": filled(one.regime), "examples": filled(one.examples)}) for one in mix)
 
 
 def _mixed(base: RunSpec, share: float) -> RunSpec:

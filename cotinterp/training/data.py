@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from cotinterp.tasks import Task
 from cotinterp.training.spec import Format, RunSpec
 from cotinterp.transcripts.batch import collate, label_places
+from cotinterp.transcripts.examples import Shots
 from cotinterp.transcripts.problems import Problem, training_problems
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import Transcript, render_all_for_training, without_first_steps
@@ -67,7 +68,12 @@ def transcripts_of(
 
     problems = problems_of(spec, task) if problems is None else problems
     rendered = render_all_for_training(task, problems, shown.regime, rng_of_row)
-    return tuple(without_first_steps(one, shown.skip) for one in rendered) if shown.skip else rendered
+    if shown.skip:
+        rendered = tuple(without_first_steps(one, shown.skip) for one in rendered)
+    if shown.shots:
+        examples = Shots(n=shown.shots, regime=shown.shown_in, pool=problems_of(spec, task), seed=spec.seed)
+        rendered = examples.before(task, rendered)
+    return rendered
 
 
 @dataclass(frozen=True)

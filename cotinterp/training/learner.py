@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cotinterp.models.adapters import adapt
 from cotinterp.models.build import build_module
-from cotinterp.models.weights import CheckpointError, named_weights
+from cotinterp.models.weights import CheckpointError, base_weights, named_weights
 from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import Run, is_finished, load_run
 from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
@@ -76,7 +77,7 @@ class Learner:
     Attributes:
         data: The training problems in each of `formats`, one after the other.
         k: Number of operands of each training problem.
-        formats: The ways in which problems are written during the run (regime and skipped steps are read here).
+        formats: The ways in which problems are written during the run (`Format.written` is read here).
     """
 
     spec: RunSpec
@@ -91,10 +92,12 @@ class Learner:
     def begin(cls, spec: RunSpec, task: Task, device: torch.device) -> "Learner":
         """The learner before its first update."""
         module = build_module(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
+        if spec.adapter is not None:
+            adapt(module, spec.adapter, seed=spec.seed)
         problems = problems_of(spec, task)
         mixes = [*(stage.mix for stage in spec.stages), spec.mix]
         every = [one for mix in mixes for one in mix or (Format(regime=spec.regime),)]
-        formats = tuple({_written(one): one for one in every}.values())
+        formats = tuple({one.written: one for one in every}.values())
         data = TrainingSet.joined([_training_set(spec, task, problems, one, device) for one in formats])
         return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]), formats)
 
@@ -125,7 +128,7 @@ class Learner:
 
     def _block(self, shown: Format) -> int:
         """Which of `formats` that is."""
-        return [_written(one) for one in self.formats].index(_written(shown))
+        return [one.written for one in self.formats].index(shown.written)
 
     def _written_rows(self, rows: Int[np.ndarray, " batch"], mix: Sequence[Format]) -> Int[np.ndarray, " written"]:
         """Rows of the training set: these problems, the shares of the formats laid around the batch end to end."""
@@ -163,6 +166,15 @@ class Learner:
     @cached_property
     def _checked(self) -> "CheckedProblems":
         return CheckedProblems.of(self)
+
+    @property
+    def adapter(self) -> str:
+        """What is trained in place of the whole model, for the record of the run; empty where all of it is."""
+        if self.spec.adapter is None:
+            return ""
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.module.parameters()]
+        trained, frozen = (sum(size for size, learned in sizes if learned is kind) for kind in (True, False))
+        return f"{self.spec.adapter.words}, {trained:,} values trained beside {frozen:,} frozen"
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
@@ -208,7 +220,7 @@ class CheckedProblems:
         others = [problem for k in lengths for problem in found[k]]
         asked, device = Format(regime=spec.regime), learner.data.inputs.device
         validation = _training_set(spec, task, others, asked, device)
-        if tuple(map(_written, learner.formats)) == (_written(asked),):
+        if [one.written for one in learner.formats] == [asked.written]:
             training = learner.data
         else:
             training = _training_set(spec, task, problems_of(spec, task), asked, device)
@@ -216,11 +228,6 @@ class CheckedProblems:
         distinct.sort()
         rows = np.concatenate([distinct[learner.k[distinct] == k][:CHECKED] for k in lengths])
         return cls(lengths, training, rows, validation, np.array([problem.k for problem in others]))
-
-
-def _written(shown: Format) -> tuple[str, int]:
-    """What decides how a problem is written in this format."""
-    return shown.regime, shown.skip
 
 
 def _training_set(
@@ -268,16 +275,18 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
 
     Embeddings and unembeddings go by symbol and position vectors by place: what the earlier run never had (a symbol
     of the new task, a place beyond its context) keeps its random values. All else must have the same shape. The
-    optimizer and the learning rate begin anew.
+    optimizer and the learning rate begin anew. Under an adapter what keeps them would stay random, so that such symbols
+    have to be trained as a whole (`Adapter.full`), and there can be no such places.
 
     Returns:
         Hash of the weights that were carried over, for the record of the run.
 
     Raises:
-        CheckpointError: That run is missing, unfinished or damaged, or its model has another shape.
+        CheckpointError: That run is missing, unfinished or damaged, or its model has another shape, or lacks what an
+            adapter cannot teach.
     """
     start = _start_run(spec, task, directory)
-    given, here = named_weights(start.model), named_weights(module)
+    given, here = named_weights(start.model), base_weights(module)
     wrong = [f"has no {name!r}" for name in here if name not in given]
     wrong += [f"has {name!r}, which the new model has not" for name in given if name not in here]
     wrong += [
@@ -296,6 +305,8 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
             f"start_from {spec.start_from!r} does not fit model of {spec.slug}: it {'; '.join(wrong[:3])}{more}. Only "
             "the symbols and n_ctx may differ: give both runs the same model"
         )
+    if spec.adapter is not None:
+        _require_known(spec, start, task)
     old, new = _shared_symbols(start.vocabulary, Vocabulary.of(task))
     with torch.no_grad():
         for name, tensor in here.items():
@@ -317,6 +328,21 @@ def _start_run(spec: RunSpec, task: Task, directory: Path) -> Run:
     there = read_json(beside / SPEC_FILE)
     same = there.get("task") == spec.task or (spec.definition and there.get("definition") == spec.definition)
     return load_run(beside, task=task if same else None)
+
+
+def _require_known(spec: RunSpec, start: Run, task: Task) -> None:
+    new = [symbol for symbol in Vocabulary.of(task).symbols if symbol not in start.vocabulary.symbols]
+    whole = () if spec.adapter is None else spec.adapter.full
+    if new and len(whole) < 2:
+        raise CheckpointError(
+            f"start_from {spec.start_from!r} has no symbols {new}: under an adapter they would stay as they are drawn "
+            "at random. Train them with it, adapter.full = ['embed', 'unembed']"
+        )
+    if spec.model.positions == "standard" and spec.model.n_ctx > start.spec.model.n_ctx:
+        raise CheckpointError(
+            f"start_from {spec.start_from!r} has position vectors for n_ctx {start.spec.model.n_ctx}, not for "
+            f"{spec.model.n_ctx}: under an adapter the others would stay random. Give both runs the same n_ctx"
+        )
 
 
 def _fits(name: str, given: Tensor, here: Tensor) -> bool:

@@ -177,6 +177,7 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.devi
         spec=spec.sha256,
         task=task_fingerprint(task),
         data=learner.data.sha256,
+        adapter=learner.adapter,
         machine=machine_of(place),
         stable=spec.stable_sha256 if spec.optimizer.until == "converged" else "",
     )

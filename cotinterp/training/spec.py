@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator, model_serializer, model_validator
 
-from cotinterp.models.spec import ModelSpec, Spec
+from cotinterp.models.spec import Adapter, ModelSpec, Spec
 from cotinterp.results.atomic import single_name
 from cotinterp.results.shipped import here_or_shipped
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import task_definition
 from cotinterp.tasks.guard import is_ours
+from cotinterp.transcripts.examples import longest_with_examples
 from cotinterp.transcripts.regimes import get_regime, regime_names
-from cotinterp.transcripts.render import longest_transcript
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -87,12 +87,38 @@ class Format(Spec):
             show each problem in both ways.
         weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
         skip: Steps left out at the beginning of the trace (`without_first_steps`).
+        shots: Solved examples in front of every problem, other training problems of the run, which carry no loss
+            (`transcripts.examples`); the same ones whenever the problem is shown. 0, and then in no dump or hash, for
+            none.
+        examples: The regime that they are written in; None, and in no dump or hash, for that of the problem.
     """
 
     regime: str
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight: Annotated[float, Field(gt=0)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    shots: Annotated[int, Field(ge=0, le=64)] = 0
+    examples: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name not in ("shots", "examples") or value}
+
+    @model_validator(mode="after")
+    def _reads_what_is_given(self) -> "Format":
+        if self.examples is not None and not self.shots:
+            raise ValueError("examples would be ignored: it is the regime of `shots` examples, of which there are none")
+        return self
+
+    @property
+    def shown_in(self) -> str:
+        """The regime of the examples."""
+        return self.regime if self.examples is None else self.examples
+
+    @property
+    def written(self) -> tuple[str, int, int, str]:
+        """What decides how a problem is written in this format."""
+        return self.regime, self.skip, self.shots, self.shown_in
 
     @property
     def loss_weight(self) -> float:
@@ -101,9 +127,13 @@ class Format(Spec):
 
     @property
     def words(self) -> str:
-        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3."""
+        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3.
+
+        `direct(2cot)` is `direct` after two examples with their traces.
+        """
         skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
-        return f"{self.regime}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
+        shown = f"({self.shots}{self.shown_in})" if self.shots else ""
+        return f"{self.regime}{shown}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
 
 
 def ends_of_shares(mix: Sequence[Format], batch_size: int) -> list[int]:
@@ -160,6 +190,8 @@ class RunSpec(Spec):
         start_from: Slug of a finished run whose directory stands beside this run's: its weights are the initial ones
             (`learner.carry_over`), in place of random ones. None starts from `seed` and stands in no dump, hash or
             file, so a spec without it is what it was before the field existed.
+        adapter: Of the weights that `start_from` names a low-rank change alone is trained (`models.spec.Adapter`), and
+            merged into them in the end. None, and in no dump, hash or file, where all weights are trained.
         stages: Shorter problems first: each stage shows the training problems up to its `k_max`, and what
             `optimizer.steps` counts follows with all of them. Empty, and in no dump, hash or file, without stages.
         mix: How responses are written in the updates that `optimizer.steps` counts, where `regime` is not all that is
@@ -182,6 +214,7 @@ class RunSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Precision = "fp32"
     start_from: str | None = None
+    adapter: Adapter | None = None
     stages: tuple[Stage, ...] = ()
     mix: tuple[Format, ...] = ()
     snapshots: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -223,7 +256,7 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "stages", "mix", "snapshots", "definition"):
+        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -255,7 +288,7 @@ class RunSpec(Spec):
                 "last"
             )
         for _, mix in shown:
-            twice = [one.words for one in mix if [(o.regime, o.skip) for o in mix].count((one.regime, one.skip)) > 1]
+            twice = [one.words for one in mix if [other.written for other in mix].count(one.written) > 1]
             if twice:
                 raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
             size = self.optimizer.batch_size
@@ -276,16 +309,29 @@ class RunSpec(Spec):
                 f"snapshots {list(self.snapshots)} are not updates in ascending order before the last, "
                 f"{self.most_steps}, whose weights are kept anyway"
             )
-        for regime in self.regimes:
-            longest = longest_transcript(task, self.k_max, regime)
+        for one in dict.fromkeys((Format(regime=self.regime), *(one for _, mix in shown for one in mix))):
+            longest = longest_with_examples(task, self.k_max, one.regime, one.shots, one.shown_in)
             if longest > self.model.n_ctx:
+                behind = f" behind {one.shots} {one.shown_in!r} examples" if one.shots else ""
                 raise ValueError(
-                    f"a {regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
-                    f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
+                    f"a {one.regime!r} transcript of {task.name!r} with {self.k_max} operands{behind} takes up to "
+                    f"{longest} tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
                 )
+        if self.adapter is not None:
+            self._check_adapter(self.adapter)
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
+
+    def _check_adapter(self, adapter: Adapter) -> None:
+        if self.start_from is None:
+            raise ValueError(
+                "an adapter changes a model that is frozen: give start_from, the slug of the finished run that it is"
+            )
+        if adapter.rank > (most := min(self.model.d_model, self.model.d_mlp)):
+            raise ValueError(
+                f"adapter.rank {adapter.rank} is above {most}, the rank of a matrix of the model: lower it"
+            )
 
     def _define(self, task: Task) -> None:
         here = None if is_ours(type(task)) and task.name == self.task else task_definition(task)
@@ -297,9 +343,9 @@ class RunSpec(Spec):
 
     @property
     def regimes(self) -> tuple[str, ...]:
-        """All regimes that are shown, and the one that the run is asked in, each once."""
-        mixes = (self.mix, *(stage.mix for stage in self.stages))
-        return tuple(dict.fromkeys((self.regime, *(one.regime for mix in mixes for one in mix))))
+        """All regimes that are shown, examples included, and the one that the run is asked in, each once."""
+        shown = [one for mix in (self.mix, *(stage.mix for stage in self.stages)) for one in mix]
+        return tuple(dict.fromkeys((self.regime, *(name for one in shown for name in (one.regime, one.shown_in)))))
 
     @property
     def task_name(self) -> str:
@@ -326,8 +372,9 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: stages (`Stage.words`), the mix, `converged`; empty for none."""
-        words = [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
+        """How it is trained, in a word for tables: adapter, stages, mix (`words`), `converged`; empty for none."""
+        words = [] if self.adapter is None else [self.adapter.words]
+        words += [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]

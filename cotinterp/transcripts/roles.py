@@ -25,6 +25,7 @@ class Role(StrEnum):
     END = "end"
     # Codes of stored batches follow this order: new roles come last.
     BRACKET = "bracket"
+    EXAMPLE = "example"
 
     @classmethod
     def _missing_(cls, value: object) -> "Role":
@@ -36,7 +37,7 @@ class Role(StrEnum):
 Place = tuple[Role, int]
 """Role and step, such as `(Role.TOTAL, 2)`; step -1 where the role has none."""
 
-PROMPT_ROLES = frozenset({Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.BRACKET, Role.PROMPT_END})
+PROMPT_ROLES = frozenset({Role.EXAMPLE, Role.PROMPT_START, Role.OPERAND, Role.OPERATOR, Role.BRACKET, Role.PROMPT_END})
 """Given to the model."""
 
 RESPONSE_ROLES = frozenset(Role) - PROMPT_ROLES - {Role.PAD}

@@ -1,6 +1,7 @@
 """Accuracy by number of operands, of answers left alone; which problems are measured, and what is stored of it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import Run, read_evaluation
 from cotinterp.training.data import problems_of
 from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.examples import Shots
 from cotinterp.transcripts.problems import EmptySplitError, sample_problems, solve, split_of, training_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -255,3 +257,30 @@ def test_a_record_of_another_run_is_refused(run):
     other = replace(run, spec=run.spec.model_copy(update={"seed": 4}))
     with pytest.raises(ValueError, match="the result is labeled"):
         store_evaluation(other, result)
+
+
+def test_with_shots_the_model_reads_examples_and_answers_the_question(scripted, problems, some_problems):
+    """A reader of the last question is right; the table says how it was asked, and cannot be stored as the run's."""
+    task, pool = get_task("digit-sum"), some_problems("digit-sum", 20, k_max=2, seed=5)
+    solver, before = scripted.reader(task, "cot"), set()
+
+    def last_question(text):
+        shown, _, question = text.rpartition("<")
+        if text.count("<") < 3 or ">" not in question:
+            return "#"
+        before.add(shown)
+        return solver(f"<{question}")
+
+    shots = Shots(n=2, regime="direct", pool=tuple(pool))
+    result = accuracy_by_k(scripted.Model(task, last_question), task, "cot", problems, shots=shots)
+    frame = result.frame()
+    assert frame["accuracy"].tolist() == [1.0] * len(frame)
+    assert list(frame.columns)[:5] == ["task", "regime", "run_seed", "shots", "examples"]
+    assert frame[["shots", "examples"]].drop_duplicates().to_numpy().tolist() == [[2, "direct"]]
+    assert len(before) > 5
+    assert all(re.fullmatch(r"(<\d\+\d>\d+#){2}", shown) for shown in before)
+    small = build_model(
+        ModelSpec(n_layers=1, d_model=8, n_heads=1, d_mlp=8, n_ctx=40), len(Vocabulary.of(task)), seed=0
+    )
+    with pytest.raises(ValueError, match=r"symbols of examples and a question .* n_ctx is 40: show fewer"):
+        accuracy_by_k(small, task, "cot", problems, shots=shots)

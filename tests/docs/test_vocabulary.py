@@ -1,14 +1,17 @@
 """The tables of vocabulary.md against the library: tasks, tokens, sites, edits, columns, categories."""
 
+import re
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
+from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
@@ -52,7 +55,8 @@ def test_every_token_of_the_example_is_named_as_render_names_it():
 def test_the_example_shows_every_role_of_the_regime_and_the_symbols_name_the_rest():
     shown = {row["role"] for row in table("Roles", "position")} | {row["role"] for row in table("Symbols", "symbol")}
     assert "their role is `bracket`" in prose(PAGE)
-    assert {str(role) for role in Role} - {"bracket"} <= shown
+    assert "have the role `example`" in prose(PAGE)
+    assert {str(role) for role in Role} - {"bracket", "example"} <= shown
 
 
 def test_symbols_are_those_of_the_transcripts_with_their_roles():
@@ -121,8 +125,11 @@ def test_families_of_pairs():
     assert [row["family"] for row in table("Minimal pairs and readouts", "family")] == list(get_args(Family))
 
 
-def test_columns_of_knock_outs_and_of_the_scan_of_a_sweep():
+def test_columns_of_knock_outs_of_laws_of_errors_and_of_the_scan_of_a_sweep():
     cell = KnockOut("previous_total", "", "readout", None, None, "pattern", 0.5)
     frame = KnockOutResult((cell,), torch.ones(1, 6), torch.ones(6)).frame()
     assert [row["column"] for row in table("Knock-outs", "column")] == list(frame.columns)
+    counts = pd.DataFrame({"run_seed": 0, "k": [2, 3, 4], "n": 90, "correct": [80, 70, 60]})
+    written = [name for row in table("Laws of errors", "column") for name in re.findall(r"\w+", row["column"])]
+    assert written == list(fit_error_laws(counts, fitted=(2, 3), resamples=2).frame().columns)
     assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]

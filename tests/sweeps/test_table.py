@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 
+from cotinterp.models.spec import Adapter
 from cotinterp.sweeps.table import SWEEP_COLUMNS, read_sweep_table, sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import read_evaluation
 from cotinterp.training.progress import metrics_line
@@ -41,6 +42,7 @@ def test_rows_are_those_of_the_evaluation_beside_the_weights(root, table):
     assert (first.task, first.regime, first.run_seed, first.n_layers, first.d_model) == ("s3", "cot", 0, 1, 8)
     assert (first.steps, first.batch_size, first.lr, first.n_train, first.k_max) == (20, 4, 1e-3, 20, 3)
     assert (first.status, first.step, first.start_from, first.error) == ("finished", 20, "", "")
+    assert first.n_trained == first.n_parameters
 
 
 def test_tagging_has_both_readings(table):
@@ -85,6 +87,16 @@ def test_a_file_reads_back_as_it_was(table, tmp_path, name):
     pd.testing.assert_frame_equal(back, table, rtol=1e-5 if name.endswith("csv") else 0)
     assert set(back["start_from"]) == {""}
     assert write_sweep_table(back, tmp_path / f"again-{name}").read_bytes() == path.read_bytes()
+
+
+def test_of_an_adapter_the_table_counts_what_is_trained_and_an_older_table_trained_all(tmp_path):
+    adapter = Adapter(rank=2, targets=("q", "in"))
+    spec = tiny(start_from="s3-direct-L1-s0-00000000", adapter=adapter)
+    table = sweep_table(grid_of(spec), tmp_path)
+    assert table["n_trained"].tolist() == [2 * (2 * 8 + 8 + 16)]
+    assert table["schedule"].tolist() == ["lora2*16:q+in"]
+    path = write_sweep_table(table.drop(columns="n_trained"), tmp_path / "older.csv")
+    assert read_sweep_table(path)["n_trained"].tolist() == table["n_parameters"].tolist()
 
 
 def test_floats_have_six_digits_in_a_csv(table, tmp_path):

@@ -7,7 +7,8 @@ import torch
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
-from cotinterp.training.spec import RunSpec
+from cotinterp.training.learner import Learner
+from cotinterp.training.spec import Format, RunSpec
 from cotinterp.transcripts.problems import split_of
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import render
@@ -167,3 +168,48 @@ def test_training_sets_stay_what_they_were_when_the_reference_models_were_traine
     """A saved state goes on only with the training set that it began with."""
     spec = RunSpec(task="digit-sum", regime=regime, n_train=100)
     assert TrainingSet.of(spec, get_task("digit-sum"), CPU).sha256.startswith(digest)
+
+
+def test_examples_in_front_are_read_and_not_learned(tiny):
+    """Two formats of one prompt, told apart by the examples alone: the few-shot form of a mode token."""
+    mix = tuple(Format(regime=regime, share=0.5, shots=2) for regime in ("direct", "cot"))
+    wide = tiny.model_copy(update={"mix": mix, "model": tiny.model.model_copy(update={"n_ctx": 72})})
+    task = get_task(wide.task)
+    problems = problems_of(wide, task)
+    for shown in mix:
+        transcripts = transcripts_of(wide, task, shown=shown)
+        plain = transcripts_of(wide, task, shown=Format(regime=shown.regime))
+        rows = TrainingSet.of_transcripts(transcripts, shown.regime, task, CPU)
+        alone = TrainingSet.of_transcripts(plain, shown.regime, task, CPU)
+        assert [one.problem for one in transcripts] == list(problems)
+        assert all(long.text.endswith(short.text) for long, short in zip(transcripts, plain, strict=True))
+        assert all(one.text.count("#") == 3 for one in transcripts)
+        for row in range(5):
+            learned, expected = (part.targets[row][part.targets[row] != NOT_SCORED] for part in (rows, alone))
+            assert torch.equal(learned, expected)
+    begun = Learner.begin(wide, task, CPU)
+    assert len(begun.formats) == 2
+    assert begun.update(0).tokens > 3 * Learner.begin(tiny, task, CPU).update(0).tokens / 2
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (Format(regime="direct", shots=2, examples="cot"), r"3 operands behind 2 'cot' examples takes up to 53 tokens"),
+        (Format(regime="direct", shots=1, examples="chained"), "unknown regime 'chained'. Did you mean 'chain'"),
+    ],
+    ids=str,
+)
+def test_examples_that_cannot_be_shown_are_refused(tiny, shown, said):
+    with pytest.raises(ValueError, match=said):
+        tiny.model_copy(update={"mix": (shown,)})
+
+
+def test_a_format_without_examples_is_what_it_was_before_there_were_any():
+    plain = Format(regime="cot", share=0.5)
+    assert plain.model_dump() == {"regime": "cot", "share": 0.5, "weight": None, "skip": 0}
+    with pytest.raises(ValueError, match="examples would be ignored"):
+        Format(regime="cot", examples="cot")
+    shown = Format(regime="direct", share=0.5, shots=2, examples="cot")
+    assert Format.model_validate_json(shown.model_dump_json()) == shown
+    assert shown.words == "direct(2cot)*0.5"

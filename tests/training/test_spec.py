@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cotinterp.models.spec import ModelSpec
+from cotinterp.models.spec import Adapter, ModelSpec
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash, reference_directories, reference_specs
 from cotinterp.transcripts.problems import solve
@@ -44,6 +44,7 @@ def test_the_slug_reads_well_and_hashes_the_whole_spec():
         {"optimizer": OptimizerSpec(lr=2e-3)},
         {"optimizer": OptimizerSpec(betas=(0.9, 0.95))},
         {"start_from": "z6-cot-L4-s0-01234567"},
+        {"start_from": "z6-cot-L4-s0-01234567", "adapter": Adapter()},
     ],
     ids=str,
 )
@@ -83,6 +84,8 @@ def test_a_spec_survives_json(tiny):
         ({"precision": "fp16"}, "'fp32' or 'bf16'"),
         ({"start_from": "../z6-cot-L4-s0-01234567"}, "start_from is the slug of a run beside this one"),
         ({"start_from": ""}, "and no path"),
+        ({"adapter": Adapter()}, "an adapter changes a model that is frozen: give start_from"),
+        ({"adapter": Adapter(rank=129), "start_from": "a"}, "rank 129 is above 128, the rank of a matrix of the model"),
         ({"regime": "tagging"}, "'tagging' cannot be trained on task 'digit-sum': .* writes '10'"),
         ({"regime": "chain"}, "'chain' cannot be trained on task 'digit-sum': .* use 'direct' or 'totals'"),
         ({"regime": "tagging", "task": "pointers"}, "take another order"),
@@ -104,6 +107,10 @@ def test_a_spec_that_starts_from_nothing_is_what_it_was_before_it_could():
     moved = spec.model_copy(update={"start_from": spec.slug})
     assert moved.model_dump()["start_from"] == spec.slug
     assert RunSpec.model_validate_json(moved.model_dump_json()) == moved != spec
+    adapted = moved.model_copy(update={"adapter": Adapter(targets=("q", "in"))})
+    assert "adapter" not in moved.model_dump()
+    assert adapted.schedule == "lora8*16:q+in"
+    assert RunSpec.model_validate_json(adapted.model_dump_json()) == adapted != moved
 
 
 @pytest.mark.parametrize(

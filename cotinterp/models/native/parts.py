@@ -1,7 +1,7 @@
 """A native model as tensors and plain functions of them, and the whole forward pass made of these.
 
 Everything here reads the module's own parameters as they are at the moment of the call; only the joined q, k and v
-weights are a copy.
+weights are a copy, and the weights of a layer with an adapter that is not merged are the sum of both.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
 
+from cotinterp.models.adapters import full_weight
 from cotinterp.models.build import AlibiAttention, Bridge
 
 Map = Callable[[Tensor], Tensor]
@@ -233,9 +234,9 @@ def _block(block: Any) -> Block:
     q, k, v, o = (_raw(part) for part in (attn.q, attn.k, attn.v, attn.o))
     return Block(
         norm=_raw(block.ln1),
-        w_qkv=torch.cat([q.weight, k.weight, v.weight]),
+        w_qkv=torch.cat([full_weight(part) for part in (q, k, v)]),
         b_qkv=torch.cat([q.bias, k.bias, v.bias]),
-        w_o=o.weight,
+        w_o=full_weight(o),
         b_o=o.bias,
         mlp=None if block.cfg.attn_only else _mlp(_raw(block.ln2), _raw(block.mlp)),
     )
@@ -243,7 +244,7 @@ def _block(block: Any) -> Block:
 
 def _mlp(norm: Any, mlp: Any) -> Mlp:
     inner, outer = _raw(mlp.fc_in), _raw(mlp.fc_out)
-    return Mlp(norm, inner.weight, inner.bias, mlp.act, outer.weight, outer.bias)
+    return Mlp(norm, full_weight(inner), inner.bias, mlp.act, full_weight(outer), outer.bias)
 
 
 def _rotated(
