@@ -49,11 +49,10 @@ def main(
     drawn = means.reset_index().assign(line=lambda rows: rows["setup"] + ", " + rows["asked"])
     figure = lines(
         drawn.assign(update=drawn["update"].astype(str)),
-        **{"x": "update", "y": "mean", "low": "min", "high": "max", "color": "line", "facet": "task", "bounds": (0, 1)},
+        x="update", y="mean", low="min", high="max", color="line", facet="task", bounds=(0, 1),
         title=f"New problems of {LONGEST} operands, by updates of the answer alone; lowest and highest seed",
-        x_title="updates on answers alone",
-        y_title="share right",
-    )
+        x_title="updates on answers alone", y_title="share right",
+    )  # fmt: skip
     return publish(out, tables={"forgetting": found}, figures={"forgetting": figure}, answer=said(drawn, found))
 
 
@@ -82,7 +81,9 @@ def shares(run: Run, n: int) -> list[tuple[str, float]]:
     written = greedy_traces(run.model, run.task, "cot", [Opening(one, OPEN) for one in problems])
     true = [render(run.task, one, "cot").response.partition(CLOSE)[0] + CLOSE for one in problems]
     traces = [one.written == text for one, text in zip(written, true, strict=True)]
-    return list(zip(ASKED, (np.mean([one.exact for one in at_once.outputs]), np.mean(traces)), strict=True))
+    return list(
+        zip(ASKED, (float(np.mean([one.exact for one in at_once.outputs])), float(np.mean(traces))), strict=True)
+    )
 
 
 def said(drawn: pd.DataFrame, found: pd.DataFrame) -> list[str]:
@@ -90,7 +91,7 @@ def said(drawn: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     seeds = found["run_seed"].nunique()
     words = [f"{right:.2f} after {at}" for right, at in zip(drawn["mean"], drawn["update"], strict=True)]
     return [
-        f"{' '.join(key)}: {', '.join(words.iloc[::-3][::-1])} (mean of {seeds} runs)"
+        f"{' '.join(map(str, key))}: {', '.join(words.iloc[::-3][::-1])} (mean of {seeds} runs)"
         for key, words in drawn.assign(words=words).groupby(["task", "setup", "asked"], sort=False)["words"]
     ]
 

@@ -327,12 +327,14 @@ def teaching_worlds() -> list[MadeUpWorld]:
 
     def probed(variant: str, accuracy: float, use: float) -> list[SyntheticCell]:
         trained = ProbeCondition(model="trained", site=site, place="operand")
-        named = {"k": K, "regime": "direct-mode", "variant": variant}
-        probe = SyntheticCell(measure="probe", expected=accuracy, condition=trained, step=2, problems=PROBLEMS, **named)
+        own = SyntheticCell(
+            measure="probe", expected=accuracy, k=K, step=2, regime="direct-mode", variant=variant, condition=trained,
+            problems=PROBLEMS,
+        )  # fmt: skip
         worth = (ProbeCondition(model="input", site="input", place="operand"), replace(trained, model="untrained"))
-        cells = [probe, replace(probe, measure="probe_control", expected=low)]
-        cells += [replace(probe, condition=control, expected=low) for control in worth]
-        used = SyntheticCell(measure="probe_use", expected=use, kind="mean", within=0.1, step=2, **named)
+        cells = [own, replace(own, measure="probe_control", expected=low)]
+        cells += [replace(own, condition=control, expected=low) for control in worth]
+        used = replace(own, measure="probe_use", expected=use, kind="mean", within=0.1, problems=200)
         return [*cells, replace(used, condition=ProbeCondition(site=site, place="operand"))]
 
     def world(claim: str, name: str, cells: Sequence[SyntheticCell], verdict: Word, *stands: str) -> MadeUpWorld:

@@ -328,6 +328,11 @@ class RunSpec(Spec):
             raise ValueError(
                 "an adapter changes a model that is frozen: give start_from, the slug of the finished run that it is"
             )
+        if self.model.loops > 1:
+            raise ValueError(
+                "an adapter would change each round of a loop in another way, and rounds share their weights: leave "
+                "out adapter or model.loops"
+            )
         if adapter.rank > (most := min(self.model.d_model, self.model.d_mlp)):
             raise ValueError(
                 f"adapter.rank {adapter.rank} is above {most}, the rank of a matrix of the model: lower it"

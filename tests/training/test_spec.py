@@ -85,6 +85,10 @@ def test_a_spec_survives_json(tiny):
         ({"start_from": "../z6-cot-L4-s0-01234567"}, "start_from is the slug of a run beside this one"),
         ({"start_from": ""}, "and no path"),
         ({"adapter": Adapter()}, "an adapter changes a model that is frozen: give start_from"),
+        (
+            {"adapter": Adapter(), "start_from": "a", "model": ModelSpec(n_layers=1, loops=2)},
+            "rounds share their weights: leave out adapter or model.loops",
+        ),
         ({"adapter": Adapter(rank=129), "start_from": "a"}, "rank 129 is above 128, the rank of a matrix of the model"),
         ({"regime": "tagging"}, "'tagging' cannot be trained on task 'digit-sum': .* writes '10'"),
         ({"regime": "chain"}, "'chain' cannot be trained on task 'digit-sum': .* use 'direct' or 'totals'"),
