@@ -40,7 +40,9 @@ def tiny_sweep(name: str, root: Path, *given: Path | None) -> pd.DataFrame:
                 "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
                 "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),
             }
-            start = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
+            start: dict[str, object] = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
+            if spec.distill:
+                start["distill"] = spec.distill.model_copy(update={"teacher": tiny[spec.distill.teacher].slug})
             tiny[spec.slug] = spec.model_copy(update=small | start)
     grid = Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
     for spec in grid.specs:

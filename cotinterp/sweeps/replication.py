@@ -24,7 +24,7 @@ from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.checkpoints import MODEL_FILE, Run, is_finished, load_run, read_record
-from cotinterp.training.curriculum import control_of, taught
+from cotinterp.training.curriculum import control_of, taught, teachers_of
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
@@ -107,19 +107,24 @@ def plan(
 
 CONTROL_VARIANT = "-control"
 """Behind the name of a curriculum: the run of the same phases without content (`curriculum.control_of`)."""
+TEACHER_VARIANT = "-teacher"
+"""Behind the name of a curriculum: the run whose states teach (`curriculum.teachers_of`)."""
 
 
 def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
-    """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
+    """`direct` as it is in `base`, then each curriculum, its control and its teacher, if any, at every seed.
 
-    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
+    The variant is the name of the curriculum. One in which the task cannot be taught (`auxiliary` where states have
+    several symbols) is an error.
     """
-    plain = Planned(base.model_copy(update={"regime": "direct"}))
-    found = [plain]
+    plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
+    found = [Planned(one) for one in plain]
     for name in curricula:
-        spec = taught(name, base)
-        found += [Planned(spec, name), Planned(control_of(spec), f"{name}{CONTROL_VARIANT}")]
-    return tuple(Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in found for seed in seeds)
+        specs = [taught(name, one) for one in plain]
+        found += [Planned(one, name) for one in specs]
+        found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}") for one in specs]
+        found += [Planned(teacher, f"{name}{TEACHER_VARIANT}") for one in specs for teacher in teachers_of(one)]
+    return tuple(found)
 
 
 def joint_plan(

@@ -17,6 +17,7 @@ from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import Problem, training_problems
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import Transcript, render_all_for_training, without_first_steps
+from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.tags import NO_TAG, training_tags
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -78,11 +79,13 @@ class TrainingSet:
         targets: The token that follows each input where it is a scored part of the response, and in the regime
             `tagging` the state at the operands of the prompt (`training_tags`); else NOT_SCORED.
         length: Inputs of each row that are not padding; stays on the CPU, where the batches are cut.
+        answer: Where each row predicts the first symbol of its answer; on the CPU too.
     """
 
     inputs: Int[Tensor, "example pos"]
     targets: Int[Tensor, "example pos"]
     length: Int[Tensor, " example"]
+    answer: Int[Tensor, " example"]
 
     @classmethod
     def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
@@ -99,7 +102,7 @@ class TrainingSet:
         if get_regime(regime).tags_operands:
             tags = training_tags(task, batch)[:, :-1]
             targets = torch.where(tags == NO_TAG, targets, tags)
-        return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
+        return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1, batch.where(Role.ANSWER) - 1)
 
     @classmethod
     def joined(cls, sets: Sequence["TrainingSet"]) -> "TrainingSet":
@@ -115,6 +118,7 @@ class TrainingSet:
             torch.cat([wide(one.inputs, 0) for one in sets]),
             torch.cat([wide(one.targets, NOT_SCORED) for one in sets]),
             torch.cat([one.length for one in sets]),
+            torch.cat([one.answer for one in sets]),
         )
 
     def rows(self, rows: Int[np.ndarray, " batch"]) -> "TrainingSet":
@@ -122,7 +126,7 @@ class TrainingSet:
         length = self.length[rows]
         width = int(length.max())
         chosen = torch.as_tensor(rows, device=self.inputs.device)
-        return TrainingSet(self.inputs[chosen, :width], self.targets[chosen, :width], length)
+        return TrainingSet(self.inputs[chosen, :width], self.targets[chosen, :width], length, self.answer[rows])
 
     @property
     def sha256(self) -> str:

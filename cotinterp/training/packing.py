@@ -5,7 +5,7 @@ Attention does: sequences are sorted by length and cut into a few buckets, each 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,7 @@ class PackedBatch:
         targets: The tokens that they are to predict; NOT_SCORED for the blanks.
         n_tokens: Tokens in the row that are no blanks; no bucket holds a blank.
         sequence: For each token that is no blank its row of the training set.
+        answer: Which of `row` predict the first symbol of an answer, one in each sequence.
     """
 
     tokens: Int[Tensor, " distinct"]
@@ -98,6 +99,7 @@ class PackedBatch:
     n_tokens: int
     buckets: tuple[Bucket, ...]
     sequence: Int[Tensor, " real"]
+    answer: Int[Tensor, " sequence"]
 
     @property
     def rows(self) -> Int[Tensor, " real_scored"]:
@@ -144,6 +146,7 @@ class PackedBatch:
             n_tokens=int(last[-1]),
             buckets=tuple(buckets),
             sequence=sequence,
+            answer=(torch.from_numpy(last - length) + data.answer[rows]).to(device),
         )
 
 
@@ -166,11 +169,16 @@ def packed_loss(
 
     ValueError for a module whose parts are not known (`why_not_native`).
     """
-    if weight is not None:
-        logits = packed_logits(module, batch, bf16=bf16)
-        nats = functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED, reduction="none")
-        return nats @ weight
-    return functional.cross_entropy(packed_logits(module, batch, bf16=bf16), batch.targets, ignore_index=NOT_SCORED)
+    return scored_loss(packed_logits(module, batch, bf16=bf16), batch, weight)
+
+
+def scored_loss(
+    logits: Float[Tensor, "scored d_vocab"], batch: PackedBatch, weight: Float[Tensor, " scored"] | None = None
+) -> Float[Tensor, ""]:
+    """`packed_loss`, given the logits."""
+    if weight is None:
+        return functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED)
+    return functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED, reduction="none") @ weight
 
 
 def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, "scored d_vocab"]:
@@ -179,14 +187,41 @@ def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) 
     The first block sees each pair of token and position once; in the last block only scored tokens ask, and only these
     go through the output projection and the MLP.
     """
+    return packed_states(module, batch, (), bf16=bf16)[0]
+
+
+def packed_states(
+    module: nn.Module, batch: PackedBatch, layers: Sequence[int], *, bf16: bool = False
+) -> tuple[Float[Tensor, "scored d_vocab"], Float[Tensor, "sequence layer d_model"]]:
+    """`packed_logits`, and `resid_post` of some layers where each sequence predicts the first symbol of its answer.
+
+    That symbol must be scored: the last block computes nothing elsewhere.
+    """
     parts = native_parts(module)
     if parts is None:
         raise ValueError(f"no forward pass without padding for this module: {why_not_native(module)}")
+    found: dict[int, Tensor] = {}
+    last = len(parts.blocks) - 1
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        return _logits(parts, batch, torch.bfloat16 if bf16 else torch.float32).float()
+        for layer, stream in enumerate(_streams(parts, batch, torch.bfloat16 if bf16 else torch.float32)):
+            if layer in layers:
+                at = batch.answer if layer < last else _among(batch.scored, batch.answer)
+                found[layer] = stream.index_select(0, at).float()
+        logits = parts.logits(stream).float()
+    if not layers:
+        return logits, logits.new_empty(len(batch.answer), 0, stream.shape[-1])
+    return logits, torch.stack([found[layer] for layer in layers], dim=1)
 
 
-def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "scored d_vocab"]:
+def _among(scored: Int[Tensor, " scored"], some: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+    """The place in `scored` of each of some of its members."""
+    return (scored == some[:, None]).int().argmax(1)
+
+
+def _streams(
+    parts: NativeParts, batch: PackedBatch, dtype: torch.dtype
+) -> Iterator[Float[Tensor, "tokens_or_scored d_model"]]:
+    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone."""
     distinct = parts.embed(batch.tokens, batch.positions)
     positions = batch.positions[batch.row]
     stream, q = functional.embedding(batch.row, distinct), None
@@ -207,7 +242,7 @@ def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float
             joined.to(dtype), q, scored if last else every, parts.scale
         )
         stream = block.after_attention(stream, parts.attn_out(block, z))
-    return parts.logits(stream)
+        yield stream
 
 
 def _causal(width: int, device: torch.device) -> Float[Tensor, "query key"]:

@@ -138,6 +138,41 @@ class Stage(Spec):
         return f"{mix}{length}:{self.steps}" + (f"@{self.lr:g}" if self.lr else "")
 
 
+class Distill(Spec):
+    """A teacher whose states at its trace a run's own states at the answer are drawn toward (`training.distillation`).
+
+    Attributes:
+        teacher: Slug of a finished run whose directory stands beside this run's, as with `RunSpec.start_from`.
+        layers: Layers of the student whose `resid_post` is aligned; all where empty.
+        weight: What the distance of the states counts beside the cross-entropy.
+        shuffled: Whether each problem is given the states of another training problem of its length: the control,
+            which has teacher, loss and weight and nothing about the problem.
+    """
+
+    teacher: str
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    shuffled: bool = False
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_a_slug(cls, value: str) -> str:
+        return beside(value, "teacher")
+
+    @property
+    def words(self) -> str:
+        """In a word for tables, such as `states@0.5`; `states-shuffled@0.5` is its control. Without the teacher."""
+        layers = "".join(f"/L{layer}" for layer in self.layers)
+        return f"states{'-shuffled' if self.shuffled else ''}{layers}@{self.weight:g}"
+
+
+def beside(slug: str, field: str) -> str:
+    """The slug. ValueError for what cannot name a directory beside that of a run."""
+    if slug in ("", ".", "..") or "/" in slug or "\\" in slug or "\0" in slug:
+        raise ValueError(f"{field} is the slug of a run beside this one, such as 'z6-cot-L4-s0-0123abcd', and no path")
+    return slug
+
+
 class RunSpec(Spec):
     """One training run: equal specs on one machine with one thread count give the same weights, bit for bit.
 
@@ -164,6 +199,7 @@ class RunSpec(Spec):
         mix: How responses are written in the updates that `optimizer.steps` counts, where `regime` is not all that is
             shown (`training.curriculum` has named ones). `regime` is what the run is asked in: by the checks of a run
             until it is converged, and when it is evaluated. Empty, and in no dump, hash or file, where that is all.
+        distill: The teacher whose states the run's own are drawn toward. None, and in no dump, hash or file, without.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -180,6 +216,7 @@ class RunSpec(Spec):
     start_from: str | None = None
     stages: tuple[Stage, ...] = ()
     mix: tuple[Format, ...] = ()
+    distill: Distill | None = None
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -209,16 +246,12 @@ class RunSpec(Spec):
     @field_validator("start_from")
     @classmethod
     def _is_a_slug(cls, value: str | None) -> str | None:
-        if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value):
-            raise ValueError(
-                "start_from is the slug of a run beside this one, such as 'z6-cot-L4-s0-0123abcd', and no path"
-            )
-        return value
+        return None if value is None else beside(value, "start_from")
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "stages", "mix", "definition"):
+        for name in ("start_from", "stages", "mix", "distill", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -266,9 +299,26 @@ class RunSpec(Spec):
                     f"a {regime!r} transcript of {task.name!r} with {self.k_max} operands takes up to {longest} "
                     f"tokens, model.n_ctx is {self.model.n_ctx}; raise it to {longest} or lower k_max"
                 )
+        self._can_be_distilled()
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
+
+    def _can_be_distilled(self) -> None:
+        if self.distill is None:
+            return
+        if high := [layer for layer in self.distill.layers if layer >= self.model.n_layers]:
+            raise ValueError(f"distill.layers has {high}; the model has layers 0 to {self.model.n_layers - 1}")
+        if len(set(self.distill.layers)) < len(self.distill.layers):
+            raise ValueError(f"distill.layers {list(self.distill.layers)} names a layer twice")
+        mixes = [*(stage.mix for stage in self.stages), self.mix]
+        shown = [one.regime for mix in mixes for one in mix or (Format(regime=self.regime),)]
+        if all(get_regime(regime).writes_totals for regime in shown):
+            raise ValueError(
+                f"every regime that is shown ({', '.join(dict.fromkeys(shown))}) writes the totals, so there are no "
+                "states to draw toward a teacher's: distill belongs to runs that are shown 'direct' or another without "
+                "a trace"
+            )
 
     def _define(self, task: Task) -> None:
         here = None if is_ours(type(task)) and task.name == self.task else task_definition(task)
@@ -309,13 +359,19 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: stages (`Stage.words`), the mix, `converged`; empty for none."""
+        """How it is trained, in a word for tables: stages, mix, `distill` (their `words`), `converged`; or empty."""
         words = [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
+        words += [self.distill.words] if self.distill else []
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]
             words += ["converged", *(f"{name}={value:g}" for name, value in given if value != fields[name].default)]
         return " ".join(words)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Slugs of the runs that must be finished before this one can begin."""
+        return tuple(filter(None, (self.start_from, self.distill.teacher if self.distill else None)))
 
     @property
     def most_steps(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from cotinterp.sweeps.grid import parse_grid
 from cotinterp.tasks import get_task
 from cotinterp.training.course import Course
-from cotinterp.training.curriculum import CURRICULA, control_of, taught, with_controls
+from cotinterp.training.curriculum import CURRICULA, control_of, taught, teachers_of, with_controls
 from cotinterp.training.learner import Learner, response_loss
 from cotinterp.training.loop import torch_threads, train
 from cotinterp.training.packing import PackedBatch, packed_loss
@@ -56,6 +56,8 @@ def texts(learner, rows):
 )
 def test_a_kill_in_every_phase_changes_no_weight(base, name, positions, tmp_path):
     spec = taught(name, base.model_copy(update={"model": base.model.model_copy(update={"positions": positions})}))
+    for teacher in teachers_of(spec):
+        train(teacher, directory=tmp_path / teacher.slug, device="cpu", threads=1)
     whole = train(spec, directory=tmp_path / "whole", device="cpu", threads=1)
     for end, begin in zip(phases(spec), [0, *phases(spec)], strict=False):
         middle = (begin + end) // 2
@@ -140,13 +142,12 @@ def test_a_control_has_the_phases_without_the_content(base, name):
     writes = any(get_regime(regime).writes_totals for regime in spec.regimes)
     assert (phases(control) == phases(spec)) or not writes
     assert control.regime == (spec.regime if writes else "direct")
+    assert (control.distill is None) == (spec.distill is None)
     task = get_task("z6")
     sign = Vocabulary.of(task).token(task.operator)
-    assert [bool((Learner.begin(one, task, CPU).data.targets == sign).any()) for one in (spec, control)] == [
-        writes,
-        False,
-    ]
-    assert with_controls([spec, spec]) == (spec, control)
+    written = [Learner.begin(one.model_copy(update={"distill": None}), task, CPU) for one in (spec, control)]
+    assert [bool((learner.data.targets == sign).any()) for learner in written] == [writes, False]
+    assert with_controls([spec, spec]) == (*teachers_of(spec), spec, control)
 
 
 def test_a_grid_trains_the_control_beside_each(base):
@@ -158,6 +159,14 @@ def test_a_grid_trains_the_control_beside_each(base):
         ("filler", ""),
         ("direct", ""),
     ]
+    taught_by = parse_grid({"name": "g", "runs": [fields | {"curriculum": "hidden-states", "seed": [0, 1]}]}).specs
+    assert [one.schedule for one in taught_by] == ["", "states@1", "states-shuffled@1"] * 2
+    assert [one.distill.teacher for one in taught_by if one.distill] == [
+        slug for one in taught_by if one.regime == "cot" for slug in [one.slug] * 2
+    ]
+    by_hand = {"teacher": "mine", "layers": [0], "weight": [0.1, 1.0]}
+    weights = parse_grid({"name": "g", "runs": [{"task": "z6", "regime": "direct", "distill": by_hand}]})
+    assert [spec.schedule for spec in weights.specs] == ["states/L0@0.1", "states/L0@1"]
     with pytest.raises(ValueError, match="unknown curriculum 'mixed'. Did you mean 'mixed-"):
         parse_grid({"name": "g", "runs": [fields | {"curriculum": "mixed"}]})
     with pytest.raises(ValueError, match="leave out regime"):
@@ -187,5 +196,5 @@ def test_what_is_not_given_stands_in_no_dump_and_slugs_stay(base):
     plain = base.model_copy(update={"stages": (Stage(k_max=3, steps=5),)})
     assert "mix" not in plain.model_dump()
     assert plain.model_dump()["stages"] == ({"k_max": 3, "steps": 5, "lr": None},)
-    with pytest.raises(ValueError, match="sets stages and mix"):
+    with pytest.raises(ValueError, match="sets stages, mix and distill"):
         taught("naive", plain)
