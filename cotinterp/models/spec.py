@@ -1,15 +1,18 @@
 """The shape of a model, as a value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 MAX_PARAMETERS = 500_000_000
 """Largest model a spec may describe without its embeddings: 2 GB in fp32, far beyond what this package is for."""
 
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
+
+ABSENT = {("thoughts", False)}
+"""Fields of a shape that stand in no dump, hash or file while they have this value: they came later than files."""
 
 DIGEST = "digest"
 """Field of a run's file that says what all the rest of the file has to be."""
@@ -49,6 +52,9 @@ class ModelSpec(Spec):
             2104.09864), "sinusoidal" adds fixed waves (Vaswani et al. 2017, arXiv 1706.03762), "none" adds nothing:
             what a causal model knows of places then comes from the mask alone (Kazemnejad et al. 2023, arXiv
             2305.19466).
+        thoughts: Whether the input at a dot is the last state of the place before it, after the final norm, in place of
+            an embedding (continuous thoughts, Hao et al. 2024, arXiv 2412.06769; `build.ThinkingModel`). In no dump,
+            hash or file where it is not.
     """
 
     n_layers: Annotated[int, Field(ge=1, le=64)] = 4
@@ -59,6 +65,11 @@ class ModelSpec(Spec):
     act_fn: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     normalization: Literal["LN", "LNPre", "RMS", "RMSPre"] | None = "LN"
     positions: Literal["standard", "rotary", "sinusoidal", "none"] = "standard"
+    thoughts: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if (name, value) not in ABSENT}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelSpec":

@@ -57,9 +57,12 @@ def taught(name: str, base: RunSpec) -> RunSpec:
 def control_of(spec: RunSpec) -> RunSpec:
     """The same phases, rates and weights, with `filler` in place of every regime that writes totals.
 
-    A teacher's states are those of other problems (`Distill.shuffled`). Where there is neither (short problems first,
-    an auxiliary loss, pauses) it is `direct` at once, for as many updates.
+    Of continuous thoughts it is pauses in the same places: dots that are embedded. A teacher's states become those of
+    other problems (`Distill.shuffled`). Where there is none of these (short problems first, an auxiliary loss, pauses)
+    it is `direct` at once, for as many updates.
     """
+    if spec.model.thoughts:
+        return spec.model_copy(update={"model": spec.model.model_copy(update={"thoughts": False})})
     if spec.distill is not None:
         spec = spec.model_copy(update={"distill": spec.distill.model_copy(update={"shuffled": True})})
     mixes = [spec.mix, *(stage.mix for stage in spec.stages)]
@@ -117,14 +120,19 @@ def _naive(base: RunSpec) -> RunSpec:
     return base.model_copy(update={"regime": "direct", "mix": (Format(regime="cot"),)})
 
 
-def _internalized(base: RunSpec, left_out: Callable[[int], list[int]]) -> RunSpec:
+def _internalized(base: RunSpec, left_out: Callable[[int], list[int]], *, dots: bool = False) -> RunSpec:
     steps = base.optimizer.steps
     first = Stage(steps=steps, mix=(Format(regime="cot"),))
     shorter = tuple(
-        Stage(steps=max(1, steps // A_STEP), mix=(Format(regime="cot", skip=skip),))
+        Stage(steps=max(1, steps // A_STEP), mix=(Format(regime="cot", skip=skip, dots=dots),))
         for skip in left_out(base.k_max - 1)
     )
-    return base.model_copy(update={"regime": "direct", "stages": (first, *shorter)})
+    return base.model_copy(update={"regime": "dots" if dots else "direct", "stages": (first, *shorter)})
+
+
+def _thoughts(base: RunSpec) -> RunSpec:
+    model = base.model.model_copy(update={"thoughts": True})
+    return _internalized(base.model_copy(update={"model": model}), _one_by_one, dots=True)
 
 
 def _one_by_one(n: int) -> list[int]:
@@ -192,6 +200,12 @@ _LISTED = (
         "as internalize, with half of the steps that are left going each time",
         "after Log-ICoT, arXiv 2605.28600",
         partial(_internalized, left_out=_by_halves),
+    ),
+    Curriculum(
+        "thoughts",
+        "as internalize, with a continuous thought in the place of each step that is gone: the last state, fed back",
+        "Hao et al. 2024, arXiv 2412.06769",
+        _thoughts,
     ),
     Curriculum(
         "auxiliary",

@@ -67,7 +67,7 @@ def transcripts_of(
 
     problems = problems_of(spec, task) if problems is None else problems
     rendered = render_all_for_training(task, problems, shown.regime, rng_of_row)
-    return tuple(without_first_steps(one, shown.skip) for one in rendered) if shown.skip else rendered
+    return tuple(without_first_steps(one, shown.skip, dots=shown.dots) for one in rendered) if shown.skip else rendered
 
 
 @dataclass(frozen=True)

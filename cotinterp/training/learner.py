@@ -237,9 +237,9 @@ class CheckedProblems:
         return cls(lengths, training, rows, validation, np.array([problem.k for problem in others]))
 
 
-def _written(shown: Format) -> tuple[str, int]:
+def _written(shown: Format) -> tuple[str, int, bool]:
     """What decides how a problem is written in this format."""
-    return shown.regime, shown.skip
+    return shown.regime, shown.skip, shown.dots
 
 
 def _training_set(

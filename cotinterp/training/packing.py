@@ -197,13 +197,14 @@ def packed_states(
 
     That symbol must be scored: the last block computes nothing elsewhere.
     """
-    parts = native_parts(module)
+    parts = native_parts(module, thoughts=True)
     if parts is None:
         raise ValueError(f"no forward pass without padding for this module: {why_not_native(module)}")
     found: dict[int, Tensor] = {}
-    last = len(parts.blocks) - 1
+    last, dtype = len(parts.blocks) - 1, torch.bfloat16 if bf16 else torch.float32
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        for layer, stream in enumerate(_streams(parts, batch, torch.bfloat16 if bf16 else torch.float32)):
+        inputs = None if parts.thought is None else _with_thoughts(parts, batch, dtype)
+        for layer, stream in enumerate(_streams(parts, batch, dtype, inputs)):
             if layer in layers:
                 at = batch.answer if layer < last else _among(batch.scored, batch.answer)
                 found[layer] = stream.index_select(0, at).float()
@@ -218,19 +219,48 @@ def _among(scored: Int[Tensor, " scored"], some: Int[Tensor, " some"]) -> Int[Te
     return (scored == some[:, None]).int().argmax(1)
 
 
+def _with_thoughts(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "tokens d_model"]:
+    """Inputs of the first block: at the n-th dot of each sequence the last state of the place before it, by pass n."""
+    tokens, positions = batch.tokens[batch.row], batch.positions[batch.row]
+    is_thought = (tokens == parts.thought) & (positions > 0)
+    is_thought[batch.n_tokens :] = False
+    so_far = is_thought.cumsum(0)
+    begins = (positions == 0).nonzero()[:, 0]
+    begins = begins[begins < batch.n_tokens]
+    ends = torch.cat([begins[1:], begins.new_tensor([len(tokens)])])
+    number = is_thought * (so_far - torch.repeat_interleave(so_far[begins], ends - begins))
+    inputs = parts.embed(tokens, positions)
+    placed = None if parts.w_pos is None else functional.embedding(positions, parts.w_pos)
+    for thought in range(1, int(number.max()) + 1):
+        *_, stream = _streams(parts, batch, dtype, inputs, to_the_end=True)
+        at = (number == thought).nonzero()[:, 0]
+        states = parts.norm(stream[at - 1]).to(inputs.dtype)
+        inputs = inputs.index_copy(0, at, states if placed is None else states + placed[at])
+    return inputs
+
+
 def _streams(
-    parts: NativeParts, batch: PackedBatch, dtype: torch.dtype
+    parts: NativeParts,
+    batch: PackedBatch,
+    dtype: torch.dtype,
+    inputs: Float[Tensor, "tokens d_model"] | None = None,
+    *,
+    to_the_end: bool = False,
 ) -> Iterator[Float[Tensor, "tokens_or_scored d_model"]]:
-    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone."""
+    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone.
+
+    With `inputs` these are what the first block reads. `to_the_end`: the last block, too, at every token.
+    """
     distinct = parts.embed(batch.tokens, batch.positions)
     positions = batch.positions[batch.row]
-    stream, q = functional.embedding(batch.row, distinct), None
+    stream = functional.embedding(batch.row, distinct) if inputs is None else inputs
+    q = None
     every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
     scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
     for number, block in enumerate(parts.blocks):
-        last = number == len(parts.blocks) - 1
+        last = number == len(parts.blocks) - 1 and not to_the_end
         which = slice(1, 3) if last else slice(0, 3)
-        if number == 0:
+        if number == 0 and inputs is None:
             once = parts.projections(block, distinct, batch.positions, which).float()
             joined = functional.embedding(batch.row, once.flatten(1)).unflatten(1, once.shape[1:])
         else:

@@ -86,12 +86,24 @@ class Format(Spec):
             show each problem in both ways.
         weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
         skip: Steps left out at the beginning of the trace (`without_first_steps`).
+        dots: Whether a dot stands for each of them. In no dump, hash or file where not.
     """
 
     regime: str
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight: Annotated[float, Field(gt=0)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    dots: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "dots" or self.dots}
+
+    @model_validator(mode="after")
+    def _has_steps_for_dots(self) -> "Format":
+        if self.dots and not self.skip:
+            raise ValueError("dots stand for steps that are left out: say with skip how many")
+        return self
 
     @property
     def loss_weight(self) -> float:
@@ -100,8 +112,12 @@ class Format(Spec):
 
     @property
     def words(self) -> str:
-        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3."""
-        skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
+        """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3.
+
+        `cot-2.` has dots in the place of the two.
+        """
+        skip = f"-{self.skip}{'.' if self.dots else ''}" if self.skip else ""
+        share = f"*{self.share:g}" if self.share != 1 else ""
         return f"{self.regime}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
 
 
@@ -185,7 +201,7 @@ class RunSpec(Spec):
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
         regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain",
-            "direct-mode".
+            "direct-mode", "dots".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
@@ -283,7 +299,14 @@ class RunSpec(Spec):
                 "last"
             )
         for _, mix in shown:
-            twice = [one.words for one in mix if [(o.regime, o.skip) for o in mix].count((one.regime, one.skip)) > 1]
+            for one in mix:
+                if one.dots and not get_regime(one.regime).writes_totals:
+                    raise ValueError(
+                        f"dots stand for steps of a written trace, and regime {one.regime!r} writes none; regime "
+                        "'dots' has a dot for every step"
+                    )
+            ways = [(one.regime, one.skip, one.dots) for one in mix]
+            twice = [one.words for one, way in zip(mix, ways, strict=True) if ways.count(way) > 1]
             if twice:
                 raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
             size = self.optimizer.batch_size
@@ -359,9 +382,10 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: stages, mix, `distill` (their `words`), `converged`; or empty."""
+        """How it is trained, in a word for tables: stages, mix, `distill` (their `words`), thoughts, `converged`."""
         words = [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
         words += [self.distill.words] if self.distill else []
+        words += ["thoughts"] if self.model.thoughts else []
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
 
-from cotinterp.models.build import Bridge
+from cotinterp.models.build import THOUGHT, Bridge, ThinkingModel, has_thoughts
 
 Map = Callable[[Tensor], Tensor]
 """A function of the last axis: a norm, an activation."""
@@ -65,6 +65,7 @@ class NativeParts:
     Attributes:
         w_pos: Position vectors; None for rotary positions, whose `cos` and `sin` are then there.
         scale: What attention scores are divided by.
+        thought: Token at which the input is the last state of the place before it (`build.ThinkingModel`); else None.
     """
 
     w_e: Float[Tensor, "d_vocab d_model"]
@@ -77,6 +78,7 @@ class NativeParts:
     n_heads: int
     scale: float
     n_ctx: int
+    thought: int | None = None
 
     def embed(self, tokens: Int[Tensor, "*rows"], positions: Int[Tensor, "*#rows"]) -> Float[Tensor, "*rows d_model"]:
         """`resid_pre` of the first block. `positions` count from 0 in each sequence and broadcast over rows."""
@@ -138,13 +140,15 @@ def attend(
     return (pattern @ v.transpose(1, 2)).transpose(1, 2), pattern
 
 
-def native_parts(model: object) -> NativeParts | None:
+def native_parts(model: object, *, thoughts: bool = False) -> NativeParts | None:
     """The parts of a raw native module, or of a bridge around one; None where `why_not_native` has a reason.
+
+    Of a model with continuous thoughts only for those who ask for it with `thoughts=True`, and feed its states back.
 
     No gradient is cut off: use `torch.no_grad` around what is only read.
     """
     module = _module_of(model)
-    if module is None or why_not_native(model) is not None:
+    if module is None or why_not_native(model, thoughts=thoughts) is not None:
         return None
     first = _raw(_raw(module.layers[0]).attn) if len(module.layers) else None
     rotary = module.rotary
@@ -159,10 +163,11 @@ def native_parts(model: object) -> NativeParts | None:
         n_heads=int(module.cfg.n_heads),
         scale=1.0 if first is None else float(first.scale),
         n_ctx=int(module.cfg.n_ctx),
+        thought=THOUGHT if has_thoughts(model) else None,
     )
 
 
-def why_not_native(model: object) -> str | None:
+def why_not_native(model: object, *, thoughts: bool = False) -> str | None:
     """Why a model must be run by its own forward pass; None where its parts do the same.
 
     It is another architecture, or a native one with something that the parts do not spell out: attention of a class of
@@ -172,6 +177,8 @@ def why_not_native(model: object) -> str | None:
     module = _module_of(model)
     if module is None:
         return f"{type(model).__name__} is no native TransformerLens model"
+    if has_thoughts(model) and not thoughts:
+        return "its last states are fed back as continuous thoughts"
     if isinstance(model, Bridge):
         if model.compatibility_mode:
             return "its weights were folded by enable_compatibility_mode"
@@ -195,12 +202,12 @@ def why_not_native(model: object) -> str | None:
     return None
 
 
-_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, NativeMLP)
+_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, ThinkingModel, NativeBlock, NativeAttention, NativeMLP)
 
 
 def _module_of(model: object) -> NativeModel | None:
     inner = model.original_model if isinstance(model, Bridge) else model
-    return inner if type(inner) is NativeModel else None
+    return inner if isinstance(inner, NativeModel) and type(inner) in (NativeModel, ThinkingModel) else None
 
 
 def _raw(module: Any) -> Any:
