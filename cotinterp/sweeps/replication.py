@@ -107,15 +107,12 @@ def plan(
 
 CONTROL_VARIANT = "-control"
 """Behind the name of a curriculum: the run of the same phases without content (`curriculum.control_of`)."""
-TEACHER_VARIANT = "-teacher"
-"""Behind the name of a curriculum: the run whose states teach (`curriculum.teachers_of`)."""
 
 
 def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
-    """`direct` as it is in `base`, then each curriculum, its control and its teacher, if any, at every seed.
+    """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
 
-    The variant is the name of the curriculum. One in which the task cannot be taught (`auxiliary` where states have
-    several symbols) is an error.
+    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
     """
     plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
     found = [Planned(one) for one in plain]
@@ -123,7 +120,6 @@ def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec
         specs = [taught(name, one) for one in plain]
         found += [Planned(one, name) for one in specs]
         found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}") for one in specs]
-        found += [Planned(teacher, f"{name}{TEACHER_VARIANT}") for one in specs for teacher in teachers_of(one)]
     return tuple(found)
 
 
@@ -309,8 +305,11 @@ def replicate(
     measuring: Measuring = Measuring(),
     progress: OnProgress | None = None,
 ) -> Evidence:
-    """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`."""
-    specs = [one.spec for one in planned]
+    """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`.
+
+    Teachers of these runs (`curriculum.teachers_of`) are trained too, and not measured.
+    """
+    specs = [spec for one in planned for spec in (*teachers_of(one.spec), one.spec)]
     outcomes = train_all(specs, root=root, jobs=measuring.jobs, device=measuring.device, progress=progress)
     return gather(planned, root=root, measuring=measuring, progress=progress, outcomes=outcomes)
 
