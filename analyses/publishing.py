@@ -52,6 +52,8 @@ def tiny_grid(name: str) -> Grid:
             start: dict[str, Any] = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
             if spec.adapter is not None:
                 start["adapter"] = spec.adapter.model_copy(update={"rank": min(spec.adapter.rank, 8)})
+            if spec.distill:
+                start["distill"] = spec.distill.model_copy(update={"teacher": tiny[spec.distill.teacher].slug})
             tiny[spec.slug] = spec.model_copy(update=small | start)
     return Grid(f"tiny-{name}", tuple(tiny.values()), problems_per_k=40)
 

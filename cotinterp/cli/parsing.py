@@ -132,7 +132,8 @@ def _typed(name: str) -> Callable[..., object]:
     if name == "train":
         from cotinterp.training.spec import RunSpec
 
-        command.__annotations__["spec"] = Annotated[RunSpec, tyro.conf.arg(name="")]
+        # A teacher is named in a grid, or by --curriculum: as an option it would be a command inside the command.
+        command.__annotations__["spec"] = Annotated[RunSpec, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
     return command
 
 

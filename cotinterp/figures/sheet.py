@@ -59,6 +59,7 @@ REGIMES = {
     "tagging": Mark(SKY, "hexagon"),
     "chain": Mark(GRAY, "cross"),
     "direct-mode": Mark(YELLOW, "pentagon"),
+    "dots": Mark(PURPLE, "triangle-left"),
 }
 """A regime has the same color and marker in every figure."""
 

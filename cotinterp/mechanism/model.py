@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cotinterp.models.adapters import adapted_layers, unmerged
+from cotinterp.models.build import THOUGHT, has_thoughts
 
 TokensLike = Int[Tensor, "batch pos"] | Int[np.ndarray, "batch pos"] | Sequence[Sequence[int]]
 """Token ids of several examples, all of one length: a tensor, or what becomes one (`token_ids`)."""
@@ -131,8 +132,18 @@ def _empty(given: Tensor) -> str:
 
 
 def require_tokens(model: HookedModel, given: TokensLike | Any, name: str = "tokens") -> Int[Tensor, "batch pos"]:
-    """`token_ids` that this model can read. ValueError for ids outside its vocabulary and for more than its context."""
+    """`token_ids` that an instrument can read with this model.
+
+    ValueError for ids outside its vocabulary, for more than its context, and for dots where they are continuous
+    thoughts: an activation is then computed once for each of them, and what is read or written would be one of many.
+    """
     tokens = token_ids(given, name)
+    if has_thoughts(model) and bool((tokens[:, 1:] == THOUGHT).any()):
+        raise ValueError(
+            f"{name}: they hold dots, which this model reads as continuous thoughts (ModelSpec.thoughts), its last "
+            "states fed back. Instruments do not follow these. Accuracy, decoding and sampling do; for what is inside, "
+            "give tokens without dots, such as the prompt alone, or a model with thoughts = False."
+        )
     n_vocab, n_ctx = (int(getattr(model.cfg, size, None) or 0) for size in ("d_vocab", "n_ctx"))
     low, high = (int(end) for end in torch.aminmax(tokens))
     if low < 0 or 0 < n_vocab <= high:

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge.sources.native import NativeAttention, Native
 
 from cotinterp.models.adapters import adapted_layers, unmerged
 from cotinterp.models.spec import ModelSpec
+from cotinterp.tasks.task import STRUCTURE
 
 Bridge = TransformerBridge
 """TransformerLens's hooked model, under the name that the rest of the package uses."""
@@ -78,6 +79,61 @@ def use_alibi(module: NativeModel) -> None:
         layer.attn = AlibiAttention(module.cfg)
 
 
+THOUGHT = STRUCTURE.index(".")
+"""Token of the dot, in the vocabulary of every task."""
+
+
+class ThinkingModel(NativeModel):
+    """A model whose dots are continuous thoughts (Hao et al. 2024, arXiv 2412.06769).
+
+    The input of the first block at a dot is what the place before it holds after the last block and the final norm;
+    position vectors are added as everywhere. So a dot can hand on more than its symbol says, and each takes a pass of
+    its own: a text with n of them is read n + 1 times, and its hooks fire as often. The last pass is the one whose
+    inputs are all there. Without a dot, or with one at the beginning alone, it is the model that it would be without
+    thoughts.
+    """
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch pos"] | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "batch pos"] | None = None,
+        inputs_embeds: Float[Tensor, "batch pos d_model"] | None = None,
+        **others: Any,
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Logits; the arguments are those of `NativeModel`. Given embeddings are taken as they are."""
+        if input_ids is None or inputs_embeds is not None or input_ids.shape[1] > self.cfg.n_ctx:
+            return super().forward(input_ids, attention_mask, position_ids, inputs_embeds, **others)
+        is_thought = input_ids == THOUGHT
+        is_thought[:, :1] = False
+        number = is_thought.cumsum(1) * is_thought
+        inputs = self.tok_embed(input_ids)
+        for thought in range(1, int(number.max()) + 1):
+            states = self._states(inputs, attention_mask, position_ids)
+            inputs = torch.where((number == thought)[..., None], states.roll(1, dims=1), inputs)
+        return super().forward(None, attention_mask, position_ids, inputs, **others)
+
+    def _states(
+        self,
+        inputs: Float[Tensor, "batch pos d_model"],
+        attention_mask: Tensor | None,
+        position_ids: Int[Tensor, "batch pos"] | None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What is unembedded: `NativeModel.forward` up to its final norm."""
+        if position_ids is None:
+            position_ids = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[:2])
+        stream = inputs if self.pos is None else inputs + self.pos(position_ids)
+        for block in self.layers:
+            (stream,) = block(stream, attention_mask=attention_mask, position_ids=position_ids)
+        states: Tensor = self.ln_out(stream)
+        return states
+
+
+def has_thoughts(model: object) -> bool:
+    """Whether a module, or the one inside a bridge, reads dots as continuous thoughts."""
+    return isinstance(getattr(model, "original_model", model), ThinkingModel)
+
+
 def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torch.device = "cpu") -> NativeModel:
     """A freshly initialized model, as the plain torch module that trains fast.
 
@@ -96,7 +152,7 @@ def build_module(spec: ModelSpec, d_vocab: int, *, seed: int, device: str | torc
     config = TransformerBridgeConfig(**bridge_fields(spec, d_vocab), init_mode="gpt2", seed=seed)
     on_meta = torch.device(device).type == "meta"
     with torch.random.fork_rng(devices=[]), torch.device("meta" if on_meta else "cpu"):
-        module = NativeModel(config)
+        module = ThinkingModel(config) if spec.thoughts else NativeModel(config)
         if spec.positions == "alibi":
             use_alibi(module)
     fixed = module.pos if spec.positions in ("sinusoidal", "none", "alibi") else None

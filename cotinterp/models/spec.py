@@ -14,7 +14,7 @@ MAX_PARAMETERS = 500_000_000
 NORM_PARAMETERS = {"LN": 2, "RMS": 1, "LNPre": 0, "RMSPre": 0, None: 0}
 """Learned vectors of size d_model in one normalization layer."""
 
-ABSENT = {("loops", 1), ("attention", "causal")}
+ABSENT = {("loops", 1), ("attention", "causal"), ("thoughts", False)}
 """Fields of a shape that stand in no dump, hash or file while they have this value: they came later than files."""
 
 DIGEST = "digest"
@@ -61,6 +61,9 @@ class ModelSpec(Spec):
             2305.19466).
         attention: "bidirectional" lets every position look at all others, as in an encoder. Such a model can name a
             label, and write nothing. In no dump, hash or file where it is "causal".
+        thoughts: Whether the input at a dot is the last state of the place before it, after the final norm, in place of
+            an embedding (continuous thoughts, Hao et al. 2024, arXiv 2412.06769; `build.ThinkingModel`). In no dump,
+            hash or file where it is not.
     """
 
     n_layers: Annotated[int, Field(ge=1, le=MAX_DEPTH)] = 4
@@ -73,6 +76,7 @@ class ModelSpec(Spec):
     normalization: Literal["LN", "LNPre", "RMS", "RMSPre"] | None = "LN"
     positions: Literal["standard", "rotary", "alibi", "sinusoidal", "none"] = "standard"
     attention: Literal["causal", "bidirectional"] = "causal"
+    thoughts: bool = False
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
@@ -86,6 +90,8 @@ class ModelSpec(Spec):
             raise ValueError(f"rotary positions rotate pairs: d_model / n_heads = {self.d_head} must be even")
         if self.positions == "alibi" and self.attention == "bidirectional":
             raise ValueError("positions 'alibi' lower scores of the past; a bidirectional model can have any others")
+        if self.thoughts and self.attention == "bidirectional":
+            raise ValueError("thoughts come one after the other, and a bidirectional model looks at all at once")
         if self.depth > MAX_DEPTH:
             raise ValueError(
                 f"n_layers {self.n_layers} run in loops {self.loops} are {self.depth} layers; at most {MAX_DEPTH}"

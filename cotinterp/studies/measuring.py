@@ -49,7 +49,8 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
       whose own responses begin with one (filler).
     - `edit`, `edit_by_step` (`edits`), asked as `cot`: whether the answer follows an edited trace.
     - `probe`, `probe_control`, `probe_use` and its companions (`probes`), in the prompt, asked in its own regime: can
-      running totals be read inside before the answer, and is what is read used?
+      running totals be read inside before the answer, and is what is read used? Refused where the subject answers after
+      continuous thoughts (`REFUSED`), which takes no other measure with it.
 
     What is decodable or used says nothing of where training put it: compare with the control of the same phases.
 
@@ -73,7 +74,7 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
     for k in sorted({one.problem.k for one in asked}):
         leaked = [not has_trace and one.text.startswith(OPEN) for one in asked if one.problem.k == k]
         rows.append(tally("leakage", np.array(leaked, dtype=float), k=k))
-    return joined([*rows, edits(traced, effort), probes(subject, effort)])
+    return joined([*rows, edits(traced, effort), _rows_or_refusal(probes, subject, effort)])
 
 
 def measures_of(subject: Subject) -> tuple[Measure, ...]:

@@ -17,19 +17,20 @@ from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import check_one_definition
 from cotinterp.training.curriculum import taught, with_controls
-from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.training.spec import Distill, OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import explained
 from cotinterp.transcripts.problems import MAX_PER_K, EmptySplitError, count_problems
 
 TOP_KEYS = ("name", "problems_per_k", "defaults", "runs")
-NESTED: Mapping[str, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec}
+NESTED: Mapping[str, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec, "distill": Distill}
 MOST_PROBLEMS = 100_000
 """An accuracy of so many problems is known to 0.3 points; more would take memory and say nothing."""
 MOST_RUNS = 20_000
 """Runs of one block: more are a mistyped axis. Validating so many takes a minute."""
 CURRICULUM = "curriculum"
-"""Of a block, in place of `regime`, `stages` and `mix`: each run is taught so, and its control is trained beside it."""
-LISTS = ("optimizer.betas", "stages", "mix", "snapshots")
+"""Of a block, in place of what follows: each run is taught so, and its control is trained beside it."""
+SET_BY_CURRICULUM = ("regime", "stages", "mix", "distill")
+LISTS = ("optimizer.betas", "stages", "mix", "snapshots", "distill.layers")
 """Fields whose one value is a list: there only a list of lists makes an axis."""
 
 
@@ -96,9 +97,9 @@ def read_grid(path: Path | str) -> Grid:
 
     `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
     each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
-    last one moving fastest. `model` and `optimizer` are tables (`model.n_layers = [1, 2]`), and those of a block add
-    to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run with its control
-    beside it. A task in a file is given relative to the working directory.
+    last one moving fastest. `model`, `optimizer` and `distill` are tables (`model.n_layers = [1, 2]`), and those of a
+    block add to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run with its
+    control, and its teacher if it has one, beside it. A task in a file is given relative to the working directory.
 
     Raises:
         FileNotFoundError: No such file, or one that cannot be read.
@@ -166,9 +167,9 @@ def _specs(fields: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Ite
         chosen = dict(zip(axes, values, strict=True))
         of_run = {**fields, **chosen}
         name = of_run.pop(CURRICULUM, None)
-        given = [key for key in ("regime", "stages", "mix") if name is not None and key in of_run]
+        given = [key for key in of_run if name is not None and key.partition(".")[0] in SET_BY_CURRICULUM]
         if given:
-            raise ValueError(f"{where}: curriculum sets regime, stages and mix; leave out {', '.join(given)}")
+            raise ValueError(f"{where}: curriculum sets {', '.join(SET_BY_CURRICULUM)}; leave out {', '.join(given)}")
         try:
             # JSON, because a strict spec takes an array for a tuple, and a whole number for a float, from there alone.
             spec = RunSpec.model_validate_json(

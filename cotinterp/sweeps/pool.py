@@ -7,8 +7,8 @@ out does not depend on where the work ran or on how many workers there were.
 import os
 import signal
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -86,6 +86,7 @@ def parallel_map(
     items: Sequence[Item],
     *,
     jobs: int,
+    after: Mapping[int, Collection[int]] | None = None,
     on_poll: Callable[[frozenset[int]], None] = lambda _: None,
 ) -> tuple[JobResult[Value], ...]:
     """`function` of every item in `jobs` new processes, started in the order of `items`; results in that order too.
@@ -96,6 +97,7 @@ def parallel_map(
         function: Of a module, like the items something that another process can load.
         jobs: Processes. 0: none, everything runs in this one, one item after the other; a crash in compiled code ends
             it.
+        after: As for `executor_map`.
         on_poll: Called in this process twice a second with the indices of the items that are done.
 
     Raises:
@@ -106,13 +108,16 @@ def parallel_map(
     if not items:
         return ()
     if jobs == 0:
-        results = []
-        for item in items:
-            results.append(timed(function, item))
-            on_poll(frozenset(range(len(results))))
-        return tuple(results)
+        results: dict[int, JobResult[Value]] = {}
+        while len(results) < len(items):
+            left = (index for index in range(len(items)) if index not in results)
+            index = next(one for one in left if results.keys() >= set((after or {}).get(one, ())))
+            failed = any(results[earlier].error for earlier in (after or {}).get(index, ()))
+            results[index] = JobResult(None, NOT_STARTED, 0.0, 0) if failed else timed(function, items[index])
+            on_poll(frozenset(results))
+        return tuple(results[index] for index in range(len(items)))
     with local_executor(min(jobs, len(items))) as executor:
-        return executor_map(function, items, executor, on_poll=on_poll)
+        return executor_map(function, items, executor, after=after, on_poll=on_poll)
 
 
 def executor_map(
@@ -121,7 +126,7 @@ def executor_map(
     executor: Executor,
     *,
     retry: RetryPolicy = RetryPolicy(),
-    after: Mapping[int, int] | None = None,
+    after: Mapping[int, Collection[int]] | None = None,
     saved: Callable[[int], int] = lambda _: 0,
     on_done: Callable[[int, JobResult[Value]], None] = lambda _, __: None,
     on_poll: Callable[[frozenset[int]], None] = lambda _: None,
@@ -132,7 +137,7 @@ def executor_map(
         function: Of a module, like the items something that another process can load.
         executor: Gets the items in their order, all at once; it is not shut down.
         retry: How often an item is started again.
-        after: For the index of an item, the index of one that must end without an error before it is started.
+        after: For the index of an item, those of others that must end without an error before it is started.
         saved: How much of an item's work has outlived its processes; a death after more of it was saved counts anew.
         on_done: Called in this process with index and result as soon as an item has its last result.
         on_poll: Called in this process with the indices that are done: twice a second, less often where that is slow.
@@ -142,11 +147,9 @@ def executor_map(
     """
     attempts = _Attempts(function, items, executor, retry, saved)
     results: dict[int, JobResult[Value]] = {}
-    waiting = defaultdict(list)
-    for index, earlier in (after or {}).items():
-        waiting[earlier].append(index)
+    waiting = {index: set(earlier) for index, earlier in (after or {}).items() if earlier}
     for index in range(len(items)):
-        if index not in (after or {}):
+        if index not in waiting:
             attempts.submit(index)
     due = time.monotonic() + POLL_SECONDS
     while len(results) < len(items):
@@ -156,10 +159,13 @@ def executor_map(
             index, result = ended.pop()
             results[index] = result
             on_done(index, result)
-            for later in waiting.pop(index, ()):
+            for later in [one for one, earlier in waiting.items() if index in earlier]:
+                waiting[later].discard(index)
                 if result.error:
+                    del waiting[later]
                     ended.append((later, JobResult(None, NOT_STARTED, 0.0, 0)))
-                else:
+                elif not waiting[later]:
+                    del waiting[later]
                     attempts.submit(later)
         if (began := time.monotonic()) >= due:
             on_poll(frozenset(results))

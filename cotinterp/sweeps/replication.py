@@ -34,7 +34,7 @@ from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.checkpoints import MODEL_FILE, Run, is_finished, load_run, read_record
-from cotinterp.training.curriculum import control_of, taught
+from cotinterp.training.curriculum import control_of, taught, teachers_of
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
@@ -129,12 +129,13 @@ def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec
 
     A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
     """
-    plain = Planned(base.model_copy(update={"regime": "direct"}))
-    found = [plain]
+    plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
+    found = [Planned(one) for one in plain]
     for name in curricula:
-        spec = taught(name, base)
-        found += [Planned(spec, name), Planned(control_of(spec), f"{name}{CONTROL_VARIANT}")]
-    return tuple(Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in found for seed in seeds)
+        specs = [taught(name, one) for one in plain]
+        found += [Planned(one, name) for one in specs]
+        found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}") for one in specs]
+    return tuple(found)
 
 
 def joint_plan(
@@ -326,8 +327,11 @@ def replicate(
     measuring: Measuring = Measuring(),
     progress: OnProgress | None = None,
 ) -> Evidence:
-    """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`."""
-    specs = [one.spec for one in planned]
+    """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`.
+
+    Teachers of these runs (`curriculum.teachers_of`) are trained too, and not measured.
+    """
+    specs = [spec for one in planned for spec in (*teachers_of(one.spec), one.spec)]
     outcomes = train_all(specs, root=root, jobs=measuring.jobs, device=measuring.device, progress=progress)
     return gather(planned, root=root, measuring=measuring, progress=progress, outcomes=outcomes)
 

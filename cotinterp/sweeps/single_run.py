@@ -137,12 +137,13 @@ def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str]
         record = Record.parse(stored.metadata, path)
     except CheckpointError:
         return None  # whoever needs the weights says what is wrong with the file
-    start = directory.parent / (spec.start_from or "") / MODEL_FILE
-    if record.start and start.exists() and record.start != read_weights(start).weight_hash:
-        raise CheckpointError(
-            f"{directory} was begun with other weights than {spec.start_from} has now. Restore those, or move "
-            f"{directory} away to train anew"
-        )
+    for slug, then in ((spec.start_from, record.start), (spec.distill and spec.distill.teacher, record.teacher)):
+        now = directory.parent / (slug or "") / MODEL_FILE
+        if then and now.exists() and then != read_weights(now).weight_hash:
+            raise CheckpointError(
+                f"{directory} was begun with other weights than {slug} has now. Restore those, or move {directory} "
+                "away to train anew"
+            )
     if spec.definition is not None:
         return stored
     known = {} if fingerprints is None else fingerprints

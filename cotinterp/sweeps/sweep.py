@@ -85,12 +85,14 @@ def train_all(
         progress: Called twice a second with how far each run is; `progress_bars` shows it on a terminal.
 
     Raises:
-        ValueError: Fewer jobs than 0. NotADirectoryError, PermissionError: `root` cannot be written.
+        ValueError: Fewer jobs than 0. NotADirectoryError, PermissionError: `root` cannot be written. CheckpointError:
+            A run is to begin after one that is neither among the specs nor finished under `root`.
     """
     root = output_folder(root)
     ordered = sorted(dict.fromkeys(specs), key=transcript_length, reverse=True)
     present = [spec for spec in ordered if _is_trained(spec, root / spec.slug)]
     left = [spec for spec in ordered if spec not in present]
+    after = _starts(left, {spec.slug for spec in present}, root)
     measured = MetricsProgress([*present, *left], root)
 
     def on_poll(done: frozenset[int]) -> None:
@@ -98,7 +100,7 @@ def train_all(
             progress(measured({spec.slug for spec in (*present, *(left[index] for index in done))}))
 
     work = [(spec, root / spec.slug, device) for spec in left]
-    results = parallel_map(_train, work, jobs=jobs, on_poll=on_poll)
+    results = parallel_map(_train, work, jobs=jobs, after=after, on_poll=on_poll)
     outcomes = {spec: RunOutcome(spec, root / spec.slug, "present", "", 0.0) for spec in present}
     outcomes |= {spec: RunOutcome.of_job(spec, root, result) for spec, result in zip(left, results, strict=True)}
     return tuple(outcomes[spec] for spec in specs)
@@ -152,7 +154,8 @@ def run_sweep(
 
     Raises:
         ExecutorLostError: The executor is gone, such as a Dask scheduler that was killed; says what is finished.
-        CheckpointError: A run is to start from one that is neither in the grid nor finished under `root`.
+        CheckpointError: A run is to start from one, or be taught by one, that is neither in the grid nor finished
+            under `root`.
         ValueError: Fewer than 0 retries. NotADirectoryError, PermissionError: `root` cannot be written.
     """
     if retries < 0:
@@ -197,19 +200,19 @@ def run_sweep(
     return tuple(outcomes[spec] for spec in grid.specs)
 
 
-def _starts(left: Sequence[RunSpec], present: set[str], root: Path) -> dict[int, int]:
-    """For each run that starts from another one of those that are left, the place of that one."""
+def _starts(left: Sequence[RunSpec], present: set[str], root: Path) -> dict[int, set[int]]:
+    """For each run that begins after others of those that are left, the places of these (`RunSpec.after`)."""
     places = {spec.slug: place for place, spec in enumerate(left)}
-    after = {}
-    for place, spec in enumerate(left):
-        if spec.start_from in places:
-            after[place] = places[str(spec.start_from)]
-        elif spec.start_from is not None and spec.start_from not in present and not is_finished(root / spec.start_from):
-            raise CheckpointError(
-                f"{spec.slug} is to start from {spec.start_from!r}, which is neither in the grid nor finished under "
-                f"{root}: add that run to the grid, or correct start_from"
-            )
-    return after
+    for spec in left:
+        for slug in spec.after:
+            if slug not in places and slug not in present and not is_finished(root / slug):
+                what = "start from" if slug == spec.start_from else "be taught by"
+                field = "start_from" if slug == spec.start_from else "distill.teacher"
+                raise CheckpointError(
+                    f"{spec.slug} is to {what} {slug!r}, which is neither in the grid nor finished under {root}: add "
+                    f"that run to the grid, or correct {field}"
+                )
+    return {place: {places[slug] for slug in spec.after if slug in places} for place, spec in enumerate(left)}
 
 
 def _saved_step(directory: Path) -> int:

@@ -63,7 +63,7 @@ def installed_version() -> str:
         return "unknown"
 
 
-OPTIONAL = ("start", "adapter", "machine", "mixed", "course", "ended", "stable")
+OPTIONAL = ("start", "adapter", "teacher", "machine", "mixed", "course", "ended", "stable")
 """Fields of `Record` that a file may lack."""
 
 
@@ -81,6 +81,7 @@ class Record:
         start: Hash of the weights that `start_from` names; "" where the run began with random ones, and not stored.
         adapter: Of a run with one, what it is and how many values are trained of how many, and that it is merged, once
             it is; "" of others, and not stored.
+        teacher: Hash of the weights of the teacher that `distill` names; "" without one, and not stored.
         machine: What computed them (`machine_of`); "" where a file of version 0.1 does not say.
         mixed: What changed between the processes that worked on the run, such as their threads, so that its weights are
             not bit for bit those of one process; "" where nothing did, and not stored.
@@ -100,6 +101,7 @@ class Record:
     data: str
     start: str = ""
     adapter: str = ""
+    teacher: str = ""
     machine: str = ""
     mixed: str = ""
     course: str = ""
@@ -126,6 +128,7 @@ class Record:
                 data=metadata["data"],
                 start=metadata.get("start", ""),
                 adapter=metadata.get("adapter", ""),
+                teacher=metadata.get("teacher", ""),
                 machine=metadata.get("machine", ""),
                 mixed=metadata.get("mixed", ""),
                 course=metadata.get("course", ""),
@@ -281,6 +284,23 @@ def load_run(
             f"{directory} holds the run {slug}, not the one of its name: restore its files or rename the directory"
         )
     return run
+
+
+def load_beside(directory: Path, slug: str, field: str, spec: RunSpec, task: Task, *, device: str = "cpu") -> Run:
+    """The finished run beside `directory` that a field of `spec` names by its slug.
+
+    Raises:
+        CheckpointError: It is missing, unfinished or damaged.
+    """
+    there = directory.parent / slug
+    if not is_finished(there):
+        raise CheckpointError(
+            f"{field} of {spec.slug} is {slug!r}, and there is no finished run in {there}; train that one first, in a "
+            "directory of that name beside this one"
+        )
+    fields = read_json(there / SPEC_FILE)
+    same = fields.get("task") == spec.task or (spec.definition and fields.get("definition") == spec.definition)
+    return load_run(there, device=device, task=task if same else None)
 
 
 def read_run(directory: Path, *, device: str = "cpu", task: str | Task | None = None, step: int | None = None) -> Run:

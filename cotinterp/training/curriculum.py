@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cotinterp.training.spec import Format, RunSpec, Stage
+from cotinterp.training.spec import Distill, Format, RunSpec, Stage
 from cotinterp.transcripts.regimes import get_regime
 
 LOWER, FEWER, A_STEP = 0.3, 2, 4
@@ -47,19 +47,29 @@ def taught(name: str, base: RunSpec) -> RunSpec:
         near = difflib.get_close_matches(name, CURRICULA, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown curriculum {name!r:.80}. {hint}Known: {', '.join(CURRICULA)}")
-    if base.stages or base.mix:
-        raise ValueError(f"curriculum {name!r} sets stages and mix; leave them out, or say all of it with them alone")
+    if base.stages or base.mix or base.distill:
+        raise ValueError(
+            f"curriculum {name!r} sets stages, mix and distill; leave them out, or say all of it with them alone"
+        )
     return CURRICULA[name].teach(base)
 
 
 def control_of(spec: RunSpec) -> RunSpec:
     """The same phases, rates and weights, with `filler` in place of every regime that writes totals.
 
-    Where none does (short problems first, an auxiliary loss, pauses) it is `direct` at once, for as many updates.
+    Of continuous thoughts it is pauses in the same places: dots that are embedded. A teacher's states become those of
+    other problems (`Distill.shuffled`). Where there is none of these (short problems first, an auxiliary loss, pauses)
+    it is `direct` at once, for as many updates.
     """
+    if spec.model.thoughts:
+        return spec.model_copy(update={"model": spec.model.model_copy(update={"thoughts": False})})
+    if spec.distill is not None:
+        spec = spec.model_copy(update={"distill": spec.distill.model_copy(update={"shuffled": True})})
     mixes = [spec.mix, *(stage.mix for stage in spec.stages)]
     shown = {regime for mix in mixes for one in mix for regime in (one.regime, one.shown_in)}
     if not any(get_regime(regime).writes_totals for regime in shown):
+        if spec.distill is not None:
+            return spec
         plain = {"regime": "direct", "stages": (), "mix": ()}
         steps = spec.optimizer.model_copy(update={"steps": spec.most_steps})
         return spec.model_copy(update={**plain, "optimizer": steps})
@@ -68,8 +78,18 @@ def control_of(spec: RunSpec) -> RunSpec:
 
 
 def with_controls(specs: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
-    """Each spec, then its control; each once."""
-    return tuple(dict.fromkeys(one for spec in specs for one in (spec, control_of(spec))))
+    """Before each spec its teacher, where that is `teacher_of` it, and after it its control; each once."""
+    return tuple(dict.fromkeys(one for spec in specs for one in (*teachers_of(spec), spec, control_of(spec))))
+
+
+def teacher_of(base: RunSpec) -> RunSpec:
+    """The teacher that `hidden-states` gives a run: the same problems, model, updates and seed, in the regime `cot`."""
+    return base.model_copy(update={"regime": "cot", "stages": (), "mix": (), "distill": None})
+
+
+def teachers_of(spec: RunSpec) -> tuple[RunSpec, ...]:
+    """`teacher_of` a run, where its spec names that one; nothing for another teacher, or none."""
+    return (found,) if spec.distill and (found := teacher_of(spec)).slug == spec.distill.teacher else ()
 
 
 def _without_content(mix: Sequence[Format]) -> tuple[Format, ...]:
@@ -102,14 +122,19 @@ def _naive(base: RunSpec) -> RunSpec:
     return base.model_copy(update={"regime": "direct", "mix": (Format(regime="cot"),)})
 
 
-def _internalized(base: RunSpec, left_out: Callable[[int], list[int]]) -> RunSpec:
+def _internalized(base: RunSpec, left_out: Callable[[int], list[int]], *, dots: bool = False) -> RunSpec:
     steps = base.optimizer.steps
     first = Stage(steps=steps, mix=(Format(regime="cot"),))
     shorter = tuple(
-        Stage(steps=max(1, steps // A_STEP), mix=(Format(regime="cot", skip=skip),))
+        Stage(steps=max(1, steps // A_STEP), mix=(Format(regime="cot", skip=skip, dots=dots),))
         for skip in left_out(base.k_max - 1)
     )
-    return base.model_copy(update={"regime": "direct", "stages": (first, *shorter)})
+    return base.model_copy(update={"regime": "dots" if dots else "direct", "stages": (first, *shorter)})
+
+
+def _thoughts(base: RunSpec) -> RunSpec:
+    model = base.model.model_copy(update={"thoughts": True})
+    return _internalized(base.model_copy(update={"model": model}), _one_by_one, dots=True)
 
 
 def _one_by_one(n: int) -> list[int]:
@@ -128,6 +153,10 @@ def _by_halves(n: int) -> list[int]:
 
 def _in_regime(base: RunSpec, regime: str) -> RunSpec:
     return base.model_copy(update={"regime": regime})
+
+
+def _hidden_states(base: RunSpec) -> RunSpec:
+    return base.model_copy(update={"regime": "direct", "distill": Distill(teacher=teacher_of(base).slug)})
 
 
 def _short_first(base: RunSpec) -> RunSpec:
@@ -175,10 +204,22 @@ _LISTED = (
         partial(_internalized, left_out=_by_halves),
     ),
     Curriculum(
+        "thoughts",
+        "as internalize, with a continuous thought in the place of each step that is gone: the last state, fed back",
+        "Hao et al. 2024, arXiv 2412.06769",
+        _thoughts,
+    ),
+    Curriculum(
         "auxiliary",
         "the answer, and the running total as a target at every operand",
         "Bai et al. 2025, arXiv 2510.00184",
         partial(_in_regime, regime="tagging"),
+    ),
+    Curriculum(
+        "hidden-states",
+        "the answer, and states drawn toward those of a model that writes the trace, layer by layer, step by step",
+        "Deng et al. 2023, arXiv 2311.01460",
+        _hidden_states,
     ),
     Curriculum("pause", "dots, then the answer", "arXiv 2505.21024", partial(_in_regime, regime="filler")),
     Curriculum(

@@ -69,7 +69,7 @@ def transcripts_of(
     problems = problems_of(spec, task) if problems is None else problems
     rendered = render_all_for_training(task, problems, shown.regime, rng_of_row)
     if shown.skip:
-        rendered = tuple(without_first_steps(one, shown.skip) for one in rendered)
+        rendered = tuple(without_first_steps(one, shown.skip, dots=shown.dots) for one in rendered)
     if shown.shots:
         examples = Shots(n=shown.shots, regime=shown.shown_in, pool=problems_of(spec, task), seed=spec.seed)
         rendered = examples.before(task, rendered)
@@ -86,11 +86,13 @@ class TrainingSet:
             `tagging` the state at the operands of the prompt (`training_tags`); the answer alone where it is a label;
             else NOT_SCORED.
         length: Inputs of each row that are read; stays on the CPU, where the batches are cut.
+        answer: Where each row predicts the first symbol of its answer; on the CPU too.
     """
 
     inputs: Int[Tensor, "example pos"]
     targets: Int[Tensor, "example pos"]
     length: Int[Tensor, " example"]
+    answer: Int[Tensor, " example"]
 
     @classmethod
     def of(cls, spec: RunSpec, task: Task, device: torch.device) -> "TrainingSet":
@@ -107,13 +109,14 @@ class TrainingSet:
         if get_regime(regime).tags_operands:
             tags = training_tags(task, batch)[:, :-1]
             targets = torch.where(tags == NO_TAG, targets, tags)
+        answer = batch.where(Role.ANSWER) - 1
         if get_regime(regime).reads != "response":
             length, rows = label_places(batch, regime), torch.arange(len(batch))
             label = batch.tokens[rows, batch.mask(Role.ANSWER).int().argmax(1)]
             targets = torch.full_like(targets, NOT_SCORED)
             targets[rows, length - 1] = label
-            return cls(batch.tokens[:, :-1].to(device), targets.to(device), length)
-        return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1)
+            return cls(batch.tokens[:, :-1].to(device), targets.to(device), length, length - 1)
+        return cls(batch.tokens[:, :-1].to(device), targets.to(device), batch.length - 1, answer)
 
     @classmethod
     def joined(cls, sets: Sequence["TrainingSet"]) -> "TrainingSet":
@@ -129,6 +132,7 @@ class TrainingSet:
             torch.cat([wide(one.inputs, 0) for one in sets]),
             torch.cat([wide(one.targets, NOT_SCORED) for one in sets]),
             torch.cat([one.length for one in sets]),
+            torch.cat([one.answer for one in sets]),
         )
 
     def rows(self, rows: Int[np.ndarray, " batch"]) -> "TrainingSet":
@@ -136,7 +140,7 @@ class TrainingSet:
         length = self.length[rows]
         width = int(length.max())
         chosen = torch.as_tensor(rows, device=self.inputs.device)
-        return TrainingSet(self.inputs[chosen, :width], self.targets[chosen, :width], length)
+        return TrainingSet(self.inputs[chosen, :width], self.targets[chosen, :width], length, self.answer[rows])
 
     @property
     def sha256(self) -> str:

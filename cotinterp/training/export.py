@@ -33,7 +33,8 @@ def export_run(run: Run, folder: Path | str, *, license: str | None = None) -> P
 
     Raises:
         FileExistsError: There is something at `folder`.
-        ValueError: What the model is cannot be said in TransformerLens's config (positions "alibi").
+        ValueError: What the model is cannot be said in TransformerLens's config: positions "alibi", and continuous
+            thoughts, without which it would be read.
         CheckpointError: Log or evaluation are damaged, or the evaluation is of other weights.
     """
     folder = Path(folder)
@@ -61,6 +62,11 @@ def export_run(run: Run, folder: Path | str, *, license: str | None = None) -> P
 
 def hub_config(run: Run) -> dict[str, Any]:
     """config.json: what a program needs that has TransformerLens and not cotinterp."""
+    if run.spec.model.thoughts:
+        raise ValueError(
+            f"{run.spec.slug} has continuous thoughts: read by TransformerLens alone its dots would be embedded, as in "
+            "another model. Hand on its directory, which load_run reads"
+        )
     return {
         "model_type": "cotinterp",
         "transformer_lens": bridge_fields(run.spec.model, len(run.vocabulary)),

@@ -16,13 +16,14 @@ from cotinterp.models.adapters import adapt
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, base_weights, named_weights
 from cotinterp.tasks import Task
-from cotinterp.training.checkpoints import Run, is_finished, load_run
+from cotinterp.training.checkpoints import load_beside
 from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
-from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss
+from cotinterp.training.distillation import TeacherStates, distance
+from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss, packed_states, scored_loss
 from cotinterp.training.spec import Format, OptimizerSpec, RunSpec, ends_of_shares
-from cotinterp.training.spec_file import SPEC_FILE, read_json
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
+from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
@@ -61,6 +62,7 @@ class Update:
         lr: Learning rate.
         grad_norm: Norm of the gradient over all parameters before clipping.
         tokens: Tokens that were read, padding not counted.
+        distance: How far the states were off the teacher's (`distillation.distance`); None where none were compared.
     """
 
     step: int
@@ -68,6 +70,7 @@ class Update:
     lr: float
     grad_norm: float
     tokens: int
+    distance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Learner:
         data: The training problems in each of `formats`, one after the other.
         k: Number of operands of each training problem.
         formats: The ways in which problems are written during the run (`Format.written` is read here).
+        teacher: The states that `spec.distill` asks for (`distillation.teacher_states`); else None.
     """
 
     spec: RunSpec
@@ -87,10 +91,16 @@ class Learner:
     data: TrainingSet
     k: Int[np.ndarray, " example"]
     formats: tuple[Format, ...]
+    teacher: TeacherStates | None = None
 
     @classmethod
-    def begin(cls, spec: RunSpec, task: Task, device: torch.device) -> "Learner":
-        """The learner before its first update."""
+    def begin(cls, spec: RunSpec, task: Task, device: torch.device, teacher: TeacherStates | None = None) -> "Learner":
+        """The learner before its first update. ValueError where the spec has a teacher and none is given."""
+        if (spec.distill is None) != (teacher is None):
+            raise ValueError(
+                f"{spec.slug} has {'no teacher' if spec.distill is None else 'a teacher'} in its spec: give "
+                "teacher_states(spec, task, directory, device) where it has one, and nothing where not"
+            )
         module = build_module(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
         if spec.adapter is not None:
             adapt(module, spec.adapter, seed=spec.seed)
@@ -99,7 +109,8 @@ class Learner:
         every = [one for mix in mixes for one in mix or (Format(regime=spec.regime),)]
         formats = tuple({one.written: one for one in every}.values())
         data = TrainingSet.joined([_training_set(spec, task, problems, one, device) for one in formats])
-        return cls(spec, task, module, adamw(module, spec.optimizer), data, np.array([p.k for p in problems]), formats)
+        k = np.array([problem.k for problem in problems])
+        return cls(spec, task, module, adamw(module, spec.optimizer), data, k, formats, teacher)
 
     def update(self, step: int, course: Course = BEGINNING) -> Update:
         """Makes update `step` (from 0). Where loss or gradient are not finite the weights stay as they are."""
@@ -110,13 +121,25 @@ class Learner:
         mix = course.mix(self.spec)
         batch = PackedBatch.of(self.data, self._written_rows(self._rows(step, course), mix))
         self.optimizer.zero_grad(set_to_none=True)
-        weight = self._weights(batch, mix) if len(mix) > 1 else None
-        loss = packed_loss(self.module, batch, bf16=self.spec.precision == "bf16", weight=weight)
-        torch.autograd.backward(loss)
+        loss, off = self._losses(batch, mix)
+        pull = self.spec.distill.weight if self.spec.distill else 0.0
+        torch.autograd.backward(loss if off is None else loss + pull * off)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), spec.clip)
         if torch.isfinite(loss + norm):
             self.optimizer.step()
-        return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens)
+        return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens, None if off is None else off.item())
+
+    def _losses(self, batch: PackedBatch, mix: Sequence[Format]) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """Cross-entropy; and how far the states of problems whose totals are not written are off the teacher's."""
+        bf16, weight = self.spec.precision == "bf16", self._weights(batch, mix) if len(mix) > 1 else None
+        inside = [self._block(one) for one in mix if not get_regime(one.regime).writes_totals]
+        if self.teacher is None or not inside:
+            return packed_loss(self.module, batch, bf16=bf16, weight=weight), None
+        logits, states = packed_states(self.module, batch, self.teacher.layers, bf16=bf16)
+        rows = batch.sequence[batch.answer]
+        compared = torch.isin(rows // len(self.k), torch.tensor(inside, device=rows.device))
+        off = distance(states[compared], self.teacher.states[rows[compared] % len(self.k)])
+        return scored_loss(logits, batch, weight), off
 
     def _rows(self, step: int, course: Course) -> Int[np.ndarray, " batch"]:
         """The problems in the batch of `step`; each stage begins its own epochs over what it shows."""
@@ -285,7 +308,7 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
         CheckpointError: That run is missing, unfinished or damaged, or its model has another shape, or lacks what an
             adapter cannot teach.
     """
-    start = _start_run(spec, task, directory)
+    start = load_beside(directory, str(spec.start_from), "start_from", spec, task)
     given, here = named_weights(start.model), base_weights(module)
     wrong = [f"has no {name!r}" for name in here if name not in given]
     wrong += [f"has {name!r}, which the new model has not" for name in given if name not in here]
@@ -316,18 +339,6 @@ def carry_over(module: nn.Module, spec: RunSpec, task: Task, directory: Path) ->
                 rows = min(len(tensor), len(given[name]))
                 tensor[:rows] = given[name][:rows].to(tensor.device)
     return start.weight_hash
-
-
-def _start_run(spec: RunSpec, task: Task, directory: Path) -> Run:
-    beside = directory.parent / str(spec.start_from)
-    if not is_finished(beside):
-        raise CheckpointError(
-            f"{spec.slug} is to start from {spec.start_from!r}, and there is no finished run in {beside}; train that "
-            "one first, in a directory of that name beside this one"
-        )
-    there = read_json(beside / SPEC_FILE)
-    same = there.get("task") == spec.task or (spec.definition and there.get("definition") == spec.definition)
-    return load_run(beside, task=task if same else None)
 
 
 def _require_known(spec: RunSpec, start: Run, task: Task) -> None:

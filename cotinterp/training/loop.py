@@ -33,6 +33,7 @@ from cotinterp.training.checkpoints import (
     save_state,
 )
 from cotinterp.training.course import BEGINNING, Course
+from cotinterp.training.distillation import teacher_states
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent, read_metrics
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -93,7 +94,8 @@ def train(
 
     Raises:
         CheckpointError: The directory holds another run, another process trains in it, the task is no longer the
-            one that the run began with, or the run that it is to start from is missing or does not fit.
+            one that the run began with, or the run that it is to start from or its teacher is missing or does not
+            fit.
         NonFiniteLossError: Loss, gradient or weights became NaN or infinite.
     """
     if checkpoint_every < 1 or (threads is not None and threads < 1):
@@ -108,7 +110,8 @@ def train(
             saved = read_weights(state) if state.exists() else None
             record = Record.parse(saved.metadata, state) if saved else None
             with torch_threads(threads or (record.threads if record else None)):
-                learner = Learner.begin(spec, task, place)
+                teacher = teacher_states(spec, task, directory, place) if spec.distill else None
+                learner = Learner.begin(spec, task, place, teacher)
                 first = _first_record(spec, task, learner, place)
                 if saved is None and (saved := _shared_phase(first, spec, directory)) is not None:
                     first = replace(first, spec=Record.parse(saved.metadata, saved.path).spec)
@@ -178,6 +181,7 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.devi
         task=task_fingerprint(task),
         data=learner.data.sha256,
         adapter=learner.adapter,
+        teacher=learner.teacher.weight_hash if learner.teacher else "",
         machine=machine_of(place),
         stable=spec.stable_sha256 if spec.optimizer.until == "converged" else "",
     )
@@ -207,7 +211,7 @@ def _shared_phase(first: Record, spec: RunSpec, directory: Path) -> Stored | Non
     return found[1]
 
 
-SHARED = ("stable", "task", "data", "threads", "machine", "torch", "cotinterp")
+SHARED = ("stable", "task", "data", "teacher", "threads", "machine", "torch", "cotinterp")
 """What two runs must have in common for the one to go on from the other's state."""
 
 
@@ -216,7 +220,8 @@ def _resume(learner: Learner, stored: Stored, start: Record) -> Record:
     saved, state = Record.parse(stored.metadata, stored.path), stored.path
     if saved.spec != start.spec:
         raise CheckpointError(f"{state} is the state of another run than the {SPEC_FILE} beside it. {AGAIN}")
-    for what, there, here in (("task", saved.task, start.task), ("training set", saved.data, start.data)):
+    parts = {"task": (saved.task, start.task), "training set": (saved.data, start.data)}
+    for what, (there, here) in (parts | {"teacher": (saved.teacher, start.teacher)}).items():
         if there != here:
             raise CheckpointError(
                 f"{state} belongs to a run whose {what} is no longer the same, so it cannot go on; restore the old "
@@ -292,6 +297,7 @@ def _run(
                     "grad_norm": update.grad_norm,
                     "tokens_per_second": round(pace.recent()),
                     "elapsed_s": round(record.elapsed_s, 3),
+                    **({} if update.distance is None else {"distance": update.distance}),
                     **(check.logged() if check else {}),
                 }
                 for write in logs:

@@ -5,7 +5,7 @@ Attention does: sequences are sorted by length and cut into a few buckets, each 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,7 @@ class PackedBatch:
         targets: The tokens that they are to predict; NOT_SCORED for the blanks.
         n_tokens: Tokens in the row that are no blanks; no bucket holds a blank.
         sequence: For each token that is no blank its row of the training set.
+        answer: Which of `row` predict the first symbol of an answer, one in each sequence.
     """
 
     tokens: Int[Tensor, " distinct"]
@@ -98,6 +99,7 @@ class PackedBatch:
     n_tokens: int
     buckets: tuple[Bucket, ...]
     sequence: Int[Tensor, " real"]
+    answer: Int[Tensor, " sequence"]
 
     @property
     def rows(self) -> Int[Tensor, " real_scored"]:
@@ -144,6 +146,7 @@ class PackedBatch:
             n_tokens=int(last[-1]),
             buckets=tuple(buckets),
             sequence=sequence,
+            answer=(torch.from_numpy(last - length) + data.answer[rows]).to(device),
         )
 
 
@@ -166,11 +169,16 @@ def packed_loss(
 
     ValueError for a module whose parts are not known (`why_not_native`).
     """
-    if weight is not None:
-        logits = packed_logits(module, batch, bf16=bf16)
-        nats = functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED, reduction="none")
-        return nats @ weight
-    return functional.cross_entropy(packed_logits(module, batch, bf16=bf16), batch.targets, ignore_index=NOT_SCORED)
+    return scored_loss(packed_logits(module, batch, bf16=bf16), batch, weight)
+
+
+def scored_loss(
+    logits: Float[Tensor, "scored d_vocab"], batch: PackedBatch, weight: Float[Tensor, " scored"] | None = None
+) -> Float[Tensor, ""]:
+    """`packed_loss`, given the logits."""
+    if weight is None:
+        return functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED)
+    return functional.cross_entropy(logits, batch.targets, ignore_index=NOT_SCORED, reduction="none") @ weight
 
 
 def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) -> Float[Tensor, "scored d_vocab"]:
@@ -179,17 +187,75 @@ def packed_logits(module: nn.Module, batch: PackedBatch, *, bf16: bool = False) 
     The first block sees each pair of token and position once; in the last block only scored tokens ask, and only these
     go through the output projection and the MLP.
     """
-    parts = native_parts(module, causal=False)
+    return packed_states(module, batch, (), bf16=bf16)[0]
+
+
+def packed_states(
+    module: nn.Module, batch: PackedBatch, layers: Sequence[int], *, bf16: bool = False
+) -> tuple[Float[Tensor, "scored d_vocab"], Float[Tensor, "sequence layer d_model"]]:
+    """`packed_logits`, and `resid_post` of some layers where each sequence predicts the first symbol of its answer.
+
+    That symbol must be scored: the last block computes nothing elsewhere.
+    """
+    parts = native_parts(module, causal=False, thoughts=True)
     if parts is None:
-        raise ValueError(f"no forward pass without padding for this module: {why_not_native(module, causal=False)}")
+        why = why_not_native(module, causal=False, thoughts=True)
+        raise ValueError(f"no forward pass without padding for this module: {why}")
+    found: dict[int, Tensor] = {}
+    last, dtype = len(parts.blocks) - 1, torch.bfloat16 if bf16 else torch.float32
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        return _logits(parts, batch, torch.bfloat16 if bf16 else torch.float32).float()
+        inputs = None if parts.thought is None else _with_thoughts(parts, batch, dtype)
+        for layer, stream in enumerate(_streams(parts, batch, dtype, inputs)):
+            if layer in layers:
+                at = batch.answer if layer < last else _among(batch.scored, batch.answer)
+                found[layer] = stream.index_select(0, at).float()
+        logits = parts.logits(stream).float()
+    if not layers:
+        return logits, logits.new_empty(len(batch.answer), 0, stream.shape[-1])
+    return logits, torch.stack([found[layer] for layer in layers], dim=1)
 
 
-def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "scored d_vocab"]:
+def _among(scored: Int[Tensor, " scored"], some: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+    """The place in `scored` of each of some of its members."""
+    return (scored == some[:, None]).int().argmax(1)
+
+
+def _with_thoughts(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "tokens d_model"]:
+    """Inputs of the first block: at the n-th dot of each sequence the last state of the place before it, by pass n."""
+    tokens, positions = batch.tokens[batch.row], batch.positions[batch.row]
+    is_thought = (tokens == parts.thought) & (positions > 0)
+    is_thought[batch.n_tokens :] = False
+    so_far = is_thought.cumsum(0)
+    begins = (positions == 0).nonzero()[:, 0]
+    begins = begins[begins < batch.n_tokens]
+    ends = torch.cat([begins[1:], begins.new_tensor([len(tokens)])])
+    number = is_thought * (so_far - torch.repeat_interleave(so_far[begins], ends - begins))
+    inputs = parts.embed(tokens, positions)
+    placed = None if parts.w_pos is None else functional.embedding(positions, parts.w_pos)
+    for thought in range(1, int(number.max()) + 1):
+        *_, stream = _streams(parts, batch, dtype, inputs, to_the_end=True)
+        at = (number == thought).nonzero()[:, 0]
+        states = parts.norm(stream[at - 1]).to(inputs.dtype)
+        inputs = inputs.index_copy(0, at, states if placed is None else states + placed[at])
+    return inputs
+
+
+def _streams(
+    parts: NativeParts,
+    batch: PackedBatch,
+    dtype: torch.dtype,
+    inputs: Float[Tensor, "tokens d_model"] | None = None,
+    *,
+    to_the_end: bool = False,
+) -> Iterator[Float[Tensor, "tokens_or_scored d_model"]]:
+    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone.
+
+    With `inputs` these are what the first block reads. `to_the_end`: the last block, too, at every token.
+    """
     distinct = parts.embed(batch.tokens, batch.positions)
     positions = batch.positions[batch.row]
-    stream, q = functional.embedding(batch.row, distinct), None
+    stream = functional.embedding(batch.row, distinct) if inputs is None else inputs
+    q = None
     every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
     scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
     if not parts.causal:
@@ -199,9 +265,9 @@ def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float
     if (slopes := parts.slopes) is not None:
         every, scored = ([(q, k, mask + key_bias(slopes, k.width)) for q, k, mask in some] for some in (every, scored))
     for number, block in enumerate(parts.blocks):
-        last = number == len(parts.blocks) - 1
+        last = number == len(parts.blocks) - 1 and not to_the_end
         which = slice(1, 3) if last else slice(0, 3)
-        if number == 0:
+        if number == 0 and inputs is None:
             once = parts.projections(block, distinct, batch.positions, which).float()
             joined = functional.embedding(batch.row, once.flatten(1)).unflatten(1, once.shape[1:])
         else:
@@ -213,7 +279,7 @@ def _logits(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float
             joined.to(dtype), q, scored if last else every, parts.scale
         )
         stream = block.after_attention(stream, parts.attn_out(block, z))
-    return parts.logits(stream)
+        yield stream
 
 
 def _causal(width: int, device: torch.device) -> Float[Tensor, "query key"]:

@@ -87,6 +87,7 @@ class Format(Spec):
             show each problem in both ways.
         weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
         skip: Steps left out at the beginning of the trace (`without_first_steps`).
+        dots: Whether a dot stands for each of them. In no dump, hash or file where not.
         shots: Solved examples in front of every problem, other training problems of the run, which carry no loss
             (`transcripts.examples`); the same ones whenever the problem is shown. 0, and then in no dump or hash, for
             none.
@@ -97,17 +98,20 @@ class Format(Spec):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight: Annotated[float, Field(gt=0)] | None = None
     skip: Annotated[int, Field(ge=0)] = 0
+    dots: bool = False
     shots: Annotated[int, Field(ge=0, le=64)] = 0
     examples: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-        return {name: value for name, value in dump(self).items() if name not in ("shots", "examples") or value}
+        return {name: value for name, value in dump(self).items() if name not in ("dots", "shots", "examples") or value}
 
     @model_validator(mode="after")
     def _reads_what_is_given(self) -> "Format":
         if self.examples is not None and not self.shots:
             raise ValueError("examples would be ignored: it is the regime of `shots` examples, of which there are none")
+        if self.dots and not self.skip:
+            raise ValueError("dots stand for steps that are left out: say with skip how many")
         return self
 
     @property
@@ -116,9 +120,9 @@ class Format(Spec):
         return self.regime if self.examples is None else self.examples
 
     @property
-    def written(self) -> tuple[str, int, int, str]:
+    def written(self) -> tuple[str, int, bool, int, str]:
         """What decides how a problem is written in this format."""
-        return self.regime, self.skip, self.shots, self.shown_in
+        return self.regime, self.skip, self.dots, self.shots, self.shown_in
 
     @property
     def loss_weight(self) -> float:
@@ -129,9 +133,10 @@ class Format(Spec):
     def words(self) -> str:
         """In a word for tables, such as `cot-2*0.5@0.3`: without two steps, half of the problems, weight 0.3.
 
-        `direct(2cot)` is `direct` after two examples with their traces.
+        `cot-2.` has dots in the place of the two; `direct(2cot)` is `direct` after two examples with their traces.
         """
-        skip, share = f"-{self.skip}" if self.skip else "", f"*{self.share:g}" if self.share != 1 else ""
+        skip = f"-{self.skip}{'.' if self.dots else ''}" if self.skip else ""
+        share = f"*{self.share:g}" if self.share != 1 else ""
         shown = f"({self.shots}{self.shown_in})" if self.shots else ""
         return f"{self.regime}{shown}{skip}{share}" + ("" if self.weight is None else f"@{self.weight:g}")
 
@@ -169,6 +174,41 @@ class Stage(Spec):
         return f"{mix}{length}:{self.steps}" + (f"@{self.lr:g}" if self.lr else "")
 
 
+class Distill(Spec):
+    """A teacher whose states at its trace a run's own states at the answer are drawn toward (`training.distillation`).
+
+    Attributes:
+        teacher: Slug of a finished run whose directory stands beside this run's, as with `RunSpec.start_from`.
+        layers: Layers of the student whose `resid_post` is aligned; all where empty.
+        weight: What the distance of the states counts beside the cross-entropy.
+        shuffled: Whether each problem is given the states of another training problem of its length: the control,
+            which has teacher, loss and weight and nothing about the problem.
+    """
+
+    teacher: str
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    shuffled: bool = False
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_a_slug(cls, value: str) -> str:
+        return beside(value, "teacher")
+
+    @property
+    def words(self) -> str:
+        """In a word for tables, such as `states@0.5`; `states-shuffled@0.5` is its control. Without the teacher."""
+        layers = "".join(f"/L{layer}" for layer in self.layers)
+        return f"states{'-shuffled' if self.shuffled else ''}{layers}@{self.weight:g}"
+
+
+def beside(slug: str, field: str) -> str:
+    """The slug. ValueError for what cannot name a directory beside that of a run."""
+    if slug in ("", ".", "..") or "/" in slug or "\\" in slug or "\0" in slug:
+        raise ValueError(f"{field} is the slug of a run beside this one, such as 'z6-cot-L4-s0-0123abcd', and no path")
+    return slug
+
+
 class RunSpec(Spec):
     """One training run: equal specs on one machine with one thread count give the same weights, bit for bit.
 
@@ -181,7 +221,7 @@ class RunSpec(Spec):
     Attributes:
         task: A registered name, or `path/to/file.py:ClassName`.
         regime: How a response is written: "direct", "cot", "totals", "filler", "noisy", "tagging", "chain",
-            "direct-mode"; or how a label is asked for: "label", "label-trace-unread", "label-after-trace".
+            "direct-mode", "dots"; or how a label is asked for: "label", "label-trace-unread", "label-after-trace".
         k_min: Fewest operands of a training problem.
         k_max: Most operands.
         n_train: Training problems, drawn independently.
@@ -200,6 +240,7 @@ class RunSpec(Spec):
         snapshots: Updates after which the weights are kept (`load_run(..., step=...)`); 0 keeps the initial ones. They
             change nothing in training, and those that a run ends before are never written. Empty, and in no dump, hash
             or file, without any.
+        distill: The teacher whose states the run's own are drawn toward. None, and in no dump, hash or file, without.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -218,6 +259,7 @@ class RunSpec(Spec):
     stages: tuple[Stage, ...] = ()
     mix: tuple[Format, ...] = ()
     snapshots: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    distill: Distill | None = None
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -247,16 +289,12 @@ class RunSpec(Spec):
     @field_validator("start_from")
     @classmethod
     def _is_a_slug(cls, value: str | None) -> str | None:
-        if value is not None and (value in ("", ".", "..") or "/" in value or "\\" in value or "\0" in value):
-            raise ValueError(
-                "start_from is the slug of a run beside this one, such as 'z6-cot-L4-s0-0123abcd', and no path"
-            )
-        return value
+        return None if value is None else beside(value, "start_from")
 
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "definition"):
+        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "distill", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -288,6 +326,12 @@ class RunSpec(Spec):
                 "last"
             )
         for _, mix in shown:
+            for one in mix:
+                if one.dots and not get_regime(one.regime).writes_totals:
+                    raise ValueError(
+                        f"dots stand for steps of a written trace, and regime {one.regime!r} writes none; regime "
+                        "'dots' has a dot for every step"
+                    )
             twice = [one.words for one in mix if [other.written for other in mix].count(one.written) > 1]
             if twice:
                 raise ValueError(f"{twice[0]} stands twice in one mix: give it the sum of the shares")
@@ -319,6 +363,7 @@ class RunSpec(Spec):
                 )
         if self.adapter is not None:
             self._check_adapter(self.adapter)
+        self._can_be_distilled()
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
@@ -336,6 +381,22 @@ class RunSpec(Spec):
         if adapter.rank > (most := min(self.model.d_model, self.model.d_mlp)):
             raise ValueError(
                 f"adapter.rank {adapter.rank} is above {most}, the rank of a matrix of the model: lower it"
+            )
+
+    def _can_be_distilled(self) -> None:
+        if self.distill is None:
+            return
+        if high := [layer for layer in self.distill.layers if layer >= self.model.depth]:
+            raise ValueError(f"distill.layers has {high}; the model has layers 0 to {self.model.depth - 1}")
+        if len(set(self.distill.layers)) < len(self.distill.layers):
+            raise ValueError(f"distill.layers {list(self.distill.layers)} names a layer twice")
+        mixes = [*(stage.mix for stage in self.stages), self.mix]
+        shown = [one.regime for mix in mixes for one in mix or (Format(regime=self.regime),)]
+        if all(get_regime(regime).writes_totals for regime in shown):
+            raise ValueError(
+                f"every regime that is shown ({', '.join(dict.fromkeys(shown))}) writes the totals, so there are no "
+                "states to draw toward a teacher's: distill belongs to runs that are shown 'direct' or another without "
+                "a trace"
             )
 
     def _define(self, task: Task) -> None:
@@ -377,14 +438,21 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in a word for tables: adapter, stages, mix (`words`), `converged`; empty for none."""
+        """How it is trained, in words for tables: adapter, stages, mix, `distill` (`words`), thoughts, `converged`."""
         words = [] if self.adapter is None else [self.adapter.words]
         words += [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
+        words += [self.distill.words] if self.distill else []
+        words += ["thoughts"] if self.model.thoughts else []
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]
             words += ["converged", *(f"{name}={value:g}" for name, value in given if value != fields[name].default)]
         return " ".join(words)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Slugs of the runs that must be finished before this one can begin."""
+        return tuple(filter(None, (self.start_from, self.distill.teacher if self.distill else None)))
 
     @property
     def most_steps(self) -> int:

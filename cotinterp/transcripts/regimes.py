@@ -206,6 +206,24 @@ def _dots(task: Task, k: int) -> tuple[Token, ...]:
     return tuple(dots)
 
 
+class Dots(Regime):
+    """`{...}18#`: a dot for every step. It has the step that `cot` would write there.
+
+    What a model with continuous thoughts is asked in (`ModelSpec.thoughts`), where a dot hands on a state; to any other
+    model it is a pause. One a step, as Hao et al. 2024 (arXiv 2412.06769) have it for ProsQA.
+    """
+
+    name = "dots"
+    description = "writes a dot for every step, then the answer"
+
+    def response(self, task: Task, problem: Problem) -> Iterator[Token]:
+        yield sign("{", Role.TRACE_START)
+        for step in range(1, problem.k):
+            yield sign(".", Role.FILLER, step)
+        yield sign("}", Role.TRACE_END)
+        yield from _answer(task, problem)
+
+
 class Noisy(Cot):
     """As `cot`, but trained on traces of which some totals are wrong: an edited trace is nothing new to the model.
 
@@ -280,7 +298,7 @@ class LabelAfterTrace(Cot):
 _REGIMES: dict[str, Regime] = {
     regime.name: regime
     for regime in (
-        *(Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode()),
+        *(Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode(), Dots()),
         *(Label(), LabelTraceUnread(), LabelAfterTrace()),
     )
 }

@@ -97,15 +97,22 @@ def render_all_for_training(
     return tuple(render_for_training(task, problem, regime, rng_of_row(row)) for row, problem in enumerate(problems))
 
 
-def without_first_steps(transcript: Transcript, n: int) -> Transcript:
+def without_first_steps(transcript: Transcript, n: int, *, dots: bool = False) -> Transcript:
     """The transcript with the first `n` steps of its trace left out; without braces where no step is left.
+
+    With `dots` a dot stands for each of them, in front of the steps that are left, and the braces stay:
+    `{..12+6=18}18#` without the first two (Hao et al. 2024, arXiv 2412.06769).
 
     `{3+4=7;7+5=12;12+6=18}18#` without its first two is `{12+6=18}18#`, without three `18#`: what stepwise
     internalization shows (Deng et al. 2024, arXiv 2405.14838, who leave out tokens where this leaves out whole steps).
     """
     outside = PROMPT_ROLES | {Role.ANSWER, Role.END}
     left = [token for token in transcript.tokens if token.role in outside or not 1 <= token.step <= n]
-    if all(token.role in outside | {Role.TRACE_START, Role.TRACE_END} for token in left):
+    if dots:
+        gone = sorted({token.step for token in transcript.tokens if 1 <= token.step <= n and token.role not in outside})
+        after = 1 + [token.role for token in left].index(Role.TRACE_START)
+        left[after:after] = [sign(".", Role.FILLER, step) for step in gone]
+    elif all(token.role in outside | {Role.TRACE_START, Role.TRACE_END} for token in left):
         left = [token for token in left if token.role in outside]
     return Transcript(transcript.problem, transcript.regime, tuple(left))
 

@@ -19,6 +19,8 @@ from cotinterp.mechanism.model import require_causal, require_tokens, token_ids
 from cotinterp.mechanism.model_check import check_model
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import Site
+from cotinterp.models.build import THOUGHT, as_bridge, build_module
+from cotinterp.models.spec import ModelSpec
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.render import render
@@ -117,6 +119,37 @@ def test_no_instrument_runs_a_model_that_it_should_not(instrument, bad, make_tin
     ask = (OF_TOKENS | OF_CONTRASTS | OF_BATCHES)[instrument]
     with pytest.raises(ValueError, match=message):
         ask(make(partial(make_tiny, d_vocab=16)), given)
+
+
+@pytest.fixture(scope="module")
+def thinking():
+    module = build_module(ModelSpec(n_layers=2, d_model=16, n_heads=4, d_mlp=32, n_ctx=24, thoughts=True), 16, seed=0)
+    return as_bridge(module)
+
+
+@pytest.mark.parametrize("instrument", [*OF_TOKENS, *OF_CONTRASTS, *OF_BATCHES])
+def test_no_instrument_reads_a_continuous_thought_as_if_it_were_a_symbol(instrument, thinking, tokens, contrast):
+    """A probe of the prompt alone reads none, and is asked at a dot here."""
+    at_dots, ask = torch.arange(tokens.shape[1]) == 2, (OF_TOKENS | OF_CONTRASTS | OF_BATCHES)[instrument]
+    if instrument in OF_TOKENS:
+        given = tokens.masked_fill(at_dots, THOUGHT)
+    elif instrument in OF_CONTRASTS:
+        given = replace(contrast, clean=contrast.clean.masked_fill(at_dots, THOUGHT))
+    else:
+        task = cotinterp.get_task("z6")
+        problems = sample_problems(task, 3, 80, split="train", rng=np.random.default_rng(0))
+        given = collate([render(task, problem, "dots") for problem in problems], Vocabulary.of(task))
+        ask = partial(cotinterp.probe_totals, sites=[SITE], places=[("filler", 1)])
+    with pytest.raises(ValueError, match="they hold dots, which this model reads as continuous thoughts"):
+        ask(thinking, given)
+
+
+def test_where_there_is_no_dot_a_model_with_thoughts_is_measured_as_the_one_without(thinking, tokens):
+    spec = ModelSpec(n_layers=2, d_model=16, n_heads=4, d_mlp=32, n_ctx=24)
+    plain, no_dots = as_bridge(build_module(spec, 16, seed=0)), tokens.masked_fill(tokens == THOUGHT, 9)
+    for read in (OF_TOKENS["activations"], OF_TOKENS["gradients"]):
+        found, expected = read(thinking, no_dots), read(plain, no_dots)
+        torch.testing.assert_close(found[SITE], expected[SITE], atol=1e-5, rtol=1e-5)
 
 
 BAD_TOKENS = {

@@ -14,10 +14,11 @@ import pytest
 from cotinterp.sweeps.executors import open_executor
 from cotinterp.sweeps.pool import NOT_STARTED, ExecutorLostError
 from cotinterp.sweeps.single_run import FAILURE_FILE, ROOT_FILE
-from cotinterp.sweeps.sweep import run_sweep, sweep_status
+from cotinterp.sweeps.sweep import run_sweep, sweep_status, train_all
 from cotinterp.sweeps.table import sweep_table, write_sweep_table
 from cotinterp.training.checkpoints import CheckpointError
 from cotinterp.training.loop import train
+from cotinterp.training.spec import Distill
 from tests.sweeps.tiny import DIVERGING, FIVE, grid_of, tiny
 
 pytestmark = pytest.mark.slow
@@ -143,6 +144,26 @@ def test_a_run_that_starts_from_another_waits_for_it(tmp_path):
     with pytest.raises(CheckpointError, match="which is neither in the grid nor finished under .*: add that run"):
         by_thread(grid_of(third), tmp_path)
     assert by_thread(grid_of(tiny("direct", seed=1, start_from=first.slug)), tmp_path)[0].status == "trained"
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_a_run_is_trained_after_all_that_it_needs(jobs, tmp_path):
+    """By the weights that it starts from and by its teacher, in whatever order they are given."""
+    start, teacher = tiny("direct", seed=1), tiny("cot")
+    student = tiny("direct", start_from=start.slug, distill=Distill(teacher=teacher.slug))
+    specs = (student, start, teacher)
+    assert [one.status for one in train_all(specs, root=tmp_path / "all", jobs=jobs)] == ["trained"] * 3
+    if jobs:
+        return
+    assert [one.status for one in by_thread(grid_of(*specs), tmp_path)] == ["trained"] * 3
+    (tmp_path / teacher.slug).rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match="is to be taught by .*, which is neither in the grid nor finished"):
+        by_thread(grid_of(tiny("direct", seed=4, distill=Distill(teacher=teacher.slug))), tmp_path)
+    other = tiny("cot", seed=5)
+    by_thread(grid_of(other), tmp_path)
+    (tmp_path / other.slug).rename(tmp_path / teacher.slug)
+    (outcome,) = by_thread(grid_of(student), tmp_path)
+    assert (outcome.status, "was begun with other weights" in outcome.error) == ("failed", True)
 
 
 def test_a_run_that_starts_from_a_failure_fails_too(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from cotinterp.sweeps.grid import parse_grid
 from cotinterp.tasks import get_task
 from cotinterp.training.course import Course
-from cotinterp.training.curriculum import CURRICULA, control_of, taught, with_controls
+from cotinterp.training.curriculum import CURRICULA, control_of, taught, teachers_of, with_controls
 from cotinterp.training.learner import Learner, response_loss
 from cotinterp.training.loop import torch_threads, train
 from cotinterp.training.packing import PackedBatch, packed_loss
@@ -63,6 +63,8 @@ def texts(learner, rows):
 )
 def test_a_kill_in_every_phase_changes_no_weight(base, name, shape, tmp_path):
     spec = taught(name, base.model_copy(update={"model": base.model.model_copy(update=shape)}))
+    for teacher in teachers_of(spec):
+        train(teacher, directory=tmp_path / teacher.slug, device="cpu", threads=1)
     whole = train(spec, directory=tmp_path / "whole", device="cpu", threads=1)
     for end, begin in zip(phases(spec), [0, *phases(spec)], strict=False):
         middle = (begin + end) // 2
@@ -134,6 +136,14 @@ def test_internalization_takes_the_steps_away_from_the_front(base):
         longest = max(texts(learner, rows[learner.k[rows % len(learner.k)] == 4]), key=len)
         seen.append((course.mix(spec)[0].skip, longest.count("=")))
     assert seen == [(0, 3), (1, 2), (2, 1), (0, 0)]
+    thoughts = taught("thoughts", base)
+    assert thoughts.schedule == "cot:8 cot-1.:2 cot-2.:2 thoughts"
+    learner = Learner.begin(thoughts, get_task("z6"), CPU)
+    dots = []
+    for step in (0, *phases(thoughts)[:-1]):
+        rows, _ = shown(learner, thoughts, step)
+        dots.append(max(text.count(".") for text in texts(learner, rows[learner.k[rows % len(learner.k)] == 4])))
+    assert dots == [0, 1, 2, 3]
     longer = base.model_copy(update={"k_max": 8, "model": base.model.model_copy(update={"n_ctx": 64})})
     assert [stage.mix[0].skip for stage in taught("internalize-log", longer).stages] == [0, 4, 6]
 
@@ -143,17 +153,20 @@ def test_a_control_has_the_phases_without_the_content(base, name):
     spec = taught(name, base)
     control = control_of(spec)
     assert control.most_steps == spec.most_steps
-    assert not any(get_regime(regime).writes_totals or get_regime(regime).tags_operands for regime in control.regimes)
     writes = any(get_regime(regime).writes_totals for regime in spec.regimes)
     assert (phases(control) == phases(spec)) or not writes
     assert control.regime == (spec.regime if writes else "direct")
+    assert (control.distill is None) == (spec.distill is None)
+    assert not control.model.thoughts
+    if spec.model.thoughts:
+        assert control.model_copy(update={"model": spec.model}) == spec
+        return
+    assert not any(get_regime(regime).writes_totals or get_regime(regime).tags_operands for regime in control.regimes)
     task = get_task("z6")
     sign = Vocabulary.of(task).token(task.operator)
-    assert [bool((Learner.begin(one, task, CPU).data.targets == sign).any()) for one in (spec, control)] == [
-        writes,
-        False,
-    ]
-    assert with_controls([spec, spec]) == (spec, control)
+    written = [Learner.begin(one.model_copy(update={"distill": None}), task, CPU) for one in (spec, control)]
+    assert [bool((learner.data.targets == sign).any()) for learner in written] == [writes, False]
+    assert with_controls([spec, spec]) == (*teachers_of(spec), spec, control)
 
 
 def test_a_grid_trains_the_control_beside_each(base):
@@ -165,6 +178,14 @@ def test_a_grid_trains_the_control_beside_each(base):
         ("filler", ""),
         ("direct", ""),
     ]
+    taught_by = parse_grid({"name": "g", "runs": [fields | {"curriculum": "hidden-states", "seed": [0, 1]}]}).specs
+    assert [one.schedule for one in taught_by] == ["", "states@1", "states-shuffled@1"] * 2
+    assert [one.distill.teacher for one in taught_by if one.distill] == [
+        slug for one in taught_by if one.regime == "cot" for slug in [one.slug] * 2
+    ]
+    by_hand = {"teacher": "mine", "layers": [0], "weight": [0.1, 1.0]}
+    weights = parse_grid({"name": "g", "runs": [{"task": "z6", "regime": "direct", "distill": by_hand}]})
+    assert [spec.schedule for spec in weights.specs] == ["states/L0@0.1", "states/L0@1"]
     with pytest.raises(ValueError, match="unknown curriculum 'mixed'. Did you mean 'mixed-"):
         parse_grid({"name": "g", "runs": [fields | {"curriculum": "mixed"}]})
     with pytest.raises(ValueError, match="leave out regime"):
@@ -183,6 +204,8 @@ def test_a_grid_trains_the_control_beside_each(base):
         ({"mix": [{"regime": "chains"}]}, "unknown regime 'chains'"),
         ({"k_max": 6, "mix": [{"regime": "cot"}], "model": {"n_ctx": 20}}, "a 'cot' transcript of 'z6'"),
         ({"stages": [{"steps": 5}]}, "as long and of another mix"),
+        ({"mix": [{"regime": "cot", "dots": True}]}, "say with skip how many"),
+        ({"mix": [{"regime": "filler", "skip": 1, "dots": True}]}, "regime 'filler' writes none; regime 'dots' has"),
     ],
 )
 def test_a_mix_that_cannot_be_is_refused(fields, message):
@@ -193,6 +216,8 @@ def test_a_mix_that_cannot_be_is_refused(fields, message):
 def test_what_is_not_given_stands_in_no_dump_and_slugs_stay(base):
     plain = base.model_copy(update={"stages": (Stage(k_max=3, steps=5),)})
     assert "mix" not in plain.model_dump()
+    assert set(Format(regime="cot").model_dump()) == {"regime", "share", "weight", "skip"}
+    assert Format(regime="cot", skip=1, dots=True).model_dump()["dots"] is True
     assert plain.model_dump()["stages"] == ({"k_max": 3, "steps": 5, "lr": None},)
-    with pytest.raises(ValueError, match="sets stages and mix"):
+    with pytest.raises(ValueError, match="sets stages, mix and distill"):
         taught("naive", plain)

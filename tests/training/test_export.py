@@ -97,6 +97,16 @@ def test_what_transformer_lens_cannot_build_is_refused_by_name(tiny, tmp_path):
     assert not (tmp_path / "hub").exists()
 
 
+def test_a_model_that_transformer_lens_would_read_as_another_is_not_exported(tiny, tmp_path):
+    thinking = tiny.model.model_copy(update={"thoughts": True})
+    few = tiny.optimizer.model_copy(update={"steps": 1})
+    spec = tiny.model_copy(update={"model": thinking, "regime": "dots", "optimizer": few})
+    run = train(spec, directory=tmp_path / spec.slug, device="cpu", threads=1)
+    with pytest.raises(ValueError, match="has continuous thoughts: read by TransformerLens alone"):
+        export_run(run, tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
+
+
 def test_a_run_that_was_not_evaluated_has_no_metrics_and_its_license_is_not_ours_to_name(trained, tmp_path):
     front = ModelCard.load(export_run(trained, tmp_path / "hub") / "README.md")
     assert front.data.license == "unknown"

@@ -146,6 +146,22 @@ def test_loss_and_gradient_are_those_of_the_padded_pass(norm, positions, act):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_buckets", [1, 3])
+@pytest.mark.parametrize("positions", ["standard", "rotary"])
+def test_thoughts_have_the_loss_and_gradient_of_the_padded_pass(positions, n_buckets):
+    """Through every pass: the gradient reaches what earlier thoughts were made of. One row is in the batch twice."""
+    task = get_task("digit-sum")
+    spec = ModelSpec(n_layers=2, d_model=16, n_heads=2, d_mlp=32, positions=positions, thoughts=True)
+    module = build_module(spec, len(Vocabulary.of(task)), seed=0)
+    data, rows = training_set("dots"), np.append(SOME_ROWS, SOME_ROWS[0])
+    padded = response_loss(module, data.rows(rows))
+    packed = packed_loss(module, PackedBatch.of(data, rows, n_buckets))
+    torch.testing.assert_close(packed, padded, atol=1e-6, rtol=1e-6)
+    found, expected = gradient(module, packed), gradient(module, padded)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("regime", ["direct", "cot", "noisy"])
 @pytest.mark.parametrize("n_buckets", [1, 2, 6])
 def test_neither_regime_nor_number_of_buckets_changes_the_gradient(regime, n_buckets):

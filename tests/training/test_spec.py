@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cotinterp.models.spec import Adapter, ModelSpec
 from cotinterp.tasks import get_task
-from cotinterp.training.spec import OptimizerSpec, RunSpec, json_hash, reference_directories, reference_specs
+from cotinterp.training.spec import Distill, OptimizerSpec, RunSpec, json_hash, reference_directories, reference_specs
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 
@@ -45,6 +45,7 @@ def test_the_slug_reads_well_and_hashes_the_whole_spec():
         {"optimizer": OptimizerSpec(betas=(0.9, 0.95))},
         {"start_from": "z6-cot-L4-s0-01234567"},
         {"start_from": "z6-cot-L4-s0-01234567", "adapter": Adapter()},
+        {"regime": "direct", "distill": Distill(teacher="z6-cot-L4-s0-01234567")},
     ],
     ids=str,
 )
@@ -106,6 +107,7 @@ def test_a_spec_that_starts_from_nothing_is_what_it_was_before_it_could():
     spec = RunSpec(task="digit-sum", regime="cot")
     assert "start_from" not in spec.model_dump()
     assert "start_from" not in spec.model_dump_json()
+    assert "distill" not in spec.model_dump_json()
     assert spec.slug == "digit-sum-cot-L4-s0-4acad2e0"
     assert RunSpec.model_validate(spec.model_dump()) == spec == RunSpec(task="digit-sum", regime="cot", start_from=None)
     moved = spec.model_copy(update={"start_from": spec.slug})

@@ -24,6 +24,7 @@ SUM = get_task("digit-sum")
         ("tagging", "18#"),
         ("chain", "{71218}18#"),
         ("direct-mode", "18#"),
+        ("dots", "{...}18#"),
     ],
 )
 def test_the_reference_transcripts(regime, response):
@@ -51,6 +52,23 @@ def test_steps_left_out_at_the_beginning_of_a_trace(regime, skip, response):
     assert without_first_steps(whole, skip).response == response
     assert without_first_steps(whole, skip).prompt == whole.prompt
     assert without_first_steps(whole, 0) == whole
+
+
+@pytest.mark.parametrize(
+    ("regime", "skip", "response"),
+    [
+        ("cot", 1, "{.7+5=12;12+6=18}18#"),
+        ("cot", 2, "{..12+6=18}18#"),
+        ("cot", 3, "{...}18#"),
+        ("totals", 1, "{.12;18}18#"),
+    ],
+)
+def test_dots_in_the_place_of_steps_left_out(regime, skip, response):
+    shown = without_first_steps(render(SUM, PROBLEM, regime), skip, dots=True)
+    assert shown.response == response
+    assert [token.step for token in shown.tokens if token.role is Role.FILLER] == list(range(1, skip + 1))
+    if skip == PROBLEM.k - 1:
+        assert shown.tokens == render(SUM, PROBLEM, "dots").tokens
 
 
 def test_every_symbol_of_a_step_is_named():
@@ -109,6 +127,7 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
         "tagging": 16,
         "chain": totals - 4,
         "direct-mode": 16,
+        "dots": 23,
         "label": 16,
         "label-trace-unread": 56,
         "label-after-trace": 56,

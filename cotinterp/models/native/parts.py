@@ -17,7 +17,7 @@ from transformer_lens.model_bridge.sources.native import NativeModel
 from transformer_lens.model_bridge.sources.native.model import NativeAttention, NativeBlock, NativeMLP
 
 from cotinterp.models.adapters import full_weight
-from cotinterp.models.build import AlibiAttention, Bridge
+from cotinterp.models.build import THOUGHT, AlibiAttention, Bridge, ThinkingModel, has_thoughts
 
 Map = Callable[[Tensor], Tensor]
 """A function of the last axis: a norm, an activation."""
@@ -68,6 +68,7 @@ class NativeParts:
         slopes: Of ALiBi, by head (`key_bias`); else None.
         causal: Whether no position looks at a later one; the only models with which the fast paths work.
         scale: What attention scores are divided by.
+        thought: Token at which the input is the last state of the place before it (`build.ThinkingModel`); else None.
     """
 
     w_e: Float[Tensor, "d_vocab d_model"]
@@ -82,6 +83,7 @@ class NativeParts:
     causal: bool
     scale: float
     n_ctx: int
+    thought: int | None = None
 
     def embed(self, tokens: Int[Tensor, "*rows"], positions: Int[Tensor, "*#rows"]) -> Float[Tensor, "*rows d_model"]:
         """`resid_pre` of the first block. `positions` count from 0 in each sequence and broadcast over rows."""
@@ -155,15 +157,16 @@ def key_bias(slopes: Float[Tensor, " head"], n_keys: int) -> Float[Tensor, "head
     return slopes[:, None, None] * torch.arange(n_keys, device=slopes.device)
 
 
-def native_parts(model: object, *, causal: bool = True) -> NativeParts | None:
+def native_parts(model: object, *, causal: bool = True, thoughts: bool = False) -> NativeParts | None:
     """The parts of a raw native module, or of a bridge around one; None where `why_not_native` has a reason.
 
-    Of a bidirectional model only for those who ask for it with `causal=False`, and see to its padding.
+    Of a bidirectional model only for those who ask for it with `causal=False`, and see to its padding; of one with
+    continuous thoughts only for those who ask for it with `thoughts=True`, and feed its states back.
 
     No gradient is cut off: use `torch.no_grad` around what is only read.
     """
     module = _module_of(model)
-    if module is None or why_not_native(model, causal=causal) is not None:
+    if module is None or why_not_native(model, causal=causal, thoughts=thoughts) is not None:
         return None
     first = _raw(_raw(module.layers[0]).attn) if len(module.layers) else None
     rotary = module.rotary
@@ -180,10 +183,11 @@ def native_parts(model: object, *, causal: bool = True) -> NativeParts | None:
         causal=module.cfg.attention_dir == "causal",
         scale=1.0 if first is None else float(first.scale),
         n_ctx=int(module.cfg.n_ctx),
+        thought=THOUGHT if has_thoughts(model) else None,
     )
 
 
-def why_not_native(model: object, *, causal: bool = True) -> str | None:
+def why_not_native(model: object, *, causal: bool = True, thoughts: bool = False) -> str | None:
     """Why a model must be run by its own forward pass; None where its parts do the same.
 
     It is another architecture, or a native one with something that the parts do not spell out: attention of a class of
@@ -193,6 +197,8 @@ def why_not_native(model: object, *, causal: bool = True) -> str | None:
     module = _module_of(model)
     if module is None:
         return f"{type(model).__name__} is no native TransformerLens model"
+    if has_thoughts(model) and not thoughts:
+        return "its last states are fed back as continuous thoughts"
     if isinstance(model, Bridge):
         if model.compatibility_mode:
             return "its weights were folded by enable_compatibility_mode"
@@ -216,12 +222,15 @@ def why_not_native(model: object, *, causal: bool = True) -> str | None:
     return None
 
 
-_PLAIN = (nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, NativeBlock, NativeAttention, AlibiAttention, NativeMLP)
+_PLAIN = (
+    *(nn.Linear, nn.Embedding, nn.LayerNorm, NativeModel, ThinkingModel, NativeBlock),
+    *(NativeAttention, AlibiAttention, NativeMLP),
+)
 
 
 def _module_of(model: object) -> NativeModel | None:
     inner = model.original_model if isinstance(model, Bridge) else model
-    return inner if type(inner) is NativeModel else None
+    return inner if isinstance(inner, NativeModel) and type(inner) in (NativeModel, ThinkingModel) else None
 
 
 def _raw(module: Any) -> Any:
