@@ -16,7 +16,7 @@ from cotinterp.models.adapters import adapt
 from cotinterp.models.build import build_module
 from cotinterp.models.weights import CheckpointError, base_weights, named_weights
 from cotinterp.tasks import Task
-from cotinterp.training.checkpoints import load_beside
+from cotinterp.training.checkpoints import Run, load_beside
 from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, Course
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
 from cotinterp.training.distillation import TeacherStates, distance
