@@ -113,6 +113,7 @@ class ModelSpec(Spec):
         """
         said = {name: getattr(self, name) for name in ("act_fn", "normalization", "positions", "attention")}
         words = [value or "no-norm" for name, value in said.items() if value != type(self).model_fields[name].default]
+        words += ["thoughts"] if self.thoughts else []
         return " ".join([*words, *([f"looped-{self.n_layers}"] if self.loops > 1 else [])])
 
     @property

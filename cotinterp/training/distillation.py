@@ -94,11 +94,11 @@ def teacher_states(spec: RunSpec, task: Task, directory: Path, device: torch.dev
     teacher = load_beside(directory, spec.distill.teacher, "distill.teacher", spec, task, device=str(device))
     if faults := _faults(teacher, spec, task):
         raise CheckpointError(f"{spec.distill.teacher!r} cannot teach {spec.slug}: {'; '.join(faults)}")
-    layers = spec.distill.layers or tuple(range(spec.model.n_layers))
+    layers = spec.distill.layers or tuple(range(spec.model.depth))
     problems = problems_of(spec, task)
     states = torch.cat(
         [
-            diagonal(teacher, problems[start : start + ROWS_A_PASS], layers, spec.model.n_layers)
+            diagonal(teacher, problems[start : start + ROWS_A_PASS], layers, spec.model.depth)
             for start in range(0, len(problems), ROWS_A_PASS)
         ]
     )
@@ -156,8 +156,8 @@ def _faults(teacher: Run, spec: RunSpec, task: Task) -> list[str]:
     faults = []
     if there.d_model != here.d_model:
         faults.append(f"its d_model is {there.d_model}, and this run's is {here.d_model}: they must be equal")
-    if there.n_layers < here.n_layers:
-        faults.append(f"it has {there.n_layers} layers, and this run {here.n_layers}: give it as many or more")
+    if there.depth < here.depth:
+        faults.append(f"it has {there.depth} layers, and this run {here.depth}: give it as many or more")
     if (longest := longest_transcript(task, spec.k_max, teacher.spec.regime)) > there.n_ctx:
         faults.append(f"its n_ctx is {there.n_ctx}, and a trace of {spec.k_max} operands takes up to {longest} tokens")
     return faults

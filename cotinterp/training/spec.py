@@ -438,11 +438,10 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in words for tables: adapter, stages, mix, `distill` (`words`), thoughts, `converged`."""
+        """How it is trained, in words for tables: adapter, stages, mix, `distill` (`words`), `converged`."""
         words = [] if self.adapter is None else [self.adapter.words]
         words += [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
         words += [self.distill.words] if self.distill else []
-        words += ["thoughts"] if self.model.thoughts else []
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]

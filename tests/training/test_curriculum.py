@@ -137,7 +137,7 @@ def test_internalization_takes_the_steps_away_from_the_front(base):
         seen.append((course.mix(spec)[0].skip, longest.count("=")))
     assert seen == [(0, 3), (1, 2), (2, 1), (0, 0)]
     thoughts = taught("thoughts", base)
-    assert thoughts.schedule == "cot:8 cot-1.:2 cot-2.:2 thoughts"
+    assert (thoughts.schedule, thoughts.model.architecture) == ("cot:8 cot-1.:2 cot-2.:2", "thoughts")
     learner = Learner.begin(thoughts, get_task("z6"), CPU)
     dots = []
     for step in (0, *phases(thoughts)[:-1]):
