@@ -106,14 +106,14 @@ def test_what_the_executor_itself_says_is_told():
 
 def test_what_starts_from_another_waits_for_it():
     executor = Scripted({})
-    executor_map(double, [10, 11, 12, 13], executor, after={0: 2, 2: 3})
+    executor_map(double, [10, 11, 12, 13], executor, after={0: {2}, 2: {3}})
     assert executor.begun == [11, 13, 12, 10]
 
 
 def test_what_starts_from_a_failure_fails_without_being_begun():
     executor, ended = Scripted({}), []
     answers = executor_map(
-        Flaky(1), [1, 2, 3], executor, after={1: 0, 2: 1}, on_done=lambda index, result: ended.append(index)
+        Flaky(1), [1, 2, 3], executor, after={1: {0}, 2: {1}}, on_done=lambda index, result: ended.append(index)
     )
     assert [bool(answer.error) for answer in answers] == [True, True, True]
     assert [answer.attempts for answer in answers] == [1, 0, 0]
