@@ -148,7 +148,7 @@ def reading_worlds() -> list[MadeUpWorld]:
             edit,
             replace(edit, condition=EditCondition(SUBSTITUTE, "ignores"), expected=0.95 - follows),
             replace(edit, condition=EditCondition(NONE, "follows"), expected=0.97),
-            replace(edit, condition=EditCondition(SHUFFLED, "follows"), expected=CHANCE),
+            *(replace(edit, condition=EditCondition(SHUFFLED, x), expected=CHANCE) for x in ("follows", "ignores")),
         ]
         shares: dict[str, dict[Condition, float]] = {
             "family_effect": {"written_total": patch, "prompt_operand": 1 - patch, "unrelated": 0.0},

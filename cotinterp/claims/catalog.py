@@ -200,9 +200,7 @@ COT_READS = Claim(
     controls=(
         _COT_WORKS,
         _control("clean-trace", "right answers after the true total was written back", statistics.clean_trace, "above"),
-        _control(
-            "by-chance", "answers that would follow another problem's edit", statistics.follows_by_chance, "below"
-        ),
+        _control("by-chance", "the margin, judged by another problem's edit", statistics.margin_by_chance, "below"),
         _control("unrelated", "effect of an operand that cannot matter", statistics.unrelated_effect, "below", ""),
         _control("random-cut", "loss without reads of as many random tokens", statistics.random_cut, "below", ""),
     ),

@@ -365,9 +365,10 @@ def clean_trace(cells: Cells) -> Values:
     return cells.mean("edit", regime="cot", condition=EditCondition(NONE, "follows"))
 
 
-def follows_by_chance(cells: Cells) -> Values:
-    """Share of answers that would follow another problem's edit."""
-    return cells.mean("edit", regime="cot", condition=EditCondition(SHUFFLED, "follows"))
+def margin_by_chance(cells: Cells) -> Values:
+    """`follow_margin` of answers that are judged by another problem's edit. With two answers half of them follow it."""
+    of = {outcome: EditCondition(SHUFFLED, outcome) for outcome in ("follows", "ignores")}
+    return difference(*(cells.mean("edit", regime="cot", condition=of[name]) for name in of))
 
 
 def bookkeeping_share(cells: Cells, variant: str = "") -> Values:

@@ -111,8 +111,8 @@ def untrained_twin(
     return partial(build_model, spec, len(Vocabulary.of(task)), seed=twin_seed, device=device)
 
 
-ENOUGH = 30
-"""Held-out problems of a length on which a mechanism can be studied."""
+ENOUGH = 100
+"""Held-out problems of a length on which a mechanism can be studied; probes need about so many (`studies.probes`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
