@@ -247,11 +247,12 @@ def test_the_margin_is_between_following_and_ignoring():
         rows("edit", 20, 100, condition="substitute_total:ignores"),
         rows("edit", 95, 100, condition="none:follows"),
         rows("edit", 10, 100, condition="shuffled_target:follows"),
+        rows("edit", 4, 100, condition="shuffled_target:ignores"),
     )
     assert trace.follow_margin(made) == pytest.approx(0.5)
     assert trace.ignore_margin(made) == pytest.approx(-0.5)
     assert trace.clean_trace(made) == pytest.approx(0.95)
-    assert trace.follows_by_chance(made) == pytest.approx(0.1)
+    assert trace.margin_by_chance(made) == pytest.approx(0.06)
 
 
 def test_bookkeeping_is_a_share_of_the_errors():
