@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from analyses.publishing import publish, tiny_sweep
+from analyses.publishing import publish, stored, tiny_sweep
 from cotinterp import accuracy_by_k, load_run, sample_problems
 from cotinterp.cli.parsing import script
 from cotinterp.depth.grid import measurable_lengths
@@ -50,7 +50,7 @@ def main(
             there = [spec.slug for spec in read_grid(GRID).specs if is_finished(root / spec.slug)]
             by_run = pd.concat([measured(load_run(slug, root=root), problems) for slug in there], ignore_index=True)
         else:
-            by_run = pd.read_csv(table or TABLE)
+            by_run = stored(table or TABLE, "python -m analyses.encoder_control --root ROOT, after cotinterp sweep")
     by_k = by_run.groupby(["task", "setup", "k"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
     title = "Held-out accuracy of a bidirectional classifier"
     figure = lines(

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from analyses.publishing import publish
+from analyses.publishing import publish, stored
 from cotinterp import ModelSpec, RunSpec, load_run, render, sample_problems
 from cotinterp.behavior.accuracy import accuracy_by_k
 from cotinterp.behavior.answer_given_trace import CLOSE, OPEN, Opening, greedy_traces
@@ -44,7 +44,7 @@ def main(
     elif train is not None:
         found = followed(task, seeds, train)
     else:
-        found = pd.read_csv(table)
+        found = stored(table, "python -m analyses.forgetting --train ROOT")
     means = found.groupby(["task", "setup", "asked", "update"], sort=False)["right"].agg(["mean", "min", "max"])
     drawn = means.reset_index().assign(line=lambda rows: rows["setup"] + ", " + rows["asked"])
     figure = lines(

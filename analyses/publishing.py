@@ -65,3 +65,10 @@ def publish(
     write_answer(out, tables=tables, figures=figures, answer=answer)
     print(*answer, f"tables and figures: {out}", sep="\n")
     return list(answer)
+
+
+def stored(table: Path, command: str) -> pd.DataFrame:
+    """A table of earlier runs. FileNotFoundError, with the command that makes it, where there is none."""
+    if not table.is_file():
+        raise FileNotFoundError(f"no table {table}: `{command}` trains the runs and measures them")
+    return pd.read_csv(table)
