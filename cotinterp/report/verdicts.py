@@ -99,14 +99,21 @@ LISTED = 3
 
 
 def answer(frame: pd.DataFrame) -> str:
-    """What the verdicts say together, in at most 40 words: which claims hold on every task, which on none."""
+    """What the verdicts say together, in at most 40 words: which claims hold wherever they are decided, which fail."""
     words = {str(claim): set(rows["verdict"]) for claim, rows in frame.groupby("claim", sort=False)}
-    held, failed = ([claim for claim in words if words[claim] == {word}] for word in ("supported", "not supported"))
+    held, failed = (
+        [claim for claim in words if words[claim] - {"inconclusive"} == {word}]
+        for word in ("supported", "not supported")
+    )
     other = len(words) - len(held) - len(failed)
     n = frame["task"].nunique()
-    tasks = "the task" if n == 1 else f"all {n} tasks"
+    everywhere = " on the task" if n == 1 else f" on all {n} tasks"
+
+    def where(claims: Sequence[str]) -> str:
+        return " wherever decided" if any("inconclusive" in words[claim] for claim in claims) else everywhere
+
     sentences = [
-        f"{word} on {tasks}: {', '.join(claims[:LISTED]).replace('-', ' ')}{_and_more(len(claims) - LISTED)}."
+        f"{word}{where(claims)}: {', '.join(claims[:LISTED]).replace('-', ' ')}{_and_more(len(claims) - LISTED)}."
         for word, claims in (("Supported", held), ("Not supported", failed))
         if claims
     ]

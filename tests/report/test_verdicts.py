@@ -54,6 +54,10 @@ def test_the_answer_names_what_holds_on_every_task_and_on_none_and_counts_the_re
         "Supported on all 2 tasks: it reads. Not supported on all 2 tasks: it grows. "
         "1 of 3 claims differ between tasks, hold in part or are open."
     )
+    open_ones = judged(it_reads=("supported", "inconclusive"), it_grows=("inconclusive",) * 2)
+    assert answer(open_ones) == (
+        "Supported wherever decided: it reads. 1 of 2 claims differ between tasks, hold in part or are open."
+    )
     many = judged(**{f"a_claim_of_five_words_{i}": ("not supported",) for i in range(9)})
     assert answer(many).endswith("a claim of five words 2 and 6 more.")
     assert len(answer(many).split()) <= 40
