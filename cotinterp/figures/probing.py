@@ -26,7 +26,7 @@ MEASURES = {
     "control_accuracy": Scale(0.0, 1.0, "Cividis", "accuracy on random labels"),
 }
 
-BEFORE_STEPS = frozenset({"prompt_start", "operand", "operator", "bracket", "prompt_end", "trace_start"})
+BEFORE_STEPS = frozenset({"example", "prompt_start", "operand", "operator", "bracket", "prompt_end", "trace_start"})
 """Roles that come before every written total; those of the prompt, and where a trace opens."""
 BEFORE_TOTAL = frozenset({"previous_total", "step_operator", "step_operand", "equals"})
 AFTER_TOTAL = frozenset({"total", "step_end"})

@@ -150,8 +150,8 @@ def _faults(teacher: Run, spec: RunSpec, task: Task) -> list[str]:
     there, here = teacher.spec.model, spec.model
     if teacher.task.name != task.name or teacher.metadata["task"] != task_fingerprint(task):
         return [f"it was trained on task {teacher.task.name!r}, and this run is of {task.name!r}"]
-    if not get_regime(teacher.spec.regime).writes_totals:
-        able = [name for name in regime_names() if get_regime(name).writes_totals]
+    able = [name for name in regime_names() if get_regime(name).writes_totals and get_regime(name).reads == "response"]
+    if teacher.spec.regime not in able:
         return [f"its regime {teacher.spec.regime!r} writes no totals; those that do: {', '.join(able)}"]
     faults = []
     if there.d_model != here.d_model:

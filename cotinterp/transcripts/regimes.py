@@ -327,6 +327,6 @@ def require_totals(ref: str | Regime) -> Regime:
     """The regime, once it is known that it writes the running totals. ValueError naming those that do."""
     regime = get_regime(ref)
     if not regime.writes_totals:
-        able = [name for name, other in _REGIMES.items() if other.writes_totals]
+        able = [name for name, other in _REGIMES.items() if other.writes_totals and other.reads == "response"]
         raise ValueError(f"regime {regime.name!r} writes no totals, and here they are needed; those that do: {able}")
     return regime
