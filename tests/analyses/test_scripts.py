@@ -13,7 +13,7 @@ SCRIPTS = sorted(
 
 
 ABOUT = {
-    "claims": "affine-mod10",
+    "claims": "a5",
     "curricula": "z6",
     "depth_converged": "s3",
     "encoder_control": "z6",
