@@ -11,21 +11,18 @@ is the price of that crutch. Held-out problems; over seeds: mean, lowest, highes
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
-from analyses.publishing import publish, stored, tiny_sweep
-from cotinterp import accuracy_by_k, load_run, sample_problems
+from analyses.publishing import of_each_run, publish
+from cotinterp import accuracy_by_k, sample_problems
 from cotinterp.cli.parsing import script
 from cotinterp.depth.grid import measurable_lengths
 from cotinterp.figures import lines
-from cotinterp.sweeps.grid import read_grid
-from cotinterp.training.checkpoints import Run, is_finished
+from cotinterp.training.checkpoints import Run
 
-TABLE, OUT = Path("analyses/out/encoder_control.csv"), Path("out/encoder_control")
-GRID = Path(__file__).parent / "grids/encoder_control.toml"
+OUT = Path("out/encoder_control")
 SETUPS = {
     ("label", "label"): "no rationale",
     ("label-trace-unread", "label"): "rationale in the data, never read",
@@ -42,15 +39,7 @@ def main(
 
     `quick` trains tiny runs, whose numbers mean nothing.
     """
-    with TemporaryDirectory() as scratch:
-        if quick:
-            slugs = tiny_sweep("encoder_control", Path(scratch), root, table)["slug"].unique()
-            by_run = pd.concat([measured(load_run(slug, root=Path(scratch)), 20) for slug in slugs])
-        elif root is not None:
-            there = [spec.slug for spec in read_grid(GRID).specs if is_finished(root / spec.slug)]
-            by_run = pd.concat([measured(load_run(slug, root=root), problems) for slug in there], ignore_index=True)
-        else:
-            by_run = stored(table or TABLE, "python -m analyses.encoder_control --root ROOT, after cotinterp sweep")
+    by_run = of_each_run("encoder_control", measured, quick, root, table, problems)
     by_k = by_run.groupby(["task", "setup", "k"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
     title = "Held-out accuracy of a bidirectional classifier"
     figure = lines(

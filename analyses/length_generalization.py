@@ -11,21 +11,18 @@ lowest, highest. A scheme that solves nothing here is not shown to be unable to:
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
-from analyses.publishing import publish, stored, tiny_sweep
-from cotinterp import accuracy_by_k, load_run, sample_problems
+from analyses.publishing import of_each_run, publish
+from cotinterp import accuracy_by_k, sample_problems
 from cotinterp.cli.parsing import script
 from cotinterp.depth.grid import measurable_lengths
 from cotinterp.figures import lines
-from cotinterp.sweeps.grid import read_grid
-from cotinterp.training.checkpoints import Run, is_finished
+from cotinterp.training.checkpoints import Run
 
-TABLE, OUT = Path("analyses/out/length_generalization.csv"), Path("out/length_generalization")
-GRID = Path(__file__).parent / "grids/length_generalization.toml"
+OUT = Path("out/length_generalization")
 LONGEST = 12
 KEYS = ["task", "regime", "positions"]
 
@@ -37,17 +34,7 @@ def main(
 
     `quick` trains tiny runs, whose numbers mean nothing.
     """
-    with TemporaryDirectory() as scratch:
-        if quick:
-            slugs = tiny_sweep("length_generalization", Path(scratch), root, table)["slug"].unique()
-            by_run = pd.concat([measured(load_run(slug, root=Path(scratch)), 20) for slug in slugs])
-        elif root is not None:
-            there = [spec.slug for spec in read_grid(GRID).specs if is_finished(root / spec.slug)]
-            by_run = pd.concat([measured(load_run(slug, root=root), problems) for slug in there], ignore_index=True)
-        else:
-            by_run = stored(
-                table or TABLE, "python -m analyses.length_generalization --root ROOT, after cotinterp sweep"
-            )
+    by_run = of_each_run("length_generalization", measured, quick, root, table, problems)
     by_k = by_run.groupby([*KEYS, "k", "k_max"])["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
     figures = {
         f"{task}_{regime}": lines(

@@ -1,7 +1,8 @@
 """What the scripts share: the runs that they are about, and where their answers go."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ from cotinterp import RunSpec, load_run, sweep_table, train
 from cotinterp.report.depth import write_answer
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
-from cotinterp.training.checkpoints import Run
+from cotinterp.training.checkpoints import Run, is_finished
 from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
 
 
@@ -65,6 +66,24 @@ def publish(
     write_answer(out, tables=tables, figures=figures, answer=answer)
     print(*answer, f"tables and figures: {out}", sep="\n")
     return list(answer)
+
+
+def of_each_run(
+    name: str, measured: Callable[[Run, int], pd.DataFrame], quick: bool, root: Path | None, table: Path | None, n: int
+) -> pd.DataFrame:
+    """What `measured` says, on `n` problems, of every run of a grid that is finished under `root`, one below the other.
+
+    With `quick` of tiny runs that are trained now; without a root what an earlier look left in `table`.
+    """
+    if quick:
+        with TemporaryDirectory() as scratch:
+            slugs = tiny_sweep(name, Path(scratch), root, table)["slug"].unique()
+            return pd.concat([measured(load_run(slug, root=Path(scratch)), 20) for slug in slugs])
+    if root is not None:
+        grid = read_grid(Path(__file__).parent / f"grids/{name}.toml")
+        there = [spec.slug for spec in grid.specs if is_finished(root / spec.slug)]
+        return pd.concat([measured(load_run(slug, root=root), n) for slug in there], ignore_index=True)
+    return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{name} --root ROOT")
 
 
 def stored(table: Path, command: str) -> pd.DataFrame:

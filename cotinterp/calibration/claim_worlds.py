@@ -141,14 +141,17 @@ def reading_worlds() -> list[MadeUpWorld]:
     """Edits, patches and cut reads of models that read their trace, their prompt, or answer without either."""
     recomputes, ignores = "recomputes from the prompt", "ignores the trace"
 
-    def world(name: str, follows: float, patch: float, read: float, verdict: Word, *stands: str) -> MadeUpWorld:
+    def world(
+        name: str, follows: float, patch: float, read: float, verdict: Word, *stands: str, by_chance: float = CHANCE
+    ) -> MadeUpWorld:
         edit = SyntheticCell(measure="edit", expected=follows, k=K, condition=EditCondition(SUBSTITUTE, "follows"))
         cells = [
             *right("cot", flat(0.97)),
             edit,
             replace(edit, condition=EditCondition(SUBSTITUTE, "ignores"), expected=0.95 - follows),
             replace(edit, condition=EditCondition(NONE, "follows"), expected=0.97),
-            *(replace(edit, condition=EditCondition(SHUFFLED, x), expected=CHANCE) for x in ("follows", "ignores")),
+            replace(edit, condition=EditCondition(SHUFFLED, "follows"), expected=by_chance),
+            replace(edit, condition=EditCondition(SHUFFLED, "ignores"), expected=CHANCE),
         ]
         shares: dict[str, dict[Condition, float]] = {
             "family_effect": {"written_total": patch, "prompt_operand": 1 - patch, "unrelated": 0.0},
@@ -171,6 +174,7 @@ def reading_worlds() -> list[MadeUpWorld]:
         world(ignores, 0.03, 0.95, 0.9, "partly supported", ignores),
         # Two edits in three are followed: the margin is below its threshold, and nothing is ignored.
         world("two in three are followed", 0.64, 0.95, 0.9, "partly supported"),
+        world("any edit seems to be followed", 0.93, 0.95, 0.9, "inconclusive", by_chance=0.4),
     ]
 
 
@@ -341,12 +345,9 @@ def teaching_worlds() -> list[MadeUpWorld]:
         return MadeUpWorld(name, claim, tuple(cells), verdict, frozenset(stands))
 
     def at_once(direct: float, taught: float, control: float, variant: str = mixed) -> list[SyntheticCell]:
-        with_trace = {"trace": 0.97}
-        return [
-            *of("", {"asked": direct}),
-            *of(variant, {"asked": taught} | with_trace),
-            *of(f"{variant}-control", {"asked": control}),
-        ]
+        rates = {"": {"asked": direct}, variant: {"asked": taught, "trace": 0.97}}
+        rates[f"{variant}-control"] = {"asked": control}
+        return [cell for name, asked in rates.items() for cell in of(name, asked)]
 
     def inside(taught: float, control: float, use: float) -> list[SyntheticCell]:
         both = of(mixed, {"asked": 0.9, "trace": 0.97})

@@ -176,15 +176,8 @@ def _rows(world: LawWorld, depth: int, seed: int, reach: float, cut: bool) -> li
         **{"slug": f"{TASK}-{REGIME}-L{depth}-s{seed}", "task": TASK, "regime": REGIME, "run_seed": seed},
         **{"n_layers": depth, "d_model": 64, "n_heads": 4, "d_mlp": 256, "n_ctx": 128, "n_parameters": 50_000 * depth},
         **{"steps": 4000, "batch_size": 64, "lr": 1e-3, "n_train": 100_000, "k_min": 2, "k_max": max(world.ks)},
-        **{
-            "start_from": "",
-            "schedule": "",
-            "architecture": "",
-            "status": "finished",
-            "error": "",
-            "ended": "",
-            "step": 4000,
-        },
+        **dict.fromkeys(("start_from", "schedule", "architecture", "error", "ended"), ""),
+        **{"status": "finished", "step": 4000},
         **{"loss_mid": 0.6, "loss_end": 0.4, "reading": "answer", "n": PROBLEMS},
     }
     found = []

@@ -453,8 +453,8 @@ def get_claim(ref: str | Claim) -> Claim:
     if ref not in known:
         near = difflib.get_close_matches(ref, known, n=3)
         raise KeyError(
-            f"unknown claim {ref!r}. {f'Nearest: {near}. ' if near else ''}Known: {', '.join(known)}. For a claim of "
-            "your own give path/to/file.py:NAME"
+            f"unknown claim {ref!r}. {f'Nearest: {near}. ' if near else ''}Known: {', '.join(known)}; groups: "
+            f"{', '.join(GROUPS)}. For a claim of your own give path/to/file.py:NAME"
         )
     return known[ref]
 

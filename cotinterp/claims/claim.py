@@ -215,7 +215,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "clean-trace": Threshold(
         0.9, "with the true total written back, the answer must stay right, or editing itself breaks it"
     ),
-    "by-chance": Threshold(0.5, "judged by another problem's edit, answers must not seem to follow: no such margin"),
+    "by-chance": Threshold(
+        0.1, "judged by another problem's edit, about as many answers must seem to follow as to ignore"
+    ),
     "unrelated": Threshold(0.1, "an operand that cannot matter must not matter"),
     "random-cut": Threshold(0.25, "cutting as many random tokens must cost less than what counts as a read"),
     "cot-decodable": DECODABLE,
@@ -251,7 +253,8 @@ THRESHOLDS: dict[str, Threshold] = {
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
 """By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the
-other seeds were measured; none was changed afterwards. `cotinterp claims` says which verdicts would change if one of
+other seeds were measured; none was changed afterwards but that of `by-chance`, which is of another number since
+2026-12-01 (docs/log.md). `cotinterp claims` says which verdicts would change if one of
 them were a tenth higher or lower (`threshold_changes`). The report prints them with their reasons."""
 
 LEAST_DEPTHS = 3

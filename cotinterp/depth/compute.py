@@ -29,19 +29,8 @@ CONFIGURATION = (
 PRICES = ("n_parameters", "response_tokens", "flops", "training_flops")
 """What accuracy is bought with: parameters, tokens of an answer, operations of an answer, operations of training."""
 COMPUTE_COLUMNS = (
-    *(
-        *CONFIGURATION,
-        "start_from",
-        "schedule",
-        "run_seed",
-        "slug",
-        "status",
-        "k",
-        "n",
-        "accuracy",
-        "ci_low",
-        "ci_high",
-    ),
+    *CONFIGURATION,
+    *("start_from", "schedule", "run_seed", "slug", "status", "k", "n", "accuracy", "ci_low", "ci_high"),
     *("prompt_tokens", "response_tokens", "layer_operations", "flops", "training_flops"),
 )
 CHEAPEST_COLUMNS = (

@@ -2,8 +2,9 @@
 
 Three laws of the accuracy a after c steps; a problem of K operands takes c = K - 1.
 
-- `threshold`: a = P(q / 2, q / (2 r c^2)), P being the regularized lower incomplete gamma function (Raju & Netrapalli
-  2026, arXiv 2601.14175, eq. 1: a = 1 - Gamma(q/2, q/(2 r c^2)) / Gamma(q/2)). In q directions an error grows as a
+- `threshold`: a = P(q / 2, q / (2 r c^2)), P being the regularized lower incomplete gamma function (Raju &
+  Netrapalli 2026, arXiv 2601.14175, eq. 1, as a summary of the paper gives it: a = 1 - Gamma(q/2, q/(2 r c^2)) /
+  Gamma(q/2)). In q directions an error grows as a
   normal number times c; the answer is wrong where its mean square, r c^2 chi^2_q / q, exceeds 1. So r is the elementary
   noise rate, half of the answers are lost at about c = 1 / sqrt(r), and q, the number of plausible errors, says how
   sharp that is: far beyond, a falls as c^-q.

@@ -38,18 +38,8 @@ TEXT = frozenset(
     | {"direction", "metric", "label", "rule", "dest", "src", "family", "readout", "prediction", "source"}
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note", "kinds"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
-    | {
-        "reading",
-        "convergence",
-        "start_from",
-        "schedule",
-        "architecture",
-        "definition",
-        "would_decide",
-        "study",
-        "pairs",
-        "why",
-    }
+    | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
+    | {"would_decide", "study", "pairs", "why"}
 )
 
 

@@ -450,7 +450,8 @@ def _listed(one: Planned, root: Path, rows: pd.DataFrame | None, error: str) -> 
     if rows is None:
         return named | {"status": "failed", "train_accuracy": np.nan, "note": " ".join(error.split())}
     record = read_record(root / spec.slug / MODEL_FILE)
-    settled = record.ended == "settled"
+    # A narrow model that has settled below that is what was asked for; any other may be on a plateau.
+    settled = record.ended == "settled" and one.variant.startswith(WIDTH_VARIANT)
     still_moving = f"ended by its budget of {record.step:,} updates" if record.ended == "budget" else ""
     cost = float(f"{record.threads * record.elapsed_s:.4g}")
     shown = {one.regime for one in spec.mix or ()} or {spec.regime}
@@ -466,9 +467,9 @@ def _convergence(
 ) -> dict[str, Any]:
     """Status, accuracy on training problems at the K where it is least, and a note on what is wrong.
 
-    `finished`; `unconverged` where that accuracy is too little, unless the run has settled and so learned what it is
-    going to, or where a run until converged was still moving when its budget ended it; `incomplete` where a measure
-    refused the model.
+    `finished`; `unconverged` where that accuracy is too little, unless it is a narrow model that has `settled`, whose
+    size may be what is short, or where a run until converged was still moving when its budget ended it; `incomplete`
+    where a measure refused the model.
     """
     refusals = "; ".join(map(str, rows.loc[rows["measure"] == REFUSED, "condition"]))
     found = _fit(rows, asked_as_shown) | ({"status": "finished"} if settled else {})

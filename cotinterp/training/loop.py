@@ -275,7 +275,7 @@ def _run(
         logs: list[Callable[[Mapping[str, int | float]], None]] = [log.write]
         if tracker is not None:
             logs.append(tracked.enter_context(tracker(spec, directory, read_metrics(directory / METRICS_FILE))))
-        if step == 0 in spec.snapshots:
+        if step == 0 and step in spec.snapshots:
             keep_snapshot(directory, learner.module, start)
         while step < course.last(spec):
             update = learner.update(step, course)

@@ -123,6 +123,19 @@ def test_a_run_that_is_asked_otherwise_than_it_was_shown_has_learned_where_it_wr
     assert runs["status"].tolist() == ["finished", "unconverged"]
 
 
+def test_of_runs_that_settled_short_of_their_training_problems_a_narrow_one_alone_is_finished(root, monkeypatch):
+    """Seed 1 of the stand-in is right on half of its training problems, whatever its file says of its end."""
+    record = stored_rows.read_record
+    monkeypatch.setattr(stored_rows, "read_record", lambda path: replace(record(path), ended="settled"))
+    base = PLAN[1].spec
+    found = [
+        gather([Planned(base, variant)], root=root, measuring=measured_in(None)).runs.iloc[0]
+        for variant in ("", "w8", "converged-n20")
+    ]
+    assert [run["status"] for run in found] == ["unconverged", "finished", "unconverged"]
+    assert {run["note"] for run in found} == {"right on 50.0% of its training problems at K = 2, below 90%"}
+
+
 def test_rows_carry_the_labels_of_their_run(gathered):
     assert list(gathered.table.columns) == list(COLUMNS)
     labels = gathered.table[["task", "regime", "variant", "n_layers", "run_seed"]].drop_duplicates()
