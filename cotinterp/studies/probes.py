@@ -164,12 +164,14 @@ def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
 
     A total that can be decoded is present in linear form at that place; that does not show that the model uses it, and
     one that cannot may be present in another form. Nothing is corrected here for looking at many places. Errors are
-    those of `totals_across_inputs`.
+    those of `totals_across_inputs`, and a ValueError where it has no cells.
     """
-    result = totals_across_inputs(subject, effort)
+    result, k = totals_across_inputs(subject, effort), subject.length(effort)
     if not result.cells:
-        return joined([])
-    k = subject.length(effort)
+        raise ValueError(
+            f"too few problems of {k} operands: a probe is fitted on {MIN_TRAIN * FOLDS} of the training side and "
+            f"tested on {MIN_TEST * FOLDS} held-out ones"
+        )
     fitted = subject.batch(_probed_problems(subject, effort)[0])
     found = []
     for cell in result.cells:
