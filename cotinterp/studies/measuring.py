@@ -9,7 +9,7 @@ import pandas as pd
 from cotinterp.behavior.answer_given_trace import OPEN
 from cotinterp.results import with_labels
 from cotinterp.studies.answers import answers, edits
-from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, joined, tally
+from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, REFUSED, joined, tally
 from cotinterp.studies.instruments import evaluated
 from cotinterp.studies.probes import probes
 from cotinterp.studies.readiness import readiness
@@ -18,9 +18,6 @@ from cotinterp.studies.subject import Effort, Subject
 
 Measure = Callable[[Subject, Effort], pd.DataFrame]
 """Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `studies.evidence`)."""
-
-REFUSED = "refused"
-"""Measure of the row that says that another measure could not be taken of a subject, and why."""
 
 TRACE = "cot"
 """The regime in which a trace is asked for: its prompts end with `>`."""

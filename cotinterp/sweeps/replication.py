@@ -21,11 +21,12 @@ from cotinterp.studies.evidence import (
     CONVERGED_VARIANT,
     EARLY_VARIANT,
     MEMORY_TASK,
+    REFUSED,
     RUN_COLUMNS,
     WIDTH_VARIANT,
     Evidence,
 )
-from cotinterp.studies.measuring import REFUSED, TRACE_TRAIN, Measure, measure, measures_of
+from cotinterp.studies.measuring import TRACE_TRAIN, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.progress import OnProgress, poll_in_order

@@ -8,8 +8,8 @@ import pytest
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
 from cotinterp.models.handmade import parallel
 from cotinterp.models.spec import ModelSpec
-from cotinterp.studies.evidence import COLUMNS, tally
-from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, REFUSED, as_taught, measure, measures_of, outcomes
+from cotinterp.studies.evidence import COLUMNS, REFUSED, tally
+from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, as_taught, measure, measures_of, outcomes
 from cotinterp.studies.subject import QUICK, Subject, untrained_twin
 
 
