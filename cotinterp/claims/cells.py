@@ -245,7 +245,9 @@ class Cells:
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
         why = f"no {asked} (condition {text!r}, k {k}, step {step}); {there}"
-        self.missed.append(f"{task!r}, {regime!r} refused {'; '.join(sorted(refused))}" if refused and not known else why)
+        self.missed.append(
+            f"{task!r}, {regime!r} refused {'; '.join(sorted(refused))}" if refused and not known else why
+        )
         raise MissingEvidence(self.missed[-1])
 
 

@@ -88,7 +88,7 @@ def hold_out(groups: Labels, *, fraction: float = 0.25, seed: int = 0) -> Bool[n
 
 FOLDS = 4
 """Each quarter of the inputs is read by probes that were fitted on the other three."""
-LEAST_INPUTS = 2 * FOLDS
+LEAST_INPUTS = FOLDS + 1
 """Fewer cannot be left out: of the four that make a bit of two bits, the three others say the opposite of the fourth by
 resemblance, also to a probe of a model that computes and holds that bit."""
 
