@@ -2,8 +2,8 @@
 
 After Saunshi et al. 2025 (arXiv 2502.17416): on tasks of many steps a block run in loops came near to a model of as
 many layers, with a fraction of its parameters. One block, one block four times over (tied weights) and four blocks,
-direct, on the same problems. Accuracies are of held-out problems; over seeds: mean, lowest, highest. What loops reach one block
-can, too, if its passes are counted as depth; what they do not reach may want other weights, or other training.
+direct, on the same problems. Accuracies are of held-out problems; over seeds: mean, lowest, highest. What loops reach
+one block can, too, if its passes are counted as depth; what they do not reach may want other weights or training.
 
     cotinterp sweep analyses/grids/loops.toml --root ROOT
     python -m analyses.loops [--quick] [--root ROOT] [--table FILE]
