@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
 
-from analyses.publishing import publish
+from analyses.publishing import over_seeds, publish
 from cotinterp.claims.claim import THRESHOLDS
 from cotinterp.claims.setups import setup_table
 from cotinterp.claims.statistics import SHORTEST
@@ -66,10 +65,9 @@ def of_encoders(by_run: pd.DataFrame) -> pd.DataFrame:
         right = runs.groupby(["run_seed", "setup"])["accuracy"].mean().unstack()
         short = " ".join(map(str, sorted(runs.loc[runs["ended"] == "budget", "run_seed"].unique())))
         for measure, of in (("at once", right), ("gain", right.sub(right["no rationale"], axis=0))):
-            half = stats.t.ppf(0.975, len(of) - 1) * of.sem()
-            ends = pd.DataFrame({"value": of.mean(), "ci_low": of.mean() - half, "ci_high": of.mean() + half})
-            rows.append(ends.reset_index().assign(task=task, measure=measure, n=len(of), unconverged=short))
-    return pd.concat(rows)
+            for setup, values in of.items():
+                rows.append((task, setup, measure, *over_seeds(values.to_numpy()), len(values), short))
+    return pd.DataFrame(rows, columns=["task", "setup", "measure", "value", "ci_low", "ci_high", "n", "unconverged"])
 
 
 def judged(task: str, found: pd.DataFrame) -> Iterator[str]:

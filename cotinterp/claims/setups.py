@@ -43,15 +43,14 @@ def setup_table(evidence: Evidence, task: str) -> pd.DataFrame:
     The interval is that of `estimate`, 95% over seeds and problems, cut where the number cannot be; of a single seed it
     is over problems alone. `n` counts seeds; `unconverged` names those of which a run that the number is made of had
     not learned or was ended by its budget. A measure that was not taken has no row. Nothing is corrected for the number
-    of rows.
+    of rows. Runs that were not measured so, such as those of an encoder, are passed over.
     """
     index = EvidenceIndex(evidence.of_tasks([task]))
-    runs = index.evidence.runs[index.evidence.runs["task"] == task]
-    asked = dict(zip(runs["variant"], runs["regime"], strict=True))
+    cells = [key for key in index.cells if (key.task, key.measure, key.condition) == (task, "exact", "asked")]
+    asked = {key.variant: key.regime for key in cells}
     rows = []
     for variant in asked:
-        layers = index.layers.get((task, asked[variant], variant), 0)
-        for measure, statistic in _measures(asked, variant, layers).items():
+        for measure, statistic in _measures(asked, variant, index.layers[task, asked[variant], variant]).items():
             try:
                 one = estimate(statistic, index, task)
             except MissingEvidence:
@@ -74,7 +73,7 @@ def _measures(asked: Mapping[str, str], variant: str, layers: int) -> dict[str, 
         "leakage": lambda cells: cells.mean("leakage", **way),
         "follows": lambda cells: cells.mean("edit", condition=follows, **way),
     }
-    leaving = [f"L{layer}.resid_pre" for layer in range(1, layers)] + [f"L{layers - 1}.resid_post"] * (layers > 0)
+    leaving = [*(f"L{layer}.resid_pre" for layer in range(1, layers)), f"L{layers - 1}.resid_post"]
     found |= {f"totals L{layer}": partial(_inside, site=site, **way) for layer, site in enumerate(leaving)}
     found["used"] = partial(used_in, place="operand", **way)
     for measure, other in (("gain", DIRECT), ("content", f"{variant}{CONTROL_VARIANT}")):
