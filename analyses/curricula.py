@@ -44,8 +44,8 @@ def main(
 ) -> list[str]:
     """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing.
 
-    `train` trains and measures what is missing of one task, and leaves the evidence in `out`; with `until_converged`
-    the last phase of each run, and a teacher, has as many updates as it takes.
+    `train` trains and measures what is missing of one task, and leaves the evidence in `out`; `until_converged`: the
+    last phase of each run, and a teacher, has as many updates as it takes (`naive`, which is never asked so: a phase).
     """
     if quick:
         with TemporaryDirectory() as scratch:
@@ -77,11 +77,12 @@ def taught_and_measured(
 
 
 def phased(spec: RunSpec) -> RunSpec:
-    """With all phases but the last as long as they are without `until_converged`."""
+    """Phases as long as without `until_converged`, but for the last; and that too where its regime is never shown."""
     if spec.optimizer.until == "steps":
         return spec
-    phases = [one.model_copy(update={"steps": one.steps * PHASE // LONGEST}) for one in spec.stages]
-    return spec.model_copy(update={"stages": tuple(phases)})
+    phases = tuple(one.model_copy(update={"steps": one.steps * PHASE // LONGEST}) for one in spec.stages)
+    unasked = spec.mix and spec.regime not in {one.regime for one in spec.mix}
+    return spec.model_copy(update={"stages": phases} | ({"optimizer": OptimizerSpec(steps=PHASE)} if unasked else {}))
 
 
 def said(found: pd.DataFrame) -> Iterator[str]:
