@@ -5,8 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
+from scipy import stats
 
 from cotinterp import RunSpec, load_run, sweep_table, train
 from cotinterp.report.depth import write_answer
@@ -84,6 +87,14 @@ def of_each_run(
         there = [spec.slug for spec in grid.specs if is_finished(root / spec.slug)]
         return pd.concat([measured(load_run(slug, root=root), n) for slug in there], ignore_index=True)
     return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{name} --root ROOT")
+
+
+def over_seeds(values: Float[np.ndarray, " seeds"]) -> tuple[float, float, float]:
+    """Mean of one number a seed, and the ends of its 95% interval by Student's t; NaN for the ends of one seed."""
+    mean, half = float(values.mean()), float("nan")
+    if len(values) > 1:
+        half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
 
 
 def stored(table: Path, command: str) -> pd.DataFrame:
