@@ -397,7 +397,9 @@ def distillation_worlds() -> list[MadeUpWorld]:
         rates = {"": direct, name: student, f"{name}-control": control}
         cells = [cell for variant, rate in rates.items() for cell in asked_at_once(variant, rate)]
         claim = "hidden-state-distillation-helps"
-        return MadeUpWorld(title, claim, (*cells, *right("cot", flat(0.97), TEACHER_VARIANT)), verdict, frozenset(stands))
+        return MadeUpWorld(
+            title, claim, (*cells, *right("cot", flat(0.97), TEACHER_VARIANT)), verdict, frozenset(stands)
+        )
 
     return [
         world("by what the states say", 0.4, 0.9, 0.45, "supported"),
@@ -529,7 +531,9 @@ def encoder_worlds() -> list[MadeUpWorld]:
     """Encoders with rationales in their data, never read or in the input, asked with them and without."""
     unread, stays, kept = "unread ones help", "what was in the input stays", "they are not missed"
 
-    def world(name: str, read_not: float, without: float, verdict: Word, *stands: str, plain: float = 0.5) -> MadeUpWorld:
+    def world(
+        name: str, read_not: float, without: float, verdict: Word, *stands: str, plain: float = 0.5
+    ) -> MadeUpWorld:
         rates = {"label": plain, "label-trace-unread": read_not, "label-after-trace": 0.98}
         cells = [cell for regime, rate in rates.items() for cell in right(regime, flat(rate), ENCODER_VARIANT)]
         given = next(cell for cell in cells if cell.regime == "label-after-trace")

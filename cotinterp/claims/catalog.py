@@ -431,7 +431,7 @@ GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE, "designs": DES
 
 
 def get_claims(ref: str | Claim) -> tuple[Claim, ...]:
-    """Those of a group ("catalog", "teaching", "size", "designs"), or the one of that name, with the errors of `get_claim`."""
+    """Those of a group (a name of `GROUPS`), or the one of that name, with the errors of `get_claim`."""
     return GROUPS[ref] if isinstance(ref, str) and ref in GROUPS else (get_claim(ref),)
 
 

@@ -112,9 +112,9 @@ class EvidenceIndex:
 
     @cached_property
     def unconverged(self) -> frozenset[tuple[str, str, str, int]]:
-        """Task, regime, variant and seed of the runs that had not learned, but for those that had so many updates alone.
+        """Task, regime, variant and seed of the runs that had not learned.
 
-        Those are stopped early, or begun from another model: what they learn in that time is asked of them.
+        Left out are those that were stopped early or begun from another model: what they learn in that time is asked.
         """
         runs = self.evidence.runs
         limited = runs["variant"].str.startswith((EARLY_VARIANT, OTHER_START, SAME_START))

@@ -106,7 +106,7 @@ _POINTS = partial(Criterion, bounds=(-1.0, 1.0))
 LORA_HELPS_LESS = Claim(
     name="lora-helps-less",
     statement="On the same updates, an adapter on a frozen model learns less than all of its weights would.",
-    source=f"{NOTES}: LoRA activates and formats what the base can do; Hu et al. 2021 (arXiv 2106.09685) found it as good",
+    source=f"{NOTES}: LoRA brings out what the base can do; Hu et al. 2021 (arXiv 2106.09685): it is as good",
     criteria=(
         _POINTS(
             "less-new",
@@ -131,7 +131,9 @@ LORA_HELPS_LESS = Claim(
         ),
     ),
     controls=(
-        Control("all-weights-learn", "accuracy of all weights, the lower of the two", all_weights_learn, SOLVED, "above"),
+        Control(
+            "all-weights-learn", "accuracy of all weights, the lower of the two", all_weights_learn, SOLVED, "above"
+        ),
     ),
     decisive=frozenset({"less-new"}),
     evidence=("adapters",),

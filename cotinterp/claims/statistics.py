@@ -60,7 +60,7 @@ def difference(one: Values, other: Values) -> Values:
 def slope_over(places: Sequence[int], values: Sequence[Values]) -> Values:
     """Least-squares slope of the values over their places, draw by draw. MissingEvidence for fewer than two."""
     if len(places) < 2:
-        raise MissingEvidence(f"a slope needs two places; measured: {list(places)}")
+        raise MissingEvidence(f"a slope needs two numbers; measured: {tuple(places)}")
     centered = np.array(places) - np.mean(places)
     slope: Values = centered @ np.stack(np.broadcast_arrays(*values)) / (centered @ centered)
     return slope

@@ -2,8 +2,9 @@
 
 They are judged on the part `curricula` of a plan (`sweeps.designs`), as `studies.measuring.as_taught` measures it: a
 variant is a curriculum (`training.curriculum`), empty for `direct` as it is, and behind a name `-control` the same
-phases with dots in place of the content, or with the states of other problems in place of the teacher's. `exact` counts a response that is right in every symbol: a model that writes its trace
-where it was asked for the answer has not answered at once. Thresholds stand in `claims.claim.THRESHOLDS`.
+phases with dots in place of the content, or with the states of other problems in place of the teacher's. `exact` counts
+a response that is right in every symbol: a model that writes its trace where it was asked for the answer has not
+answered at once. Thresholds stand in `claims.claim.THRESHOLDS`.
 """
 
 from functools import partial
@@ -281,7 +282,10 @@ DISTILLATION_HELPS = Claim(
     ),
     controls=(
         Control(
-            "teacher-writes-it", "accuracy of the teacher", partial(cot_accuracy, variant=TEACHER_VARIANT), SOLVED,
+            "teacher-writes-it",
+            "accuracy of the teacher",
+            partial(cot_accuracy, variant=TEACHER_VARIANT),
+            SOLVED,
             "above",
         ),  # fmt: skip
     ),
@@ -352,8 +356,8 @@ def _is_vertical(name: str, variant: str, words: str, source: str) -> Claim:
         ),
         decisive=frozenset({"at-the-answer"}),
         evidence=("curricula",),
-        limits="Totals of a left fold, in linear form, at four operands: another algorithm has others. That teaching put "
-        "them there is not asked; direct as it is may hold them, too.",
+        limits="Totals of a left fold, in linear form, at four operands: another algorithm has others. That teaching "
+        "put them there is not asked; direct as it is may hold them, too.",
     )
 
 

@@ -7,7 +7,6 @@ import tyro
 
 from cotinterp.cli.instruments import Count, NonNegative, app
 
-
 Part = Literal[
     "regimes",
     "depths",

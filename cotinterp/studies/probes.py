@@ -102,7 +102,7 @@ def probe_uses(
 
 
 def uses_on_the_way(subject: Subject, effort: Effort) -> pd.DataFrame:
-    """Rows of `probe_uses` at `prompt_end`, where the answer is predicted, for the totals before it that the pairs change.
+    """Rows of `probe_uses` where the answer is predicted (`prompt_end`), for totals before it that the pairs change.
 
     Of a model that answers at once. A total that a layer computes there and a later one reads is used before the last
     layer; of what leaves the last nothing is computed.
