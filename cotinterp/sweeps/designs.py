@@ -118,9 +118,14 @@ def widths(standard: RunSpec) -> list[Planned]:
 
 
 def curricula(standard: RunSpec) -> list[Planned]:
-    """`direct`, ways of teaching (`JUDGED_CURRICULA`) with their controls, and the `teacher` of the distilled ones."""
-    teacher = Planned(teacher_of(standard), TEACHER_VARIANT, (outcomes,))
-    return [*taught_plan(JUDGED_CURRICULA, seeds=[standard.seed], base=standard), teacher]
+    """`direct`, ways of teaching (`JUDGED_CURRICULA`) with their controls, and the `teacher` of the distilled ones.
+
+    Half as wide and as deep: what is asked is at which layer a total appears.
+    """
+    model = standard.model.model_copy(update=half_as_wide(standard))
+    base = standard.model_copy(update={"model": model, "precision": "fp32"})
+    teacher = Planned(teacher_of(base), TEACHER_VARIANT, (outcomes,))
+    return [*taught_plan(JUDGED_CURRICULA, seeds=[base.seed], base=base), teacher]
 
 
 def adapters(standard: RunSpec) -> list[Planned]:

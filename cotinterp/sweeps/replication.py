@@ -82,7 +82,8 @@ def plan(
         base: The design; its task, regime and seed are not used. By default the reference design in bfloat16.
 
     Raises:
-        ValueError: No seeds, a seed twice, an unknown part, or a regime whose transcripts do not fit the base.
+        ValueError: No seeds, a seed twice, an unknown part, `regimes` beside `curricula`, or a regime whose transcripts
+            do not fit the base.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct, and one at least; got {list(seeds)}")
@@ -107,8 +108,14 @@ def plan(
     at_seeds = [replace(one, spec=one.spec.model_copy(update={"seed": seed})) for one in chosen for seed in seeds]
     for part in (one for one in MORE_PARTS if one in parts):
         at_seeds += [one for seed in seeds for one in DESIGNS[part](standard.model_copy(update={"seed": seed}))]
-    # Of two parts that have one run, the later one measures more of it.
-    return tuple({(one.spec, one.variant): one for one in at_seeds}.values())
+    planned = tuple(dict.fromkeys(at_seeds))
+    named = [(one.spec.regime, one.variant, one.spec.seed) for one in planned if one.spec.task == task]
+    if len(set(named)) < len(named):
+        raise ValueError(
+            "the parts regimes and curricula each have a run 'direct' of their own, of two widths, which "
+            "evidence could not tell apart: ask for one part, then for the other, with another --out"
+        )
+    return planned
 
 
 def joint_plan(
