@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.studies.evidence import COUNTS, EARLY_VARIANT, OTHER_START, RUN, SAME_START, Condition, Evidence
+from cotinterp.studies.evidence import (
+    COUNTS,
+    EARLY_VARIANT,
+    OTHER_START,
+    REFUSED,
+    RUN,
+    SAME_START,
+    Condition,
+    Evidence,
+)
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
@@ -237,6 +246,9 @@ class Cells:
                 if key.measure == measure and key.regime == regime
             }
         )
+        refused = {
+            key.condition for key in of_task if (key.measure, key.regime, key.variant) == (REFUSED, regime, variant)
+        }
         there = (
             f"there is no evidence on {task!r}, only on {sorted({key.task for key in self.index.cells})}"
             if not of_task
@@ -245,7 +257,10 @@ class Cells:
             else f"measured of {task!r}: {sorted({f'{key.regime}: {key.measure}' for key in of_task})}"
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
-        self.missed.append(f"no {asked} (condition {text!r}, k {k}, step {step}); {there}")
+        why = f"no {asked} (condition {text!r}, k {k}, step {step}); {there}"
+        self.missed.append(
+            f"{task!r}, {regime!r} refused {'; '.join(sorted(refused))}" if refused and not known else why
+        )
         raise MissingEvidence(self.missed[-1])
 
 

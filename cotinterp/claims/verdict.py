@@ -311,7 +311,9 @@ def word_for(
     needed = [part for part in own if not (_optional(claim, part) and part.seeds < LEAST_SEEDS)]
     fewest = min((part.seeds for part in needed or own), default=0)
     if missing:
-        return "inconclusive", "Not measured: " + "; ".join(f"{part.name} ({part.note})" for part in missing) + "."
+        by_note = {part.note: [one.name for one in missing if one.note == part.note] for part in missing}
+        why = "; ".join(f"{', '.join(names)} ({note})" for note, names in by_note.items())
+        return "inconclusive", f"Not measured: {why}."
     if broken:
         return "inconclusive", f"A control does not pass, so nothing follows: {'; '.join(broken)}."
     if fewest < LEAST_SEEDS:

@@ -103,6 +103,7 @@ def claims_command(
     k_max: Count | None = None,
     n_layers: Count | None = None,
     steps: Count | None = None,
+    n_train: Count | None = None,
     part: tuple[Part, ...] = (),
     until_decided: bool = False,
     max_seeds: Count | None = None,
@@ -126,6 +127,7 @@ def claims_command(
         k_max: Most operands of the runs, where not the reference design's.
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
+        n_train: Training problems of the runs, where not the reference design's.
         part: Which runs; by default those of the catalog, regimes to early. Claims that need others stay inconclusive.
         until_decided: Five seeds at a time, until every verdict is decided; p-values are corrected for the looks.
         max_seeds: With --until-decided, the most seeds; by default all in the tables, twenty from checkpoints.
@@ -140,6 +142,7 @@ def claims_command(
         "--k-max": k_max is not None,
         "--n-layers": n_layers is not None,
         "--steps": steps is not None,
+        "--n-train": n_train is not None,
         "--part": bool(part),
     }
     if origin == "tables" and (unused := [option for option, given in asked.items() if given]):
@@ -196,7 +199,7 @@ def claims_command(
             jobs=2 if jobs is None else jobs,
             device=device or "cpu",
             quick=quick,
-            base=base_spec(*task or REFERENCE_TASKS, k_max=k_max, n_layers=n_layers, steps=steps),
+            base=base_spec(*task or REFERENCE_TASKS, k_max=k_max, n_layers=n_layers, steps=steps, n_train=n_train),
             parts=part or PARTS,
         )
         evidence = gather_evidence(sources, folder)

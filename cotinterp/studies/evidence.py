@@ -52,6 +52,8 @@ RUN_NUMBERS = {
 EVIDENCE_FILE, RUNS_FILE = "evidence.csv", "runs.csv"
 MEMORY_TASK = "random-labels"
 """The task without a rule: what a model gets right there is memory, a yardstick for the other tasks."""
+REFUSED = "refused"
+"""Measure of the row that says that another measure could not be taken of a subject, and why."""
 CONVERGED_VARIANT, EARLY_VARIANT = "converged-n", "early"
 """Variants: trained until they had learned, on so many problems; and stopped early, so that they make errors."""
 CONTROL_VARIANT = "-control"

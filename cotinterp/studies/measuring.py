@@ -10,7 +10,7 @@ from cotinterp.behavior.accuracy import accuracy_by_k, longest_k
 from cotinterp.behavior.answer_given_trace import OPEN
 from cotinterp.results import with_labels
 from cotinterp.studies.answers import answers, edits
-from cotinterp.studies.evidence import BEYOND, COLUMNS, MEMORY_TASK, WITHOUT, joined, tally
+from cotinterp.studies.evidence import BEYOND, COLUMNS, MEMORY_TASK, REFUSED, WITHOUT, joined, tally
 from cotinterp.studies.instruments import evaluated
 from cotinterp.studies.probes import probes, uses_on_the_way
 from cotinterp.studies.readiness import readiness
@@ -20,9 +20,6 @@ from cotinterp.transcripts.problems import Problem
 
 Measure = Callable[[Subject, Effort], pd.DataFrame]
 """Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `studies.evidence`)."""
-
-REFUSED = "refused"
-"""Measure of the row that says that another measure could not be taken of a subject, and why."""
 
 TRACE = "cot"
 """The regime in which a trace is asked for: its prompts end with `>`."""

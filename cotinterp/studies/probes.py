@@ -105,11 +105,13 @@ def uses_on_the_way(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `probe_uses` where the answer is predicted (`prompt_end`), for totals before it that the pairs change.
 
     Of a model that answers at once. A total that a layer computes there and a later one reads is used before the last
-    layer; of what leaves the last nothing is computed.
+    layer; of what leaves the last nothing is computed. No rows where no total comes before the answer.
     """
     k = subject.length(effort)
-    fitted = subject.batch(_probed_problems(subject, effort)[0])
     steps = range(max(1, k // 2 - 1), k - 1)
+    if not steps:
+        return joined([])
+    fitted = subject.batch(_probed_problems(subject, effort)[0])
     return probe_uses(subject, effort, fitted, [(PROMPT_END, (Role.PROMPT_END, -1), step) for step in steps])
 
 
@@ -182,12 +184,14 @@ def probes(subject: Subject, effort: Effort) -> pd.DataFrame:
 
     A total that can be decoded is present in linear form at that place; that does not show that the model uses it, and
     one that cannot may be present in another form. Nothing is corrected here for looking at many places. Errors are
-    those of `totals_across_inputs`.
+    those of `totals_across_inputs`, and a ValueError where it has no cells.
     """
-    result = totals_across_inputs(subject, effort)
+    result, k = totals_across_inputs(subject, effort), subject.length(effort)
     if not result.cells:
-        return joined([])
-    k = subject.length(effort)
+        raise ValueError(
+            f"too few problems of {k} operands: a probe is fitted on {MIN_TRAIN * FOLDS} of the training side and "
+            f"tested on {MIN_TEST * FOLDS} held-out ones"
+        )
     fitted = subject.batch(_probed_problems(subject, effort)[0])
     found = []
     for cell in result.cells:

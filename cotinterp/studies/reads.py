@@ -120,19 +120,19 @@ def knock_outs(subject: Subject, effort: Effort) -> pd.DataFrame:
     needs (from four operands on).
 
     Problems whose template no other shares have no donor and are left out; those that remain are counted in the rows.
-    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, with fewer than
-    three operands, or with a single problem. A clean
+    No rows for a regime that writes no totals, a task whose steps do not follow its operands in order, or with fewer
+    than three operands. A clean
     difference near 0 (an untrained model) leaves nothing to lose. Neither loss tells in which head a read is made, nor
     what is computed before the sources: a total on its way to being written stays as it was.
 
     Raises:
-        ValueError: No problem has an admissible change, or no two problems share a template.
+        ValueError: A single problem is held out, none has an admissible change, or no two share a template.
     """
     k = subject.length(effort)
     if not subject.task.in_order or not subject.writes_totals or k < KNOCK_OUT_OPERANDS:
         return joined([])
     if len(subject.heldout(effort.paired, k=k)) < 2:
-        return joined([])
+        raise ValueError(f"a single held-out problem of {k} operands; a read is cut by the values of another one")
     found = knock_out_reads(
         subject.model,
         Contrast.from_pairs(head_pairs(subject, effort.paired, k=k)),

@@ -19,11 +19,12 @@ from cotinterp.studies.evidence import (
     CONVERGED_VARIANT,
     EARLY_VARIANT,
     MEMORY_TASK,
+    REFUSED,
     RUN_COLUMNS,
     WIDTH_VARIANT,
     Evidence,
 )
-from cotinterp.studies.measuring import REFUSED, TRACE_TRAIN, Measure, measure, measures_of
+from cotinterp.studies.measuring import TRACE_TRAIN, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.sweeps.designs import DESIGNS, half_as_wide, in_proportion, until_learned
 from cotinterp.sweeps.designs import Planned as Planned
@@ -148,7 +149,11 @@ def _early(standard: RunSpec) -> Planned:
 
 
 def base_spec(
-    *tasks: str, k_max: int | None = None, n_layers: int | None = None, steps: int | None = None
+    *tasks: str,
+    k_max: int | None = None,
+    n_layers: int | None = None,
+    steps: int | None = None,
+    n_train: int | None = None,
 ) -> RunSpec | None:
     """The reference design with some of it changed, as `base` of a plan; None where nothing is.
 
@@ -157,8 +162,9 @@ def base_spec(
         k_max: Most operands. Where transcripts get longer than the context of the reference design it grows with them.
         n_layers: Layers of the standard runs.
         steps: Updates; the warm-up is shortened to a tenth of them where it would take longer.
+        n_train: Training problems; those of other sizes are as large a share of it as before.
     """
-    if (k_max, n_layers, steps) == (None, None, None):
+    if (k_max, n_layers, steps, n_train) == (None, None, None, None):
         return None
     spec = RunSpec(task=tasks[0], regime="direct", precision="bf16")
     model, optimizer = spec.model, spec.optimizer
@@ -170,7 +176,8 @@ def base_spec(
     if steps is not None:
         warmup = min(optimizer.warmup, steps // 10)
         optimizer = optimizer.model_copy(update={"steps": steps, "warmup": warmup})
-    changed = {"model": model, "optimizer": optimizer, "k_max": spec.k_max if k_max is None else k_max}
+    sizes = {"k_max": k_max, "n_train": n_train}
+    changed = {"model": model, "optimizer": optimizer} | {name: n for name, n in sizes.items() if n is not None}
     return spec.model_copy(update=changed)
 
 

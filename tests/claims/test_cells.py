@@ -31,6 +31,15 @@ def test_a_cell_that_was_not_measured_is_named_with_what_was():
         cells.mean("edit", regime="cot")
 
 
+def test_a_measure_that_was_refused_is_missed_with_the_reason():
+    refusal = rows("refused", 0, 1, k=0, condition="probes: ValueError: 4 inputs make this total")
+    cells = measured_cells(book(rows("accuracy", 30, 40, k=2), refusal), "toy", 0)
+    with pytest.raises(MissingEvidence, match="^'toy', 'cot' refused probes: ValueError: 4 inputs"):
+        cells.mean("probe", regime="cot")
+    with pytest.raises(MissingEvidence, match="no 'accuracy'.*k 9"):
+        cells.mean("accuracy", regime="cot", k=9, condition="heldout")
+
+
 def test_redrawn_problems_scatter_as_a_binomial_does():
     cells = redrawn_cells(book(rows("accuracy", 300, 400)), "toy", 0)
     drawn = cells.mean("accuracy", regime="cot", condition="heldout")

@@ -9,10 +9,9 @@ from cotinterp.behavior.accuracy import longest_k
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
 from cotinterp.models.handmade import parallel
 from cotinterp.models.spec import ModelSpec
-from cotinterp.studies.evidence import COLUMNS, tally
+from cotinterp.studies.evidence import COLUMNS, REFUSED, tally
 from cotinterp.studies.measuring import (
     ANSWERS_OF_VARIANTS,
-    REFUSED,
     as_taught,
     beyond_training,
     measure,

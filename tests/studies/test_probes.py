@@ -78,9 +78,10 @@ def test_a_table_of_inputs_is_no_total():
     assert max(cell_rates(rows, "probe", step=3).values()) < 0.4
 
 
-def test_too_few_problems_give_no_rows():
+def test_too_few_problems_are_refused():
     """Of 36 problems of two operands the training side has fewer than a probe is fitted on."""
-    assert probes(subject(parallel(Z6, K_RANGE), "direct", k_range=(2, 2)), EFFORT).empty
+    with pytest.raises(ValueError, match="too few problems of 2 operands: a probe is fitted on 160"):
+        probes(subject(parallel(Z6, K_RANGE), "direct", k_range=(2, 2)), EFFORT)
 
 
 EFFORT_USE = Effort(used=8, random_subspaces=19)

@@ -1,5 +1,7 @@
 """What a total is computed from: families of pairs and knock-outs, on models whose mechanism is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,8 @@ def test_an_untrained_model_has_little_to_lose():
 def test_no_rows_without_written_totals_or_a_total_before_the_last():
     assert knock_outs(subject(parallel(Z6, K_RANGE), "direct"), EFFORT_KNOCK_OUTS).empty
     assert knock_outs(subject(reader(Z6, "cot", K_RANGE), "cot", k_range=(2, 2)), EFFORT_KNOCK_OUTS).empty
+
+
+def test_a_single_problem_has_no_donor():
+    with pytest.raises(ValueError, match="a single held-out problem of 4 operands"):
+        knock_outs(subject(reader(Z6, "cot", K_RANGE), "cot"), replace(EFFORT_KNOCK_OUTS, paired=1))

@@ -198,3 +198,9 @@ def test_the_context_grows_with_the_longest_transcript_of_all_tasks():
 def test_one_change_alone():
     assert base_spec("s3", k_max=3).optimizer == OptimizerSpec()
     assert base_spec("s3", steps=5000).optimizer.warmup == OptimizerSpec().warmup
+
+
+def test_other_sizes_keep_their_share_of_more_problems():
+    more = plan("s3", seeds=[0], base=base_spec("s3", n_train=30_000), parts=["regimes", "sizes"])
+    sizes = {one.variant: one.spec.n_train for one in more if one.spec.regime == "direct"}
+    assert sizes == {"": 30_000, "n3000": 3000, "n100000": 100_000}

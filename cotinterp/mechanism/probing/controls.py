@@ -88,13 +88,24 @@ def hold_out(groups: Labels, *, fraction: float = 0.25, seed: int = 0) -> Bool[n
 
 FOLDS = 4
 """Each quarter of the inputs is read by probes that were fitted on the other three."""
+LEAST_INPUTS = FOLDS + 1
+"""Fewer cannot be left out: of the four that make a bit of two bits, the three others say the opposite of the fourth by
+resemblance, also to a probe of a model that computes and holds that bit."""
 
 
 def input_folds(
     train: Bool[np.ndarray, " n"], inputs: Int[np.ndarray, " n"], *, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
-    """One of `FOLDS` parts for each row: whole inputs, at random, about as many test rows in each part."""
+    """One of `FOLDS` parts for each row: whole inputs, at random, about as many test rows in each part.
+
+    ValueError for fewer than LEAST_INPUTS.
+    """
     distinct, index = np.unique(inputs, return_inverse=True)
+    if len(distinct) < LEAST_INPUTS:
+        raise ValueError(
+            f"{len(distinct)} inputs make this total; with fewer than {LEAST_INPUTS} a probe cannot be tested on those "
+            "that it was not fitted on. left_out='problems' tests it on new problems alone"
+        )
     order = rng.permutation(len(distinct))
     tested = np.bincount(index[~train], minlength=len(distinct))[order]
     fold_of = np.empty(len(distinct), dtype=np.int64)

@@ -32,9 +32,10 @@ from cotinterp.mechanism.probing.totals import (
     stream_places,
 )
 from cotinterp.mechanism.sites import Site
+from cotinterp.models.handmade import reader
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.problems import solve
+from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -140,6 +141,17 @@ def test_inputs_left_out_are_never_fitted_on(model: TransformerBridge, batch: Ba
         hits += cell.correct.tolist()
     assert len(hits) == 125
     assert new.accuracy == pytest.approx(np.mean(hits), abs=0.01)
+
+
+def test_of_four_inputs_none_can_be_left_out() -> None:
+    """A handmade reader of parity holds every total, and a probe that saw three of its four inputs names the other."""
+    task = get_task("parity")
+    problems = sample_problems(task, 8, 200, split="train", rng=np.random.default_rng(0))
+    bits = collate([render(task, one, "cot") for one in problems], Vocabulary.of(task))
+    options: dict[str, Any] = {"sites": [Site("resid_post", 1)], "places": [(Role.EQUALS, 3)], "targets": [3]}
+    with pytest.raises(ValueError, match="4 inputs make this total.*left_out='problems'"):
+        probe_totals(reader(task, "cot", (2, 8)), bits, left_out="inputs", **options)
+    assert probe_totals(reader(task, "cot", (2, 8)), bits, **options).cells[0].correct.all()
 
 
 def test_inputs_are_left_out_of_a_share_of_the_batch_too(model: TransformerBridge, batch: Batch) -> None:
