@@ -13,8 +13,15 @@ from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
 from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
 from cotinterp.claims.verdict import Word
 from cotinterp.studies.evidence import (
+    BEYOND,
     CONVERGED_VARIANT,
     EARLY_VARIANT,
+    ENCODER_VARIANT,
+    OTHER_START,
+    POSITIONS_VARIANT,
+    SAME_START,
+    TEACHER_VARIANT,
+    WITHOUT,
     Condition,
     EditCondition,
     ProbeCondition,
@@ -382,6 +389,165 @@ def teaching_worlds() -> list[MadeUpWorld]:
     ]
 
 
+def distillation_worlds() -> list[MadeUpWorld]:
+    """Students of a teacher's states beside direct, the states of other problems, and the teacher."""
+    name, any_states, no_help = "hidden-states", "any states, not their content", "no help"
+
+    def world(title: str, direct: float, student: float, control: float, verdict: Word, *stands: str) -> MadeUpWorld:
+        rates = {"": direct, name: student, f"{name}-control": control}
+        cells = [cell for variant, rate in rates.items() for cell in asked_at_once(variant, rate)]
+        claim = "hidden-state-distillation-helps"
+        return MadeUpWorld(
+            title, claim, (*cells, *right("cot", flat(0.97), TEACHER_VARIANT)), verdict, frozenset(stands)
+        )
+
+    return [
+        world("by what the states say", 0.4, 0.9, 0.45, "supported"),
+        world(any_states, 0.4, 0.9, 0.88, "not supported", any_states),
+        world(no_help, 0.7, 0.7, 0.68, "not supported", no_help),
+    ]
+
+
+def asked_at_once(variant: str, rate: float) -> list[SyntheticCell]:
+    """Whole responses that are right, of models that are asked in the regime `direct`."""
+    cell = SyntheticCell(
+        measure="exact", expected=rate, k=0, regime="direct", variant=variant, condition="asked", problems=PROBLEMS
+    )
+    return [replace(cell, k=k) for k in KS]
+
+
+def vertical_worlds() -> list[MadeUpWorld]:
+    """Models that answer at once, and at which layer each total can be read where the answer is predicted."""
+    low, high, end = 0.2, 0.8, LAYERS
+    sites = [*(f"L{layer}.resid_pre" for layer in range(LAYERS)), f"L{LAYERS - 1}.resid_post"]
+
+    def probed(variant: str, place: str, site: str, step: int, rate: float) -> list[SyntheticCell]:
+        trained = ProbeCondition(model="trained", site=site, place=place)
+        own = SyntheticCell(
+            measure="probe", expected=rate, k=K, step=step, regime="direct", variant=variant, condition=trained,
+            problems=PROBLEMS,
+        )  # fmt: skip
+        untrained = replace(own, condition=replace(trained, model="untrained"), expected=low)
+        return [own, replace(own, measure="probe_control", expected=low), untrained]
+
+    def world(
+        claim: str,
+        name: str,
+        appears: tuple[int, int],
+        use: float,
+        verdict: Word,
+        *stands: str,
+        operands: float = low,
+        at_once: float = 0.95,
+    ) -> MadeUpWorld:
+        variant = "internalize" if claim.startswith("internalized") else "hidden-states"
+        cells = asked_at_once(variant, at_once)
+        for step, first in enumerate((*appears, end), start=1):
+            for layer, site in enumerate(sites):
+                cells += probed(variant, "prompt_end", site, step, high if layer >= first else low)
+            cells += probed(variant, "operand", sites[LAYERS - 1], step, operands if step < K - 1 else low)
+            for place in ("prompt_end", "operand"):
+                bare = ProbeCondition(model="input", site="input", place=place)
+                cells.append(replace(cells[-1], measure="probe", expected=low, condition=bare))
+            used = replace(cells[-1], measure="probe_use", kind="mean", within=0.1, problems=200)
+            cells += [
+                replace(
+                    used,
+                    condition=ProbeCondition(site=site, place="prompt_end"),
+                    expected=use if step < K - 1 and layer >= first else 0.0,
+                )
+                for layer, site in enumerate(sites)
+                if layer
+            ]
+        return MadeUpWorld(name, claim, tuple(cells), verdict, frozenset(stands))
+
+    answer_alone, across, together, unused = (
+        "only the answer is there",
+        "from left to right",
+        "all at one layer",
+        "there and not used",
+    )
+    never = (end + 1, end + 1)
+    return [
+        made
+        for claim in ("internalized-computation-is-vertical", "distilled-computation-is-vertical")
+        for made in (
+            world(claim, "a layer a step, and used", (1, 2), 0.5, "supported"),
+            world(claim, answer_alone, never, 0.0, "not supported", answer_alone),
+            world(claim, across, never, 0.0, "not supported", across, operands=high),
+            world(claim, together, (2, 2), 0.5, "partly supported", together),
+            world(claim, unused, (1, 2), 0.0, "partly supported", unused),
+            world(claim, "hardly anything is answered at once", (1, 2), 0.5, "inconclusive", at_once=0.3),
+        )
+    ]
+
+
+def adapter_worlds() -> list[MadeUpWorld]:
+    """All weights and adapters at two rates, from a model of another task and from one of this task."""
+    as_good, brings_out = "as good", "brings out, teaches nothing"
+
+    def world(
+        name: str, new: float, known: float, verdict: Word, *stands: str, every: float = 0.97, slow: float = 0.3
+    ) -> MadeUpWorld:
+        cells = []
+        for start, regime, best in ((OTHER_START, "cot", new), (SAME_START, "totals", known)):
+            for trained, rate in (("all", every), ("rank4-x1", slow), ("rank4-x5", best)):
+                cells += right(regime, flat(rate), f"{start}{trained}")
+        return MadeUpWorld(name, "lora-helps-less", tuple(cells), verdict, frozenset(stands))
+
+    return [
+        world("less from either start", 0.6, 0.7, "supported"),
+        world(as_good, 0.95, 0.96, "not supported", as_good),
+        world(brings_out, 0.6, 0.96, "partly supported", brings_out),
+        world("all weights do not learn it", 0.3, 0.3, "inconclusive", every=0.6),
+    ]
+
+
+def position_worlds() -> list[MadeUpWorld]:
+    """How far schemes of positions go beyond the lengths of training, with a trace and at once."""
+    none, trace, alike = "none goes furthest", "the trace decides", "no scheme goes further"
+
+    def world(
+        name: str, places: float, distances: float, nothing: float, direct: float, verdict: Word, *stands: str
+    ) -> MadeUpWorld:
+        of = {"standard": places, "sinusoidal": places, "rotary": distances, "alibi": distances, "none": nothing}
+        cells: list[SyntheticCell] = []
+        for scheme, rate in of.items():
+            variant = f"{POSITIONS_VARIANT}{scheme}"
+            for regime, far in (("cot", rate), ("direct", direct)):
+                shown = right(regime, flat(0.97), variant)
+                cells += [*shown, *(replace(shown[0], k=k, condition=BEYOND, expected=far) for k in range(7, 13))]
+        return MadeUpWorld(name, "positions-decide-length", tuple(cells), verdict, frozenset(stands))
+
+    return [
+        world("distances go further", 0.2, 0.7, 0.5, 0.2, "supported"),
+        world(none, 0.2, 0.22, 0.7, 0.2, "not supported", none),
+        world(trace, 0.7, 0.72, 0.71, 0.2, "not supported", trace),
+        world(alike, 0.2, 0.22, 0.21, 0.2, "not supported", alike),
+    ]
+
+
+def encoder_worlds() -> list[MadeUpWorld]:
+    """Encoders with rationales in their data, never read or in the input, asked with them and without."""
+    unread, stays, kept = "unread ones help", "what was in the input stays", "they are not missed"
+
+    def world(
+        name: str, read_not: float, without: float, verdict: Word, *stands: str, plain: float = 0.5
+    ) -> MadeUpWorld:
+        rates = {"label": plain, "label-trace-unread": read_not, "label-after-trace": 0.98}
+        cells = [cell for regime, rate in rates.items() for cell in right(regime, flat(rate), ENCODER_VARIANT)]
+        given = next(cell for cell in cells if cell.regime == "label-after-trace")
+        cells += [replace(given, k=k, condition=WITHOUT, expected=without) for k in KS]
+        return MadeUpWorld(name, "encoder-gains-nothing", tuple(cells), verdict, frozenset(stands))
+
+    return [
+        world("nothing unread, missed in the input", 0.5, 0.15, "supported"),
+        world(unread, 0.8, 0.15, "partly supported", unread),
+        world(stays, 0.5, 0.8, "partly supported", stays),
+        world(kept, 0.97, 0.97, "partly supported", kept, plain=0.97),
+    ]
+
+
 def width_worlds() -> list[MadeUpWorld]:
     """Direct and cot at two widths, and what kind the errors of the narrower cot are."""
     any_width, no_width, garbled = "helps at any width", "helps at no width", "garbled"
@@ -407,6 +573,7 @@ def made_up_worlds() -> tuple[MadeUpWorld, ...]:
     worlds = [
         *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
         *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds(), *width_worlds()),
+        *(*distillation_worlds(), *vertical_worlds(), *adapter_worlds(), *position_worlds(), *encoder_worlds()),
     ]
     reads = reading_worlds()[0]
     unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]

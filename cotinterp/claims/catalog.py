@@ -8,6 +8,7 @@ from cotinterp.claims import statistics
 from cotinterp.claims.cells import Statistic
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
 from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.designs import DESIGNS
 from cotinterp.claims.size import SIZE
 from cotinterp.claims.teaching import TEACHING
 from cotinterp.tasks.loading import is_reference, load
@@ -425,12 +426,12 @@ CATALOG = (
     WRONG_STEPS_ANCHOR,
 )
 """The claims about the reference design, in the order of the report."""
-EVERY = (*CATALOG, *TEACHING, *SIZE)
-GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE}
+EVERY = (*CATALOG, *TEACHING, *SIZE, *DESIGNS)
+GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE, "designs": DESIGNS}
 
 
 def get_claims(ref: str | Claim) -> tuple[Claim, ...]:
-    """Those of a group ("catalog", "teaching", "size"), or the one of that name, with the errors of `get_claim`."""
+    """Those of a group (a name of `GROUPS`), or the one of that name, with the errors of `get_claim`."""
     return GROUPS[ref] if isinstance(ref, str) and ref in GROUPS else (get_claim(ref),)
 
 

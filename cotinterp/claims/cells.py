@@ -14,7 +14,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from cotinterp.studies.evidence import COUNTS, EARLY_VARIANT, REFUSED, RUN, Condition, Evidence
+from cotinterp.studies.evidence import (
+    COUNTS,
+    EARLY_VARIANT,
+    OTHER_START,
+    REFUSED,
+    RUN,
+    SAME_START,
+    Condition,
+    Evidence,
+)
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
@@ -112,9 +121,13 @@ class EvidenceIndex:
 
     @cached_property
     def unconverged(self) -> frozenset[tuple[str, str, str, int]]:
-        """Task, regime, variant and seed of the runs that had not learned, but for those that were stopped early."""
+        """Task, regime, variant and seed of the runs that had not learned.
+
+        Left out are those that were stopped early or begun from another model: what they learn in that time is asked.
+        """
         runs = self.evidence.runs
-        short = runs[(runs["status"] == "unconverged") & (runs["variant"] != EARLY_VARIANT)]
+        limited = runs["variant"].str.startswith((EARLY_VARIANT, OTHER_START, SAME_START))
+        short = runs[(runs["status"] == "unconverged") & ~limited]
         return frozenset(zip(*(short[name].tolist() for name in RUN), strict=True))
 
     @cached_property

@@ -250,6 +250,25 @@ THRESHOLDS: dict[str, Threshold] = {
     "wide-gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
     "fluent": MOST_ERRORS,
     "wide-cot-solves-it": SOLVED,
+    "at-the-answer": DECODABLE,
+    "at-operands": DECODABLE,
+    "order": Threshold(
+        0.5, "half a layer a step: midway between totals that appear together, 0, and one a layer, which has 1"
+    ),
+    "used-at-the-answer": USED,
+    "answers-at-once": Threshold(0.5, "most problems: else no computation is inside to be looked at"),
+    "teacher-writes-it": SOLVED,
+    "less-new": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "less-known": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "all-weights-learn": SOLVED,
+    "relative-gain": Threshold(0.1, "a tenth of the problems of lengths that were never shown"),
+    "none-gain": Threshold(0.1, "a tenth of the problems of lengths that were never shown"),
+    "trace-beyond": Threshold(0.1, "a tenth of the problems of lengths that were never shown"),
+    "within": SOLVED,
+    "unread-gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "input-gain": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "missed": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
+    "reads-it": SOLVED,
     "carried": Threshold(0.1, "a tenth of a nat: the answer would be a tenth less likely without knowing the trace"),
 }
 """By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the

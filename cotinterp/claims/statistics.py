@@ -57,6 +57,15 @@ def difference(one: Values, other: Values) -> Values:
     return gap
 
 
+def slope_over(places: Sequence[int], values: Sequence[Values]) -> Values:
+    """Least-squares slope of the values over their places, draw by draw. MissingEvidence for fewer than two."""
+    if len(places) < 2:
+        raise MissingEvidence(f"a slope needs two numbers; measured: {tuple(places)}")
+    centered = np.array(places) - np.mean(places)
+    slope: Values = centered @ np.stack(np.broadcast_arrays(*values)) / (centered @ centered)
+    return slope
+
+
 def advantage(cells: Cells, variant: str = "") -> Values:
     """Accuracy of cot minus that of direct at the largest K."""
     k = lengths(cells, "cot", variant=variant)[-1]
@@ -66,12 +75,7 @@ def advantage(cells: Cells, variant: str = "") -> Values:
 def advantage_slope(cells: Cells, variant: str = "") -> Values:
     """Least-squares slope of that difference over K: what an operand more adds to it."""
     ks = lengths(cells, "cot", variant=variant)
-    if len(ks) < 2:
-        raise MissingEvidence(f"a slope needs two numbers of operands; measured: {ks}")
-    centered = np.array(ks) - np.mean(ks)
-    gaps = np.stack([heldout(cells, "cot", k, variant) - heldout(cells, "direct", k, variant) for k in ks])
-    slope: Values = centered @ gaps / (centered @ centered)
-    return slope
+    return slope_over(ks, [heldout(cells, "cot", k, variant) - heldout(cells, "direct", k, variant) for k in ks])
 
 
 def on_many(cells: Cells) -> str:
@@ -187,9 +191,13 @@ def net_agreement(cells: Cells) -> Values:
     return average(found)
 
 
+def _is_size(variant: str) -> bool:
+    return variant.startswith("n") and variant[1:].isdigit()
+
+
 def size_gain(cells: Cells) -> Values:
     """Least-squares slope of direct's accuracy over the decimal logarithm of the number of training problems."""
-    sizes = sorted((int(name[1:]), name) for name in cells.variants("direct") if name.startswith("n"))
+    sizes = sorted((int(name[1:]), name) for name in cells.variants("direct") if _is_size(name))
     if len(sizes) < 2:
         raise MissingEvidence(f"a training-size curve needs two sizes; measured variants: {cells.variants('direct')}")
     logs = np.log10([size for size, _ in sizes])
@@ -303,23 +311,30 @@ def _last_input(cells: Cells, regime: str, variant: str = "") -> str:
     return f"L{cells.n_layers(regime, variant) - 1}.resid_pre"
 
 
-def net_decodable(cells: Cells, regime: str, place: str, variant: str = "") -> Values:
-    """Probe accuracy for s_j at a place before it is written, minus the best of its controls, mean over steps j.
+def net_at(cells: Cells, regime: str, place: str, site: str, step: int, variant: str = "") -> Values:
+    """Probe accuracy for the total of one step at one site and place, minus the best of its controls.
 
-    At the input of the last layer: what leaves the last layer is what is about to be written, and the unembedding is
-    linear. Controls: the same probe on random labels, on the untrained model, and on the bare token and position.
+    Controls: the same probe on random labels, on the untrained model, and on the bare token and position.
     """
-    trained = ProbeCondition(model="trained", site=_last_input(cells, regime, variant), place=place)
-    of = partial(cells.mean, regime=regime, variant=variant)
+    trained = ProbeCondition(model="trained", site=site, place=place)
+    of = partial(cells.mean, regime=regime, variant=variant, step=step)
     untrained = replace(trained, model="untrained")
     token = ProbeCondition(model="input", site="input", place=place)
     controls = (("probe_control", trained), ("probe", untrained), ("probe", token))
-    found = []
-    for step in cells.steps("probe", regime=regime, condition=trained, variant=variant):
-        accuracy = of("probe", condition=trained, step=step)
-        worth = [of(name, condition=where, step=step) for name, where in controls]
-        found.append(accuracy - np.max(np.broadcast_arrays(*worth), axis=0))
-    return average(found)
+    worth = [of(name, condition=where) for name, where in controls]
+    return difference(of("probe", condition=trained), np.max(np.broadcast_arrays(*worth), axis=0))
+
+
+def net_decodable(cells: Cells, regime: str, place: str, variant: str = "") -> Values:
+    """`net_at` for s_j at a place before it is written, mean over steps j.
+
+    At the input of the last layer: what leaves the last layer is what is about to be written, and the unembedding is
+    linear.
+    """
+    site = _last_input(cells, regime, variant)
+    trained = ProbeCondition(model="trained", site=site, place=place)
+    steps = cells.steps("probe", regime=regime, condition=trained, variant=variant)
+    return average([net_at(cells, regime, place, site, step, variant) for step in steps])
 
 
 def decodable_in_cot(cells: Cells) -> Values:

@@ -1,20 +1,32 @@
 """The claims about ways of teaching, each with its numbers, its rivals, and the control of the same phases.
 
-They are judged on what `studies.measuring.as_taught` measures of runs of `sweeps.replication.taught_plan`: a variant is
-a curriculum (`training.curriculum`), empty for `direct` as it is, and behind a name `-control` the same phases with
-dots in place of the content. `exact` counts a response that is right in every symbol: a model that writes its trace
-where it was asked for the answer has not answered at once. Thresholds stand in `claims.claim.THRESHOLDS`.
+They are judged on the part `curricula` of a plan (`sweeps.designs`), as `studies.measuring.as_taught` measures it: a
+variant is a curriculum (`training.curriculum`), empty for `direct` as it is, and behind a name `-control` the same
+phases with dots in place of the content, or with the states of other problems in place of the teacher's. `exact` counts
+a response that is right in every symbol: a model that writes its trace where it was asked for the answer has not
+answered at once. Thresholds stand in `claims.claim.THRESHOLDS`.
 """
 
 from functools import partial
 
+import numpy as np
+
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
 from cotinterp.claims.claim import SOLVED, Claim, Control, Criterion, Rival
 from cotinterp.claims.claim import THRESHOLDS as AT
-from cotinterp.claims.statistics import SHORTEST, average, difference, net_decodable, used_in
-from cotinterp.studies.evidence import CONTROL_VARIANT
+from cotinterp.claims.statistics import (
+    SHORTEST,
+    average,
+    cot_accuracy,
+    difference,
+    net_at,
+    net_decodable,
+    slope_over,
+    used_in,
+)
+from cotinterp.studies.evidence import CONTROL_VARIANT, TEACHER_VARIANT, ProbeCondition
 
-DIRECT, MIXED, NAIVE, INTERNALIZED = "", "mixed-50", "naive", "internalize"
+DIRECT, MIXED, NAIVE, INTERNALIZED, DISTILLED = "", "mixed-50", "naive", "internalize", "hidden-states"
 NOTES = "nanodistill's notes on thinking traces"
 
 
@@ -77,6 +89,60 @@ def totals_used(cells: Cells, variant: str) -> Values:
     return used_in(cells, asked_in(cells, variant), "operand", variant)
 
 
+FAINT = 0.05
+"""Net probe accuracy below which a total counts as not there at all, when it is asked from which layer on it is."""
+
+
+def _by_layer(cells: Cells, variant: str) -> dict[int, list[Values]]:
+    """By step j before the answer: `net_at` of s_j where the answer is predicted, at each layer's input and the end."""
+    regime, last = asked_in(cells, variant), "prompt_end"
+    layers = cells.n_layers(regime, variant)
+    sites = [*(f"L{layer}.resid_pre" for layer in range(layers)), f"L{layers - 1}.resid_post"]
+    probed = ProbeCondition(model="trained", site=sites[0], place=last)
+    steps = cells.steps("probe", regime=regime, condition=probed, variant=variant)[:-1]
+    if not steps:
+        raise MissingEvidence(f"{variant!r} was probed on problems without a total before the answer: ask for longer")
+    return {step: [net_at(cells, regime, last, site, step, variant) for site in sites] for step in steps}
+
+
+def totals_at_answer(cells: Cells, variant: str) -> Values:
+    """`net_at` of the totals before the answer, where it is predicted, each at its best layer; mean over steps."""
+    return average([np.max(np.broadcast_arrays(*nets), axis=0) for nets in _by_layer(cells, variant).values()])
+
+
+def layers_a_step(cells: Cells, variant: str) -> Values:
+    """By how many layers a total appears after the one of the step before it, where the answer is predicted.
+
+    The slope over steps of the layer at which s_j appears: the sum, over the inputs of all layers, of the part of its
+    final net accuracy (the highest at or below a layer; at least FAINT at the end) that is not reached yet. A total
+    that never appears counts as appearing above the last layer.
+    """
+    found = {}
+    for step, nets in _by_layer(cells, variant).items():
+        reached = np.maximum.accumulate(np.stack(np.broadcast_arrays(*nets)).clip(min=0), axis=0)
+        found[step] = (1 - reached[:-1] / reached[-1].clip(min=FAINT)).sum(axis=0)
+    return slope_over(list(found), list(found.values()))
+
+
+def used_at_answer(cells: Cells, variant: str) -> Values:
+    """Share of the gap that exchanging what the probe reads of a total before the answer closes, where it is predicted.
+
+    Beyond random directions, each total at the input of the layer where it does most, the first layer's left out; mean
+    over steps.
+    """
+    regime = asked_in(cells, variant)
+    of = partial(cells.mean, "probe_use", regime=regime, variant=variant)
+    sites = [f"L{layer}.resid_pre" for layer in range(1, cells.n_layers(regime, variant))]
+    conditions = [ProbeCondition(site=site, place="prompt_end") for site in sites]
+    if not conditions:
+        raise MissingEvidence(f"{variant!r} has one layer, before which nothing is computed")
+    steps = cells.steps("probe_use", regime=regime, condition=conditions[0], variant=variant)[:-1]
+    if not steps:
+        raise MissingEvidence(f"of {variant!r} no total before the answer was exchanged (uses_on_the_way)")
+    best = [np.max(np.broadcast_arrays(*(of(condition=at, step=step) for at in conditions)), axis=0) for step in steps]
+    return average(best)
+
+
 def _points(name: str, words: str, statistic: partial[Values], *, share: bool = False) -> Criterion:
     return Criterion(name, words, statistic, AT[name], bounds=(0.0, 1.0) if share else (-1.0, 1.0))
 
@@ -85,10 +151,10 @@ def _gain(variant: str) -> Criterion:
     return _points("gain", f"right at once, taught {variant}, beyond direct", partial(gain, variant=variant))
 
 
-def _content(variant: str) -> Criterion:
+def _content(variant: str, other: str = "dots in the same phases") -> Criterion:
     return _points(
         "content-gain",
-        f"right at once, taught {variant}, beyond dots in the same phases",
+        f"right at once, taught {variant}, beyond {other}",
         partial(beyond_control, variant=variant),
     )
 
@@ -199,5 +265,119 @@ LEAVES_TOTALS = Claim(
     "may be no left fold.",
 )
 
-TEACHING = (NAIVE_HURTS, MIXED_HELPS, CURRICULUM_NOT_CONTENT, TRACE_HELPS_MOST, LEAVES_TOTALS)
-"""All of them: `cotinterp claims --claim teaching --tables FOLDER`."""
+DISTILLATION_HELPS = Claim(
+    name="hidden-state-distillation-helps",
+    statement="Drawn toward the states of a model that writes the trace, a model answers better at once, because of "
+    "what those states say of the problem.",
+    source=f"{NOTES}: decoder, hidden-state distillation; Deng et al. 2023 (arXiv 2311.01460)",
+    criteria=(_content(DISTILLED, "the states of other problems"), _gain(DISTILLED)),
+    predicts={"content-gain": "above", "gain": "above"},
+    rivals=(
+        Rival(
+            "any states, not their content",
+            "the states of other problems do as much",
+            {"content-gain": "below", "gain": "above"},
+        ),
+        Rival("no help", "direct as it is does as well", {"content-gain": "below", "gain": "below"}),
+    ),
+    controls=(
+        Control(
+            "teacher-writes-it",
+            "accuracy of the teacher",
+            partial(cot_accuracy, variant=TEACHER_VARIANT),
+            SOLVED,
+            "above",
+        ),  # fmt: skip
+    ),
+    decisive=frozenset({"content-gain"}),
+    evidence=("curricula",),
+    limits="One weight of the loss, every layer, and one stage where the authors have three; equal updates.",
+)
+
+
+def _is_vertical(name: str, variant: str, words: str, source: str) -> Claim:
+    """That a model taught so computes from layer to layer, where it answers."""
+    return Claim(
+        name=name,
+        statement=f"Where a model {words} answers at once, the totals before the answer appear one layer after the "
+        "other, and are used.",
+        source=source,
+        criteria=(
+            _points(
+                "at-the-answer",
+                "probe for the totals before the answer, where it is predicted, net of controls",
+                partial(totals_at_answer, variant=variant),
+            ),
+            Criterion(
+                "order",
+                "layers by which a total there appears after the one before it",
+                partial(layers_a_step, variant=variant),
+                AT["order"],
+                "",
+            ),
+            Criterion(
+                "used-at-the-answer",
+                "share of the gap that exchanging them there closes",
+                partial(used_at_answer, variant=variant),
+                AT["used-at-the-answer"],
+                "",
+            ),
+            _points(
+                "at-operands", "probe for s_j at operand j, net of controls", partial(totals_inside, variant=variant)
+            ),
+        ),
+        predicts={"at-the-answer": "above", "order": "above", "used-at-the-answer": "above"},
+        rivals=(
+            Rival(
+                "only the answer is there",
+                "no total before it can be read, there or at the operands",
+                {"at-the-answer": "below", "at-operands": "below"},
+            ),
+            Rival(
+                "from left to right",
+                "totals lie at the operands and not at the answer",
+                {"at-the-answer": "below", "at-operands": "above"},
+            ),
+            Rival("all at one layer", "no order among them", {"at-the-answer": "above", "order": "below"}),
+            Rival(
+                "there and not used",
+                "decodable one after the other, and nothing reads them",
+                {"at-the-answer": "above", "order": "above", "used-at-the-answer": "below"},
+            ),
+        ),
+        controls=(
+            Control(
+                "answers-at-once",
+                "right at once",
+                partial(exact, variant=variant),
+                AT["answers-at-once"],
+                "above",
+            ),
+        ),
+        decisive=frozenset({"at-the-answer"}),
+        evidence=("curricula",),
+        limits="Totals of a left fold, in linear form, at four operands: another algorithm has others. That teaching "
+        "put them there is not asked; direct as it is may hold them, too.",
+    )
+
+
+VERTICAL = (
+    _is_vertical(
+        "internalized-computation-is-vertical",
+        INTERNALIZED,
+        "whose trace was internalized step by step",
+        f"{NOTES}: reasoning goes vertically, through layers; Deng et al. 2024 (arXiv 2405.14838)",
+    ),
+    _is_vertical(
+        "distilled-computation-is-vertical",
+        DISTILLED,
+        "that was drawn toward the states along a trace",
+        f"{NOTES}: reasoning goes vertically, through layers; Deng et al. 2023 (arXiv 2311.01460)",
+    ),
+)
+
+TEACHING = (
+    *(NAIVE_HURTS, MIXED_HELPS, CURRICULUM_NOT_CONTENT, TRACE_HELPS_MOST, LEAVES_TOTALS),
+    *(DISTILLATION_HELPS, *VERTICAL),
+)
+"""All of them: `cotinterp claims --claim teaching --from checkpoints --train --part curricula --task TASK`."""

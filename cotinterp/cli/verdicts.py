@@ -7,6 +7,20 @@ import tyro
 
 from cotinterp.cli.instruments import Count, NonNegative, app
 
+Part = Literal[
+    "regimes",
+    "depths",
+    "sizes",
+    "memory",
+    "converged",
+    "early",
+    "widths",
+    "curricula",
+    "adapters",
+    "positions",
+    "encoder",
+]
+
 
 @app.command(
     name="calibrate",
@@ -70,6 +84,7 @@ def calibrate_command(
         "cotinterp claims",
         "cotinterp claims --task s3 --claim gap-widens",
         "cotinterp claims --from checkpoints --train --task mine.py:Swap --quick",
+        "cotinterp claims --from checkpoints --train --part curricula --claim teaching --task s3",
     ),
 )
 def claims_command(
@@ -89,7 +104,7 @@ def claims_command(
     n_layers: Count | None = None,
     steps: Count | None = None,
     n_train: Count | None = None,
-    part: tuple[Literal["regimes", "depths", "sizes", "memory", "converged", "early", "widths"], ...] = (),
+    part: tuple[Part, ...] = (),
     until_decided: bool = False,
     max_seeds: Count | None = None,
 ) -> None:
@@ -97,7 +112,7 @@ def claims_command(
 
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.
-        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching, size); by default the catalog.
+        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching, size, designs); by default the catalog.
         seeds: The lowest so many seeds, in one look; by default all in the tables, looked at every five, and five from
             checkpoints.
         origin: Judge stored tables, or measure trained runs anew.
@@ -113,7 +128,7 @@ def claims_command(
         n_layers: Layers of the standard runs, where not the reference design's.
         steps: Updates of the runs, where not the reference design's.
         n_train: Training problems of the runs, where not the reference design's.
-        part: Which runs; by default all but widths. Claims that need others stay inconclusive.
+        part: Which runs; by default those of the catalog, regimes to early. Claims that need others stay inconclusive.
         until_decided: Five seeds at a time, until every verdict is decided; p-values are corrected for the looks.
         max_seeds: With --until-decided, the most seeds; by default all in the tables, twenty from checkpoints.
     """

@@ -60,6 +60,17 @@ CONTROL_VARIANT = "-control"
 """Behind the name of a curriculum: the run of the same phases without content (`training.curriculum.control_of`)."""
 WIDTH_VARIANT = "w"
 """Before the width of a model that is narrower than the standard one and was trained until it had learned."""
+BEYOND, WITHOUT = "beyond", "without"
+"""Conditions of `accuracy`: problems longer than those of training; asked without the trace that training gave."""
+TEACHER_VARIANT = "teacher"
+"""The model whose states a distilled one is drawn toward."""
+POSITIONS_VARIANT = "positions-"
+"""Before the scheme of positions of a model that is asked problems longer than those it was trained on."""
+OTHER_START, SAME_START = "from-other-", "from-same-"
+"""Begun from a model of another task, or from one of the same task that writes its trace in another format; behind it
+what was trained of it: `all`, or an adapter. They have a number of updates, and what it is enough for is asked."""
+ENCODER_VARIANT = "encoder"
+"""A bidirectional model that names the answer as a label."""
 Kind = Literal["behavior", "observation", "intervention"]
 """What a measure does: asks the model, looks into it, or changes something (a written total, a read, an activation) and
 sees what follows. Only the last can say how an answer comes about."""

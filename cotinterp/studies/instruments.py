@@ -61,12 +61,13 @@ def study(name: StudyName, subject: Subject, effort: Effort = FULL) -> Results:
     Raises:
         KeyError: An unknown study; those that exist are named.
         ValueError: The study makes no sense for the subject (`edit` in a regime that writes no totals, `attribute`
-            where steps do not follow the operands).
+            where steps do not follow the operands, a model that looks ahead).
         NoPairsError: No pairs at all can be made of the task: nothing that it is shown changes its answer.
         EmptySplitError: No problem of this length is held out.
     """
     if name not in _STUDIES:
         raise KeyError(f"unknown study {name!r}; there are {', '.join(STUDIES)}")
+    subject.require_causal()
     return _STUDIES[name](subject, effort)
 
 

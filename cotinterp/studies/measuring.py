@@ -6,21 +6,26 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from cotinterp.behavior.accuracy import accuracy_by_k, longest_k
 from cotinterp.behavior.answer_given_trace import OPEN
 from cotinterp.results import with_labels
 from cotinterp.studies.answers import answers, edits
-from cotinterp.studies.evidence import COLUMNS, MEMORY_TASK, REFUSED, joined, tally
+from cotinterp.studies.evidence import BEYOND, COLUMNS, MEMORY_TASK, REFUSED, WITHOUT, joined, tally
 from cotinterp.studies.instruments import evaluated
-from cotinterp.studies.probes import probes
+from cotinterp.studies.probes import probes, uses_on_the_way
 from cotinterp.studies.readiness import readiness
 from cotinterp.studies.reads import families, knock_outs
 from cotinterp.studies.subject import Effort, Subject
+from cotinterp.transcripts.problems import Problem
 
 Measure = Callable[[Subject, Effort], pd.DataFrame]
 """Rows of evidence about one model: measure, k, step, condition, value, trials, problems (see `studies.evidence`)."""
 
 TRACE = "cot"
 """The regime in which a trace is asked for: its prompts end with `>`."""
+
+LABEL = "label"
+"""The regime in which a label is asked for with nothing but the problem in front of it."""
 
 TRACE_TRAIN = "trace-train"
 """Condition of `exact`: training problems, asked for their trace."""
@@ -46,7 +51,8 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
       whose own responses begin with one (filler).
     - `edit`, `edit_by_step` (`edits`), asked as `cot`: whether the answer follows an edited trace.
     - `probe`, `probe_control`, `probe_use` and its companions (`probes`), in the prompt, asked in its own regime: can
-      running totals be read inside before the answer, and is what is read used? Refused where the subject answers after
+      running totals be read inside before the answer, and is what is read used? `probe_use` at the end of the prompt
+      also of the totals before the answer (`uses_on_the_way`). Refused where the subject answers after
       continuous thoughts (`REFUSED`), which takes no other measure with it.
 
     What is decodable or used says nothing of where training put it: compare with the control of the same phases.
@@ -71,7 +77,37 @@ def as_taught(subject: Subject, effort: Effort) -> pd.DataFrame:
     for k in sorted({one.problem.k for one in asked}):
         leaked = [not has_trace and one.text.startswith(OPEN) for one in asked if one.problem.k == k]
         rows.append(tally("leakage", np.array(leaked, dtype=float), k=k))
-    return joined([*rows, edits(traced, effort), _rows_or_refusal(probes, subject, effort)])
+    inside = [_rows_or_refusal(each, subject, effort) for each in (probes, uses_on_the_way)]
+    return joined([*rows, edits(traced, effort), *inside])
+
+
+def beyond_training(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `accuracy`, condition `beyond`: problems longer than those of its training, up to twice as long.
+
+    Up to `effort.evaluated` of each length, held-out ones, as far as the task has them and their right transcripts fit
+    the context. No rows where there are none. A model that fails there may have learned the rule for the lengths that
+    it was shown; what it lacks may be the place of a symbol as well as the total.
+    """
+    longest = subject.k_range[1]
+    most = min(2 * longest, longest_k(subject.model, subject.task, subject.regime))
+    asked = [subject.heldout(effort.evaluated, k=k) for k in range(longest + 1, most + 1)]
+    return _right(subject, sum(asked, ()), BEYOND)
+
+
+def without_trace(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `accuracy`, condition `without`: held-out problems, asked for the label with no trace in the input."""
+    heldout = subject.evaluation_problems(effort.evaluated)["heldout"]
+    return _right(replace(subject, regime=LABEL), heldout, WITHOUT)
+
+
+def _right(subject: Subject, problems: tuple[Problem, ...], condition: str) -> pd.DataFrame:
+    if not problems:
+        return joined([])
+    model, task, regime, seed = subject.model, subject.task, subject.regime, subject.run_seed
+    by_k: dict[int, list[float]] = {}
+    for one in accuracy_by_k(model, task, regime, {condition: problems}, run_seed=seed).outputs:
+        by_k.setdefault(one.problem.k, []).append(float(one.correct))
+    return joined([tally("accuracy", np.array(right), k=k, condition=condition) for k, right in by_k.items()])
 
 
 def measures_of(subject: Subject) -> tuple[Measure, ...]:

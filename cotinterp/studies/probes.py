@@ -1,5 +1,7 @@
 """Where running totals can be read before they are written, net of controls; and whether what is read is used."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -16,11 +18,11 @@ from cotinterp.mechanism.probing.totals import probe_totals, running_total
 from cotinterp.mechanism.probing.use import RandomSubspaces, UseTest, probe_use
 from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies.evidence import ProbeCondition, joined, tally
-from cotinterp.studies.protocol import places_of, use_pairs, use_places
+from cotinterp.studies.protocol import PROMPT_END, places_of, use_pairs, use_places
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
-from cotinterp.transcripts.roles import Role, place_words
+from cotinterp.transcripts.roles import Place, Role, place_words
 
 SPARE = 2
 """Problems for each pair that is wanted: of a sum written in full, about half have a change of the same layout."""
@@ -28,7 +30,9 @@ PASS = 256
 """Most sequences that run together; they are short."""
 
 
-def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
+def probe_uses(
+    subject: Subject, effort: Effort, fitted: Batch, probed: Sequence[tuple[str, Place, int]] = ()
+) -> pd.DataFrame:
     """Rows of `probe_use`, `probe_use_noise`, `probe_use_whole`, on up to `effort.used` pairs of held-out problems.
 
     What a linear probe for a total reads at one place is taken from the other run of the pair, and nothing else
@@ -55,6 +59,8 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
     - Else total k // 2 at its `operand`, the first that comes after the change, where both runs have the same symbol
       and differ in nothing but what attention brought; and the answer at `prompt_end`.
 
+    `probed`, where given, takes their place: the place by its word, and the total (`protocol.use_places`).
+
     `equals`, `before_total` and `prompt_end` are where the logits are read. What leaves the last layer there is decoded
     into the answer by the model itself: use in such a cell shows that the intervention works, not that a total is used
     on the way. "No more than random" speaks of this place alone; a copy elsewhere may be used.
@@ -67,7 +73,7 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
         ProbeNotConverged: Names the cell.
     """
     k = subject.length(effort)
-    probed = use_places(fitted.transcripts[0], k=k)
+    probed = probed or use_places(fitted.transcripts[0], k=k)
     contrast = Contrast.from_pairs(use_pairs(subject, SPARE * effort.used, k=k)).select(slice(effort.used))
     sites = (*residual_sites(subject.model)[1:], Site("resid_post", int(subject.model.cfg.n_layers) - 1))
     positions = torch.stack([fitted.where(*place, part=-1) for _, place, _ in probed], dim=1)
@@ -93,6 +99,20 @@ def probe_uses(subject: Subject, effort: Effort, fitted: Batch) -> pd.DataFrame:
                 result.cells[0].tests, k=k, step=target, condition=ProbeCondition(site=site.label, place=word)
             )
     return joined(rows)
+
+
+def uses_on_the_way(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `probe_uses` where the answer is predicted (`prompt_end`), for totals before it that the pairs change.
+
+    Of a model that answers at once. A total that a layer computes there and a later one reads is used before the last
+    layer; of what leaves the last nothing is computed. No rows where no total comes before the answer.
+    """
+    k = subject.length(effort)
+    steps = range(max(1, k // 2 - 1), k - 1)
+    if not steps:
+        return joined([])
+    fitted = subject.batch(_probed_problems(subject, effort)[0])
+    return probe_uses(subject, effort, fitted, [(PROMPT_END, (Role.PROMPT_END, -1), step) for step in steps])
 
 
 def _rows(tests: tuple[UseTest, ...], *, k: int, step: int, condition: ProbeCondition) -> list[pd.DataFrame]:

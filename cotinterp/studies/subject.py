@@ -138,6 +138,11 @@ class Subject:
     build_untrained: Callable[[], HookedModel] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if get_regime(self.regime).reads == "response":
+            self.require_causal()
+
+    def require_causal(self) -> None:
+        """ValueError for a model that looks ahead: it can be asked for a label, and no transcript of it be studied."""
         if hasattr(self.model, "cfg"):
             require_causal(self.model, "it would see the response, and its answer, in the transcripts that are studied")
 
@@ -246,7 +251,8 @@ class Subject:
         return tuple(of_length[index] for index in order)
 
     def batch(self, problems: tuple[Problem, ...]) -> Batch:
-        """The problems as this subject's regime writes them, on the model's device."""
+        """The problems as this subject's regime writes them, on the model's device. ValueError where it looks ahead."""
+        self.require_causal()
         transcripts = [render(self.task, problem, self.regime) for problem in problems]
         device = next(self.model.parameters()).device if isinstance(self.model, nn.Module) else torch.device("cpu")
         return collate(transcripts, self.vocabulary).to(device)

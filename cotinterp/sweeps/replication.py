@@ -2,11 +2,10 @@
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import StringIO
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from cotinterp.results import output_folder, write_atomic
 from cotinterp.studies.evidence import (
     COLUMNS,
-    CONTROL_VARIANT,
     CONVERGED_VARIANT,
     EARLY_VARIANT,
     MEMORY_TASK,
@@ -28,6 +26,9 @@ from cotinterp.studies.evidence import (
 )
 from cotinterp.studies.measuring import TRACE_TRAIN, Measure, measure, measures_of
 from cotinterp.studies.subject import FULL, Effort, Subject
+from cotinterp.sweeps.designs import DESIGNS, half_as_wide, in_proportion, until_learned
+from cotinterp.sweeps.designs import Planned as Planned
+from cotinterp.sweeps.designs import taught_plan as taught_plan
 from cotinterp.sweeps.pool import parallel_map
 from cotinterp.sweeps.progress import OnProgress, poll_in_order
 from cotinterp.sweeps.single_run import THREADS
@@ -35,7 +36,7 @@ from cotinterp.sweeps.sweep import RunOutcome, train_all, transcript_length
 from cotinterp.tasks import get_task
 from cotinterp.tasks.definition import check_one_definition, task_definition
 from cotinterp.training.checkpoints import MODEL_FILE, Run, is_finished, load_run, read_record
-from cotinterp.training.curriculum import control_of, taught, teachers_of
+from cotinterp.training.curriculum import teachers_of
 from cotinterp.training.loop import torch_threads
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.spec import RunSpec, json_hash
@@ -44,34 +45,19 @@ from cotinterp.transcripts.render import longest_transcript
 
 PARTS = ("regimes", "depths", "sizes", "memory", "converged", "early")
 """What a plan has by default."""
-MORE_PARTS = ("widths",)
-"""What it has where it is asked for."""
+MORE_PARTS = tuple(DESIGNS)
+"""What it has where it is asked for (`sweeps.designs`)."""
 REGIMES = ("direct", "cot", "filler")
 DEPTHS = (1, 2)
 """Layers of the shallower models without a trace."""
-SIZES, OF_SIZE = (300, 10_000), 3000
-"""Training problems of the models without a trace that saw fewer or more, where the standard ones saw `OF_SIZE`; of a
-base with another number they are as large a share of it."""
-CONVERGED_SIZES, LONGEST_TIMES = (1000, 100_000), 30
-"""Training problems of the models that are trained until they have learned, in the same way; and their largest budget,
-as so many times the updates of the base. They have half its layers and half its width, which makes them affordable."""
-WIDTHS = (4, 8, 16, 32, 64)
-"""Sizes of the residual stream of the models of `widths`; their MLPs are four times as wide."""
+SIZES = (300, 10_000)
+"""Training problems of the models without a trace that saw fewer or more (`designs.in_proportion`)."""
+CONVERGED_SIZES = (1000, 100_000)
+"""Training problems of the models that are trained until they have learned, in the same way. They have half the layers
+and half the width of the base, which makes them affordable."""
 EARLY = 0.075
 """Share of the updates after which the `early` models are done: cot on s3 and z6 still errs then. It was chosen by the
 accuracy of seed 0 after 100 to 1,000 updates; of what kind the errors are was not looked at."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run, and what it is in the evidence.
-
-    Attributes:
-        variant: Empty for the standard run of a task and regime; else what sets it apart from that one, such as `L1`.
-    """
-
-    spec: RunSpec
-    variant: str = ""
 
 
 def plan(
@@ -86,8 +72,7 @@ def plan(
     - `converged`: direct on few problems and on many, and cot on many, trained until they have learned
       (`converged-n1000`, `converged-n100000`; `CONVERGED_SIZES`). They are half as deep and half as wide.
     - `early`: cot with few of the updates, so that there are errors to speak of (`early`, `EARLY`).
-    - `widths`, where it is asked for: direct and cot, narrower and narrower, half as deep, on the problems of the base
-      until they have learned (`w4` to `w64`, `WIDTHS`).
+    - `widths`, `curricula`, `adapters`, `positions`, `encoder`, where they are asked for: `sweeps.designs`.
 
     Everything that is not named here is as in `base`, so the runs of a part differ in one thing; those of `converged`
     differ from the standard ones in size, precision and training, and are compared with one another alone.
@@ -98,7 +83,8 @@ def plan(
         base: The design; its task, regime and seed are not used. By default the reference design in bfloat16.
 
     Raises:
-        ValueError: No seeds, a seed twice, an unknown part, or a regime whose transcripts do not fit the base.
+        ValueError: No seeds, a seed twice, an unknown part, `regimes` beside `curricula`, or a regime whose transcripts
+            do not fit the base.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be distinct, and one at least; got {list(seeds)}")
@@ -118,25 +104,19 @@ def plan(
             for size in sizes
         ],
         "early": [_early(standard)],
-        "widths": [_of_width(standard, regime, width) for width in WIDTHS for regime in ("direct", "cot")],
     }
-    chosen = [one for part in every if part in parts for one in found[part]]
-    at_seeds = [Planned(one.spec.model_copy(update={"seed": seed}), one.variant) for one in chosen for seed in seeds]
-    return tuple(dict.fromkeys(at_seeds))
-
-
-def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
-    """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
-
-    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
-    """
-    plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
-    found = [Planned(one) for one in plain]
-    for name in curricula:
-        specs = [taught(name, one) for one in plain]
-        found += [Planned(one, name) for one in specs]
-        found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}") for one in specs]
-    return tuple(found)
+    chosen = [one for part in PARTS if part in parts for one in found[part]]
+    at_seeds = [replace(one, spec=one.spec.model_copy(update={"seed": seed})) for one in chosen for seed in seeds]
+    for part in (one for one in MORE_PARTS if one in parts):
+        at_seeds += [one for seed in seeds for one in DESIGNS[part](standard.model_copy(update={"seed": seed}))]
+    planned = tuple(dict.fromkeys(at_seeds))
+    named = [(one.spec.regime, one.variant, one.spec.seed) for one in planned if one.spec.task == task]
+    if len(set(named)) < len(named):
+        raise ValueError(
+            "the parts regimes and curricula each have a run 'direct' of their own, of two widths, which "
+            "evidence could not tell apart: ask for one part, then for the other, with another --out"
+        )
+    return planned
 
 
 def joint_plan(
@@ -152,34 +132,13 @@ def _of_depth(standard: RunSpec, layers: int) -> Planned:
 
 
 def _of_size(standard: RunSpec, size: int) -> Planned:
-    n_train = _in_proportion(standard, size)
+    n_train = in_proportion(standard, size)
     return Planned(standard.model_copy(update={"n_train": n_train}), f"n{n_train}")
 
 
-def _in_proportion(standard: RunSpec, size: int) -> int:
-    return max(1, round(standard.n_train * size / OF_SIZE))
-
-
 def _until_converged(standard: RunSpec, regime: str, size: int) -> Planned:
-    shape, n_train = standard.model, _in_proportion(standard, size)
-    width = max(1, shape.d_model // (4 * shape.n_heads)) * 2 * shape.n_heads
-    small = {"d_model": width, "d_mlp": max(1, shape.d_mlp // 2)}
-    learning = _learning(standard, regime, small).model_copy(update={"n_train": n_train})
-    return Planned(learning, f"{CONVERGED_VARIANT}{n_train}")
-
-
-def _of_width(standard: RunSpec, regime: str, width: int) -> Planned:
-    small = {"d_model": width, "d_mlp": 4 * width, "n_heads": gcd(standard.model.n_heads, width)}
-    return Planned(_learning(standard, regime, small), f"{WIDTH_VARIANT}{width}")
-
-
-def _learning(standard: RunSpec, regime: str, small: Mapping[str, int]) -> RunSpec:
-    """Half as deep, of another shape, trained until it has learned."""
-    shape, optimizer = standard.model, standard.optimizer
-    shape = shape.model_copy(update={"n_layers": max(1, shape.n_layers // 2), **small})
-    learning = optimizer.model_copy(update={"until": "converged", "steps": LONGEST_TIMES * optimizer.steps})
-    changed = {"regime": regime, "model": shape, "optimizer": learning, "precision": "fp32"}
-    return standard.model_copy(update=changed)
+    learning = until_learned(standard, regime, half_as_wide(standard), in_proportion(standard, size))
+    return Planned(learning, f"{CONVERGED_VARIANT}{learning.n_train}")
 
 
 def _early(standard: RunSpec) -> Planned:
@@ -314,7 +273,7 @@ class Measuring:
     """How runs are measured. The evidence depends on effort, device and measures alone.
 
     Attributes:
-        measures: Functions of a module, instead of those that apply (`measures_of`).
+        measures: Functions of a module, instead of those of the plan and those that apply (`measures_of`).
         jobs: Processes, one CPU thread each; 0 measures in this one.
         store: Folder in which the rows of each run are kept as soon as it is measured, and looked up (`RowStore`): a
             measurement that was killed goes on there. None: nothing is kept.
@@ -336,9 +295,10 @@ def replicate(
 ) -> Evidence:
     """`gather`, after what is missing was trained under `root`. A run whose training failed is listed as `failed`.
 
-    Teachers of these runs (`curriculum.teachers_of`) are trained too, and not measured.
+    Teachers of these runs (`curriculum.teachers_of`) and what they start from (`Planned.before`) are trained too, and
+    not measured.
     """
-    specs = [spec for one in planned for spec in (*teachers_of(one.spec), one.spec)]
+    specs = [spec for one in planned for spec in (*teachers_of(one.spec), *one.before, one.spec)]
     outcomes = train_all(specs, root=root, jobs=measuring.jobs, device=measuring.device, progress=progress)
     return gather(planned, root=root, measuring=measuring, progress=progress, outcomes=outcomes)
 
@@ -427,7 +387,9 @@ def _rows(one: Planned, *, root: Path, measuring: Measuring) -> str:
         check_same_spec(directory, one.spec)
         run = load_run(directory, device=measuring.device, task=one.spec.task)
         subject = Subject.of_run(run, variant=one.variant)
-        measures = measures_of(subject) if measuring.measures is None else measuring.measures
+        measures = measuring.measures
+        if measures is None:
+            measures = one.measures or measures_of(subject)
         if measuring.store is None:
             return text_of(measure(subject, effort, measures))
         kept = RowStore(measuring.store)

@@ -31,7 +31,13 @@ def test_the_claims_on_trial():
         "curriculum-not-content",
         "trace-helps-most",
         "rationale-training-leaves-running-totals",
+        "hidden-state-distillation-helps",
+        "internalized-computation-is-vertical",
+        "distilled-computation-is-vertical",
         "small-models-are-hurt",
+        "lora-helps-less",
+        "positions-decide-length",
+        "encoder-gains-nothing",
     ]
 
 

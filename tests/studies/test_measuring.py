@@ -5,11 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cotinterp.behavior.accuracy import longest_k
 from cotinterp.calibration.ground_truth import handmade_models, memorizer
 from cotinterp.models.handmade import parallel
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.evidence import COLUMNS, REFUSED, tally
-from cotinterp.studies.measuring import ANSWERS_OF_VARIANTS, as_taught, measure, measures_of, outcomes
+from cotinterp.studies.measuring import (
+    ANSWERS_OF_VARIANTS,
+    as_taught,
+    beyond_training,
+    measure,
+    measures_of,
+    outcomes,
+)
 from cotinterp.studies.subject import QUICK, Subject, untrained_twin
 
 
@@ -120,3 +128,13 @@ def test_a_model_that_only_writes_traces_leaks_them_and_one_that_only_answers_wr
     assert (rate(rows, "leakage"), rate(rows, "exact", "asked"), rate(rows, "exact", "trace")) == (0.0, 1.0, 0.0)
     with pytest.raises(ValueError, match="'cot' writes totals: ask the model for its answer"):
         as_taught(reader, QUICK)
+
+
+def test_longer_problems_than_those_of_training_are_asked_as_far_as_they_fit(subjects):
+    """A reader made for two and three operands, trained on two: of twice as many, four, three fit its context."""
+    reader = next(subject for name, subject in subjects.items() if name == "reader (cot)")
+    rows = beyond_training(replace(reader, k_range=(2, 2)), QUICK)
+    most = min(4, longest_k(reader.model, reader.task, "cot"))
+    assert set(rows["k"]) == set(range(3, most + 1))
+    assert rate(rows[rows["k"] == 3], "accuracy", "beyond") == 1.0
+    assert set(rows["condition"]) == {"beyond"}

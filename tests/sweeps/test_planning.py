@@ -3,8 +3,12 @@
 import pytest
 
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.measuring import as_taught, outcomes
+from cotinterp.sweeps.designs import JUDGED_CURRICULA
 from cotinterp.sweeps.replication import PARTS, Planned, base_spec, joint_plan, plan
+from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
+from cotinterp.transcripts.render import longest_transcript
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +120,50 @@ def test_widths_are_planned_where_they_are_asked_for():
     assert shapes == {(2, 4)}
     assert {one.spec.optimizer.until for one in found} == {"converged"}
     assert {one.variant for one in plan("s3", seeds=[0])} & {one.variant for one in found} == set()
+
+
+def test_ways_of_teaching_are_planned_with_their_controls_and_the_teacher():
+    found = {one.variant: one for one in plan("parity", seeds=[3], base=SMALL, parts=["curricula"])}
+    names = [name for way in JUDGED_CURRICULA for name in (way, f"{way}-control")]
+    assert list(found) == ["", *names, "teacher"]
+    assert {one.spec.seed for one in found.values()} == {3}
+    assert found["teacher"].spec.slug == found["hidden-states"].spec.distill.teacher
+    assert found["teacher"].measures == (outcomes,)
+    assert {found[name].measures for name in names} == {(as_taught,)}
+
+
+def test_two_runs_of_one_name_are_refused_before_they_are_trained():
+    with pytest.raises(ValueError, match="regimes and curricula each have a run 'direct'"):
+        plan("parity", seeds=[0], base=SMALL, parts=["regimes", "curricula"])
+
+
+def test_adapters_begin_from_a_model_that_is_trained_before_them():
+    found = plan("parity", seeds=[3], base=SMALL, parts=["adapters"])
+    assert [one.variant for one in found] == [
+        f"from-{start}-{what}" for start in ("other", "same") for what in ("all", "rank4-x1", "rank4-x5")
+    ]
+    for one in found:
+        (start,) = one.before
+        assert one.spec.start_from == start.slug
+        assert (start.seed, start.regime, start.optimizer.steps) == (3, "cot", 2 * one.spec.optimizer.steps)
+        assert start.task == ("z6" if "other" in one.variant else "parity")
+    assert [one.spec.optimizer.lr for one in found[:3]] == [0.001, 0.001, 0.005]
+    # A digit sum has symbols that z6 has not, and parity has none.
+    (_, adapted, *_) = plan("digit-sum", seeds=[0], parts=["adapters"])
+    assert (adapted.spec.adapter.full, found[1].spec.adapter.full) == (("embed", "unembed"), ())
+
+
+def test_positions_have_room_for_twice_the_operands_and_encoders_look_ahead():
+    found = plan("parity", seeds=[0], base=SMALL, parts=["positions"])
+    schemes = ("standard", "rotary", "alibi", "sinusoidal", "none")
+    regimes = ("direct", "cot")
+    assert [(one.variant, one.spec.regime) for one in found] == [
+        (f"positions-{scheme}", regime) for scheme in schemes for regime in regimes
+    ]
+    assert {one.spec.model.n_ctx for one in found} == {longest_transcript(get_task("parity"), 8, "cot")}
+    assert {one.spec.n_train for one in found} == {400}
+    encoders = plan("parity", seeds=[0], base=SMALL, parts=["encoder"])
+    assert {(one.variant, one.spec.model.attention) for one in encoders} == {("encoder", "bidirectional")}
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 1, 0]])

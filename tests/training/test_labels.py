@@ -1,5 +1,7 @@
 """Labels: what stands after the place where one is asked is in the training set and never read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from pydantic import ValidationError
 from cotinterp.behavior.accuracy import accuracy_by_k, evaluate_run
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.models.build import build_module
-from cotinterp.studies.subject import Subject
+from cotinterp.studies.instruments import study
+from cotinterp.studies.measuring import measure, outcomes, without_trace
+from cotinterp.studies.subject import QUICK, Subject
 from cotinterp.tasks import get_task
 from cotinterp.training.data import NOT_SCORED, TrainingSet, problems_of
 from cotinterp.training.learner import response_loss
@@ -110,5 +114,18 @@ def test_what_cannot_be_asked_as_a_label_is_refused(tiny, specs):
 
 
 def test_studies_of_transcripts_refuse_a_bidirectional_model(runs):
-    with pytest.raises(ValueError, match="it is not causal .* it would see the response, and its answer"):
-        Subject.of_run(runs["label"])
+    subject = Subject.of_run(runs["label"])
+    refused = pytest.raises(ValueError, match="it is not causal .* it would see the response, and its answer")
+    with refused:
+        study("probe", subject)
+    with refused:
+        subject.batch(subject.trained(1))
+    with refused:
+        replace(subject, regime="direct")
+
+
+def test_an_encoder_is_measured_with_its_trace_and_without(runs):
+    effort = replace(QUICK, evaluated=5)
+    rows = measure(Subject.of_run(runs["label-after-trace"], variant="encoder"), effort, [outcomes, without_trace])
+    of = rows[rows["measure"] == "accuracy"].groupby("condition")["problems"].sum()
+    assert of["heldout"] == of["without"]

@@ -1,0 +1,196 @@
+"""Runs that a claim beside the catalog is judged by: narrow ones, ways of teaching, adapters, positions, an encoder.
+
+Each part gives the runs of one task at one seed, from the standard run `direct` of a plan (`replication.plan`); what is
+not named is as in that one. They are trained and measured where a part is asked for: `--part` of `cotinterp claims`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import get_args
+
+from cotinterp.models.spec import Adapter, ModelSpec
+from cotinterp.studies.evidence import (
+    CONTROL_VARIANT,
+    ENCODER_VARIANT,
+    OTHER_START,
+    POSITIONS_VARIANT,
+    SAME_START,
+    TEACHER_VARIANT,
+    WIDTH_VARIANT,
+)
+from cotinterp.studies.measuring import Measure, as_taught, beyond_training, outcomes, without_trace
+from cotinterp.tasks import get_task
+from cotinterp.training.curriculum import control_of, taught, teacher_of
+from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.render import longest_transcript
+from cotinterp.transcripts.vocabulary import Vocabulary
+
+OF_SIZE = 3000
+"""Training problems of the standard runs of the reference design."""
+LONGEST_TIMES, SHORTER_TIMES = 30, 10
+"""Largest budgets of runs until they have learned, as so many times the updates of the standard one; the shorter one is
+that of `positions` and `encoder`."""
+WIDTHS = (4, 8, 16, 32, 64)
+"""Sizes of the residual stream of the models of `widths`; their MLPs are four times as wide."""
+JUDGED_CURRICULA = ("mixed-50", "naive", "internalize", "hidden-states")
+"""The ways of teaching that claims are about."""
+RANK, RATES = 4, (1, 5)
+"""Of the adapters: their rank, and their learning rates as so many times that of the standard run. An adapter is known
+to want a higher one."""
+MANY = 20_000
+"""Training problems of `positions` and `encoder`, where the standard runs have `OF_SIZE`."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run, and what it is in the evidence.
+
+    Attributes:
+        variant: Empty for the standard run of a task and regime; else what sets it apart from that one, such as `L1`.
+        measures: What is measured of it; empty for what applies to any run (`studies.measuring.measures_of`).
+        before: Runs that are trained before it and not measured.
+    """
+
+    spec: RunSpec
+    variant: str = ""
+    measures: tuple[Measure, ...] = ()
+    before: tuple[RunSpec, ...] = ()
+
+
+def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
+    """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
+
+    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
+    """
+    plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
+    found = [Planned(one, measures=(as_taught,)) for one in plain]
+    for name in curricula:
+        specs = [taught(name, one) for one in plain]
+        found += [Planned(one, name, (as_taught,)) for one in specs]
+        found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}", (as_taught,)) for one in specs]
+    return tuple(found)
+
+
+def in_proportion(standard: RunSpec, size: int) -> int:
+    """Training problems: `size` where the standard runs have `OF_SIZE`, else as large a share of what they have."""
+    return max(1, round(standard.n_train * size / OF_SIZE))
+
+
+def half_as_wide(standard: RunSpec) -> dict[str, int]:
+    """Sizes of a model of half the width."""
+    shape = standard.model
+    return {
+        "d_model": max(1, shape.d_model // (4 * shape.n_heads)) * 2 * shape.n_heads,
+        "d_mlp": max(1, shape.d_mlp // 2),
+    }
+
+
+def until_learned(
+    standard: RunSpec,
+    regime: str,
+    shape: Mapping[str, int | str],
+    n_train: int | None = None,
+    times: int = LONGEST_TIMES,
+) -> RunSpec:
+    """Half as deep, of another shape, trained until it has learned, `times` the updates of the standard run at most."""
+    optimizer = standard.optimizer
+    learning = optimizer.model_copy(update={"until": "converged", "steps": times * optimizer.steps})
+    changed = {"regime": regime, "model": _smaller(standard, shape), "optimizer": learning, "precision": "fp32"}
+    return standard.model_copy(update=changed | ({} if n_train is None else {"n_train": n_train}))
+
+
+def _smaller(standard: RunSpec, shape: Mapping[str, int | str]) -> ModelSpec:
+    return standard.model.model_copy(update={"n_layers": max(1, standard.model.n_layers // 2), **shape})
+
+
+def widths(standard: RunSpec) -> list[Planned]:
+    """Direct and cot, narrower and narrower, on the problems of the standard runs until they have learned (`w4`)."""
+    heads = standard.model.n_heads
+    return [
+        Planned(
+            until_learned(standard, regime, {"d_model": width, "d_mlp": 4 * width, "n_heads": gcd(heads, width)}),
+            f"{WIDTH_VARIANT}{width}",
+        )
+        for width in WIDTHS
+        for regime in ("direct", "cot")
+    ]
+
+
+def curricula(standard: RunSpec) -> list[Planned]:
+    """`direct`, ways of teaching (`JUDGED_CURRICULA`) with their controls, and the `teacher` of the distilled ones.
+
+    Half as wide and as deep: what is asked is at which layer a total appears.
+    """
+    model = standard.model.model_copy(update=half_as_wide(standard))
+    base = standard.model_copy(update={"model": model, "precision": "fp32"})
+    teacher = Planned(teacher_of(base), TEACHER_VARIANT, (outcomes,))
+    return [*taught_plan(JUDGED_CURRICULA, seeds=[base.seed], base=base), teacher]
+
+
+def adapters(standard: RunSpec) -> list[Planned]:
+    """All weights and adapters of one rank, for equal updates, from two models with twice as many behind them.
+
+    `from-other-all`, `from-other-rank4-x5`: from a model of another task (z6, or s3 for z6 itself) to the trace of this
+    one; x5 is the learning rate. `from-same-...`: from a model that writes this one's trace as `cot` to the regime
+    `totals`. Half as deep and half as wide. Symbols that the first model never had are trained as a whole.
+    """
+    other = "s3" if standard.task_name == "z6" else "z6"
+    small = {"model": _smaller(standard, half_as_wide(standard)), "precision": "fp32"}
+    twice = standard.optimizer.model_copy(update={"steps": 2 * standard.optimizer.steps})
+    found = []
+    for word, task, regime in ((OTHER_START, other, "cot"), (SAME_START, standard.task, "totals")):
+        start = standard.model_copy(update={**small, "task": task, "regime": "cot", "optimizer": twice})
+        known = set(Vocabulary.of(get_task(standard.task)).symbols) <= set(Vocabulary.of(get_task(task)).symbols)
+        adapter = Adapter(rank=RANK, full=() if known else ("embed", "unembed"))
+        every = standard.model_copy(update={**small, "regime": regime, "start_from": start.slug})
+        found.append(Planned(every, f"{word}all", (outcomes,), (start,)))
+        for times in RATES:
+            rate = every.optimizer.model_copy(update={"lr": times * every.optimizer.lr})
+            adapted = every.model_copy(update={"adapter": adapter, "optimizer": rate})
+            found.append(Planned(adapted, f"{word}rank{RANK}-x{times}", (outcomes,), (start,)))
+    return found
+
+
+def positions(standard: RunSpec) -> list[Planned]:
+    """Direct and cot with each scheme of positions (`positions-rotary`), asked up to twice as many operands.
+
+    Half as deep and half as wide, on more problems, until they have learned. The context holds the longest trace.
+    """
+    task = get_task(standard.task)
+    longest = longest_transcript(task, min(task.max_k, 2 * standard.k_max), "cot")
+    shape = half_as_wide(standard) | {"n_ctx": max(standard.model.n_ctx, longest)}
+    n_train = in_proportion(standard, MANY)
+    return [
+        Planned(
+            until_learned(standard, regime, shape | {"positions": scheme}, n_train, SHORTER_TIMES),
+            f"{POSITIONS_VARIANT}{scheme}",
+            (outcomes, beyond_training),
+        )
+        for scheme in get_args(ModelSpec.model_fields["positions"].annotation)
+        for regime in ("direct", "cot")
+    ]
+
+
+def encoder(standard: RunSpec) -> list[Planned]:
+    """A bidirectional classifier: without rationales, with ones that are never read, and with ones in its input.
+
+    Half as deep and half as wide, on more problems, until they have learned. Each is also asked without a rationale.
+    """
+    shape, n_train = half_as_wide(standard) | {"attention": "bidirectional"}, in_proportion(standard, MANY)
+    return [
+        Planned(
+            until_learned(standard, regime, shape, n_train, SHORTER_TIMES), ENCODER_VARIANT, (outcomes, without_trace)
+        )
+        for regime in ("label", "label-trace-unread", "label-after-trace")
+    ]
+
+
+DESIGNS: Mapping[str, Callable[[RunSpec], list[Planned]]] = {
+    "widths": widths,
+    "curricula": curricula,
+    "adapters": adapters,
+    "positions": positions,
+    "encoder": encoder,
+}
+"""By the name of the part."""
