@@ -1,6 +1,6 @@
 """Every setup of teaching in the same numbers, with intervals over seeds: what a table of setups is made of.
 
-On what `studies.measuring.as_taught` measures of runs of `sweeps.replication.taught_plan`. A setup is a curriculum, its
+On what `studies.measuring.as_taught` measures of runs of `sweeps.designs.taught_plan`. A setup is a curriculum, its
 control (`-control`), or `direct`. The claims about some of them are those of `claims.teaching`.
 """
 
@@ -14,9 +14,9 @@ import pandas as pd
 from cotinterp.behavior.edit_kinds import SUBSTITUTE
 from cotinterp.claims.cells import Cells, EvidenceIndex, MissingEvidence, Statistic, Values
 from cotinterp.claims.estimate import estimate
-from cotinterp.claims.statistics import SHORTEST, average, difference, used_in
+from cotinterp.claims.statistics import SHORTEST, average, difference, net_decodable, used_in
 from cotinterp.claims.teaching import DIRECT, NAIVE
-from cotinterp.studies.evidence import CONTROL_VARIANT, EditCondition, Evidence, ProbeCondition
+from cotinterp.studies.evidence import CONTROL_VARIANT, EditCondition, Evidence
 from cotinterp.training.curriculum import CURRICULA, taught
 from cotinterp.training.spec import RunSpec
 from cotinterp.transcripts.regimes import get_regime
@@ -74,7 +74,8 @@ def _measures(asked: Mapping[str, str], variant: str, layers: int) -> dict[str, 
         "follows": lambda cells: cells.mean("edit", condition=follows, **way),
     }
     leaving = [*(f"L{layer}.resid_pre" for layer in range(1, layers)), f"L{layers - 1}.resid_post"]
-    found |= {f"totals L{layer}": partial(_inside, site=site, **way) for layer, site in enumerate(leaving)}
+    inside = partial(net_decodable, place="operand", **way)
+    found |= {f"totals L{layer}": partial(inside, site=site) for layer, site in enumerate(leaving)}
     found["used"] = partial(used_in, place="operand", **way)
     for measure, other in (("gain", DIRECT), ("content", f"{variant}{CONTROL_VARIANT}")):
         if other in asked and variant != other:
@@ -100,20 +101,6 @@ def _beyond(cells: Cells, asked: Mapping[str, str], variant: str, other: str) ->
 def _best(cells: Cells, asked: Mapping[str, str]) -> Values:
     best: Values = np.max([_right(cells, asked, one) for one in asked if not one.endswith(CONTROL_VARIANT)], axis=0)
     return best
-
-
-def _inside(cells: Cells, regime: str, variant: str, site: str) -> Values:
-    """`statistics.net_decodable` at operand j, at any site."""
-    of = partial(cells.mean, regime=regime, variant=variant)
-    trained, untrained = (ProbeCondition(model=model, site=site, place="operand") for model in ("trained", "untrained"))
-    worth = [("probe_control", trained), ("probe", untrained)]
-    worth.append(("probe", ProbeCondition(model="input", site="input", place="operand")))
-    net = []
-    for step in cells.steps("probe", regime=regime, condition=trained, variant=variant):
-        controls = [of(measure, condition=where, step=step) for measure, where in worth]
-        best = np.max(np.broadcast_arrays(*controls), axis=0)
-        net.append(difference(of("probe", condition=trained, step=step), best))
-    return average(net)
 
 
 def _shown_traces(variant: str) -> bool:

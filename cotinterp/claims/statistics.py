@@ -325,13 +325,13 @@ def net_at(cells: Cells, regime: str, place: str, site: str, step: int, variant:
     return difference(of("probe", condition=trained), np.max(np.broadcast_arrays(*worth), axis=0))
 
 
-def net_decodable(cells: Cells, regime: str, place: str, variant: str = "") -> Values:
+def net_decodable(cells: Cells, regime: str, place: str, variant: str = "", site: str = "") -> Values:
     """`net_at` for s_j at a place before it is written, mean over steps j.
 
-    At the input of the last layer: what leaves the last layer is what is about to be written, and the unembedding is
-    linear.
+    By default at the input of the last layer: what leaves the last layer is what is about to be written, and the
+    unembedding is linear.
     """
-    site = _last_input(cells, regime, variant)
+    site = site or _last_input(cells, regime, variant)
     trained = ProbeCondition(model="trained", site=site, place=place)
     steps = cells.steps("probe", regime=regime, condition=trained, variant=variant)
     return average([net_at(cells, regime, place, site, step, variant) for step in steps])
