@@ -84,7 +84,6 @@ def calibrate_command(
         "cotinterp claims",
         "cotinterp claims --task s3 --claim gap-widens",
         "cotinterp claims --from checkpoints --train --task mine.py:Swap --quick",
-        "cotinterp claims --from checkpoints --train --part curricula --claim teaching --task s3",
     ),
 )
 def claims_command(
