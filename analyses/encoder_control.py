@@ -12,13 +12,11 @@ is the price of that crutch. Held-out problems; over seeds: mean, lowest, highes
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analyses.publishing import of_each_run, publish
-from cotinterp import accuracy_by_k, sample_problems
+from analyses.publishing import heldout_of_each, of_each_run, publish
+from cotinterp import accuracy_by_k
 from cotinterp.cli.parsing import script
-from cotinterp.depth.grid import measurable_lengths
 from cotinterp.figures import lines
 from cotinterp.training.checkpoints import Run
 
@@ -51,12 +49,10 @@ def main(
 
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """Held-out accuracy of one run, in each way in which it is asked."""
-    rng, spec, found = np.random.default_rng(0), run.spec, []
-    lengths = measurable_lengths(run.task, spec.k_max)
-    asked = [sample_problems(run.task, k, problems, split="heldout", rng=rng) for k in lengths]
+    spec, found, asked = run.spec, [], heldout_of_each(run, run.spec.k_max, problems)
     for (taught, regime), setup in SETUPS.items():
         if taught == spec.regime:
-            result = accuracy_by_k(run.model, run.task, regime, {"heldout": sum(asked, ())}, run_seed=spec.seed)
+            result = accuracy_by_k(run.model, run.task, regime, asked, run_seed=spec.seed)
             found.append(result.frame().assign(taught=taught, setup=setup))
     return pd.concat(found).assign(weight_hash=run.weight_hash, ended=run.metadata.get("ended", ""))
 

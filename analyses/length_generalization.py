@@ -12,13 +12,11 @@ lowest, highest. A scheme that solves nothing here is not shown to be unable to:
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analyses.publishing import of_each_run, publish
-from cotinterp import accuracy_by_k, sample_problems
+from analyses.publishing import heldout_of_each, of_each_run, publish
+from cotinterp import accuracy_by_k
 from cotinterp.cli.parsing import script
-from cotinterp.depth.grid import measurable_lengths
 from cotinterp.figures import lines
 from cotinterp.training.checkpoints import Run
 
@@ -54,11 +52,8 @@ def main(
 
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """Accuracy of one run on held-out problems of each length up to LONGEST."""
-    rng, spec = np.random.default_rng(0), run.spec
-    asked = [
-        sample_problems(run.task, k, problems, split="heldout", rng=rng) for k in measurable_lengths(run.task, LONGEST)
-    ]
-    frame = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": sum(asked, ())}, run_seed=spec.seed).frame()
+    spec, asked = run.spec, heldout_of_each(run, LONGEST, problems)
+    frame = accuracy_by_k(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
     return frame.assign(positions=spec.model.positions, k_max=spec.k_max, ended=run.metadata.get("ended", ""))
 
 

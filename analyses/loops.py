@@ -12,13 +12,11 @@ one block can, too, if its passes are counted as depth; what they do not reach m
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analyses.publishing import of_each_run, publish
-from cotinterp import accuracy_by_k, sample_problems
+from analyses.publishing import heldout_of_each, of_each_run, publish
+from cotinterp import accuracy_by_k
 from cotinterp.cli.parsing import script
-from cotinterp.depth.grid import measurable_lengths
 from cotinterp.figures import lines
 from cotinterp.training.checkpoints import Run
 
@@ -47,10 +45,8 @@ def main(
 
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """Accuracy of one run on held-out problems of each length."""
-    rng, spec = np.random.default_rng(0), run.spec
-    lengths = measurable_lengths(run.task, spec.k_max)
-    asked = [sample_problems(run.task, k, problems, split="heldout", rng=rng) for k in lengths]
-    frame = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": sum(asked, ())}, run_seed=spec.seed).frame()
+    spec, asked = run.spec, heldout_of_each(run, run.spec.k_max, problems)
+    frame = accuracy_by_k(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
     shape = f"{spec.model.n_layers} x {spec.model.loops}"
     return frame.assign(shape=shape, ended=run.metadata.get("ended", ""))
 

@@ -11,12 +11,14 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from scipy import stats
 
-from cotinterp import RunSpec, load_run, sweep_table, train
+from cotinterp import RunSpec, load_run, sample_problems, sweep_table, train
+from cotinterp.depth.grid import measurable_lengths
 from cotinterp.report.depth import write_answer
 from cotinterp.sweeps.grid import Grid, read_grid
 from cotinterp.sweeps.single_run import evaluate
 from cotinterp.training.checkpoints import Run, is_finished
 from cotinterp.training.spec import REFERENCE_REGIMES, REFERENCE_TASKS, reference_specs
+from cotinterp.transcripts.problems import Problem
 
 
 def reference_runs(
@@ -87,6 +89,13 @@ def of_each_run(
         there = [spec.slug for spec in grid.specs if is_finished(root / spec.slug)]
         return pd.concat([measured(load_run(slug, root=root), n) for slug in there], ignore_index=True)
     return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{name} --root ROOT")
+
+
+def heldout_of_each(run: Run, longest: int, n: int) -> dict[str, tuple[Problem, ...]]:
+    """`n` held-out problems of each length up to `longest` that has enough of them, as `accuracy_by_k` takes them."""
+    rng, lengths = np.random.default_rng(0), measurable_lengths(run.task, longest)
+    asked = [sample_problems(run.task, k, n, split="heldout", rng=rng) for k in lengths]
+    return {"heldout": sum(asked, ())}
 
 
 def over_seeds(values: Float[np.ndarray, " seeds"]) -> tuple[float, float, float]:

@@ -2,12 +2,9 @@
 
 import difflib
 from dataclasses import replace
-from typing import Any
 
 from cotinterp.claims import statistics
-from cotinterp.claims.cells import Statistic
-from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Criterion, Rival, Side
-from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Rival, control, criterion
 from cotinterp.claims.designs import DESIGNS
 from cotinterp.claims.size import SIZE
 from cotinterp.claims.teaching import TEACHING
@@ -18,18 +15,8 @@ GPT_MINI = "gpt_mini, lesson 4 (chain of thought as a change of the data)"
 READER_POST = "a reader's post on Wei et al. 2022 (arXiv 2201.11903) and attention"
 
 
-def _criterion(name: str, words: str, statistic: Statistic, unit: str = "points", **more: Any) -> Criterion:
-    """A criterion with the threshold of its name; in points a difference of shares unless bounds say otherwise."""
-    bounds = {"bounds": (-1.0, 1.0)} if unit == "points" else {}
-    return Criterion(name, words, statistic, AT[name], unit, **(bounds | more))
-
-
-def _control(name: str, words: str, statistic: Statistic, passes: Side, unit: str = "points", **more: Any) -> Control:
-    return Control(name, words, statistic, AT[name], passes, unit, **more)
-
-
 _COT_WORKS = Control("cot-solves-it", "held-out accuracy of cot, mean over K", statistics.cot_accuracy, SOLVED, "above")
-_LEARNED = _control(
+_LEARNED = control(
     "learned", "accuracy of direct on its training problems, above guessing", statistics.learned, "above"
 )
 
@@ -38,10 +25,8 @@ GAP_WIDENS = Claim(
     statement="At equal updates the advantage of writing the running totals grows with the number of operands.",
     source=GPT_MINI,
     criteria=(
-        _criterion(
-            "slope", "what an operand more adds to the advantage of cot over direct", statistics.advantage_slope
-        ),
-        _criterion("advantage", "held-out accuracy of cot minus that of direct at the largest K", statistics.advantage),
+        criterion("slope", "what an operand more adds to the advantage of cot over direct", statistics.advantage_slope),
+        criterion("advantage", "held-out accuracy of cot minus that of direct at the largest K", statistics.advantage),
     ),
     predicts={"slope": "above", "advantage": "above"},
     rivals=(
@@ -78,24 +63,24 @@ DIRECT_IS_LOOKUP = Claim(
     statement="Without a written trace the model stores its training problems instead of computing.",
     source=GPT_MINI,
     criteria=(
-        _criterion("ratio", "generalization ratio of direct", statistics.generalization_ratio, ""),
-        _criterion(
+        criterion("ratio", "generalization ratio of direct", statistics.generalization_ratio, ""),
+        criterion(
             "beyond-memory",
             "accuracy of direct beyond the best guess of memory",
             statistics.beyond_memory,
             optional=True,
         ),
-        _criterion(
+        criterion(
             "agreement",
             "same answer in an untrained order, beyond chance",
             statistics.net_agreement,
             "",
             optional=True,
         ),
-        _criterion(
+        criterion(
             "size-gain", "accuracy gained by ten times the training problems", statistics.size_gain, optional=True
         ),
-        _criterion("cliff", "accuracy at K = L + 1 minus that at K = L + 2", statistics.cliff, optional=True),
+        criterion("cliff", "accuracy at K = L + 1 minus that at K = L + 2", statistics.cliff, optional=True),
     ),
     predicts={"ratio": "below", "beyond-memory": "below", "agreement": "below", "size-gain": "below"},
     rivals=(
@@ -112,20 +97,18 @@ DIRECT_IS_LOOKUP = Claim(
     ),
     controls=(
         _LEARNED,
-        _control(
-            "memory", "generalization ratio of random labels", statistics.memory_ratio, "below", "", optional=True
-        ),
+        control("memory", "generalization ratio of random labels", statistics.memory_ratio, "below", "", optional=True),
     ),
     decisive=frozenset({"ratio"}),
     evidence=("accuracy",),
     limits="A table and too little data look alike here: neither answers what was not shown.",
 )
 
-_FEW = _criterion(
+_FEW = criterion(
     "few", "generalization ratio of direct, trained on few problems", statistics.ratio_of_few, "", optional=True
 )
-_MANY = _criterion("many", "generalization ratio of direct, trained on many problems", statistics.ratio_of_many, "")
-_LEARNED_MANY = _control(
+_MANY = criterion("many", "generalization ratio of direct, trained on many problems", statistics.ratio_of_many, "")
+_LEARNED_MANY = control(
     "learned", "accuracy on the many training problems, above guessing", statistics.learned_many, "above"
 )
 _AT_ANY_SIZE = Rival("a table at any size", "more problems are stored, too", {"few": "below", "many": "below"})
@@ -166,19 +149,19 @@ COT_READS = Claim(
     statement="Each step of the trace is computed from the running total that was written, not from the prompt again.",
     source=f"{GPT_MINI}; {READER_POST}",
     criteria=(
-        _criterion(
+        criterion(
             "margin", "edited totals that the answer follows minus those that it ignores", statistics.follow_margin
         ),
-        _criterion(
+        criterion(
             "ignored", "edited totals that the answer ignores minus those that it follows", statistics.ignore_margin
         ),
-        _criterion(
+        criterion(
             "patch-margin",
             "patching effect of the written total minus that of its operand",
             statistics.patch_margin,
             "",
         ),
-        _criterion(
+        criterion(
             "read-margin",
             "loss without reads of the total minus that of earlier operands",
             statistics.read_margin,
@@ -200,10 +183,10 @@ COT_READS = Claim(
     ),
     controls=(
         _COT_WORKS,
-        _control("clean-trace", "right answers after the true total was written back", statistics.clean_trace, "above"),
-        _control("by-chance", "the margin, judged by another problem's edit", statistics.margin_by_chance, "below"),
-        _control("unrelated", "effect of an operand that cannot matter", statistics.unrelated_effect, "below", ""),
-        _control("random-cut", "loss without reads of as many random tokens", statistics.random_cut, "below", ""),
+        control("clean-trace", "right answers after the true total was written back", statistics.clean_trace, "above"),
+        control("by-chance", "the margin, judged by another problem's edit", statistics.margin_by_chance, "below"),
+        control("unrelated", "effect of an operand that cannot matter", statistics.unrelated_effect, "below", ""),
+        control("random-cut", "loss without reads of as many random tokens", statistics.random_cut, "below", ""),
     ),
     evidence=("trace_edits", "pair_families", "patching", "heads"),
     limits="Edited traces are off the training distribution; four operands for patching and knock-outs.",
@@ -214,20 +197,18 @@ TOTALS_ARE_LINEAR = Claim(
     statement="Running totals are linearly decodable before they are written, in both regimes, and are used.",
     source=f"{GPT_MINI}, where direct would have to hold them between its layers",
     criteria=(
-        _criterion(
+        criterion(
             "cot-decodable",
             "probe for s_j at the equals sign, beyond its controls",
             statistics.decodable_in_cot,
         ),
-        _criterion("cot-used", "share of the gap that exchanging it closes in cot", statistics.used_in_cot, ""),
-        _criterion(
+        criterion("cot-used", "share of the gap that exchanging it closes in cot", statistics.used_in_cot, ""),
+        criterion(
             "direct-decodable",
             "probe for s_j at operand j, beyond its controls",
             statistics.decodable_in_direct,
         ),
-        _criterion(
-            "direct-used", "share of the gap that exchanging it closes in direct", statistics.used_in_direct, ""
-        ),
+        criterion("direct-used", "share of the gap that exchanging it closes in direct", statistics.used_in_direct, ""),
     ),
     predicts={"cot-decodable": "above", "cot-used": "above", "direct-decodable": "above", "direct-used": "above"},
     rivals=(
@@ -250,7 +231,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
     statement="What cot still gets wrong is the format (steps miscounted, braces, separators), not the arithmetic.",
     source=GPT_MINI,
     criteria=(
-        _criterion(
+        criterion(
             "bookkeeping",
             "share of bookkeeping among wrong held-out outputs of cot",
             statistics.bookkeeping_share,
@@ -259,7 +240,7 @@ ERRORS_ARE_BOOKKEEPING = Claim(
             optional=True,
             least=LEAST_ERRORS,
         ),
-        _criterion(
+        criterion(
             "early",
             "share of bookkeeping among wrong held-out outputs of cot that was stopped early",
             statistics.early_bookkeeping_share,
@@ -287,8 +268,8 @@ TOKENS_CARRY_CONTENT = Claim(
     statement="What helps is what the written tokens say, not the extra passes that writing them takes.",
     source=f"{GPT_MINI}; the rival after Pfau, Merrill & Bowman 2024 (arXiv 2404.15758)",
     criteria=(
-        _criterion("content", "held-out accuracy of cot minus that of as many filler dots", statistics.content),
-        _criterion("passes", "held-out accuracy of filler dots minus that of direct", statistics.passes),
+        criterion("content", "held-out accuracy of cot minus that of as many filler dots", statistics.content),
+        criterion("passes", "held-out accuracy of filler dots minus that of direct", statistics.passes),
     ),
     predicts={"content": "above"},
     rivals=(
@@ -305,14 +286,14 @@ DEPTH_LIMITS_DIRECT = Claim(
     statement="L layers solve a fold directly as long as its K - 1 steps fit, K - 1 <= L, and no further.",
     source=GPT_MINI,
     criteria=(
-        _criterion("beyond-budget", "accuracy of direct where K - 1 > L", statistics.beyond_budget, bounds=SHARE),
-        _criterion("within-budget", "accuracy of direct where K - 1 <= L", statistics.within_budget, bounds=SHARE),
-        _criterion(
+        criterion("beyond-budget", "accuracy of direct where K - 1 > L", statistics.beyond_budget, bounds=SHARE),
+        criterion("within-budget", "accuracy of direct where K - 1 <= L", statistics.within_budget, bounds=SHARE),
+        criterion(
             "depth-gain",
             "accuracy of the deepest direct minus the shallowest, where its chain ends",
             statistics.depth_gain,
         ),
-        _criterion(
+        criterion(
             "log-budget",
             "accuracy where a tree fits and a chain does not",
             statistics.tree_budget,
@@ -341,28 +322,28 @@ WRONG_STEPS_ANCHOR = Claim(
     statement="A wrong written step takes the answer with it, and the answer becomes likely only as totals appear.",
     source=READER_POST,
     criteria=(
-        _criterion(
+        criterion(
             "lost", "P(true answer) writing on from a true total minus from a wrong one", statistics.lost_to_the_edit
         ),
-        _criterion(
+        criterion(
             "anchored",
             "P(the answer that follows from it) writing on from a wrong total",
             statistics.anchored,
             bounds=SHARE,
         ),
-        _criterion(
+        criterion(
             "copied",
             "P(the answer that follows from it) once all totals after a wrong one are written",
             statistics.copied,
             bounds=SHARE,
         ),
-        _criterion(
+        criterion(
             "margin",
             "wrong totals at any step that the answer follows minus those that it ignores",
             statistics.follow_margin,
         ),
-        _criterion("ready", "P(true answer) with the trace closed at its end minus at its start", statistics.readiness),
-        _criterion(
+        criterion("ready", "P(true answer) with the trace closed at its end minus at its start", statistics.readiness),
+        criterion(
             "own-wrong",
             "the model's own wrong totals that its answer follows",
             statistics.own_wrong_followed,
@@ -371,7 +352,7 @@ WRONG_STEPS_ANCHOR = Claim(
             optional=True,
             least=LEAST_ERRORS,
         ),
-        _criterion(
+        criterion(
             "carried", "log P(true answer) given its own trace minus given the problem", statistics.carried, "nats"
         ),
     ),

@@ -246,9 +246,8 @@ class Cells:
                 if key.measure == measure and key.regime == regime
             }
         )
-        refused = {
-            key.condition for key in of_task if (key.measure, key.regime, key.variant) == (REFUSED, regime, variant)
-        }
+        of_run = [key for key in of_task if (key.regime, key.variant) == (regime, variant)]
+        refused = "; ".join(sorted({key.condition for key in of_run if key.measure == REFUSED}))
         there = (
             f"there is no evidence on {task!r}, only on {sorted({key.task for key in self.index.cells})}"
             if not of_task
@@ -258,9 +257,7 @@ class Cells:
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
         why = f"no {asked} (condition {text!r}, k {k}, step {step}); {there}"
-        self.missed.append(
-            f"{task!r}, {regime!r} refused {'; '.join(sorted(refused))}" if refused and not known else why
-        )
+        self.missed.append(f"{task!r}, {regime!r} refused {refused}" if refused and not known else why)
         raise MissingEvidence(self.missed[-1])
 
 

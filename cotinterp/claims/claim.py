@@ -7,7 +7,7 @@ which side of it the number lies, and so does every rival. `judge` compares.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from typing import Literal
+from typing import Any, Literal
 
 from cotinterp.claims.cells import Statistic
 
@@ -275,6 +275,18 @@ THRESHOLDS: dict[str, Threshold] = {
 other seeds were measured; none was changed afterwards but that of `by-chance`, which is of another number since
 2026-12-01 (docs/log.md). `cotinterp claims` says which verdicts would change if one of
 them were a tenth higher or lower (`threshold_changes`). The report prints them with their reasons."""
+
+
+def criterion(name: str, words: str, statistic: Statistic, unit: str = "points", **more: Any) -> Criterion:
+    """A criterion with the threshold of its name; in points a difference of shares unless bounds say otherwise."""
+    bounds = {"bounds": (-1.0, 1.0)} if unit == "points" else {}
+    return Criterion(name, words, statistic, THRESHOLDS[name], unit, **(bounds | more))
+
+
+def control(name: str, words: str, statistic: Statistic, passes: Side, unit: str = "points", **more: Any) -> Control:
+    """A control with the threshold of its name."""
+    return Control(name, words, statistic, THRESHOLDS[name], passes, unit, **more)
+
 
 LEAST_DEPTHS = 3
 """Depths below which no law of depth is named: two points lie on every law with one free number."""

@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
-from cotinterp.claims.claim import SOLVED, Claim, Control, Criterion, Rival
-from cotinterp.claims.claim import THRESHOLDS as AT
-from cotinterp.claims.statistics import SHORTEST, average, cot_accuracy, difference, heldout, lengths
+from cotinterp.claims.claim import Claim, Rival, control, criterion
+from cotinterp.claims.statistics import accuracy, average, cot_accuracy, difference, over_lengths
 from cotinterp.studies.evidence import BEYOND, ENCODER_VARIANT, OTHER_START, POSITIONS_VARIANT, SAME_START, WITHOUT
 
 NOTES = "nanodistill's notes on thinking traces"
@@ -20,12 +19,6 @@ ASKED = {OTHER_START: "cot", SAME_START: "totals"}
 """By the model that was begun with: the regime that was then taught."""
 DISTANCES, PLACES, NOTHING = ("rotary", "alibi"), ("standard", "sinusoidal"), ("none",)
 """Schemes of positions: those that say how far apart two symbols are, those that number places, and none."""
-
-
-def accuracy(cells: Cells, regime: str, variant: str) -> Values:
-    """Held-out accuracy, mean over K from SHORTEST on."""
-    ks = lengths(cells, regime, shortest=SHORTEST, variant=variant)
-    return average([heldout(cells, regime, k, variant) for k in ks])
 
 
 def all_weights(cells: Cells, start: str) -> Values:
@@ -81,9 +74,8 @@ def unread_gain(cells: Cells) -> Values:
 
 def without_it(cells: Cells) -> Values:
     """Accuracy without a rationale of an encoder that had one in its input in training."""
-    of = partial(cells.mean, "accuracy", regime="label-after-trace", condition=WITHOUT, variant=ENCODER_VARIANT)
-    ks = cells.ks("accuracy", regime="label-after-trace", condition=WITHOUT, variant=ENCODER_VARIANT)
-    return average([of(k=k) for k in ks if k >= SHORTEST] or [of(k=k) for k in ks])
+    way = {"regime": "label-after-trace", "variant": ENCODER_VARIANT}
+    return over_lengths(cells, "accuracy", condition=WITHOUT, **way)
 
 
 def with_it(cells: Cells) -> Values:
@@ -101,24 +93,20 @@ def missed(cells: Cells) -> Values:
     return difference(with_it(cells), without_it(cells))
 
 
-_POINTS = partial(Criterion, bounds=(-1.0, 1.0))
-
 LORA_HELPS_LESS = Claim(
     name="lora-helps-less",
     statement="On the same updates, an adapter on a frozen model learns less than all of its weights would.",
     source=f"{NOTES}: LoRA brings out what the base can do; Hu et al. 2021 (arXiv 2106.09685): it is as good",
     criteria=(
-        _POINTS(
+        criterion(
             "less-new",
             "accuracy of all weights minus that of an adapter, from a model of another task",
             partial(lost_by_adapter, start=OTHER_START),
-            AT["less-new"],
         ),
-        _POINTS(
+        criterion(
             "less-known",
             "the same, from a model of this task to another format of its trace",
             partial(lost_by_adapter, start=SAME_START),
-            AT["less-known"],
         ),
     ),
     predicts={"less-new": "above", "less-known": "above"},
@@ -131,9 +119,7 @@ LORA_HELPS_LESS = Claim(
         ),
     ),
     controls=(
-        Control(
-            "all-weights-learn", "accuracy of all weights, the lower of the two", all_weights_learn, SOLVED, "above"
-        ),
+        control("all-weights-learn", "accuracy of all weights, the lower of the two", all_weights_learn, "above"),
     ),
     decisive=frozenset({"less-new"}),
     evidence=("adapters",),
@@ -146,19 +132,17 @@ POSITIONS_DECIDE = Claim(
     "on, and one whose positions number places does so less.",
     source="a reader's post: rotary and ALiBi extrapolate; Press et al. 2022 (arXiv 2108.12409)",
     criteria=(
-        _POINTS(
+        criterion(
             "relative-gain",
             "accuracy beyond the lengths of training of rotary and ALiBi minus that of learned and sinusoidal",
             partial(beyond_places, schemes=DISTANCES),
-            AT["relative-gain"],
         ),
-        _POINTS(
+        criterion(
             "none-gain",
             "the same of no positions at all minus that of learned and sinusoidal",
             partial(beyond_places, schemes=NOTHING),
-            AT["none-gain"],
         ),
-        _POINTS("trace-beyond", "the same with the trace minus at once, all schemes", trace_beyond, AT["trace-beyond"]),
+        criterion("trace-beyond", "the same with the trace minus at once, all schemes", trace_beyond),
     ),
     predicts={"relative-gain": "above"},
     rivals=(
@@ -178,9 +162,7 @@ POSITIONS_DECIDE = Claim(
             {"relative-gain": "below", "none-gain": "below", "trace-beyond": "below"},
         ),
     ),
-    controls=(
-        Control("within", "accuracy with the trace at the lengths of training, all schemes", within, SOLVED, "above"),
-    ),
+    controls=(control("within", "accuracy with the trace at the lengths of training, all schemes", within, "above"),),
     evidence=("positions",),
     limits="Means over schemes of a kind: one of them may go further than the other. Up to twice the longest problem.",
 )
@@ -191,10 +173,12 @@ ENCODER_GAINS_NOTHING = Claim(
     "where they do not stand.",
     source=f"{NOTES}: encoder classifier",
     criteria=(
-        _POINTS("missed", "accuracy with the rationale in the input minus without it", missed, AT["missed"]),
-        _POINTS("unread-gain", "accuracy with rationales never read minus with none", unread_gain, AT["unread-gain"]),
-        _POINTS(
-            "input-gain", "accuracy without it, having had it, minus having had none", input_gain, AT["input-gain"]
+        criterion("missed", "accuracy with the rationale in the input minus without it", missed),
+        criterion("unread-gain", "accuracy with rationales never read minus with none", unread_gain),
+        criterion(
+            "input-gain",
+            "accuracy without it, having had it, minus having had none",
+            input_gain,
         ),
     ),
     predicts={"missed": "above", "unread-gain": "below", "input-gain": "below"},
@@ -211,7 +195,7 @@ ENCODER_GAINS_NOTHING = Claim(
             {"unread-gain": "below", "input-gain": "below", "missed": "below"},
         ),
     ),
-    controls=(Control("reads-it", "accuracy with the rationale in the input", with_it, SOLVED, "above"),),
+    controls=(control("reads-it", "accuracy with the rationale in the input", with_it, "above"),),
     evidence=("encoder",),
     limits="A classifier of two layers that was trained from nothing; where it solves the task by itself nothing could "
     "be gained.",

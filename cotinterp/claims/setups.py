@@ -14,7 +14,7 @@ import pandas as pd
 from cotinterp.behavior.edit_kinds import SUBSTITUTE
 from cotinterp.claims.cells import Cells, EvidenceIndex, MissingEvidence, Statistic, Values
 from cotinterp.claims.estimate import estimate
-from cotinterp.claims.statistics import SHORTEST, average, difference, net_decodable, used_in
+from cotinterp.claims.statistics import difference, net_decodable, over_lengths, used_in
 from cotinterp.claims.teaching import DIRECT, NAIVE
 from cotinterp.studies.evidence import CONTROL_VARIANT, EditCondition, Evidence
 from cotinterp.training.curriculum import CURRICULA, taught
@@ -89,9 +89,7 @@ def _measures(asked: Mapping[str, str], variant: str, layers: int) -> dict[str, 
 
 def _right(cells: Cells, asked: Mapping[str, str], variant: str, condition: str = "asked") -> Values:
     """`teaching.exact`, of a setup that may be asked in any regime."""
-    way: dict[str, Any] = {"regime": asked[variant], "variant": variant, "condition": condition}
-    ks = cells.ks("exact", **way)
-    return average([cells.mean("exact", k=k, **way) for k in [k for k in ks if k >= SHORTEST] or ks])
+    return over_lengths(cells, "exact", regime=asked[variant], variant=variant, condition=condition)
 
 
 def _beyond(cells: Cells, asked: Mapping[str, str], variant: str, other: str) -> Values:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
-from cotinterp.claims.claim import SOLVED, Claim, Control, Criterion, Rival
-from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.claim import Claim, Rival, control, criterion
 from cotinterp.claims.statistics import SHORTEST, average, bookkeeping_share, cot_accuracy, difference, heldout, lengths
 from cotinterp.studies.evidence import WIDTH_VARIANT
 
@@ -52,25 +51,20 @@ SMALL_HURT = Claim(
     statement="Writing its steps costs a small model accuracy, by fluent and wrong steps; a larger one gains by it.",
     source="a reader's post on Wei et al. 2022 (arXiv 2201.11903): below some scale chains are fluent and incorrect",
     criteria=(
-        Criterion(
+        criterion(
             "hurt",
             "accuracy of direct minus that of cot, the narrowest models",
             partial(advantage_at, pick=min, sign=-1),
-            AT["hurt"],
-            bounds=(-1.0, 1.0),
         ),
-        Criterion(
+        criterion(
             "wide-gain",
             "accuracy of cot minus that of direct, the widest models",
             partial(advantage_at, pick=max),
-            AT["wide-gain"],
-            bounds=(-1.0, 1.0),
         ),
-        Criterion(
+        criterion(
             "fluent",
             "wrong outputs of the narrowest cot that are well-formed traces",
             partial(wrong_steps_at, pick=min),
-            AT["fluent"],
             pool=True,
             optional=True,
             bounds=(0.0, 1.0),
@@ -88,7 +82,7 @@ SMALL_HURT = Claim(
             {"hurt": "above", "wide-gain": "above", "fluent": "below"},
         ),
     ),
-    controls=(Control("wide-cot-solves-it", "accuracy of the widest cot", partial(cot_at, pick=max), SOLVED, "above"),),
+    controls=(control("wide-cot-solves-it", "accuracy of the widest cot", partial(cot_at, pick=max), "above"),),
     decisive=frozenset({"hurt"}),
     evidence=("accuracy", "errors"),
     limits="Widths of the residual stream at two layers; between the narrowest and the widest it does not say where.",

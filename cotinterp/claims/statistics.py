@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,17 @@ def lengths(
     """Numbers of operands that a regime was measured at; those below `shortest` only where there are no others."""
     ks = cells.ks("accuracy", regime=regime, condition="heldout", variant=variant, task=task)
     return tuple(k for k in ks if k >= shortest) or ks
+
+
+def over_lengths(cells: Cells, measure: str, **where: Any) -> Values:
+    """Mean over K from SHORTEST on, each alike; over what was measured where there is none as long."""
+    ks = cells.ks(measure, **where)
+    return average([cells.mean(measure, k=k, **where) for k in [k for k in ks if k >= SHORTEST] or ks])
+
+
+def accuracy(cells: Cells, regime: str, variant: str = "") -> Values:
+    """Held-out accuracy, `over_lengths`."""
+    return over_lengths(cells, "accuracy", regime=regime, condition="heldout", variant=variant)
 
 
 def average(values: Sequence[Values]) -> Values:

@@ -12,15 +12,14 @@ from functools import partial
 import numpy as np
 
 from cotinterp.claims.cells import Cells, MissingEvidence, Values
-from cotinterp.claims.claim import SOLVED, Claim, Control, Criterion, Rival
-from cotinterp.claims.claim import THRESHOLDS as AT
+from cotinterp.claims.claim import Claim, Criterion, Rival, control, criterion
 from cotinterp.claims.statistics import (
-    SHORTEST,
     average,
     cot_accuracy,
     difference,
     net_at,
     net_decodable,
+    over_lengths,
     slope_over,
     used_in,
 )
@@ -40,13 +39,11 @@ def asked_in(cells: Cells, variant: str) -> str:
 
 
 def exact(cells: Cells, variant: str, condition: str = "asked") -> Values:
-    """Share of new problems whose whole response is right, mean over K from SHORTEST on.
+    """Share of new problems whose whole response is right, `over_lengths`.
 
     Asked for the answer at once (`asked`), or for the trace and the answer (`trace`).
     """
-    of = partial(cells.mean, "exact", regime=asked_in(cells, variant), condition=condition, variant=variant)
-    ks = cells.ks("exact", regime=asked_in(cells, variant), condition=condition, variant=variant)
-    return average([of(k=k) for k in ks if k >= SHORTEST] or [of(k=k) for k in ks])
+    return over_lengths(cells, "exact", regime=asked_in(cells, variant), condition=condition, variant=variant)
 
 
 def gain(cells: Cells, variant: str) -> Values:
@@ -143,27 +140,22 @@ def used_at_answer(cells: Cells, variant: str) -> Values:
     return average(best)
 
 
-def _points(name: str, words: str, statistic: partial[Values], *, share: bool = False) -> Criterion:
-    return Criterion(name, words, statistic, AT[name], bounds=(0.0, 1.0) if share else (-1.0, 1.0))
-
-
 def _gain(variant: str) -> Criterion:
-    return _points("gain", f"right at once, taught {variant}, beyond direct", partial(gain, variant=variant))
+    return criterion("gain", f"right at once, taught {variant}, beyond direct", partial(gain, variant=variant))
 
 
 def _content(variant: str, other: str = "dots in the same phases") -> Criterion:
-    return _points(
+    return criterion(
         "content-gain",
         f"right at once, taught {variant}, beyond {other}",
         partial(beyond_control, variant=variant),
     )
 
 
-_WRITES = Control(
+_WRITES = control(
     "writes-it",
     "whole traces of new problems that are right",
     partial(exact, variant=MIXED, condition="trace"),
-    SOLVED,
     "above",
 )
 
@@ -172,8 +164,8 @@ NAIVE_HURTS = Claim(
     statement="Trained on traces and asked for the answer at once, a model does worse than one that never saw a trace.",
     source=f"{NOTES}: decoder, naive",
     criteria=(
-        _points("lost-at-once", "right at once of direct beyond naive", partial(lost, variant=NAIVE)),
-        _points("leaks", "responses of naive that begin a trace", partial(leakage, variant=NAIVE), share=True),
+        criterion("lost-at-once", "right at once of direct beyond naive", partial(lost, variant=NAIVE)),
+        criterion("leaks", "responses of naive that begin a trace", partial(leakage, variant=NAIVE), bounds=(0.0, 1.0)),
     ),
     predicts={"lost-at-once": "above", "leaks": "above"},
     rivals=(
@@ -226,7 +218,9 @@ TRACE_HELPS_MOST = Claim(
     name="trace-helps-most",
     statement="A model that was shown both is right more often with its trace than at once.",
     source=f"{NOTES}: decoder, chain of thought at inference",
-    criteria=(_points("trace-gain", "right with the trace beyond right at once", partial(trace_gain, variant=MIXED)),),
+    criteria=(
+        criterion("trace-gain", "right with the trace beyond right at once", partial(trace_gain, variant=MIXED)),
+    ),
     predicts={"trace-gain": "above"},
     rivals=(Rival("at once is as good", "nothing is left to gain", {"trace-gain": "below"}),),
     controls=(_WRITES,),
@@ -239,13 +233,14 @@ LEAVES_TOTALS = Claim(
     statement="A model that was shown traces holds and uses running totals where it is asked for the answer at once.",
     source=f"{NOTES}: the rationale loss shapes shared hidden states",
     criteria=(
-        _points("totals-inside", "probe for s_j at operand j, net of controls", partial(totals_inside, variant=MIXED)),
-        _points("totals-gain", "the same beyond dots in its place", partial(totals_beyond_control, variant=MIXED)),
-        Criterion(
+        criterion(
+            "totals-inside", "probe for s_j at operand j, net of controls", partial(totals_inside, variant=MIXED)
+        ),
+        criterion("totals-gain", "the same beyond dots in its place", partial(totals_beyond_control, variant=MIXED)),
+        criterion(
             "totals-used",
             "share of the gap that exchanging it closes",
             partial(totals_used, variant=MIXED),
-            AT["totals-used"],
             "",
         ),
     ),
@@ -281,13 +276,12 @@ DISTILLATION_HELPS = Claim(
         Rival("no help", "direct as it is does as well", {"content-gain": "below", "gain": "below"}),
     ),
     controls=(
-        Control(
+        control(
             "teacher-writes-it",
             "accuracy of the teacher",
             partial(cot_accuracy, variant=TEACHER_VARIANT),
-            SOLVED,
             "above",
-        ),  # fmt: skip
+        ),
     ),
     decisive=frozenset({"content-gain"}),
     evidence=("curricula",),
@@ -303,26 +297,24 @@ def _is_vertical(name: str, variant: str, words: str, source: str) -> Claim:
         "other, and are used.",
         source=source,
         criteria=(
-            _points(
+            criterion(
                 "at-the-answer",
                 "probe for the totals before the answer, where it is predicted, net of controls",
                 partial(totals_at_answer, variant=variant),
             ),
-            Criterion(
+            criterion(
                 "order",
                 "layers by which a total there appears after the one before it",
                 partial(layers_a_step, variant=variant),
-                AT["order"],
                 "",
             ),
-            Criterion(
+            criterion(
                 "used-at-the-answer",
                 "share of the gap that exchanging them there closes",
                 partial(used_at_answer, variant=variant),
-                AT["used-at-the-answer"],
                 "",
             ),
-            _points(
+            criterion(
                 "at-operands", "probe for s_j at operand j, net of controls", partial(totals_inside, variant=variant)
             ),
         ),
@@ -346,11 +338,10 @@ def _is_vertical(name: str, variant: str, words: str, source: str) -> Claim:
             ),
         ),
         controls=(
-            Control(
+            control(
                 "answers-at-once",
                 "right at once",
                 partial(exact, variant=variant),
-                AT["answers-at-once"],
                 "above",
             ),
         ),

@@ -1,10 +1,13 @@
 """Which runs a verdict needs: exactly the reference ones, each differing from the standard in one thing."""
 
+from pathlib import Path
+
 import pytest
 
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies.measuring import as_taught, outcomes
 from cotinterp.sweeps.designs import JUDGED_CURRICULA
+from cotinterp.sweeps.grid import read_grid
 from cotinterp.sweeps.replication import PARTS, Planned, base_spec, joint_plan, plan
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
@@ -204,3 +207,10 @@ def test_other_sizes_keep_their_share_of_more_problems():
     more = plan("s3", seeds=[0], base=base_spec("s3", n_train=30_000), parts=["regimes", "sizes"])
     sizes = {one.variant: one.spec.n_train for one in more if one.spec.regime == "direct"}
     assert sizes == {"": 30_000, "n3000": 3000, "n100000": 100_000}
+
+
+@pytest.mark.parametrize(("part", "grid"), [("encoder", "encoder_control"), ("positions", "length_generalization")])
+def test_a_run_of_a_part_is_one_of_the_grid_of_the_same_question(part, grid):
+    """What was trained for the script need not be trained again for the claim."""
+    specs = set(read_grid(Path(__file__).parents[2] / f"analyses/grids/{grid}.toml").specs)
+    assert {one.spec for task in ("z6", "s3") for one in plan(task, seeds=range(3), parts=[part])} == specs

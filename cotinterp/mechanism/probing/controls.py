@@ -89,8 +89,9 @@ def hold_out(groups: Labels, *, fraction: float = 0.25, seed: int = 0) -> Bool[n
 FOLDS = 4
 """Each quarter of the inputs is read by probes that were fitted on the other three."""
 LEAST_INPUTS = FOLDS + 1
-"""Fewer cannot be left out: of the four that make a bit of two bits, the three others say the opposite of the fourth by
-resemblance, also to a probe of a model that computes and holds that bit."""
+"""Fewest inputs of which some can be left out. Of the four pairs of bits each shares a bit with the two that have the
+other sum modulo 2, and none with the one of its own: a probe of three names the fourth wrong, also where the sum is
+held in a direction of its own."""
 
 
 def input_folds(
