@@ -46,15 +46,17 @@ def main(quick: bool = False, table: Path = TABLE, encoders: Path = ENCODERS, ou
     if encoders.is_file():
         parts.append(of_encoders(pd.read_csv(encoders)))
     found = pd.concat(parts, ignore_index=True)
+    shown = found[~found["measure"].isin(("gain", "content", "over all", "forgotten"))]
+    shown = shown.assign(setup=shown["setup"] + " (" + shown["n"].astype(str) + ")")
     figures = {
         str(task): heatmap(
-            rows, x="measure", y="setup", value="value", bounds=(0, 1), title=f"{task}, by setup", y_title=" "
+            rows, x="measure", y="setup", value="value", bounds=(0, 1), title=f"{task}, by setup (seeds)", y_title=" "
         )
-        for task, rows in found[~found["measure"].isin(("gain", "content", "over all"))].groupby("task", sort=False)
+        for task, rows in shown.groupby("task", sort=False)
     }
     answer = [line for task, rows in found.groupby("task", sort=False) for line in judged(str(task), rows)]
     for (task, setup, n, short), rows in found.groupby(["task", "setup", "n", "unconverged"], sort=False):
-        answer.append(f"{task}, {setup}, {n} seeds{short and f' (not converged: {short})'}: {spelled(rows)}")
+        answer.append(f"{task}, {setup}, seeds: {n}{short and f' (not converged: {short})'}: {spelled(rows)}")
     return publish(out, tables={"setups": found}, figures=figures, answer=answer)
 
 
@@ -74,7 +76,7 @@ def judged(task: str, found: pd.DataFrame) -> Iterator[str]:
     """A line for each row of the sources' table: what it comes to, and the numbers."""
     for row, (setup, sign, wanted) in ROWS.items():
         of = found[(found["setup"] == setup) & found["measure"].isin(wanted)]
-        yield f"{task}, {row}: {word(of, sign, wanted)}; {setup}: {spelled(of)}"
+        yield f"{task}, {row}: {word(of, sign, wanted)}" + (f"; {setup}: {spelled(of)}" if len(of) else "")
 
 
 def word(of: pd.DataFrame, sign: int, wanted: Mapping[str, float]) -> str:
