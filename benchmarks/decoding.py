@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.comparison import Agreement, Comparison, matmul_floor
 from benchmarks.workload import Amounts, Workload, mixed_problems
-from cotinterp.behavior.decoding import prefixes, text_of, verified_greedy
-from cotinterp.behavior.sampling import sample_responses
+from cotinterp.models.decoding import prefixes, text_of, verified_greedy
+from cotinterp.models.sampling import sample_responses
 from cotinterp.transcripts.batch import Batch
 
 AT_ONCE = 256

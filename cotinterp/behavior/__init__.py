@@ -1,4 +1,4 @@
-"""What a model does: exact decoding and sampling, accuracy, where outputs go wrong, edits of the trace, memorization.
+"""What a model does: accuracy, where outputs go wrong, edits of the trace, memorization.
 
 Each instrument is called as `(model, task, regime, problems, *, ...)` and returns a frozen result. `Decoding` says how
 much a model may write. Nothing here looks inside the model.

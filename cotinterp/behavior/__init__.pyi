@@ -6,12 +6,6 @@ from .accuracy import accuracy_by_k as accuracy_by_k
 from .accuracy import evaluate_run as evaluate_run
 from .accuracy import evaluation_problems as evaluation_problems
 from .accuracy import store_evaluation as store_evaluation
-from .decoding import Decoding as Decoding
-from .decoding import LanguageModel as LanguageModel
-from .decoding import greedy as greedy
-from .decoding import prefixes as prefixes
-from .decoding import verified as verified
-from .decoding import verified_greedy as verified_greedy
 from .edit_kinds import ALL_EDITS as ALL_EDITS
 from .edit_kinds import EditKind as EditKind
 from .edit_kinds import SubstituteTotal as SubstituteTotal
@@ -41,9 +35,5 @@ from .quotients import accuracy_by_quotient as accuracy_by_quotient
 from .quotients import quotients as quotients
 from .readiness import ReadinessResult as ReadinessResult
 from .readiness import answer_readiness as answer_readiness
-from .sampling import SampledResponse as SampledResponse
-from .sampling import Samples as Samples
-from .sampling import sample_continuations as sample_continuations
-from .sampling import sample_responses as sample_responses
 from .tagging import TagResult as TagResult
 from .tagging import tag_accuracy as tag_accuracy

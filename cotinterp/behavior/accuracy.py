@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 from torch import Tensor
 
-from cotinterp.behavior.decoding import (
+from cotinterp.figures.behavior import accuracy_figure
+from cotinterp.models.decoding import (
     Decoding,
     LanguageModel,
     context_length,
@@ -19,7 +20,6 @@ from cotinterp.behavior.decoding import (
     require_vocabulary,
     verified_greedy,
 )
-from cotinterp.figures.behavior import accuracy_figure
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.behavior.decoding import (
+from cotinterp.models.decoding import (
     Decoding,
     LanguageModel,
     Prefixes,
@@ -23,7 +23,7 @@ from cotinterp.behavior.decoding import (
     verified,
     writing_limit,
 )
-from cotinterp.behavior.sampling import continuation_log_prob, sample_around_greedy
+from cotinterp.models.sampling import continuation_log_prob, sample_around_greedy
 from cotinterp.results.intervals import bootstrap
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import final_answer

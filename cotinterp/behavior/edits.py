@@ -27,15 +27,6 @@ import torch
 from jaxtyping import Bool, Int
 
 from cotinterp.behavior.accuracy import labels_of
-from cotinterp.behavior.decoding import (
-    Decoding,
-    LanguageModel,
-    context_length,
-    prefixes,
-    require_vocabulary,
-    text_of,
-    verified,
-)
 from cotinterp.behavior.edit_kinds import (
     ALL_EDITS,
     NONE,
@@ -50,6 +41,15 @@ from cotinterp.behavior.edit_kinds import (
     get_edit,
 )
 from cotinterp.figures.edits import edit_kinds_figure, trace_edits_figure
+from cotinterp.models.decoding import (
+    Decoding,
+    LanguageModel,
+    context_length,
+    prefixes,
+    require_vocabulary,
+    text_of,
+    verified,
+)
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

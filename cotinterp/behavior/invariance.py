@@ -18,8 +18,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from cotinterp.behavior.accuracy import accuracy_by_k
-from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures.behavior import invariance_figure
+from cotinterp.models.decoding import Decoding, LanguageModel
 from cotinterp.results.intervals import Interval, bootstrap, wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

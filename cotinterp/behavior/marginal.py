@@ -32,8 +32,8 @@ from cotinterp.behavior.answer_given_trace import (
     mean_and_interval,
     sample_traces,
 )
-from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures.behavior import marginal_figure
+from cotinterp.models.decoding import Decoding, LanguageModel
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.parsing import parse_response

@@ -34,8 +34,8 @@ from cotinterp.behavior.answer_given_trace import (
     mean_and_interval,
     sample_traces,
 )
-from cotinterp.behavior.decoding import Decoding, LanguageModel
 from cotinterp.figures.behavior import readiness_figure
+from cotinterp.models.decoding import Decoding, LanguageModel
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task, whole_number
 from cotinterp.transcripts.problems import Problem, by_length, informative_totals, substitute_total

@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.behavior.accuracy import labels_of
-from cotinterp.behavior.decoding import LanguageModel, context_length, reading, require_vocabulary
 from cotinterp.figures.behavior import tagging_figure
+from cotinterp.models.decoding import LanguageModel, context_length, reading, require_vocabulary
 from cotinterp.results.intervals import wilson
 from cotinterp.results.result import Result, with_labels
 from cotinterp.tasks.task import Task

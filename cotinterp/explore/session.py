@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from cotinterp.behavior.accuracy import longest_k
-from cotinterp.behavior.decoding import context_length
 from cotinterp.behavior.edits import outcome_of
 from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call, setup_of
 from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, parsed
@@ -37,6 +36,7 @@ from cotinterp.mechanism.probing.result import ProbeCell
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
+from cotinterp.models.decoding import context_length
 from cotinterp.studies.subject import Subject
 from cotinterp.tasks.task import Task
 from cotinterp.training.checkpoints import DEFAULT_ROOT, Run, load_run, read_run

@@ -19,8 +19,8 @@ from cotinterp.behavior.accuracy import (
     longest_k,
     store_evaluation,
 )
-from cotinterp.behavior.decoding import Decoding
 from cotinterp.models.build import build_model
+from cotinterp.models.decoding import Decoding
 from cotinterp.models.spec import ModelSpec
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task

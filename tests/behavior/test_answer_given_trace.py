@@ -13,7 +13,7 @@ from cotinterp.behavior.answer_given_trace import (
     log_mean,
     sample_traces,
 )
-from cotinterp.behavior.decoding import Decoding
+from cotinterp.models.decoding import Decoding
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.vocabulary import Vocabulary
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from cotinterp.behavior.decoding import Decoding
 from cotinterp.behavior.edit_kinds import ALL_EDITS, EditKind, SubstituteTotal, all_edits
 from cotinterp.behavior.edits import (
     NONE,
@@ -16,6 +15,7 @@ from cotinterp.behavior.edits import (
     outcome_of,
     trace_edits,
 )
+from cotinterp.models.decoding import Decoding
 from cotinterp.models.handmade import reader, recomputer
 from cotinterp.results.intervals import wilson
 from cotinterp.tasks import get_task

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.decoding import generated, greedy_decodings, same_texts, sampled_decodings
 from benchmarks.workload import mixed_problems
-from cotinterp.behavior.decoding import verified_greedy
+from cotinterp.models.decoding import verified_greedy
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import prefixes, text_of, verified
 from cotinterp.behavior.edits import trace_edits
 from cotinterp.explore.session import MOST_MODELS, Draw, EdgeCut, Explorer, HeadCut, Patch, Place, Scene, Shown
 from cotinterp.mechanism.activations import activations
@@ -19,6 +18,7 @@ from cotinterp.mechanism.interventions import ablate_zero, run_with
 from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
+from cotinterp.models.decoding import prefixes, text_of, verified
 from cotinterp.studies.subject import Subject
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.problems import sample_problems

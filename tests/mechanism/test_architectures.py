@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import greedy, prefixes, verified
 from cotinterp.mechanism.patching.path_patching import path_sweep
 from cotinterp.mechanism.patching.paths import head_paths
 from cotinterp.mechanism.patching.sweep import patch_sweep
@@ -13,6 +12,7 @@ from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.build import as_bridge, build_module
+from cotinterp.models.decoding import greedy, prefixes, verified
 from cotinterp.models.spec import ModelSpec
 from cotinterp.models.weights import load_weights, named_weights
 from cotinterp.tasks import get_task

@@ -1,10 +1,11 @@
-"""Small models with every parameter random: TransformerLens starts biases at zero, which hides what forgets them.
-
-cotinterp is imported inside the fixtures: pytest may load this file before the shape checks are hooked in.
-"""
+"""Small models with every parameter random: TransformerLens starts biases at zero, which hides what forgets them."""
 
 import pytest
 import torch
+
+from tests.models.scripted import random_native, scripted, some_problems
+
+__all__ = ["random_native", "scripted", "some_problems"]
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import greedy, prefixes, verified
 from cotinterp.models.build import THOUGHT, as_bridge, build_module, has_thoughts
+from cotinterp.models.decoding import greedy, prefixes, verified
 from cotinterp.models.native.parts import native_parts, why_not_native
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import get_task

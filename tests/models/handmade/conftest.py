@@ -36,7 +36,7 @@ def batch_of():
 @pytest.fixture(scope="session")
 def share_right():
     """`share_right(model, batch)`: share of the problems whose greedy output is the whole true response."""
-    from cotinterp.behavior.decoding import verified_greedy
+    from cotinterp.models.decoding import verified_greedy
 
     def share(model, batch):
         written = verified_greedy(model, batch, batch_size=2048)

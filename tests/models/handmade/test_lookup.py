@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import verified_greedy
+from cotinterp.models.decoding import verified_greedy
 from cotinterp.models.handmade import lookup, lookup_blueprint
 from cotinterp.transcripts.problems import split_of
 from cotinterp.transcripts.roles import Role

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import prefixes, text_of, verified
+from cotinterp.models.decoding import prefixes, text_of, verified
 from cotinterp.models.handmade import reader, reader_blueprint, recomputer
 from cotinterp.models.handmade.layout import layouts
 from cotinterp.tasks import get_task

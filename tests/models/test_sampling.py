@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.decoding import Prefixes, greedy, prefixes
-from cotinterp.behavior.sampling import (
+from cotinterp.models.decoding import Prefixes, greedy, prefixes
+from cotinterp.models.sampling import (
     continuation_log_prob,
     forced_logits,
     sample_around_greedy,

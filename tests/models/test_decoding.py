@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from cotinterp.behavior import decoding
-from cotinterp.behavior.decoding import Guesses, greedy, not_nan, prefixes, text_of, verified, verified_greedy
+from cotinterp.models import decoding
 from cotinterp.models.build import as_bridge
+from cotinterp.models.decoding import Guesses, greedy, not_nan, prefixes, text_of, verified, verified_greedy
 from cotinterp.tasks import get_task
 from cotinterp.training.checkpoints import load_run
 from cotinterp.transcripts.batch import collate

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.behavior.decoding import (
+from cotinterp.models.decoding import (
     LanguageModel,
     Prefixes,
     Written,
