@@ -357,7 +357,7 @@ def simulated(null: NullWorld, n_worlds: int, *, spread: float, problems: int, s
         drawn = range(most)
         evidence = synthetic(TASK, cells, seeds=drawn, spread=spread, shared=null.shared, rng=rng)
         if null.looks:
-            staged, _ = judge_in_stages((claim,), partial(_first_seeds, evidence), (TASK,), null.looks)
+            staged, _ = judge_in_stages((claim,), partial(_first_seeds, evidence), (TASK,), lambda _: null.looks)
             (verdict,) = staged.verdicts
         else:
             verdict = judge(claim, evidence)

@@ -249,18 +249,31 @@ def judge_stored(
 ) -> tuple[Verdicts, tuple[ClaimEstimates, ...]]:
     """The verdicts of stored tables, which get more seeds where verdicts are open: at every STAGE that they hold.
 
-    Where they hold STAGE seeds or fewer it is `judge_all`. Where so many seeds were meant from the beginning,
-    `judge_all` is the better one: all of the level for one look.
+    A task is charged for the looks at its own seeds (`stored_looks`). Where no task has more than STAGE seeds it is
+    `judge_all`. Where so many seeds were meant from the beginning, `judge_all` is the better one: all of the level for
+    one look.
 
     Returns:
         The verdicts, and the numbers that each rests on.
     """
-    wanted = _judged(evidence, tasks)
-    return judge_in_stages(claims, lambda n, _: evidence.of_seeds(n), wanted, equal_looks(len(evidence.seeds)))
+    return judge_in_stages(claims, lambda n, _: evidence.of_seeds(n), _judged(evidence, tasks), stored_looks(evidence))
+
+
+def stored_looks(evidence: Evidence) -> Callable[[str], Looks]:
+    """Of a task: a look at every STAGE seeds that its own rows hold, each with an equal part of the level.
+
+    Where it was settled after the first look which tasks get more seeds, a false verdict is at most half as frequent
+    again as the level says: the first look has all of it where it stays the only one.
+    """
+    seeds = evidence.table.groupby("task")["run_seed"].nunique()
+    return lambda task: equal_looks(int(seeds[task]))
 
 
 def judge_in_stages(
-    claims: Sequence[Claim], evidence_of: Callable[[int, tuple[str, ...]], Evidence], tasks: Sequence[str], looks: Looks
+    claims: Sequence[Claim],
+    evidence_of: Callable[[int, tuple[str, ...]], Evidence],
+    tasks: Sequence[str],
+    looks: Callable[[str], Looks],
 ) -> tuple[Verdicts, tuple[ClaimEstimates, ...]]:
     """Verdicts with as many seeds as each needs: look by look, until all are decided or it was the last.
 
@@ -270,24 +283,29 @@ def judge_in_stages(
     Args:
         evidence_of: The evidence of that many seeds, on those tasks.
         tasks: All that are judged together.
+        looks: Of a task, at how many seeds is looked, and what each look costs.
 
     Returns:
         The verdicts, and the numbers that each rests on.
     """
+    of_task = {task: looks(task) for task in tasks}
     decided: dict[tuple[str, str], tuple[Verdict, ClaimEstimates]] = {}
     latest: dict[tuple[str, str], ClaimEstimates] = {}
     runs: list[pd.DataFrame] = []
-    for seeds, factor in looks.items():
-        wanted = tuple(task for task in tasks if any((one.name, task) not in decided for one in claims))
+    for seeds in sorted({count for counts in of_task.values() for count in counts}):
+        wanted = tuple(
+            task for task in tasks if seeds in of_task[task] and any((one.name, task) not in decided for one in claims)
+        )
+        if not wanted:
+            continue
         evidence = evidence_of(seeds, wanted)
         runs.append(unfinished(evidence))
-        latest |= {(one.claim.name, one.task): one for one in estimate_claims(claims, evidence, wanted)}
-        estimates = tuple(replace(one, penalty=factor) for one in latest.values())
-        for key, verdict, numbers in zip(latest, decide(estimates), estimates, strict=True):
-            if key not in decided and (verdict.verdict != "inconclusive" or seeds == max(looks)):
+        for one in estimate_claims(claims, evidence, wanted):
+            latest[one.claim.name, one.task] = replace(one, penalty=of_task[one.task][seeds])
+        for (key, numbers), verdict in zip(latest.items(), decide(tuple(latest.values())), strict=True):
+            last = seeds == max(of_task[numbers.task])
+            if numbers.task in wanted and key not in decided and (last or verdict.verdict != "inconclusive"):
                 decided[key] = verdict, numbers
-        if len(decided) == len(latest):
-            break
     found = [decided[key] for key in latest]
     verdicts = Verdicts(tuple(verdict for verdict, _ in found), pd.concat(runs).drop_duplicates())
     return verdicts, tuple(estimates for _, estimates in found)

@@ -114,10 +114,10 @@ class Stages:
     """Seeds until decided: `evidence_of` so many seeds and of some tasks, at each look (`judge.judge_in_stages`)."""
 
     evidence_of: Callable[[int, tuple[str, ...]], Evidence]
-    looks: Looks
+    looks: Callable[[str], Looks]
 
     @classmethod
-    def of_tables(cls, evidence: Evidence, looks: Looks) -> "Stages":
+    def of_tables(cls, evidence: Evidence, looks: Callable[[str], Looks]) -> "Stages":
         """What is stored, the lowest seeds first."""
         return cls(lambda n, _: evidence.of_seeds(n), looks)
 
@@ -133,7 +133,7 @@ class Stages:
             so_far[-1].save(folder / "evidence")
             return so_far[-1]
 
-        return cls(evidence_of, look_factors(most))
+        return cls(evidence_of, lambda _: look_factors(most))
 
 
 THRESHOLD_STEP = 0.1
@@ -179,8 +179,10 @@ def claims_session(
             verdicts = Verdicts(decide(estimates), unfinished(evidence))
     else:
         verdicts, estimates = judge_in_stages(claims, stages.evidence_of, chosen, stages.looks)
-        if len(stages.looks) > 1:
-            say(f"looked at {', '.join(map(str, stages.looks))} seeds until decided")
+        looked = {task: ", ".join(map(str, stages.looks(task))) for task in chosen if len(stages.looks(task)) > 1}
+        for counts in dict.fromkeys(looked.values()):
+            those = ", ".join(task for task, own in looked.items() if own == counts)
+            say(f"looked at {counts} seeds until decided: {those}")
     with progress_stages("claims", ("move the thresholds",)):
         changes = threshold_changes(estimates, (1 - THRESHOLD_STEP, 1 + THRESHOLD_STEP))
     for line in verdict_lines(verdicts, changes, evidence):

@@ -174,14 +174,15 @@ def claims_command(
         raise FileNotFoundError(f"no folder {place}: --root says where the runs lie, and --train trains them there")
     folder = output_folder(out or Path("out/claims", *(["+".join(dict.fromkeys(names))] if names else [])))
     with progress_stages("claims", ("load torch",)):
-        from cotinterp.claims.judge import equal_looks, look_factors
+        from cotinterp.claims.judge import look_factors, stored_looks
         from cotinterp.claims.session import Sources, Stages, claims_session, gather_evidence
 
     staged = until_decided
     if origin == "tables":
-        looks = look_factors if until_decided else equal_looks
+        planned = max_seeds or len(evidence.seeds)
         staged = seeds is None
-        stages = Stages.of_tables(evidence, looks(max_seeds or len(evidence.seeds)))
+        looks = (lambda _: look_factors(planned)) if until_decided else stored_looks(evidence)
+        stages = Stages.of_tables(evidence, looks)
     else:
         from cotinterp.claims.claim import LEAST_SEEDS
         from cotinterp.models.build import resolve_device

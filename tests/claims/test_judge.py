@@ -321,7 +321,7 @@ def test_seeds_are_added_until_all_is_decided():
         asked.append((seeds, tasks))
         return made.of_seeds(seeds)
 
-    verdicts, numbers = judge_in_stages([ACCURATE], evidence_of, ("toy", "other"), look_factors(20))
+    verdicts, numbers = judge_in_stages([ACCURATE], evidence_of, ("toy", "other"), lambda _: look_factors(20))
     # What is plain is decided at the first look, and gets no more seeds.
     assert asked == [(5, ("toy", "other")), *((seeds, ("other",)) for seeds in (10, 15, 20))][: len(asked)]
     toy, other = (verdicts.of("cot-is-accurate", task) for task in ("toy", "other"))
@@ -343,7 +343,8 @@ def test_seeds_that_were_added_where_a_verdict_was_open_leave_the_others_as_they
         ("other", "inconclusive", 10),
         ("toy", "supported", 5),
     ]
-    assert {one.penalty for one in numbers} == {2.0}
+    # Each task pays for the looks at its own seeds: the one of five had one.
+    assert {one.task: one.penalty for one in numbers} == {"other": 2.0, "toy": 1.0}
 
 
 def test_what_is_open_says_how_many_seeds_it_takes():
