@@ -256,7 +256,12 @@ def judge_stored(
     Returns:
         The verdicts, and the numbers that each rests on.
     """
-    return judge_in_stages(claims, lambda n, _: evidence.of_seeds(n), _judged(evidence, tasks), stored_looks(evidence))
+    return judge_in_stages(claims, of_first_seeds(evidence), _judged(evidence, tasks), stored_looks(evidence))
+
+
+def of_first_seeds(evidence: Evidence) -> Callable[[int, tuple[str, ...]], Evidence]:
+    """Of stored evidence the lowest so many seeds, on some tasks: what `judge_in_stages` asks for."""
+    return lambda n, tasks: evidence.of_seeds(n).of_tasks(tasks)
 
 
 def stored_looks(evidence: Evidence) -> Callable[[str], Looks]:

@@ -18,6 +18,7 @@ from cotinterp.claims.judge import (
     judge_in_stages,
     judged_tasks,
     look_factors,
+    of_first_seeds,
     threshold_changes,
     unfinished,
     what_failed,
@@ -119,7 +120,7 @@ class Stages:
     @classmethod
     def of_tables(cls, evidence: Evidence, looks: Callable[[str], Looks]) -> "Stages":
         """What is stored, the lowest seeds first."""
-        return cls(lambda n, _: evidence.of_seeds(n), looks)
+        return cls(of_first_seeds(evidence), looks)
 
     @classmethod
     def of_models(cls, sources: Sources, folder: Path, most: int) -> "Stages":
