@@ -97,6 +97,7 @@ class EditAnswer:
         answer: State that the response answers; None where it never ended or answers none.
         edit: Name of the kind of edit; `none` for the control, the true trace.
         resumed: Whether the model went on with the trace after its closing brace; None where that was not given.
+        marked: Whether what the model wrote begins with the mark that takes a step back.
     """
 
     problem: Problem
@@ -107,6 +108,7 @@ class EditAnswer:
     answer: int | None
     edit: str = SUBSTITUTE
     resumed: bool | None = None
+    marked: bool = False
 
     @property
     def delta(self) -> int | None:
@@ -160,6 +162,22 @@ class EditResult(Result):
         """
         return with_labels(self._resumed(["edit", "step"]), self.labels)
 
+    def marked(self) -> pd.DataFrame:
+        """How often the model took back what stands at the edit: task, regime, run_seed, edit, step, n, rate, ci_*.
+
+        The share of continuations that begin with the mark `.` of the regime `corrected`; of the control `none` it is
+        the share of false alarms. Edits whose trace was given closed have no row. A mark says that the next symbol
+        depends on the total being wrong, not by which mechanism; whether the step is then mended is `ignores` of
+        `frame`, the right answer after all.
+        """
+        rows = []
+        open_ = self._examples[~self._examples["closed"]]
+        for cell, group in open_.groupby(["edit", "step"], sort=False):
+            hits = group["marked"].to_numpy(dtype=bool)
+            rows.append((*cell, len(group), hits.mean(), *_interval(hits, group["problem"].to_numpy())))
+        columns = ["edit", "step", "n", "rate", "ci_low", "ci_high"]
+        return with_labels(pd.DataFrame(rows, columns=columns), self.labels)
+
     def pooled(self) -> pd.DataFrame:
         """All steps of an edit together: task, ..., edit, closed, outcome, n, rate, ci_low, ci_high, by_chance.
 
@@ -209,6 +227,7 @@ class EditResult(Result):
                 "text": edit.text,
                 "closed": edit.resumed is not None,
                 "resumed": edit.resumed,
+                "marked": edit.marked,
                 "outcome": edit.outcome.value,
                 "chance_outcome": None if by_chance is None else by_chance.value,
             }
@@ -289,6 +308,7 @@ READ_AT_ONCE = 16_384
 """Edited traces that are continued together: most begin like others of the same problem, and are read once."""
 
 TRACE_SYMBOLS = frozenset("{};=")
+MARK = "."
 
 
 def trace_edits(
@@ -437,6 +457,7 @@ def _continued(
             answer=final_answer(task, text),
             edit=edit.edit,
             resumed=not TRACE_SYMBOLS.isdisjoint(own) if edit.closed else None,
+            marked=own.startswith(MARK),
         )
 
 

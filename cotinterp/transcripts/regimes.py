@@ -93,6 +93,10 @@ class Regime(ABC):
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
         """Everything after the prompt, END included."""
 
+    def longest_extra(self, task: Task, k: int) -> int:  # noqa: ARG002
+        """By how many symbols a training transcript of `k` operands may be longer than the longest `response`."""
+        return 0
+
     def training_response(self, task: Task, problem: Problem, rng: np.random.Generator) -> Iterator[Token]:
         """What a model reads in training: `response` but for the totals that `rng` picks to be replaced."""
         if not self.draws:
@@ -235,6 +239,66 @@ class Noisy(Cot):
     wrong_share = 0.2
 
 
+class Tool(Cot):
+    """`{3+4=7;7+5=12;12+6=18}18#`, where a tool writes what follows each `=`: the model asks, and reads on.
+
+    Acting and reading in turn, after Yao et al. 2022 (ReAct, arXiv 2210.03629). The totals carry no loss, so that a
+    model never learns to compute one; `behavior.tools.WithTool` writes them where it is asked.
+    """
+
+    name = "tool"
+    description = "writes what is to be computed, and reads every total from a tool, then the answer"
+
+    def refusal(self, task: Task) -> str | None:
+        """As of any regime; and where a written state may be the beginning of another, as nobody sees where it ends."""
+        inside = [(a, b) for a in task.states for b in task.states if a != b and b.startswith(a)]
+        if inside:
+            short, long = inside[0]
+            return f"a tool's result must be whole where it ends, and the task writes both {short!r} and {long!r}"
+        return None
+
+    def response(self, task: Task, problem: Problem) -> Iterator[Token]:
+        for token in super().response(task, problem):
+            yield token._replace(scored=False) if token.role is Role.TOTAL else token
+
+
+class Corrected(Cot):
+    """As `cot`, but trained on traces that take a wrong step back: `{3+4=9.3+4=7;7+5=12;12+6=18}18#`.
+
+    In a share of the training transcripts (`retried_share`) one step is written with a wrong total first, then the mark
+    `.`, then the step again. The symbols of the wrong total carry no loss: they are read, never learned to be written;
+    the mark and the second attempt do. After the data with retries of Ye et al. 2024 (arXiv 2408.16293).
+    """
+
+    name = "corrected"
+    description = "writes every step, then the answer; trained on traces that take a wrong step back"
+    retried_share: ClassVar[float] = 0.5
+
+    def training_response(self, task: Task, problem: Problem, rng: np.random.Generator) -> Iterator[Token]:
+        """`response`, or with one step attempted twice: which, and the wrong total, are drawn from `rng`."""
+        whether, which, what = rng.random(3).tolist()
+        step = 1 + int(which * (problem.k - 1))
+        others = wrong_totals(task, problem, step) if whether < self.retried_share else ()
+        if others:
+            wrong = others[int(what * len(others))]
+            attempt = [token for token in self.response(task, problem) if token.step == step and token.role in _ASKING]
+            first = written(task.state_text(wrong), Role.TOTAL, step, wrong)
+            retried = (*attempt, *(token._replace(scored=False) for token in first), sign(".", Role.FILLER, step))
+        for token in self.response(task, problem):
+            if others and (token.role, token.step, token.part) == (Role.PREVIOUS_TOTAL, step, 0):
+                yield from retried
+            yield token
+
+    def longest_extra(self, task: Task, k: int) -> int:
+        """One more attempt at the longest step, and the mark."""
+        steps = [token.step for token in self.response(task, widest_problem(task, k)) if token.role in _ATTEMPT]
+        return 1 + max(map(steps.count, steps))
+
+
+_ASKING = frozenset({Role.PREVIOUS_TOTAL, Role.STEP_OPERATOR, Role.STEP_OPERAND, Role.EQUALS})
+_ATTEMPT = _ASKING | {Role.TOTAL}
+
+
 class Tagging(Direct):
     """`18#`: reads and writes what `direct` does, and in training names the state s_j at operand j of the prompt.
 
@@ -298,7 +362,7 @@ class LabelAfterTrace(Cot):
 _REGIMES: dict[str, Regime] = {
     regime.name: regime
     for regime in (
-        *(Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode(), Dots()),
+        *(Direct(), Cot(), Totals(), Filler(), Noisy(), Tagging(), Chain(), DirectMode(), Dots(), Tool(), Corrected()),
         *(Label(), LabelTraceUnread(), LabelAfterTrace()),
     )
 }

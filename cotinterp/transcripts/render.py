@@ -118,8 +118,8 @@ def without_first_steps(transcript: Transcript, n: int, *, dots: bool = False) -
 
 
 def longest_transcript(task: Task, k: int, regime: str | Regime) -> int:
-    """A tight upper bound on the number of tokens of a transcript with `k` operands.
+    """A tight upper bound on the number of tokens of a transcript with `k` operands, in training as well.
 
     Every written state is as wide as the widest that the task can reach at its step.
     """
-    return len(render(task, widest_problem(task, k), regime))
+    return len(render(task, widest_problem(task, k), regime)) + get_regime(regime).longest_extra(task, k)

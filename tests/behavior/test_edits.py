@@ -498,7 +498,7 @@ def test_bad_requests(scripted, some_problems):
     problems = some_problems("digit-sum", 2, k_max=2)
     policy = scripted.recomputer(task, "direct")
     with pytest.raises(
-        ValueError, match=r"regime 'direct' writes no totals.* those that do: \['cot', 'totals', 'noisy', 'chain'\]"
+        ValueError, match=r"writes no totals.*: \['cot', 'totals', 'noisy', 'chain', 'tool', 'corrected'\]"
     ):
         edited(scripted, policy, "digit-sum", problems, "direct")
     with pytest.raises(ValueError, match="at least one problem"):
@@ -522,3 +522,23 @@ def test_a_task_without_another_total_of_any_length(scripted):
     model = scripted.Model(task, scripted.recomputer(task, "cot"))
     with pytest.raises(ValueError, match="edits substitute_total can be made on these 1 .*'lonely': no_other_total 1"):
         trace_edits(model, task, "cot", [problem], edits=[SUBSTITUTE], rng=np.random.default_rng(0))
+
+
+def test_a_step_that_is_taken_back_is_counted(scripted, some_problems):
+    """A corrector marks every wrong total and no right one; a reader of the same trace marks nothing."""
+    task, problems = get_task("z6"), some_problems("z6", 4, k_max=4)
+
+    def corrector(text):
+        problem, so_far = scripted.asked(task, text)
+        right = render(task, problem, "cot").response
+        return (right + "#")[len(so_far)] if right.startswith(so_far) else "#" if so_far.endswith(".") else "."
+
+    found = trace_edits(
+        scripted.Model(task, corrector), task, "corrected", problems, edits=["substitute_total"],
+        rng=np.random.default_rng(0),
+    ).marked()  # fmt: skip
+    assert (found.loc[found["edit"] == "substitute_total", "rate"] == 1.0).all()
+    assert (found.loc[found["edit"] == "none", "rate"] == 0.0).all()
+    reader = scripted.Model(task, scripted.reader(task, "cot"))
+    found = trace_edits(reader, task, "cot", problems, edits=["substitute_total"], rng=np.random.default_rng(0))
+    assert (found.marked()["rate"] == 0.0).all()

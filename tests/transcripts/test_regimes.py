@@ -1,5 +1,7 @@
 """The exact strings, and the name of every symbol in them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,8 @@ SUM = get_task("digit-sum")
         ("chain", "{71218}18#"),
         ("direct-mode", "18#"),
         ("dots", "{...}18#"),
+        ("tool", "{3+4=7;7+5=12;12+6=18}18#"),
+        ("corrected", "{3+4=7;7+5=12;12+6=18}18#"),
     ],
 )
 def test_the_reference_transcripts(regime, response):
@@ -128,6 +132,8 @@ def test_the_longest_transcript_is_reached_by_nines(regime):
         "chain": totals - 4,
         "direct-mode": 16,
         "dots": 23,
+        "tool": 56,
+        "corrected": 56 + 8,
         "label": 16,
         "label-trace-unread": 56,
         "label-after-trace": 56,
@@ -186,6 +192,10 @@ def test_tagging_shows_what_direct_shows():
     assert [name for name in regime_names() if get_regime(name).tags_operands] == ["tagging"]
 
 
+def _pairs(name):
+    return product(get_task(name).states, repeat=2)
+
+
 @pytest.mark.parametrize("regime", regime_names())
 def test_which_tasks_a_regime_refuses(regime):
     """States of several symbols where one is named, and for tags steps in another order than the operands."""
@@ -195,6 +205,8 @@ def test_which_tasks_a_regime_refuses(regime):
     assert "digit-sum" in wide
     assert {"pointers", "expressions-mod11"} <= astray
     asked = dict.fromkeys(("chain", "label", "label-trace-unread", "label-after-trace"), wide)
+    asked["tool"] = {name for name in wide if any(one != two and two.startswith(one) for one, two in _pairs(name))}
+    assert "digit-sum" in asked["tool"]
     assert refused == {"tagging": wide | astray, **asked}.get(regime, set())
 
 
@@ -221,11 +233,32 @@ def trained(*pairs, regime="noisy", problem=PROBLEM):
     return "".join(token.symbol for token in tokens), unscored
 
 
-@pytest.mark.parametrize("regime", [name for name in regime_names() if name != "noisy"])
+@pytest.mark.parametrize("regime", [name for name in regime_names() if name not in ("noisy", "corrected")])
 def test_other_regimes_are_trained_on_what_they_are_measured_on(regime):
     transcript = render_for_training(SUM, PROBLEM, regime, np.random.default_rng(0))
     assert transcript == render(SUM, PROBLEM, regime)
-    assert all(token.scored for token in transcript.tokens)
+    unscored = {token.role for token in transcript.tokens if not token.scored}
+    assert unscored == ({Role.TOTAL} if regime == "tool" else set())
+
+
+class Three(Draws):
+    """Whether a step is attempted twice (below the share), which one, and which of the wrong totals."""
+
+    def random(self, shape):
+        assert shape == 3
+        return np.array(self.pairs)
+
+
+def corrected(*numbers):
+    tokens = tuple(get_regime("corrected").training_response(SUM, PROBLEM, Three(*numbers)))
+    return "".join(token.symbol for token in tokens), [token.symbol for token in tokens if not token.scored]
+
+
+def test_a_step_that_is_taken_back_by_hand():
+    """Step 2 of three; it may hold 10..27 but 12, of which the first is 10. All else is the true trace."""
+    assert corrected(0.49, 0.5, 0.0) == ("{3+4=7;7+5=10.7+5=12;12+6=18}18#", ["1", "0"])
+    assert corrected(0.0, 0.0, 0.999) == ("{3+4=9.3+4=7;7+5=12;12+6=18}18#", ["9"])
+    assert corrected(0.5, 0.5, 0.0) == ("{3+4=7;7+5=12;12+6=18}18#", [])
 
 
 def test_a_replaced_total_by_hand():
