@@ -22,8 +22,8 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 TASK = get_task("z6")
-N = 3000
-P, Q = 0.8, 0.2
+N = 600
+P, Q = 0.6, 0.4
 
 
 class Erring:
@@ -57,14 +57,15 @@ class Erring:
             return {"{": 1.0}
         trace, brace, answer = written[1:].partition("}")
         done = [int(total) for total in trace.split(";") if total.isdigit()]
+        last = (done or operands)[-1 if done else 0]
         if brace:
-            end = {str(done[-1]): 1 - self.malformed, ";": self.malformed}
+            end = {str(last): 1 - self.malformed, ";": self.malformed}
             return {"#": 1.0} if answer else end
         if trace and trace[-1] != ";":
             return {";" if len(done) < len(operands) - 1 else "}": 1.0}
         if len(done) >= len(operands) - 1:
-            return {str(done[-1]): 1.0}
-        total = ((done or operands)[-1 if done else 0] + operands[len(done) + 1]) % 6
+            return {str(last): 1.0}
+        total = (last + operands[len(done) + 1]) % 6
         return {str(total): self.right, str((total + 1) % 6): 1 - self.right}
 
 
@@ -86,7 +87,7 @@ class ErringOracle:
 
 
 def copies(*operands: int, n: int = N) -> Batch:
-    """One problem `n` times, as `<1+2+3>{3;0}0#`."""
+    """One problem `n` times, as `<1*2*3>{3;0}0#`."""
     (problem,) = solve(TASK, np.array([operands]))
     return collate([render(TASK, problem, "totals")] * n, Vocabulary.of(TASK))
 
@@ -137,7 +138,7 @@ def test_a_vote_that_counts_malformed_answers_is_caught(monkeypatch):
     assert not malformed_vote(0.4)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 3])
 def test_best_of_n_with_the_oracle(n):
     assert agrees(asked("best-of-n", TWO, 7 * n, Oracle()), 1 - (1 - P**2) ** n)
     assert agrees(asked("best-of-n", TWO, 7 * n - 1, Oracle()), 1 - (1 - P**2) ** (n - 1))
@@ -157,7 +158,7 @@ def test_beam_keeps_the_best_of_each_level():
     assert {answer.spent.written for answer in found.answers} == {14}
 
 
-@pytest.mark.parametrize("spare", [0, 1, 3])
+@pytest.mark.parametrize("spare", [0, 1, 2])
 def test_beam_goes_back_as_often_as_the_budget_pays_for(spare):
     search = {"width": 1, "branches": 1, "threshold": 0.5}
     assert agrees(asked("beam", ONE, 5 + 3 * spare, Oracle(), **search), 1 - Q ** (spare + 1))
@@ -255,7 +256,7 @@ def test_native_models_and_any_callable_agree(method, random_native):
         found.append(METHODS[method](model, task, batch, Likelihood(), 90, rng=np.random.default_rng(0), search=search))
     for native, generic in zip(found[0].answers, found[1].answers, strict=True):
         assert native.text == generic.text
-        assert replace(native.spent, flops=0) == replace(generic.spent, flops=0)
+        assert replace(native.spent, flops=0.0) == replace(generic.spent, flops=0.0)
         assert isnan(generic.spent.flops)
         assert native.spent.flops > 0
 
@@ -267,15 +268,15 @@ def test_what_is_spent(random_native):
     one = writing(cost, 4, 4, [3])
     assert one == Spent(3, 6, 3, cost.answer(np.array([4]), np.array([3])))
     # Two side by side: the prompt is read once, and its logits are made once.
-    assert writing(cost, 4, 4, [3, 2]) == Spent(5, 7, 3, cost.reading(7, 10 + 5 + 6 + 5, 1 + 2 + 1))
+    assert writing(cost, 4, 4, [3, 2]) == Spent(5, 7, 3, cost.reading(7.0, 10.0 + 5 + 6 + 5, 1.0 + 2 + 1))
     # Written on from there: nothing is unread but the last token.
-    assert writing(cost, 7, 1, [2]) == Spent(2, 2, 2, cost.reading(2, 7 + 8, 2))
+    assert writing(cost, 7, 1, [2]) == Spent(2, 2, 2, cost.reading(2.0, 7.0 + 8, 2.0))
     assert side_by_side([Spent(1, 2, 3, 4.0), Spent(1, 1, 5, 1.0)]) == Spent(2, 3, 5, 5.0)
 
 
 def test_scorers():
     vocabulary = Vocabulary.of(TASK)
-    texts = ["<1+2+3>{3;", "<1+2+3>{4;", "<1+2+3>{3;0}0#", "<1+2+3>{3;0}", "<1+2+3>{4;0}0#"]
+    texts = ["<1*2*3>{3;", "<1*2*3>{4;", "<1*2*3>{3;0}0#", "<1*2*3>{3;0}", "<1*2*3>{4;0}0#"]
     rows = [vocabulary.encode(text) for text in texts]
     tokens = torch.tensor([[*row, *[0] * (14 - len(row))] for row in rows])
     length = torch.tensor([len(row) for row in rows])
