@@ -134,7 +134,9 @@ def malformed_vote(malformed: float) -> bool:
 def test_a_vote_that_counts_malformed_answers_is_caught(monkeypatch):
     assert malformed_vote(0.4)
     right = methods.final_answer
-    monkeypatch.setattr(methods, "final_answer", lambda task, text: -1 if right(task, text) is None else right(task, text))
+    monkeypatch.setattr(
+        methods, "final_answer", lambda task, text: -1 if right(task, text) is None else right(task, text)
+    )
     assert not malformed_vote(0.4)
 
 
@@ -177,7 +179,7 @@ def test_mcts():
 def test_mcts_leaves_what_scored_low():
     # A wrong and a right first step: all other responses are drawn behind the right one, whose value is higher.
     found = asked("mcts", copies(1, 2, 3, 4, 5, n=40), 120, Oracle(), branches=3, trees=True, exploration=0.3)
-    visits = [found.tree(row).query("step == 1").groupby("right")["visits"].sum() for row in range(40)]
+    visits = [found.tree(row).frame().query("step == 1").groupby("right")["visits"].sum() for row in range(40)]
     assert np.mean([of_row.get(True, 0) / of_row.sum() for of_row in visits]) > P
 
 
@@ -321,10 +323,10 @@ def test_tables_and_what_is_refused():
         *("z6", "beam", "oracle", 40, 3, 4),
     )
     assert row["written"] == found.examples()["written"].mean()
-    tree = found.tree(0)
+    tree = found.tree(0).frame()
     assert tree["text"][tree["chosen"]].str.cat() == found.answers[0].text
     assert found.figure().data
-    assert found.tree_figure(0).data
+    assert found.tree(0).figure().data
     with pytest.raises(ValueError, match="no tree was kept"):
         asked("sample", TWO[:1], 7).tree()
     with pytest.raises(ValueError, match="give one"):

@@ -41,6 +41,31 @@ class TreeNode(NamedTuple):
 
 
 @dataclass(frozen=True)
+class SearchTree(Result):
+    """The prefixes that a method tried on one problem.
+
+    Attributes:
+        nodes: The prompt first, each before its children.
+        response: What was chosen.
+    """
+
+    nodes: tuple[TreeNode, ...]
+    response: str
+    labels: Mapping[str, str | int]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each prefix: task, ..., node, parent, step, text, score, visits, right, chosen (`TreeNode`)."""
+        table = pd.DataFrame(self.nodes, columns=list(TreeNode._fields))
+        table.insert(0, "node", range(len(table)))
+        return with_labels(table, self.labels)
+
+    def figure(self) -> go.Figure:
+        """The tree from left to right, wrong steps marked."""
+        words = ", ".join(filter(None, (str(self.labels[name]) for name in ("task", "method", "scorer"))))
+        return search_tree_figure(self.frame(), title=f"{words}: {self.response}")
+
+
+@dataclass(frozen=True)
 class Answer:
     """The response that was chosen for one problem.
 
@@ -98,22 +123,12 @@ class Answers(Result):
         columns = ["k", "operands", "text", "correct", "drawn", "score", *COSTS]
         return pd.DataFrame(rows, columns=columns).astype({"flops": float})
 
-    def tree(self, problem: int = 0) -> pd.DataFrame:
-        """The search tree of one problem, a row a prefix: node, parent, step, text, score, visits, right, chosen.
-
-        ValueError where none was kept.
-        """
-        nodes = self.answers[problem].tree
-        if not nodes:
+    def tree(self, problem: int = 0) -> SearchTree:
+        """The search tree of one problem. ValueError where none was kept."""
+        answer = self.answers[problem]
+        if not answer.tree:
             raise ValueError("no tree was kept: ask `beam` or `mcts` for it with Search(trees=True)")
-        table = pd.DataFrame(nodes, columns=list(TreeNode._fields))
-        table.insert(0, "node", range(len(table)))
-        return table
-
-    def tree_figure(self, problem: int = 0) -> go.Figure:
-        """The search tree of one problem, wrong steps marked. ValueError where none was kept."""
-        asked = f"{self.labels['task']}, {self.labels['method']} by {self.labels['scorer']}: "
-        return search_tree_figure(self.tree(problem), title=asked + self.answers[problem].text)
+        return SearchTree(answer.tree, answer.text, self.labels)
 
     def figure(self) -> go.Figure:
         """Accuracy against the tokens that were written, by number of operands."""

@@ -80,7 +80,9 @@ def writing(cost: Cost | None, prefix: int, unread: int, lengths: Sequence[int])
 
 def reading_of(cost: Cost | None, tokens: int, logits: int = 0) -> Spent:
     """Reading a text of so many tokens in one pass, the logits of some of its places among the work."""
-    return Spent(0, tokens, 1, nan if cost is None else cost.reading(float(tokens), float(_pairs(0, tokens)), float(logits)))
+    return Spent(
+        0, tokens, 1, nan if cost is None else cost.reading(float(tokens), float(_pairs(0, tokens)), float(logits))
+    )
 
 
 def _pairs(start: int, n: int) -> int:
