@@ -22,7 +22,7 @@ from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 TASK = get_task("z6")
-N = 600
+N = 400
 P, Q = 0.6, 0.4
 
 

@@ -4,10 +4,10 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,60 +21,14 @@ from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.parsing import final_answer
 
 
-class Method(Protocol):
-    """A way of spending `budget` written tokens on each problem of a batch.
-
-    Args (of a call):
-        batch: Right transcripts of the problems in the regime that the model was taught; the model sees the prompts,
-            and the oracle the rest.
-        scorer: What chooses; None for methods that choose by nothing (`greedy`, `sample`, `vote`, `force`).
-        budget: Tokens that may be written for one problem, 1 or more.
-        rng: What is drawn for a problem depends on it and on the problem's place, not on the other problems.
-
-    Raises:
-        ValueError: A batch of another task, a budget below 1, or no scorer where one is needed.
-    """
-
-    def __call__(
-        self,
-        model: LanguageModel,
-        task: Task,
-        batch: Batch,
-        scorer: Scorer | None,
-        budget: int,
-        *,
-        rng: np.random.Generator,
-        search: Search = Search(),
-    ) -> Answers: ...
-
-
-def greedy(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def greedy(writer: Writer) -> Answers:
     """The likeliest symbol, again and again: `decoding.greedy`, cut off at the budget."""
-    writer = Writer(model, task, batch, None, budget, rng, replace(search, temperature=0.0, draws=1))
     return _first(writer, "greedy")
 
 
-def sample(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def sample(writer: Writer) -> Answers:
     """One response, drawn at the temperature and cut off at the budget."""
-    return _first(Writer(model, task, batch, None, budget, rng, replace(search, draws=1)), "sample")
+    return _first(writer, "sample")
 
 
 def _first(writer: Writer, method: str) -> Answers:
@@ -82,22 +36,12 @@ def _first(writer: Writer, method: str) -> Answers:
     return finished(writer, method, drafts, drawn=[int(writer.ended(draft)) for draft in drafts])
 
 
-def vote(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def vote(writer: Writer) -> Answers:
     """Self-consistency: the answer that most sampled responses give (Wang et al. 2022, arXiv 2203.11171).
 
     A response that did not end, or whose answer is no state of the task, has no vote. Of two answers with as many votes
     the one that was drawn first is taken. The text is the first response with that answer.
     """
-    writer = Writer(model, task, batch, None, budget, rng, search)
     responses, _ = _responses(writer)
     picked = [elected(writer, drafts) for drafts in responses]
     drafts, shares = [draft for draft, _ in picked], [share for _, share in picked]
@@ -114,22 +58,12 @@ def elected(writer: Writer, drafts: Sequence[Draft]) -> tuple[Draft, float]:
     return drafts[ballots.index(winner)], n / votes.total()
 
 
-def best_of_n(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def best_of_n(writer: Writer) -> Answers:
     """The complete response that scores highest, the first of them where several do.
 
     With the oracle this is the share of problems that any of the samples solves, trace and all: the ceiling of every
     choice among them. With a threshold responses are drawn one after another until one is good enough.
     """
-    writer = Writer(model, task, batch, scorer, budget, rng, search)
     responses, scores = _responses(writer, scored=True)
     picked = []
     for drafts, of_row in zip(responses, scores, strict=True):
@@ -174,16 +108,7 @@ def _responses(writer: Writer, *, scored: bool = False) -> tuple[list[list[Draft
             return found, scores
 
 
-def force(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def force(writer: Writer) -> Answers:
     """Budget forcing: one response whose trace is made longer or shorter than the model would (s1, arXiv 2501.19393).
 
     Where the model closes its trace before `search.least_steps` steps, the brace is replaced by a separator and the
@@ -191,7 +116,6 @@ def force(
     the trace is closed: what is unfinished of a step is dropped, and a brace stands in the place of the last separator.
     Symbols that are put in cost reading and no writing.
     """
-    writer = Writer(model, task, batch, None, budget, rng, search)
     drafts = writer.roots()
     running = set(range(len(drafts)))
     while running:
@@ -248,13 +172,56 @@ def _with_last(draft: Draft, token: int) -> Draft:
     return Draft(draft.row, (*draft.tokens[:-1], token), (*draft.log_probs[:-1], nan), unread=1)
 
 
+@dataclass(frozen=True)
+class Method:
+    """A way of spending tokens on every problem of a batch.
+
+    Attributes:
+        spend: What it does with a writer.
+        scored: Whether it chooses by a scorer; else one that is given is not looked at.
+        fixed: Settings that are no choice of the caller's.
+    """
+
+    spend: Callable[[Writer], Answers]
+    scored: bool = False
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        model: LanguageModel,
+        task: Task,
+        batch: Batch,
+        scorer: Scorer | None,
+        budget: int,
+        *,
+        rng: np.random.Generator,
+        search: Search = Search(),
+    ) -> Answers:
+        """The answers to the problems of a batch, each for at most `budget` written tokens.
+
+        Args:
+            batch: Right transcripts of the problems in the regime that the model was taught; the model sees the
+                prompts, and the oracle the rest.
+            scorer: What chooses; may be None for a method that is not `scored`.
+            budget: Tokens that may be written for one problem, 1 or more.
+            rng: What is drawn for a problem depends on it and on the problem's place, not on the other problems.
+
+        Raises:
+            ValueError: A batch of another task, a budget below 1, or no scorer where one is needed.
+        """
+        settings, chosen = replace(search, **self.fixed), scorer if self.scored else None
+        if self.scored and scorer is None:
+            raise ValueError("this method chooses by a scorer: give one, for instance scoring.Likelihood()")
+        return self.spend(Writer(model, task, batch, chosen, budget, rng, settings))
+
+
 METHODS: dict[str, Method] = {
-    "greedy": greedy,
-    "sample": sample,
-    "vote": vote,
-    "best-of-n": best_of_n,
-    "beam": beam,
-    "mcts": mcts,
-    "force": force,
+    "greedy": Method(greedy, fixed={"temperature": 0.0, "draws": 1}),
+    "sample": Method(sample, fixed={"draws": 1}),
+    "vote": Method(vote),
+    "best-of-n": Method(best_of_n, scored=True),
+    "beam": Method(beam, scored=True),
+    "mcts": Method(mcts, scored=True),
+    "force": Method(force),
 }
-"""Every method by name, one response first, trees next to last."""
+"""Every method by name."""

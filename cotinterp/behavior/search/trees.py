@@ -8,14 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, log, nan, sqrt
 
-import numpy as np
-
 from cotinterp.behavior.search.answers import Answers, TreeNode, finished
-from cotinterp.behavior.search.scoring import Scorer
-from cotinterp.behavior.search.writer import Draft, Search, Writer
-from cotinterp.models.decoding import LanguageModel
-from cotinterp.tasks.task import Task
-from cotinterp.transcripts.batch import Batch
+from cotinterp.behavior.search.writer import Draft, Writer
 
 
 @dataclass(eq=False)
@@ -60,16 +54,7 @@ class Node:
             yield from child.all()
 
 
-def beam(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def beam(writer: Writer) -> Answers:
     """Tree of thoughts: the best prefixes are continued by a step, with backtracking (Yao et al. 2023, 2305.10601).
 
     In each round the `width` best of the longest prefixes that were not continued yet are, by `branches` drawn steps
@@ -80,7 +65,6 @@ def beam(
     the first of a round is drawn only where one whole response can still be paid for, so that any budget that pays for
     one ends with one.
     """
-    writer = Writer(model, task, batch, scorer, budget, rng, search)
     roots = [Node(draft, None) for draft in writer.roots()]
     running = dict.fromkeys(range(len(roots)))
     while running:
@@ -158,16 +142,7 @@ def _best(writer: Writer, root: Node) -> Node:
     return max(root.all(), key=lambda node: (writer.ended(node.draft), node.depth, node.score))
 
 
-def mcts(
-    model: LanguageModel,
-    task: Task,
-    batch: Batch,
-    scorer: Scorer | None,
-    budget: int,
-    *,
-    rng: np.random.Generator,
-    search: Search = Search(),
-) -> Answers:
+def mcts(writer: Writer) -> Answers:
     """Monte Carlo tree search over steps: UCT (Kocsis and Szepesvari 2006) with the model as the policy of rollouts.
 
     Each round goes down from the prompt to a prefix behind which fewer than `branches` steps were drawn, by the child
@@ -178,7 +153,6 @@ def mcts(
     as the lowest. The response that scores highest is the answer, the first of them where several do. A tree with
     nothing left to draw ends the search, as does a response that is good enough.
     """
-    writer = Writer(model, task, batch, scorer, budget, rng, search)
     roots = [Node(draft, None, nan) for draft in writer.roots()]
     responses: list[list[tuple[Draft, float, Node]]] = [[] for _ in roots]
     running = dict.fromkeys(range(len(roots)))

@@ -221,11 +221,10 @@ class Writer:
             self.spent[row] += side_by_side(parts)
 
     def score(self, drafts: Sequence[Draft]) -> list[float]:
-        """What the scorer makes of some drafts, which is charged to their problems. ValueError without a scorer."""
-        if self.scorer is None:
-            raise ValueError("this method chooses by a scorer: give one, for instance scoring.Likelihood()")
+        """What the scorer makes of some drafts, which is charged to their problems."""
         if not drafts:
             return []
+        assert self.scorer is not None
         tokens, length = _padded([draft.tokens for draft in drafts])
         texts = Texts(
             batch=self.batch,
