@@ -95,7 +95,7 @@ def search_tree_figure(tree: pd.DataFrame, *, title: str) -> go.Figure:
         template="plotly_white",
         width=max(500, 190 * (deepest + 1)),
         height=140 + 46 * int(leaves),
-        legend={"orientation": "h", "y": -0.12},
+        legend={"x": 1.02, "y": 1, "xanchor": "left"},
     )
 
 
