@@ -17,7 +17,7 @@ from cotinterp.models.decoding import verified_greedy
 from cotinterp.models.sampling import continuation_log_prob
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.problems import sample_problems, solve
+from cotinterp.transcripts.problems import read_problem, sample_problems, solve
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
@@ -333,3 +333,10 @@ def test_tables_and_what_is_refused():
         asked("mcts", TWO[:1], 7)
     with pytest.raises(ValueError, match="budget"):
         asked("vote", TWO[:1], 0)
+
+
+def test_a_problem_is_read_from_its_prompt():
+    for text in ("1*2*3", "<1*2*3>"):
+        assert read_problem(TASK, text) == TWO.problems[0]
+    with pytest.raises(ValueError, match="'1\\+2' is no problem of task 'z6'"):
+        read_problem(TASK, "1+2")
