@@ -299,6 +299,100 @@ def attribute_command(options: Options) -> None:
 
 
 @app.command(
+    name="solve",
+    examples=(
+        "cotinterp solve digit-sum-cot-L4-s0-3be51c67 3+4+5+6 --method mcts --budget 2000",
+        "cotinterp solve s3-cot-L4-s0-42df236d '0*5*1*4' --method beam --scorer likelihood --temperature 4",
+    ),
+)
+def solve_command(
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")],
+    problem: tyro.conf.Positional[str],
+    method: Literal["greedy", "sample", "vote", "best-of-n", "beam", "mcts", "force"] = "mcts",
+    scorer: Literal["oracle", "likelihood"] = "oracle",
+    budget: Count = 500,
+    temperature: float = 1.0,
+    threshold: float | None = None,
+    branches: Count = 3,
+    width: Count = 2,
+    least_steps: NonNegative = 0,
+    most_steps: Count | None = None,
+    seed: NonNegative = 0,
+    root: Path | None = None,
+    task: str | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Let a model spend tokens on one problem: sample, vote, search; of a search its tree is written and drawn.
+
+    Args:
+        run: Slug of a run, or path of its directory.
+        problem: As in a prompt, such as 3+4+5+6.
+        method: How tokens are spent.
+        scorer: What best-of-n, beam and mcts choose by.
+        budget: Tokens that may be written in all.
+        temperature: What logits are divided by before a symbol is drawn.
+        threshold: Score that is good enough: a finished response that has it ends the search.
+        branches: Steps drawn behind a prefix by beam and mcts.
+        width: Prefixes that beam continues side by side.
+        least_steps: Steps that force makes the model write at least.
+        most_steps: Steps after which force closes the trace.
+        seed: Of the draws.
+        root: Where slugs are looked up; ./checkpoints by default, then the models that travel with the package.
+        task: path/to/file.py:ClassName where the run's task is not registered.
+        out: Table and figure of the tree go here; out/<slug>/solve by default.
+        device: auto, cpu, cuda, ...
+    """
+    directory, folder = checked("solve", InstrumentOptions(run, root=root, task=task, out=out), store=False)
+    from cotinterp.sweeps.progress import progress_stages
+
+    with progress_stages(f"solve {directory.name}", ("load the model", "solve")) as begin:
+        import numpy as np
+
+        from cotinterp.behavior.accuracy import require_lengths
+        from cotinterp.behavior.search.methods import METHODS
+        from cotinterp.behavior.search.scoring import SCORERS
+        from cotinterp.behavior.search.writer import Search
+        from cotinterp.training.checkpoints import load_run
+        from cotinterp.transcripts.batch import collate
+        from cotinterp.transcripts.problems import read_problem
+        from cotinterp.transcripts.regimes import get_regime
+        from cotinterp.transcripts.render import render
+
+        loaded = load_run(directory, device=device, task=task)
+        asked, regime = read_problem(loaded.task, problem), loaded.spec.regime
+        if get_regime(regime).reads != "response":
+            raise ValueError(f"a run of the regime {regime!r} names a label and writes nothing that could be searched")
+        require_lengths(loaded.model, loaded.task, regime, [asked])
+        begin("solve")
+        found = METHODS[method](
+            loaded.model,
+            loaded.task,
+            collate([render(loaded.task, asked, regime)], loaded.vocabulary),
+            SCORERS[scorer],
+            budget,
+            rng=np.random.default_rng(seed),
+            search=Search(
+                temperature=temperature,
+                threshold=threshold,
+                branches=branches,
+                width=width,
+                least_steps=least_steps,
+                most_steps=most_steps,
+                trees=True,
+            ),
+        )
+        (answer,) = found.answers
+        written = found.tree().save(folder, "search_tree") if answer.tree else []
+    spent = answer.spent
+    print(f"response  {answer.text}\nright     {'yes' if answer.correct else 'no'}")
+    print(f"chosen    from {answer.drawn} complete responses, score {answer.score:.4g}")
+    print(f"spent     {spent.written} tokens written, {spent.read} read, {spent.passes} passes one after another")
+    print(f"          {spent.flops:.3g} floating-point operations")
+    print(*written, sep="\n", end="\n" if written else "")
+
+
+@app.command(
     name="explore",
     examples=(
         "cotinterp explore",

@@ -135,7 +135,7 @@ class Samples:
     Attributes:
         tokens: What was written, the stop symbol included where it came before the limit.
         length: Number of written tokens.
-        ended: The stop symbol was written.
+        ended: The stop symbol was written (one of them, where there are several).
         log_prob: Natural log of the model's own probability (temperature 1) of each token, given those before it.
             Its sum over the last axis is log P(continuation | prefix), cut at the limit where it did not end.
         drawn_log_prob: The same under the distribution that was drawn from; 0 for temperature 0, where nothing is
@@ -168,8 +168,8 @@ def sample_continuations(
     model: LanguageModel,
     start: Prefixes,
     *,
-    stop: int,
-    rng: np.random.Generator,
+    stop: int | tuple[int, ...],
+    rng: np.random.Generator | Float[np.ndarray, "row new"],
     temperature: float | None = 1.0,
     n_samples: int = 1,
     batch_size: int = 256,
@@ -177,7 +177,9 @@ def sample_continuations(
     """Draws `n_samples` continuations of each prefix. Guesses in `start` are not looked at.
 
     Args:
-        rng: Gives one uniform number for each prefix, sample and place, drawn before the model is asked anything.
+        stop: Token that ends a continuation, or several that do.
+        rng: Gives one uniform number for each prefix, sample and place, drawn before the model is asked anything; or
+            these numbers themselves, a row for each sample of each prefix in order, as wide as the longest may get.
         temperature: What logits are divided by before a symbol is drawn; 0 or None takes the likeliest, as `greedy`.
 
     Raises:
@@ -190,7 +192,8 @@ def sample_continuations(
         )
     given, limit = (of.repeat_interleave(n_samples) for of in (start.given, start.limit))
     n_new = int((limit - given).max()) if len(given) else 0
-    uniform = torch.from_numpy(rng.random((len(given), n_new)))
+    stops = torch.tensor([stop] if isinstance(stop, int) else stop)
+    uniform = torch.from_numpy(rng.random((len(given), n_new)) if isinstance(rng, np.random.Generator) else rng)
     buffer = start.tokens.new_zeros((len(given), int(limit.max()) if len(given) else 0))
     known = start.tokens[:, : buffer.shape[1]]
     buffer[:, : known.shape[1]] = known.repeat_interleave(n_samples, dim=0)
@@ -209,7 +212,7 @@ def sample_continuations(
                 new = place - given[rows]
                 symbol, p, q = _draw(logits.cpu().double(), uniform[rows, new], temperature)
                 buffer[rows, place], log_p[rows, new], log_q[rows, new] = symbol, p, q
-                at[rows], ended[rows] = place + 1, symbol == stop
+                at[rows], ended[rows] = place + 1, torch.isin(symbol, stops)
                 left = (~ended[rows] & (at[rows] < limit[rows])).nonzero()[:, 0]
                 rows = rows[left]
                 place = at[rows]

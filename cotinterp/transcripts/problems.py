@@ -85,6 +85,25 @@ def solve(task: Task, operands: Int[np.ndarray, "n k"]) -> tuple[Problem, ...]:
     return tuple(Problem(*map(tuple, row)) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
+def read_problem(task: Task, text: str) -> Problem:
+    """The solved problem that is asked as `text`: `3+4+5+6`, with or without the brackets of a prompt around it.
+
+    Raises:
+        ValueError: No prompt of the task, or one that is not read back from its symbols alone, such as a tree's.
+    """
+    asked = text.removeprefix("<").removesuffix(">")
+    codes = [task.parse_operand(part) for part in asked.split(task.operator)]
+    known = [code for code in codes if code is not None]
+    if len(known) == len(codes):
+        (problem,) = solve(task, np.array([known]))
+        if "".join(symbol.text for symbol in task.prompt(problem.operands)) == asked:
+            return problem
+    raise ValueError(
+        f"{text!r} is no problem of task {task.name!r} that can be read: operands are {' '.join(task.operands)}, with "
+        f"{task.operator!r} between them"
+    )
+
+
 def require_own(task: Task, problem: Problem) -> None:
     """ValueError unless every index of a problem is one of the task's: another task's would wrap around, or be silent.
 
