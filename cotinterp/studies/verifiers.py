@@ -166,21 +166,22 @@ class _Features:
     def of_surface(cls, train: LabeledSteps, test: LabeledSteps, n_grams: int) -> "_Features":
         """The text of the last step."""
         fitted = SurfaceScorer.fit(train, n_grams=n_grams)
-        features = [_surface(one.texts, fitted.grams, fitted.n_steps) for one in (train, test)]
+        first, second = (_surface(one.texts, fitted.grams, fitted.n_steps) for one in (train, test))
         where = {"model": "trained", **site_columns(fitted.name)}
-        return cls(fitted.name, ProbedAt(site="surface"), *features, where)
+        return cls(fitted.name, ProbedAt(site="surface"), first, second, where)
 
     @classmethod
     def of_states(
         cls, model: HookedModel, name: str, train: LabeledSteps, test: LabeledSteps, sites: Sequence[Site]
     ) -> "list[_Features]":
         """Each site of a model."""
-        held = [_states(model, one.texts, sites) for one in (train, test)]
+        first, second = (_states(model, one.texts, sites) for one in (train, test))
         return [
             cls(
                 "probe",
                 ProbedAt(site=site, model=name),
-                *(states[site] for states in held),
+                first[site],
+                second[site],
                 {"model": name, **site_columns(site)},
             )
             for site in dict.fromkeys(sites)

@@ -196,7 +196,7 @@ def _aurocs(
     """Of several weightings of the rows at once. ValueError for NaN scores and for other numbers of rows."""
     if scores.shape != right.shape or np.isnan(scores).any():
         raise ValueError(
-            f"{len(scores)} scores, {int(np.isnan(scores).sum())} of them NaN, for {len(right)} steps: give each a number"
+            f"{len(scores)} scores, {int(np.isnan(scores).sum())} of them NaN, for {len(right)} steps: give one each"
         )
     won, pairs = np.zeros((2, len(weight)))
     for one in (None,) if strata is None else np.unique(strata):
@@ -208,4 +208,5 @@ def _aurocs(
         good, bad = (np.add.reduceat(weight[:, order] * side, begins, axis=1) for side in (right[order], ~right[order]))
         won += (good * (bad.cumsum(1) - bad / 2)).sum(1)
         pairs += good.sum(1) * bad.sum(1)
-    return np.divide(won, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+    found: Float[np.ndarray, " draws"] = np.divide(won, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+    return found
