@@ -55,8 +55,8 @@ def steps_of(seed: int, n: int = 200, *, label=ones, of_step: bool = False) -> L
     """First steps of random text, in which labels are what they are made to be: a property of the whole text or of the
     step alone."""
     rng = np.random.default_rng(seed)
-    # Thirteen operands, so that no problem is drawn twice and counts are seldom equal.
     problems = sample_problems(TASK, 9, n, split="train" if seed == 0 else "heldout", rng=rng)
+    n = len(problems)
     batch = collate([render(TASK, problem, "cot") for problem in problems], VOCABULARY)
     written = ["{" + "".join(rng.choice(["0", "1"], 4)) + ";" for _ in problems]
     whole = [transcript.prompt + text for transcript, text in zip(batch.transcripts, written, strict=True)]
@@ -83,7 +83,9 @@ def test_what_states_hold_and_the_step_does_not_is_found_by_the_probe_alone():
     blind = counting(reads=True)
     with torch.no_grad():
         blind.original_model.layers[0].attn.v.weight.zero_()
-    one = scores(verify_steps(counting(reads=True), steps_of(0), steps_of(1), untrained=blind, scorers=(), n_shuffles=2))
+    one = scores(
+        verify_steps(counting(reads=True), steps_of(0), steps_of(1), untrained=blind, scorers=(), n_shuffles=2)
+    )
     assert one("probe", "L0.resid_post").auroc > 0.97
     assert one("probe", "L0.resid_post").selectivity > 0.3
     # The step is a part of the text, so that it tells a little; the end of a step alone tells nothing.
@@ -122,11 +124,11 @@ def test_a_problem_on_both_sides_is_refused():
     with pytest.raises(ValueError, match="in both train and test"):
         verify_steps(counting(reads=True), steps, steps)
     with pytest.raises(ValueError, match="give both kinds"):
-        verify_steps(counting(reads=True), steps, replace(steps_of(1), right=np.ones(200, dtype=bool)))
+        verify_steps(counting(reads=True), steps, replace(steps_of(1), right=np.ones(len(steps_of(1)), dtype=bool)))
 
 
 def test_an_exchange_changes_the_next_step_where_the_model_reads_what_the_probe_reads():
-    model, train, test = counting(reads=True), steps_of(0), steps_of(1, 60)
+    model, train, test = counting(reads=True), steps_of(0), steps_of(1, 24)
     use = verifier_use(model, TASK, test, ProbeScorer.fit(model, train, AFTER))
     table = use.frame().set_index(["prefix", "subspace"])
     for prefix in ("wrong", "right"):
@@ -140,7 +142,7 @@ def test_an_exchange_changes_the_next_step_where_the_model_reads_what_the_probe_
 
 
 def test_what_is_there_and_never_read_changes_nothing():
-    model, train, test = counting(reads=False), steps_of(0), steps_of(1, 60)
+    model, train, test = counting(reads=False), steps_of(0), steps_of(1, 24)
     scorer = ProbeScorer.fit(model, train, AFTER)
     assert np.mean((scorer(model, test.texts).numpy() > 0.5) == test.right) > 0.9
     table = verifier_use(model, TASK, test, scorer).frame().set_index(["prefix", "subspace"])
@@ -152,4 +154,4 @@ def test_what_is_there_and_never_read_changes_nothing():
 def test_too_few_random_directions_are_refused():
     model, train = counting(reads=True), steps_of(0)
     with pytest.raises(ValueError, match="19 or more"):
-        verifier_use(model, TASK, steps_of(1, 60), ProbeScorer.fit(model, train, AFTER), n_random=5)
+        verifier_use(model, TASK, steps_of(1, 24), ProbeScorer.fit(model, train, AFTER), n_random=5)

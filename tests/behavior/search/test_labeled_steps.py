@@ -78,9 +78,7 @@ def test_a_right_model_has_right_steps_whose_probabilities_are_its_own(random_na
 def test_rollouts_reach_the_answer_as_often_as_the_model_is_known_to(scripted):
     # Step 2 of three is right with probability 0.7: from step 1 so many rollouts come home, behind it all or none.
     n = 400
-    steps = label_steps(
-        Coin(scripted, 2), TASK, batch_of(2), rng=np.random.default_rng(0), n_samples=6, n_rollouts=n
-    )
+    steps = label_steps(Coin(scripted, 2), TASK, batch_of(2), rng=np.random.default_rng(0), n_samples=6, n_rollouts=n)
     first = steps.step == 1
     assert np.abs(steps.reached[first] - RIGHT).max() < 4 * np.sqrt(RIGHT * (1 - RIGHT) / n)
     assert (steps.reached[~first] == steps.right[~first]).all()

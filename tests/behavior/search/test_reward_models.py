@@ -32,20 +32,12 @@ SPEC = RunSpec(
 
 @pytest.fixture(scope="module")
 def steps(scripted):
-    """Of right responses and of some with a slip in step 2; right labels are put at random, so that two kinds exist."""
+    """Of right responses, and of some with a slip in step 2: those to prompts that begin with a 1."""
     problems = sample_problems(TASK, 4, 8, split="heldout", rng=np.random.default_rng(0))
     batch = collate([render(TASK, problem, "cot") for problem in problems], Vocabulary.of(TASK))
 
-    class Sometimes:
-        """Slips in step 2 where the prompt begins with a 1."""
-
-        good = scripted.reader(TASK, "cot")
-        bad = scripted.reader(TASK, "cot", slip_at=2)
-
-        def __call__(self, text):
-            return (self.bad if text.startswith("<1") else self.good)(text)
-
-    model = scripted.Model(TASK, Sometimes())
+    good, bad = scripted.reader(TASK, "cot"), scripted.reader(TASK, "cot", slip_at=2)
+    model = scripted.Model(TASK, lambda text: (bad if text.startswith("<1") else good)(text))
     return label_steps(model, TASK, batch, rng=np.random.default_rng(0), temperature=0.0, n_samples=1)
 
 
