@@ -65,6 +65,7 @@ def test_the_scripts_are_those_of_the_readme():
         "tagging_groups",
         "trace_edits",
         "tree_expressions",
+        "verifiers",
     ]
 
 

@@ -11,11 +11,13 @@ import torch
 from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
+from cotinterp.behavior.search.verification import ScoredSteps, Verification
 from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
-from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write
+from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
 from cotinterp.report.schema import SCHEMAS
+from cotinterp.studies.verifier_use import VerifierUse
 from cotinterp.tasks import get_task, task_names
 from cotinterp.tasks.task import STRUCTURE
 from cotinterp.transcripts.pairs import Family
@@ -133,3 +135,14 @@ def test_columns_of_knock_outs_of_laws_of_errors_and_of_the_scan_of_a_sweep():
     written = [name for row in table("Laws of errors", "column") for name in re.findall(r"\w+", row["column"])]
     assert written == list(fit_error_laws(counts, fitted=(2, 3), resamples=2).frame().columns)
     assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]
+
+
+def test_columns_of_verifiers():
+    site, numbers, right = Site("resid_pre", 1), np.arange(4), np.array([True, False] * 2)
+    one = ScoredSteps("probe", numbers / 4, right, where={"model": "trained", **site_columns(site)})
+    written = [row["column"] for row in table("Verifiers of steps", "column")]
+    assert written == list(Verification((one,), numbers, numbers).frame().columns)
+    arms = np.zeros((3, 4))
+    use = VerifierUse(site, right, numbers, arms > 0, arms > 0, arms, right)
+    written = [row["use column"] for row in table("Verifiers of steps", "use column")]
+    assert [*site_columns(site), *written] == list(use.frame().columns)

@@ -1,8 +1,8 @@
 """Spending tokens when a model answers: many samples, votes, verified choices, trees of steps, forced thinking.
 
-Every method of `METHODS` is called as `(model, task, batch, scorer, budget, *, rng, search=...)` and returns `Answers`:
-what was chosen for each problem, and what it cost in tokens, passes and operations (`Spent`), counted and not timed. A
-`Scorer` says how promising what was written so far looks.
+Every method is called as `(model, task, batch, scorer, budget, *, rng, search=...)` and returns `Answers`: what was
+chosen for each problem, and what it cost in tokens, passes and operations (`Spent`), which are counted and not timed.
+`METHODS` has them by name. A `Scorer` says how promising what was written so far looks.
 
 Names are imported from these modules.
 """
