@@ -52,8 +52,8 @@ def measured(run: Run, *, quick: bool) -> tuple[Verification, VerifierUse]:
     subject = Subject.of_run(run)
     train, test = (labeled(subject, run, split, n) for split, n in (("train", n_train), ("heldout", n_test)))
     middle = Site("resid_pre", int(run.model.cfg.n_layers) // 2)
-    asked = {"sites": [middle]} if quick else {"untrained": subject.untrained()}
-    told = verify_steps(run.model, train, test, facts=run.labels, **asked)
+    sites, untrained = ([middle], None) if quick else (None, subject.untrained)
+    told = verify_steps(run.model, train, test, facts=run.labels, sites=sites, untrained=untrained)
     return told, verifier_use(
         run.model,
         run.task,

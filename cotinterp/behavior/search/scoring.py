@@ -87,13 +87,13 @@ class Oracle:
 
     name: str = "oracle"
 
-    def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:
+    def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:  # noqa: ARG002
         right = (texts.batch.transcripts[row].response for row in texts.row.tolist())
         found = zip(right, texts.responses, texts.ended.tolist(), strict=True)
         good = [one == text if ended else one.startswith(text) for one, text, ended in found]
         return torch.tensor(good, dtype=torch.float64).reshape(len(texts))
 
-    def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:
+    def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:  # noqa: ARG002
         return (Spent(),) * len(texts)
 
 
