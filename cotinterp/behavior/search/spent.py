@@ -74,13 +74,15 @@ def writing(cost: Cost | None, prefix: int, unread: int, lengths: Sequence[int])
     behind = [n - 1 for n in lengths]
     read = unread + sum(behind)
     pairs = _pairs(prefix - unread, unread) + sum(_pairs(prefix, n) for n in behind)
-    flops = nan if cost is None else cost.reading(read, pairs, bool(unread) + sum(behind))
+    flops = nan if cost is None else cost.reading(float(read), float(pairs), float(bool(unread) + sum(behind)))
     return Spent(sum(lengths), read, max(lengths, default=0), flops)
 
 
 def reading_of(cost: Cost | None, tokens: int, logits: int = 0) -> Spent:
     """Reading a text of so many tokens in one pass, the logits of some of its places among the work."""
-    return Spent(0, tokens, 1, nan if cost is None else cost.reading(tokens, _pairs(0, tokens), logits))
+    return Spent(
+        0, tokens, 1, nan if cost is None else cost.reading(float(tokens), float(_pairs(0, tokens)), float(logits))
+    )
 
 
 def _pairs(start: int, n: int) -> int:
