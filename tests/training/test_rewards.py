@@ -1,8 +1,7 @@
-"""Learning from rewards: what a verifier sees, the losses by hand and by TRL, kill and resume, and whether it learns."""
+"""Learning from rewards: what a verifier sees, the losses by hand, kill and resume, what cannot be."""
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,16 +43,16 @@ def learner_of(spec, root):
 @pytest.mark.parametrize(
     ("text", "right", "ended", "formed", "exact"),
     [
-        ("{3+4=1;1+5=0}0#", True, True, True, True),
+        ("{3*4=1;1*5=0}0#", True, True, True, True),
         ("0#", True, True, False, False),
-        ("{3+4=2;2+5=0}0#", True, True, True, False),
-        ("{1+1=1;1+1=1}0#", True, True, True, False),
-        ("{3+4=1}0#", True, True, False, False),
+        ("{3*4=2;2*5=0}0#", True, True, True, False),
+        ("{1*1=1;1*1=1}0#", True, True, True, False),
+        ("{3*4=1}0#", True, True, False, False),
         ("{0;0}0#", True, True, False, False),
-        ("{3+4=1;1+5=0}5#", False, True, True, False),
-        ("{3+4=1;1+5=0}0", False, False, False, False),
-        ("{3+4=1;3+4=1;3+4=1;", False, False, False, False),
-        ("{3+4=1;1+5=0}00#", False, True, False, False),
+        ("{3*4=1;1*5=0}5#", False, True, True, False),
+        ("{3*4=1;1*5=0}0", False, False, False, False),
+        ("{3*4=1;3*4=1;3*4=1;", False, False, False, False),
+        ("{3*4=1;1*5=0}00#", False, True, False, False),
         ("}{#", False, True, False, False),
         ("", False, False, False, False),
     ],
@@ -134,8 +133,8 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(rewarded, root, tmp_pa
             raise KeyboardInterrupt
 
     shutil.copytree(root, tmp_path / "other")
+    where = {"directory": root / spec.slug, "device": "cpu", "threads": 1, "checkpoint_every": 5}
     with pytest.raises(KeyboardInterrupt):
-        where = {"directory": root / spec.slug, "device": "cpu", "threads": 1, "checkpoint_every": 5}
         train(spec, **where, progress=kill)
     again = train(spec, **where)
     whole = train(spec, directory=tmp_path / "other" / spec.slug, device="cpu", threads=1)
@@ -161,3 +160,26 @@ def test_a_run_does_not_go_on_from_another_reference(rewarded, root, tiny):
     train(tiny.model_copy(update={"seed": 9}), directory=root / "base", device="cpu", threads=1)
     with pytest.raises(CheckpointError, match="whose start_from is no longer the same"):
         train(named, **where)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "fields", "said"),
+    [
+        ({"method": "grpo"}, {}, "give start_from, .* or rewards.kl = 0"),
+        ({"method": "dpo", "form": 0.1}, {}, "form would be ignored: method 'dpo' does not read it"),
+        ({"method": "dpo", "group": 1}, {}, "compares responses to one problem"),
+        ({"method": "grpo", "kl": 0.0, "group": 7}, {}, "counts responses, 7 to each problem"),
+        ({"method": "star"}, {"mix": ({"regime": "direct"},)}, "so mix would be ignored"),
+        ({"method": "star"}, {"optimizer": {"until": "converged"}}, "give it optimizer.steps"),
+        ({"method": "star"}, {"regime": "label"}, "writes no response"),
+        ({"method": "star", "teacher": "a/b"}, {}, "rewards.teacher is the slug of a run beside this one"),
+    ],
+    ids=str,
+)
+def test_specs_that_cannot_be_are_refused(rewards, fields, said):
+    with pytest.raises(ValueError, match=said):
+        RunSpec.model_validate({"task": "z6", "regime": "cot", "rewards": rewards} | fields, strict=False)
+
+
+def test_what_is_not_set_stands_in_no_dump(tiny):
+    assert "rewards" not in tiny.model_dump()
