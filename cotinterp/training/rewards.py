@@ -299,8 +299,10 @@ def responses(
     """Prompts with what was written after each, as something to be trained on; all that was written is scored."""
     group, new = written.shape[1:]
     prompt = asked.n_prompt.repeat_interleave(group)
-    tokens = functional.pad(asked.tokens.repeat_interleave(group, 0), (0, new))
-    places, total = torch.arange(tokens.shape[1]), prompt + length.flatten()
+    total = prompt + length.flatten()
+    width = int(total.max())
+    tokens = functional.pad(asked.tokens.repeat_interleave(group, 0), (0, new))[:, :width]
+    places = torch.arange(width)
     own = (places >= prompt[:, None]) & (places < total[:, None])
     symbols = written.flatten(0, 1)[torch.arange(new) < length.flatten()[:, None]]
     tokens = torch.where(places < prompt[:, None], tokens, 0).masked_scatter(own, symbols)
