@@ -17,12 +17,17 @@ from cotinterp.models.spec import ModelSpec, Spec
 from cotinterp.tasks import Task, get_task
 from cotinterp.tasks.definition import check_one_definition
 from cotinterp.training.curriculum import taught, with_controls
-from cotinterp.training.spec import Distill, OptimizerSpec, RunSpec
+from cotinterp.training.spec import Distill, OptimizerSpec, Rewards, RunSpec
 from cotinterp.training.spec_file import explained
 from cotinterp.transcripts.problems import MAX_PER_K, EmptySplitError, count_problems
 
 TOP_KEYS = ("name", "problems_per_k", "defaults", "runs")
-NESTED: Mapping[str, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec, "distill": Distill}
+NESTED: Mapping[str, type[Spec]] = {
+    "model": ModelSpec,
+    "optimizer": OptimizerSpec,
+    "distill": Distill,
+    "rewards": Rewards,
+}
 MOST_PROBLEMS = 100_000
 """An accuracy of so many problems is known to 0.3 points; more would take memory and say nothing."""
 MOST_RUNS = 20_000
@@ -97,9 +102,10 @@ def read_grid(path: Path | str) -> Grid:
 
     `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
     each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
-    last one moving fastest. `model`, `optimizer` and `distill` are tables (`model.n_layers = [1, 2]`), and those of a
-    block add to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run with its
-    control, and its teacher if it has one, beside it. A task in a file is given relative to the working directory.
+    last one moving fastest. `model`, `optimizer`, `distill` and `rewards` are tables (`model.n_layers = [1, 2]`), and
+    those of a block add to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run
+    with its control, and its teacher if it has one, beside it. A task in a file is given relative to the working
+    directory.
 
     Raises:
         FileNotFoundError: No such file, or one that cannot be read.

@@ -137,7 +137,7 @@ def check_same_task(directory: Path, spec: RunSpec, fingerprints: dict[str, str]
         record = Record.parse(stored.metadata, path)
     except CheckpointError:
         return None  # whoever needs the weights says what is wrong with the file
-    for slug, then in ((spec.start_from, record.start), (spec.distill and spec.distill.teacher, record.teacher)):
+    for slug, then in ((spec.start_from, record.start), (spec.teacher, record.teacher)):
         now = directory.parent / (slug or "") / MODEL_FILE
         if then and now.exists() and then != read_weights(now).weight_hash:
             raise CheckpointError(

@@ -207,7 +207,9 @@ def _starts(left: Sequence[RunSpec], present: set[str], root: Path) -> dict[int,
         for slug in spec.after:
             if slug not in places and slug not in present and not is_finished(root / slug):
                 what = "start from" if slug == spec.start_from else "be taught by"
-                field = "start_from" if slug == spec.start_from else "distill.teacher"
+                field = (
+                    "start_from" if slug == spec.start_from else f"{'distill' if spec.distill else 'rewards'}.teacher"
+                )
                 raise CheckpointError(
                     f"{spec.slug} is to {what} {slug!r}, which is neither in the grid nor finished under {root}: add "
                     f"that run to the grid, or correct {field}"

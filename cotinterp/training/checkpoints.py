@@ -63,7 +63,7 @@ def installed_version() -> str:
         return "unknown"
 
 
-OPTIONAL = ("start", "adapter", "teacher", "machine", "mixed", "course", "ended", "stable")
+OPTIONAL = ("start", "adapter", "teacher", "machine", "mixed", "course", "ended", "stable", "spent")
 """Fields of `Record` that a file may lack."""
 
 
@@ -89,6 +89,8 @@ class Record:
             others, and not stored.
         ended: Why it ended: "solved", "settled" or "budget"; "" of a fixed number of updates, and not stored.
         stable: Of a run until it is converged, the hash of what decides its stable phase; else "", and not stored.
+        spent: Of a run that is taught by rewards, the tokens that were drawn for it and the FLOPs of drawing and
+            training, as JSON; "" of others, and not stored.
         cotinterp: Version that trained it.
         torch: Version of torch that computed it.
     """
@@ -107,6 +109,7 @@ class Record:
     course: str = ""
     ended: str = ""
     stable: str = ""
+    spent: str = ""
     cotinterp: str = field(default_factory=installed_version)
     torch: str = torch.__version__
 
@@ -134,6 +137,7 @@ class Record:
                 course=metadata.get("course", ""),
                 ended=metadata.get("ended", ""),
                 stable=metadata.get("stable", ""),
+                spent=metadata.get("spent", ""),
                 cotinterp=metadata["cotinterp"],
                 torch=metadata["torch"],
             )
@@ -161,12 +165,14 @@ def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
     write_weights(path, _tensors(module, optimizer), record.metadata())
 
 
-def restore_state(stored: Stored, module: nn.Module, optimizer: torch.optim.AdamW) -> None:
+def restore_state(stored: Stored, module: nn.Module, optimizer: torch.optim.AdamW, *, passes: int = 1) -> None:
     """Puts weights and moments back as they were, bit for bit; the step count of every parameter is the run's.
+
+    `passes` are the steps of the optimizer in an update.
 
     Values are copied into memory that torch allocated: sums over memory of another alignment can round otherwise.
     """
-    step = Record.parse(stored.metadata, stored.path).step
+    step = passes * Record.parse(stored.metadata, stored.path).step
     learned = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     expected = {name: tuple(tensor.shape) for name, tensor in _weights(module).items()}
     expected |= {f"{moment}.{name}": shape for name, shape in expected.items() if name in learned for moment in MOMENTS}

@@ -1,7 +1,7 @@
 """A model, its optimizer and its training set: what one update does to them, and the weights that they start from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from cotinterp.training.course import BEGINNING, CHECKED, LEAST_CHECKED, Check, 
 from cotinterp.training.data import NOT_SCORED, TrainingSet, batch_rows, problems_of, transcripts_of
 from cotinterp.training.distillation import TeacherStates, distance
 from cotinterp.training.packing import PackedBatch, packed_logits, packed_loss, packed_states, scored_loss
+from cotinterp.training.rewards import Verifier, k3
 from cotinterp.training.spec import Format, OptimizerSpec, RunSpec, ends_of_shares
 from cotinterp.transcripts.problems import EmptySplitError, Problem, sample_problems
 from cotinterp.transcripts.regimes import get_regime
@@ -63,6 +64,8 @@ class Update:
         grad_norm: Norm of the gradient over all parameters before clipping.
         tokens: Tokens that were read, padding not counted.
         distance: How far the states were off the teacher's (`distillation.distance`); None where none were compared.
+        rewards: Of a run that is taught by rewards, what its responses were like (`rewards.Rollouts.measured`) and how
+            far it is off its reference, in nats a symbol (`kl`).
     """
 
     step: int
@@ -71,6 +74,7 @@ class Update:
     grad_norm: float
     tokens: int
     distance: float | None = None
+    rewards: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,7 @@ class Learner:
         k: Number of operands of each training problem.
         formats: The ways in which problems are written during the run (`Format.written` is read here).
         teacher: The states that `spec.distill` asks for (`distillation.teacher_states`); else None.
+        verifier: What draws and judges responses where `spec.rewards` asks for it (`rewards.Verifier`); else None.
     """
 
     spec: RunSpec
@@ -92,15 +97,25 @@ class Learner:
     k: Int[np.ndarray, " example"]
     formats: tuple[Format, ...]
     teacher: TeacherStates | None = None
+    verifier: Verifier | None = None
 
     @classmethod
-    def begin(cls, spec: RunSpec, task: Task, device: torch.device, teacher: TeacherStates | None = None) -> "Learner":
+    def begin(
+        cls,
+        spec: RunSpec,
+        task: Task,
+        device: torch.device,
+        teacher: TeacherStates | None = None,
+        verifier: Verifier | None = None,
+    ) -> "Learner":
         """The learner before its first update. ValueError where the spec has a teacher and none is given."""
         if (spec.distill is None) != (teacher is None):
             raise ValueError(
                 f"{spec.slug} has {'no teacher' if spec.distill is None else 'a teacher'} in its spec: give "
                 "teacher_states(spec, task, directory, device) where it has one, and nothing where not"
             )
+        if (spec.rewards is None) != (verifier is None):
+            raise ValueError(f"give {spec.slug} Verifier.of(spec, task, directory, device) if its spec has rewards")
         module = build_module(spec.model, len(Vocabulary.of(task)), seed=spec.seed, device=device)
         if spec.adapter is not None:
             adapt(module, spec.adapter, seed=spec.seed)
@@ -110,24 +125,46 @@ class Learner:
         formats = tuple({one.written: one for one in every}.values())
         data = TrainingSet.joined([_training_set(spec, task, problems, one, device) for one in formats])
         k = np.array([problem.k for problem in problems])
-        return cls(spec, task, module, adamw(module, spec.optimizer), data, k, formats, teacher)
+        return cls(spec, task, module, adamw(module, spec.optimizer), data, k, formats, teacher, verifier)
 
     def update(self, step: int, course: Course = BEGINNING) -> Update:
         """Makes update `step` (from 0). Where loss or gradient are not finite the weights stay as they are."""
-        spec = self.spec.optimizer
         lr = course.rate(self.spec, step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if self.verifier is not None:
+            return self._rewarded(self.verifier, step, course, lr)
         mix = course.mix(self.spec)
         batch = PackedBatch.of(self.data, self._written_rows(self._rows(step, course), mix))
-        self.optimizer.zero_grad(set_to_none=True)
         loss, off = self._losses(batch, mix)
         pull = self.spec.distill.weight if self.spec.distill else 0.0
-        torch.autograd.backward(loss if off is None else loss + pull * off)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), spec.clip)
+        norm = self._descend(loss if off is None else loss + pull * off)
+        return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens, None if off is None else off.item())
+
+    def _descend(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """One step of the optimizer; returns the norm of the gradient."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.spec.optimizer.clip)
         if torch.isfinite(loss + norm):
             self.optimizer.step()
-        return Update(step + 1, loss.item(), lr, norm.item(), batch.n_tokens, None if off is None else off.item())
+        return norm
+
+    def _rewarded(self, verifier: Verifier, step: int, course: Course, lr: float) -> Update:
+        """An update from responses; loss, norm and divergence are those before its first pass."""
+        rollouts = verifier.draw(self.module, self._rows(step, course), step)
+        reference = verifier.reference_log_probs(rollouts)
+        log_p = verifier.log_probs(self.module, rollouts)
+        drawn, loss = log_p.detach(), verifier.loss(rollouts, log_p, log_p.detach(), reference)
+        norm = self._descend(loss)
+        for _ in range(1, verifier.rewards.passes):
+            log_p = verifier.log_probs(self.module, rollouts)
+            self._descend(verifier.loss(rollouts, log_p, drawn, reference))
+        measured = dict(rollouts.measured)
+        if reference is not None:
+            measured["kl"] = k3(drawn, reference)[rollouts.written].mean().item()
+        n_read = int(rollouts.data.length.sum())
+        return Update(step + 1, loss.item(), lr, norm.item(), n_read, rewards=measured)
 
     def _losses(self, batch: PackedBatch, mix: Sequence[Format]) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
         """Cross-entropy; and how far the states of problems whose totals are not written are off the teacher's."""
@@ -144,6 +181,7 @@ class Learner:
     def _rows(self, step: int, course: Course) -> Int[np.ndarray, " batch"]:
         """The problems in the batch of `step`; each stage begins its own epochs over what it shows."""
         seed, size = self.spec.seed, self.spec.optimizer.batch_size
+        size //= self.spec.rewards.group if self.spec.rewards else 1
         if course.stage == len(self.spec.stages):
             return batch_rows(seed, step - course.began, len(self.k), size)
         shown = np.flatnonzero(self.k < course.lengths(self.spec).stop)

@@ -2,6 +2,7 @@
 
 import fcntl
 import glob
+import json
 import math
 import os
 import time
@@ -36,11 +37,14 @@ from cotinterp.training.course import BEGINNING, Course
 from cotinterp.training.distillation import teacher_states
 from cotinterp.training.learner import Learner, Update, carry_over
 from cotinterp.training.progress import METRICS_FILE, Callback, MetricsLog, StepEvent, read_metrics
+from cotinterp.training.rewards import Verifier
 from cotinterp.training.spec import OptimizerSpec, RunSpec
 from cotinterp.training.spec_file import MODEL_FILE, SPEC_FILE, read_json, task_fingerprint, task_of
 from cotinterp.training.tracking import Tracker
 
 LOG_EVERY = 20
+SPENT = ("sampled_tokens", "flops")
+"""Of what is measured with rewards, what is summed up over the run."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -111,7 +115,8 @@ def train(
             record = Record.parse(saved.metadata, state) if saved else None
             with torch_threads(threads or (record.threads if record else None)):
                 teacher = teacher_states(spec, task, directory, place) if spec.distill else None
-                learner = Learner.begin(spec, task, place, teacher)
+                verifier = Verifier.of(spec, task, directory, place) if spec.rewards else None
+                learner = Learner.begin(spec, task, place, teacher, verifier)
                 first = _first_record(spec, task, learner, place)
                 if saved is None and (saved := _shared_phase(first, spec, directory)) is not None:
                     first = replace(first, spec=Record.parse(saved.metadata, saved.path).spec)
@@ -173,6 +178,9 @@ def torch_threads(threads: int | None) -> Iterator[int]:
 
 def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.device) -> Record:
     """What the run is made of, before its first update."""
+    verifier = learner.verifier
+    reference = verifier.reference if verifier else None
+    teacher = learner.teacher or (verifier.teacher if verifier else None)
     return Record(
         step=0,
         elapsed_s=0.0,
@@ -181,7 +189,8 @@ def _first_record(spec: RunSpec, task: Task, learner: Learner, place: torch.devi
         task=task_fingerprint(task),
         data=learner.data.sha256,
         adapter=learner.adapter,
-        teacher=learner.teacher.weight_hash if learner.teacher else "",
+        start=reference.weight_hash if reference else "",
+        teacher=teacher.weight_hash if teacher else "",
         machine=machine_of(place),
         stable=spec.stable_sha256 if spec.optimizer.until == "converged" else "",
     )
@@ -221,19 +230,22 @@ def _resume(learner: Learner, stored: Stored, start: Record) -> Record:
     if saved.spec != start.spec:
         raise CheckpointError(f"{state} is the state of another run than the {SPEC_FILE} beside it. {AGAIN}")
     parts = {"task": (saved.task, start.task), "training set": (saved.data, start.data)}
+    parts |= {"start_from": (saved.start, start.start)} if start.start else {}
     for what, (there, here) in (parts | {"teacher": (saved.teacher, start.teacher)}).items():
         if there != here:
             raise CheckpointError(
                 f"{state} belongs to a run whose {what} is no longer the same, so it cannot go on; restore the old "
                 f"{what}, or delete {state.parent} to train anew"
             )
-    restore_state(stored, learner.module, learner.optimizer)
+    passes = learner.spec.rewards.passes if learner.spec.rewards else 1
+    restore_state(stored, learner.module, learner.optimizer, passes=passes)
     return replace(
         start,
         step=saved.step,
         elapsed_s=saved.elapsed_s,
         start=saved.start,
         course=saved.course,
+        spent=saved.spent,
         mixed=_mixed(saved, start, state),
     )
 
@@ -271,6 +283,7 @@ def _run(
     spec, pace = learner.spec, _Pace()
     every = spec.optimizer.check_every if spec.optimizer.until == "converged" else 0
     course, step = Course.loads(start.course).decided(spec, start.step), start.step
+    spent: dict[str, float] = json.loads(start.spent or "{}")
     with MetricsLog(directory / METRICS_FILE, after=start.step) as log, ExitStack() as tracked:
         logs: list[Callable[[Mapping[str, int | float]], None]] = [log.write]
         if tracker is not None:
@@ -286,7 +299,9 @@ def _run(
             seen = course.seen(check, every) if check else course
             course = seen.decided(spec, step)
             total = course.last(spec)
+            spent = {name: spent.get(name, 0) + update.rewards[name] for name in SPENT if name in update.rewards}
             record = replace(start, step=step, elapsed_s=start.elapsed_s + pace.elapsed, ended=course.ended)
+            record = replace(record, spent=json.dumps(spent)) if spent else record
             if course != BEGINNING:
                 record = replace(record, course=course.dumps())
             if step == total or check or step % LOG_EVERY == 0:
@@ -299,6 +314,8 @@ def _run(
                     "elapsed_s": round(record.elapsed_s, 3),
                     **({} if update.distance is None else {"distance": update.distance}),
                     **(check.logged() if check else {}),
+                    **update.rewards,
+                    **spent,
                 }
                 for write in logs:
                     write(line)

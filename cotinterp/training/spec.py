@@ -202,6 +202,65 @@ class Distill(Spec):
         return f"states{'-shuffled' if self.shuffled else ''}{layers}@{self.weight:g}"
 
 
+class Rewards(Spec):
+    """Learning from what the run itself, or a teacher, writes, judged by its answer alone (`training.rewards`).
+
+    `optimizer.batch_size` counts responses: `group` to each of `batch_size / group` problems in every update.
+
+    Attributes:
+        method: "grpo", "dpo" or "star".
+        group: Responses to each problem.
+        temperature: What logits are divided by before a symbol is drawn.
+        kl: Weight of the divergence from the run of `start_from`: of k3 in the loss of "grpo", where 0 asks for no such
+            run; the beta of "dpo". Not read by "star".
+        clip: How far the ratio of "grpo" may be from 1; no other method reads it. With one pass the ratio is 1.
+        passes: Steps of the optimizer on the responses of one update.
+        form: Share of the reward that is for the form alone (`rewards.Judged.formed`), with "grpo".
+        teacher: Slug of a finished run beside this one that writes the responses, with "star" or "dpo". None for the
+            present weights, of "dpo" for the run of `start_from`.
+        shuffled: Whether each response is given the reward of another one of the batch: the control, to which rewards
+            say nothing about the problem.
+    """
+
+    method: Literal["grpo", "dpo", "star"]
+    group: Annotated[int, Field(ge=1, le=4096)] = 8
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    passes: Annotated[int, Field(ge=1, le=64)] = 1
+    form: Fraction = 0.0
+    teacher: str | None = None
+    shuffled: bool = False
+
+    @field_validator("teacher")
+    @classmethod
+    def _is_a_slug(cls, value: str | None) -> str | None:
+        return None if value is None else beside(value, "rewards.teacher")
+
+    @model_validator(mode="after")
+    def _reads_what_is_given(self) -> "Rewards":
+        unread = {"grpo": ("teacher",), "dpo": ("clip", "form"), "star": ("clip", "form", "kl")}[self.method]
+        given = [name for name in unread if getattr(self, name) != type(self).model_fields[name].default]
+        if given:
+            raise ValueError(f"{', '.join(given)} would be ignored: method {self.method!r} does not read it")
+        if self.method != "star" and self.group < 2:
+            raise ValueError(f"method {self.method!r} compares responses to one problem: give it a group of 2 or more")
+        if self.method == "dpo" and not self.kl:
+            raise ValueError("kl is the beta of 'dpo', whose loss is constant at 0: raise it")
+        return self
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the run of `start_from` is read beside the one that is trained."""
+        return self.method == "dpo" or (self.method == "grpo" and self.kl > 0)
+
+    @property
+    def words(self) -> str:
+        """In a word for tables, such as `grpo*8`; `grpo-shuffled*8` is its control. Without the teacher."""
+        taught = "-taught" if self.teacher else ""
+        return f"{self.method}{taught}{'-shuffled' if self.shuffled else ''}*{self.group}"
+
+
 def beside(slug: str, field: str) -> str:
     """The slug. ValueError for what cannot name a directory beside that of a run."""
     if slug in ("", ".", "..") or "/" in slug or "\\" in slug or "\0" in slug:
@@ -241,6 +300,8 @@ class RunSpec(Spec):
             change nothing in training, and those that a run ends before are never written. Empty, and in no dump, hash
             or file, without any.
         distill: The teacher whose states the run's own are drawn toward. None, and in no dump, hash or file, without.
+        rewards: Responses are drawn and judged, in place of transcripts that are shown; `regime` says what the prompt
+            ends with and what a right response is like. None, and in no dump, hash or file, without.
         definition: What the task is (`tasks.task_definition`), filled in and never given: a spec that holds another one
             than its task has now is refused. None, and in no dump, hash or file, for the tasks of cotinterp itself.
     """
@@ -260,6 +321,7 @@ class RunSpec(Spec):
     mix: tuple[Format, ...] = ()
     snapshots: tuple[Annotated[int, Field(ge=0)], ...] = ()
     distill: Distill | None = None
+    rewards: Rewards | None = None
     definition: str | None = None
     _task_name: str = PrivateAttr("")
     _task: Task | None = PrivateAttr(None)
@@ -294,7 +356,7 @@ class RunSpec(Spec):
     @model_serializer(mode="wrap")
     def _without_absent(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         fields = dump(self)
-        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "distill", "definition"):
+        for name in ("start_from", "adapter", "stages", "mix", "snapshots", "distill", "rewards", "definition"):
             if getattr(self, name) in (None, ()):
                 fields.pop(name, None)
         return fields
@@ -364,6 +426,7 @@ class RunSpec(Spec):
         if self.adapter is not None:
             self._check_adapter(self.adapter)
         self._can_be_distilled()
+        self._can_be_rewarded()
         self._task_name, self._task = single_name(task.name), task
         self._define(task)
         return self
@@ -397,6 +460,36 @@ class RunSpec(Spec):
                 f"every regime that is shown ({', '.join(dict.fromkeys(shown))}) writes the totals, so there are no "
                 "states to draw toward a teacher's: distill belongs to runs that are shown 'direct' or another without "
                 "a trace"
+            )
+
+    def _can_be_rewarded(self) -> None:
+        if (rewards := self.rewards) is None:
+            return
+        shown = [name for name in ("mix", "distill") if getattr(self, name)]
+        shown += ["stages.mix"] if any(stage.mix for stage in self.stages) else []
+        if shown:
+            raise ValueError(
+                f"rewards show no transcripts, so {', '.join(shown)} would be ignored: leave out one of them"
+            )
+        if self.optimizer.until == "converged":
+            raise ValueError(
+                "a run until it is converged is checked on transcripts, which rewards do not teach: give it "
+                "optimizer.steps"
+            )
+        if self.optimizer.batch_size % rewards.group:
+            raise ValueError(
+                f"optimizer.batch_size {self.optimizer.batch_size} counts responses, {rewards.group} to each problem "
+                "(rewards.group): make it a multiple"
+            )
+        if rewards.asks_reference and self.start_from is None:
+            raise ValueError(
+                f"method {rewards.method!r} is held to a reference: give start_from, the slug of the finished run that "
+                "it is" + (", or rewards.kl = 0" if rewards.method == "grpo" else "")
+            )
+        if get_regime(self.regime).reads != "response" or self.model.thoughts:
+            raise ValueError(
+                f"rewards are for what a model writes, and regime {self.regime!r} of this model writes no response in "
+                "symbols: use another, without continuous thoughts"
             )
 
     def _define(self, task: Task) -> None:
@@ -438,10 +531,10 @@ class RunSpec(Spec):
 
     @property
     def schedule(self) -> str:
-        """How it is trained, in words for tables: adapter, stages, mix, `distill` (`words`), `converged`."""
+        """How it is trained, in words for tables: adapter, stages, mix, `distill`, `rewards` (`words`), `converged`."""
         words = [] if self.adapter is None else [self.adapter.words]
         words += [*(one.words for one in self.stages), *filter(None, ["+".join(one.words for one in self.mix)])]
-        words += [self.distill.words] if self.distill else []
+        words += [one.words for one in (self.distill, self.rewards) if one]
         if self.optimizer.until == "converged":
             fields = type(self.optimizer).model_fields
             given = [(name, getattr(self.optimizer, name)) for name in UNTIL_CONVERGED[1:]]
@@ -451,7 +544,12 @@ class RunSpec(Spec):
     @property
     def after(self) -> tuple[str, ...]:
         """Slugs of the runs that must be finished before this one can begin."""
-        return tuple(filter(None, (self.start_from, self.distill.teacher if self.distill else None)))
+        return tuple(filter(None, (self.start_from, self.teacher)))
+
+    @property
+    def teacher(self) -> str | None:
+        """Slug of the run that teaches this one: of `distill` or `rewards`."""
+        return next((one.teacher for one in (self.distill, self.rewards) if one), None)
 
     @property
     def most_steps(self) -> int:
