@@ -33,7 +33,7 @@ SPEC = RunSpec(
 @pytest.fixture(scope="module")
 def steps(scripted):
     """Of right responses, and of some with a slip in step 2: those to prompts that begin with a 1."""
-    problems = sample_problems(TASK, 4, 8, split="heldout", rng=np.random.default_rng(0))
+    problems = sample_problems(TASK, 4, 8, split="train", rng=np.random.default_rng(0))
     batch = collate([render(TASK, problem, "cot") for problem in problems], Vocabulary.of(TASK))
 
     good, bad = scripted.reader(TASK, "cot"), scripted.reader(TASK, "cot", slip_at=2)
@@ -44,17 +44,17 @@ def steps(scripted):
 def test_a_process_reward_model_learns_which_steps_are_wrong(steps):
     model = train_reward_model(SPEC, TASK, steps)
     assert isinstance(model, Scorer)
-    scores = model(None, steps.texts).numpy()
+    scores = model(model.module, steps.texts).numpy()
     assert scores.min() >= 0
     assert scores.max() <= 1
     assert auroc(scores, steps.right) > 0.99
     assert model.final_loss < 0.1
-    again = train_reward_model(SPEC, TASK, steps)(None, steps.texts).numpy()
+    again = train_reward_model(SPEC, TASK, steps)(model.module, steps.texts).numpy()
     assert (again == scores).all()
     # What stands behind a text, in the padding, plays no part.
     texts = replace(steps.texts, tokens=torch.nn.functional.pad(steps.texts.tokens, (0, 2), value=5))
-    np.testing.assert_allclose(model(None, texts).numpy(), scores, atol=1e-6)
-    assert [one.read for one in model.cost(None, steps.texts)] == steps.texts.length.tolist()
+    np.testing.assert_allclose(model(model.module, texts).numpy(), scores, atol=1e-6)
+    assert [one.read for one in model.cost(model.module, steps.texts)] == steps.texts.length.tolist()
 
 
 def test_an_outcome_reward_model_is_asked_at_the_end_alone(steps):
@@ -62,7 +62,7 @@ def test_an_outcome_reward_model_is_asked_at_the_end_alone(steps):
     turned = replace(steps, right=~steps.right)
     model = train_reward_model(SPEC, TASK, turned, labels="outcome")
     whole = steps.texts.ended.numpy()
-    assert auroc(model(None, steps.texts).numpy()[whole], steps.outcome[whole]) > 0.99
+    assert auroc(model(model.module, steps.texts).numpy()[whole], steps.outcome[whole]) > 0.99
 
 
 def test_what_cannot_be_trained_is_refused(steps):
@@ -70,6 +70,7 @@ def test_what_cannot_be_trained_is_refused(steps):
         train_reward_model(SPEC, TASK, steps.select(steps.right))
     with pytest.raises(ValueError, match="no rollouts"):
         train_reward_model(SPEC, TASK, steps, labels="reached")
-    small = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"attention": "bidirectional"})})
+    both_ways = SPEC.model.model_copy(update={"attention": "bidirectional"})
+    small = SPEC.model_copy(update={"regime": "label", "model": both_ways})
     with pytest.raises(ValueError, match="attention"):
         train_reward_model(small, TASK, steps)
