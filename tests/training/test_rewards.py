@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from cotinterp.models.spec import ModelSpec
 from cotinterp.models.weights import CheckpointError
 from cotinterp.tasks import get_task
 from cotinterp.training.learner import Learner, carry_over
 from cotinterp.training.loop import train
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 from cotinterp.training.rewards import Verifier, advantages, dpo_loss, grpo_loss, judge, k3, pairs
-from cotinterp.training.spec import Rewards, RunSpec
+from cotinterp.training.spec import OptimizerSpec, Rewards, RunSpec
 from cotinterp.transcripts.problems import solve
 from cotinterp.transcripts.render import render
 
@@ -145,6 +146,22 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(rewarded, root, tmp_pa
     first, second = ({key: value for key, value in line.items() if key not in clock} for line in lines)
     assert first == second
     assert json.loads(again.metadata["spent"])["sampled_tokens"] == first["sampled_tokens"] > 12 * 16
+
+
+def test_reward_alone_teaches_and_rewards_of_others_do_not(tmp_path):
+    """From a model that writes answers by chance; the control shows that the first half can fail."""
+    few = OptimizerSpec(steps=15, batch_size=32, lr=3e-3, warmup=5)
+    shape = ModelSpec(n_layers=1, d_model=32, n_heads=2, d_mlp=64, n_ctx=12)
+    base = RunSpec(task="z6", regime="direct", k_min=2, k_max=2, n_train=20, model=shape, optimizer=few)
+    train(base, directory=tmp_path / base.slug, device="cpu", threads=1)
+    more = few.model_copy(update={"steps": 60, "batch_size": 128, "warmup": 0})
+    ends = {}
+    for shuffled in (False, True):
+        rewards = Rewards(method="grpo", group=8, kl=0.0, shuffled=shuffled)
+        spec = base.model_copy(update={"start_from": base.slug, "optimizer": more, "rewards": rewards})
+        train(spec, directory=tmp_path / spec.slug, device="cpu", threads=1)
+        ends[shuffled] = read_metrics(tmp_path / spec.slug / METRICS_FILE)[-1]["right"]
+    assert ends[False] > 0.4 > 0.2 > ends[True]
 
 
 def test_a_run_does_not_go_on_from_another_reference(rewarded, root, tiny):
