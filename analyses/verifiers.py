@@ -29,9 +29,9 @@ TEMPERATURE = 2.0
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/verifiers")) -> list[str]:
-    """Measure, publish, and return the answer in words."""
+    """Measure, publish, and return the answer in words; `quick` asks one model of few problems, which says nothing."""
     runs = {run.task.name: run for run in reference_runs(root) if Subject.of_run(run).writes_totals}
-    found = {name: measured(run, quick=quick) for name, run in runs.items()}
+    found = {name: measured(run, quick=quick) for name, run in list(runs.items())[: 1 if quick else None]}
     return publish(
         out,
         tables={
@@ -59,7 +59,7 @@ def measured(run: Run, *, quick: bool) -> tuple[Verification, VerifierUse]:
         run.task,
         test.select(np.isin(test.problem, np.unique(test.problem)[:100])),
         ProbeScorer.fit(run.model, train, middle),
-        n_random=19 if quick else 40,
+        n_random=9 if quick else 40,
         facts=run.labels,
     )
 
