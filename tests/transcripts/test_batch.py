@@ -42,7 +42,10 @@ def test_the_loss_is_on_the_response_and_nothing_else(regime):
     batch = batch_of(regime, [3, 4], [3, 4, 5, 6])
     for row, transcript in enumerate(batch.transcripts):
         masked = [s for s, on in zip(transcript.text, batch.loss_mask[row].tolist(), strict=False) if on]
-        assert "".join(masked) == transcript.response
+        learned = [
+            t.symbol for t in transcript.tokens[transcript.n_prompt :] if (regime, t.role) != ("tool", Role.TOTAL)
+        ]
+        assert masked == learned
         assert not batch.loss_mask[row, len(transcript) :].any()
 
 
