@@ -59,7 +59,7 @@ def measured(run: Run, *, quick: bool) -> tuple[Verification, VerifierUse]:
         run.task,
         test.select(np.isin(test.problem, np.unique(test.problem)[:100])),
         ProbeScorer.fit(run.model, train, middle),
-        n_random=9 if quick else 40,
+        n_random=19 if quick else 40,
         facts=run.labels,
     )
 

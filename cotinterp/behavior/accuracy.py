@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 from torch import Tensor
 
+from cotinterp.behavior.tools import with_its_tool
 from cotinterp.figures.behavior import accuracy_figure
 from cotinterp.models.decoding import (
     Decoding,
@@ -236,6 +237,8 @@ def evaluate_run(
 ) -> AccuracyResult:
     """Free-running accuracy of a run on its own training problems and on held-out ones, every output kept.
 
+    A run that asks a tool is measured with it (`tools.right_tool`).
+
     Args:
         max_per_k: Most problems of one length and side.
         seed: Draws the held-out problems where there are more; not the run's seed, so that runs of one task are
@@ -249,7 +252,8 @@ def evaluate_run(
         rng=np.random.default_rng(seed),
         max_per_k=max_per_k,
     )
-    return accuracy_by_k(run.model, run.task, spec.regime, problems, run_seed=spec.seed, decoding=decoding)
+    model = with_its_tool(run.model, run.task, spec.regime)
+    return accuracy_by_k(model, run.task, spec.regime, problems, run_seed=spec.seed, decoding=decoding)
 
 
 def evaluation_record(

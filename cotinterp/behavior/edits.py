@@ -56,7 +56,7 @@ from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import Problem, by_length, require_solved
-from cotinterp.transcripts.regimes import Regime, require_totals
+from cotinterp.transcripts.regimes import MARK, Regime, require_totals
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 
@@ -308,7 +308,6 @@ READ_AT_ONCE = 16_384
 """Edited traces that are continued together: most begin like others of the same problem, and are read once."""
 
 TRACE_SYMBOLS = frozenset("{};=")
-MARK = "."
 
 
 def trace_edits(

@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cotinterp.models.decoding import LanguageModel
+from cotinterp.models.decoding import LanguageModel, reading
 from cotinterp.tasks.task import FoldTask, Task
 from cotinterp.transcripts.parsing import parse_step
-from cotinterp.transcripts.regimes import get_regime
+from cotinterp.transcripts.regimes import MARK, Regime, get_regime
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 Query = tuple[int, int]
@@ -91,7 +91,9 @@ class WithTool:
     def __call__(self, tokens: Int[Tensor, "batch pos"], /) -> Float[Tensor, "batch pos d_vocab"]:
         assert isinstance(self.task, FoldTask)
         tool, symbols = self.tool or right_tool(self.task), Vocabulary.of(self.task)
-        logits = self.model(tokens).clone()
+        with reading(self.model) as read:
+            own = read(tokens)
+        logits = own.clone()
         known: dict[str, str] = {}
         for row, ids in enumerate(tokens.tolist()):
             text = "".join(symbols.symbols[token] for token in ids)
@@ -105,6 +107,11 @@ class WithTool:
         return logits
 
 
+def with_its_tool(model: LanguageModel, task: Task, regime: str | Regime) -> LanguageModel:
+    """The model as it writes: with `right_tool` where its regime asks one, else by itself."""
+    return WithTool(model, task) if get_regime(regime).asks_tool else model
+
+
 def _open_queries(text: str) -> list[int]:
     """Places in an open trace at which a result may be wanted: `=` and what stands behind it, up to a separator."""
     begin = text.find("{")
@@ -116,7 +123,7 @@ def _open_queries(text: str) -> list[int]:
     return places
 
 
-_SEPARATORS = ";.{"
+_SEPARATORS = f";{MARK}{{"
 
 
 def _next_symbol(task: FoldTask, tool: Tool, text: str) -> str:

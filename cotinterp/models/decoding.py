@@ -27,6 +27,7 @@ from cotinterp.models.native.cache import Cache, extend, joined
 from cotinterp.models.native.parts import NativeParts, native_parts
 from cotinterp.models.native.prefix_tree import PrefixTree, prefix_trees, read_tree
 from cotinterp.transcripts.batch import Batch
+from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 Written = tuple[tuple[int, ...], ...]
@@ -92,9 +93,15 @@ def prefixes(
             example alone, not on its batch.
 
     Raises:
-        ValueError: `max_new` below 1, a prefix that leaves no room in the context, or a model of another vocabulary.
+        ValueError: `max_new` below 1, a prefix that leaves no room in the context, a model of another vocabulary, or
+            one without a tool where the totals are a tool's to write.
     """
     require_vocabulary(model, batch.vocabulary)
+    if not hasattr(model, "tool") and bool((batch.mask(Role.TOTAL) & ~batch.scored).any()):
+        raise ValueError(
+            "the totals of these transcripts are written by a tool, and the model alone never learned to: give "
+            "`behavior.tools.WithTool(model, task)` in its place"
+        )
     start, length = (batch.n_prompt if given is None else given).cpu(), batch.length.cpu()
     limit = writing_limit(model, start, length, max_new)
     return Prefixes(tokens=batch.tokens.cpu(), given=start, guessed=torch.minimum(length, limit), limit=limit)

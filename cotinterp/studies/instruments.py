@@ -97,13 +97,13 @@ def attention_example(subject: Subject, effort: Effort = FULL) -> AttentionView:
 def evaluated(subject: Subject, effort: Effort) -> AccuracyResult:
     """Every output on training and held-out problems of each number of operands."""
     problems = subject.evaluation_problems(effort.evaluated)
-    return accuracy_by_k(subject.model, subject.task, subject.regime, problems, run_seed=subject.run_seed)
+    return accuracy_by_k(subject.writer, subject.task, subject.regime, problems, run_seed=subject.run_seed)
 
 
 def edited(subject: Subject, effort: Effort) -> EditResult:
     """The traces of held-out problems, edited in every way that there is."""
     return trace_edits(
-        subject.model,
+        subject.writer,
         subject.task,
         subject.regime,
         subject.heldout_of_each_k(effort.edited),

@@ -103,7 +103,7 @@ def without_trace(subject: Subject, effort: Effort) -> pd.DataFrame:
 def _right(subject: Subject, problems: tuple[Problem, ...], condition: str) -> pd.DataFrame:
     if not problems:
         return joined([])
-    model, task, regime, seed = subject.model, subject.task, subject.regime, subject.run_seed
+    model, task, regime, seed = subject.writer, subject.task, subject.regime, subject.run_seed
     by_k: dict[int, list[float]] = {}
     for one in accuracy_by_k(model, task, regime, {condition: problems}, run_seed=seed).outputs:
         by_k.setdefault(one.problem.k, []).append(float(one.correct))

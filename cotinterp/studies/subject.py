@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from cotinterp.behavior.accuracy import evaluation_problems, longest_k
+from cotinterp.behavior.tools import with_its_tool
 from cotinterp.mechanism.activations import require_count
 from cotinterp.mechanism.model import HookedModel, require_causal
 from cotinterp.models.build import build_model
+from cotinterp.models.decoding import LanguageModel
 from cotinterp.models.spec import ModelSpec
 from cotinterp.tasks import Task
 from cotinterp.training.checkpoints import Run
@@ -166,6 +168,11 @@ class Subject:
     def untrained(self) -> HookedModel | None:
         """A model of the same shape at its initialization, the control of the probes; built when first asked for."""
         return None if self.build_untrained is None else self.build_untrained()
+
+    @property
+    def writer(self) -> LanguageModel:
+        """The model as it writes: with its tool where its regime asks one. What looks inside takes `model`."""
+        return with_its_tool(self.model, self.task, self.regime)
 
     @property
     def draw(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cotinterp.behavior.search.labeled_steps import LabeledSteps, written_steps
 from cotinterp.behavior.search.verification import redrawn
-from cotinterp.figures.verification import verifier_use_figure
+from cotinterp.figures.search import verifier_use_figure
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.model import HookedModel

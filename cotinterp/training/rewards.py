@@ -243,7 +243,7 @@ class Verifier:
             "right": float(right.mean()),
             "ended": float(np.mean([one.ended for one in judged])),
             "formed": float(formed.mean()),
-            "right_without_trace": float(np.mean([one.right and not one.exact for one in judged])),
+            "right_not_exact": float(np.mean([one.right and not one.exact for one in judged])),
             "response_length": float(length.double().mean()),
             "sampled_tokens": int(length.sum()),
             "flops": cost.answer(prompt.numpy(), length.numpy()) + self._flops(prompt + length - 1, length),

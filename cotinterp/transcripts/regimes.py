@@ -61,6 +61,7 @@ class Regime(ABC):
         reads: What of a transcript is read in training: "response" for all of it, token by token. Else the answer is a
             label of one symbol, asked at the last symbol of the "prompt" or of the "trace": what stands after that is
             never read, and nothing but the label is scored. That is all that a bidirectional model can be taught.
+        asks_tool: Whether a tool writes the totals, which are read and not learned (`behavior.tools`).
         separator: What stands between two steps of a trace; nothing where every step is one symbol.
         prompt_end: The last symbol of the prompt: it tells a model that learns several regimes what is asked for.
     """
@@ -71,6 +72,7 @@ class Regime(ABC):
     wrong_share: ClassVar[float] = 0.0
     tags_operands: ClassVar[bool] = False
     reads: ClassVar[Literal["response", "trace", "prompt"]] = "response"
+    asks_tool: ClassVar[bool] = False
     separator: ClassVar[str] = ";"
     prompt_end: ClassVar[str] = ">"
 
@@ -248,6 +250,7 @@ class Tool(Cot):
 
     name = "tool"
     description = "writes what is to be computed, and reads every total from a tool, then the answer"
+    asks_tool = True
 
     def refusal(self, task: Task) -> str | None:
         """As of any regime; and where a written state may be the beginning of another, as nobody sees where it ends."""
@@ -260,6 +263,10 @@ class Tool(Cot):
     def response(self, task: Task, problem: Problem) -> Iterator[Token]:
         for token in super().response(task, problem):
             yield token._replace(scored=False) if token.role is Role.TOTAL else token
+
+
+MARK = "."
+"""What takes back the step before it (`corrected`)."""
 
 
 class Corrected(Cot):
@@ -283,7 +290,7 @@ class Corrected(Cot):
             wrong = others[int(what * len(others))]
             attempt = [token for token in self.response(task, problem) if token.step == step and token.role in _ASKING]
             first = written(task.state_text(wrong), Role.TOTAL, step, wrong)
-            retried = (*attempt, *(token._replace(scored=False) for token in first), sign(".", Role.FILLER, step))
+            retried = (*attempt, *(token._replace(scored=False) for token in first), sign(MARK, Role.FILLER, step))
         for token in self.response(task, problem):
             if others and (token.role, token.step, token.part) == (Role.PREVIOUS_TOTAL, step, 0):
                 yield from retried

@@ -65,6 +65,8 @@ def test_instruments_take_both_as_one_model(scripted, some_problems):
     rates = trace_edits(both, Z6, "tool", problems, edits=["substitute_total"], rng=np.random.default_rng(0)).frame()
     of = rates[rates["edit"] == "substitute_total"].set_index(["step", "outcome"])["rate"]
     assert (of.xs("follows", level="outcome") == 1.0).all()
+    with pytest.raises(ValueError, match="give `behavior.tools.WithTool"):
+        accuracy_by_k(both.model, Z6, "tool", {"heldout": problems}, run_seed=0)
     # A model that recomputes from the prompt passes over the tool.
     alone = WithTool(scripted.Model(Z6, scripted.recomputer(Z6, "cot")), Z6)
     rates = trace_edits(alone, Z6, "tool", problems, edits=["substitute_total"], rng=np.random.default_rng(0)).frame()

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.behavior.search.scoring import Oracle, Texts
-from cotinterp.models.decoding import LanguageModel, Prefixes, prefixes
+from cotinterp.models.decoding import LanguageModel, Prefixes, prefixes, text_of
 from cotinterp.models.sampling import Samples, sample_continuations
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts.batch import Batch
@@ -158,8 +158,8 @@ def label_steps(
 def _responses(batch: Batch, sampled: Samples) -> list[tuple[int, str]]:
     """The problem and the whole text of each response."""
     n_prefixes, n_samples = sampled.length.shape
-    symbols, tokens, length = batch.vocabulary.symbols, sampled.tokens.flatten(0, 1), sampled.length.flatten()
-    texts = ("".join(symbols[t] for t in row[:n]) for row, n in zip(tokens.tolist(), length.tolist(), strict=True))
+    bounds = zip(sampled.tokens.flatten(0, 1).tolist(), sampled.length.flatten().tolist(), strict=True)
+    texts = (text_of(batch.vocabulary, tuple(tokens[:n])) for tokens, n in bounds)
     return list(zip(np.arange(n_prefixes).repeat(n_samples).tolist(), texts, strict=True))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 
-from cotinterp.figures.verification import verification_figure
+from cotinterp.figures.search import verification_figure
 from cotinterp.results import Interval, Result, with_labels
 
 _AT_ONCE = 2**22
