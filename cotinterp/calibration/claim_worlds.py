@@ -6,11 +6,13 @@ another verdict is a question of power, not of truth. The words of the rivals ar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, log2
 
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
+from cotinterp.calibration.inference_worlds import inference_worlds
 from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
+from cotinterp.calibration.verdict_level import MadeUpWorld as MadeUpWorld
 from cotinterp.claims.verdict import Word
 from cotinterp.studies.evidence import (
     BEYOND,
@@ -40,26 +42,6 @@ SPREAD = 0.02
 DEPTHS = {"L1": 1, "L2": 2, "": LAYERS}
 SIZES = ("n300", "n1000", "n10000")
 FEW, MANY = (f"{CONVERGED_VARIANT}{n}" for n in (1000, 100_000))
-
-
-@dataclass(frozen=True)
-class MadeUpWorld:
-    """A world of known rates and what follows from them about one claim.
-
-    Attributes:
-        name: What is so in it: the name of a rival, or that the claim is true.
-        claim: Whose question it is.
-        verdict: The word that must come out.
-        stands: Rivals that must stand; all others must not.
-        seeds: Models of each kind.
-    """
-
-    name: str
-    claim: str
-    cells: tuple[SyntheticCell, ...]
-    verdict: Word
-    stands: frozenset[str] = frozenset()
-    seeds: int = 5
 
 
 def right(regime: str, rates: Mapping[int, float], variant: str = "", train: float = 0.99) -> list[SyntheticCell]:
@@ -574,6 +556,7 @@ def made_up_worlds() -> tuple[MadeUpWorld, ...]:
         *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
         *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds(), *width_worlds()),
         *(*distillation_worlds(), *vertical_worlds(), *adapter_worlds(), *position_worlds(), *encoder_worlds()),
+        *inference_worlds(),
     ]
     reads = reading_worlds()[0]
     unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]

@@ -20,6 +20,7 @@ from scipy.stats import beta, norm
 from cotinterp.claims.cells import Cells, Values
 from cotinterp.claims.claim import ALPHA, LEAST_SEEDS, Claim, Criterion, Threshold
 from cotinterp.claims.judge import Looks, equal_looks, judge, judge_all, judge_in_stages, look_factors
+from cotinterp.claims.verdict import Word
 from cotinterp.figures import lines
 from cotinterp.results import wilson
 from cotinterp.results.result import Result
@@ -75,6 +76,26 @@ class SyntheticCell:
     def n_layers(self) -> int:
         """Layers of that run."""
         return layers_of(self.variant)
+
+
+@dataclass(frozen=True)
+class MadeUpWorld:
+    """A world of known rates and what follows from them about one claim.
+
+    Attributes:
+        name: What is so in it: the name of a rival, or that the claim is true.
+        claim: Whose question it is.
+        verdict: The word that must come out.
+        stands: Rivals that must stand; all others must not.
+        seeds: Models of each kind.
+    """
+
+    name: str
+    claim: str
+    cells: tuple[SyntheticCell, ...]
+    verdict: Word
+    stands: frozenset[str] = frozenset()
+    seeds: int = 5
 
 
 def synthetic(

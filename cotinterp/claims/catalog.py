@@ -6,6 +6,7 @@ from dataclasses import replace
 from cotinterp.claims import statistics
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Rival, control, criterion
 from cotinterp.claims.designs import DESIGNS
+from cotinterp.claims.inference import INFERENCE
 from cotinterp.claims.size import SIZE
 from cotinterp.claims.teaching import TEACHING
 from cotinterp.tasks.loading import is_reference, load
@@ -407,8 +408,8 @@ CATALOG = (
     WRONG_STEPS_ANCHOR,
 )
 """The claims about the reference design, in the order of the report."""
-EVERY = (*CATALOG, *TEACHING, *SIZE, *DESIGNS)
-GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE, "designs": DESIGNS}
+EVERY = (*CATALOG, *TEACHING, *SIZE, *DESIGNS, *INFERENCE)
+GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE, "designs": DESIGNS, "inference": INFERENCE}
 
 
 def get_claims(ref: str | Claim) -> tuple[Claim, ...]:

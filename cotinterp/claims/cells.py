@@ -15,15 +15,26 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cotinterp.studies.evidence import (
+    BASE_VARIANT,
     COUNTS,
+    DEALT_VARIANT,
     EARLY_VARIANT,
     OTHER_START,
     REFUSED,
+    REWARD_VARIANT,
     RUN,
     SAME_START,
+    SMALL_VARIANT,
+    TWIN_VARIANT,
     Condition,
     Evidence,
 )
+
+LIMITED = (
+    *(EARLY_VARIANT, OTHER_START, SAME_START),
+    *(SMALL_VARIANT, BASE_VARIANT, REWARD_VARIANT, TWIN_VARIANT, DEALT_VARIANT),
+)
+"""Before the variants of which it is asked what they learn in the updates that they have."""
 
 Values = Float[np.ndarray, " draws"]
 Statistic = Callable[["Cells"], Values]
@@ -126,7 +137,7 @@ class EvidenceIndex:
         Left out are those that were stopped early or begun from another model: what they learn in that time is asked.
         """
         runs = self.evidence.runs
-        limited = runs["variant"].str.startswith((EARLY_VARIANT, OTHER_START, SAME_START))
+        limited = runs["variant"].str.startswith(LIMITED)
         short = runs[(runs["status"] == "unconverged") & ~limited]
         return frozenset(zip(*(short[name].tolist() for name in RUN), strict=True))
 

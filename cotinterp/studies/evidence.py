@@ -71,14 +71,24 @@ OTHER_START, SAME_START = "from-other-", "from-same-"
 what was trained of it: `all`, or an adapter. They have a number of updates, and what it is enough for is asked."""
 ENCODER_VARIANT = "encoder"
 """A bidirectional model that names the answer as a label."""
+SMALL_VARIANT, LARGE_VARIANT = "small", "large"
+"""A small model that writes its steps and was stopped while it erred, and a much larger one that answers at once."""
+BASE_VARIANT, REWARD_VARIANT, TWIN_VARIANT, DEALT_VARIANT = "base-", "grpo-", "twin-", "dealt-"
+"""A model that was shown traces in some share (`base-20`: a fifth; `base-early`: all, and stopped early), and what was
+begun from it: taught by reward on the answer alone, by more of the same transcripts, by rewards dealt out at random."""
+SEARCH_DRAWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Among how many sampled responses to each problem a vote is taken."""
+CHOSEN_FROM = 8
+"""Among how many of them a verifier chooses."""
 Kind = Literal["behavior", "observation", "intervention"]
 """What a measure does: asks the model, looks into it, or changes something (a written total, a read, an activation) and
 sees what follows. Only the last can say how an answer comes about."""
 KINDS: Mapping[str, Kind] = {
-    **dict.fromkeys(("probe", "probe_control"), "observation"),
+    **dict.fromkeys(("probe", "probe_control", "auroc"), "observation"),
     **dict.fromkeys(("edit", "edit_by_step", "answer_prob", "answer_log_prob", "followed_prob"), "intervention"),
     **dict.fromkeys(("family_effect", "family_told_apart", "read_lost"), "intervention"),
     **dict.fromkeys(("probe_use", "probe_use_noise", "probe_use_whole"), "intervention"),
+    **dict.fromkeys(("verifier_use", "verifier_use_whole", "head_effect"), "intervention"),
 }
 """By measure; all others are behavior."""
 DIGITS = 4
@@ -137,13 +147,38 @@ class ReadCondition:
         return f"random:{self.read}" if self.random else self.read
 
 
+@dataclass(frozen=True)
+class SearchCondition:
+    """How a response was chosen: by which method, among how many, by which scorer. The text is `best-of-n|oracle|8`."""
+
+    method: str
+    draws: int = 1
+    scorer: str = ""
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return "|".join(filter(None, (self.method, self.scorer, str(self.draws))))
+
+
+@dataclass(frozen=True)
+class VerifierCondition:
+    """Whose scores of steps: `probe`, `probe|untrained`, `probe|shuffled` (labels dealt out anew), `surface`."""
+
+    scorer: str
+    control: str = ""
+
+    def __str__(self) -> str:
+        """As the column `condition` has it."""
+        return "|".join(filter(None, (self.scorer, self.control)))
+
+
 def kinds_of(measures: Iterable[str]) -> tuple[Kind, ...]:
     """The kinds of these measures, each once: behavior, observation, intervention."""
     found = {KINDS.get(measure, "behavior") for measure in measures}
     return tuple(kind for kind in get_args(Kind) if kind in found)
 
 
-Condition = str | ProbeCondition | EditCondition | TraceCondition | ReadCondition
+Condition = str | ProbeCondition | EditCondition | TraceCondition | ReadCondition | SearchCondition | VerifierCondition
 """What else sets a cell apart: facts in memory, their text in the table. Nothing else writes that text."""
 
 

@@ -41,6 +41,8 @@ class Effort:
         paired: Minimal pairs for the head table, families of pairs and knock-outs.
         used: Minimal pairs for the intervention on what a probe reads, against `random_subspaces`.
         ready: Problems for the answer-readiness curve; `traces` sampled traces each for the marginal.
+        searched: Problems that are answered with many responses, on which verifiers are judged, and as many on which they
+            are fitted.
         max_bytes: Most memory that activations of a patching sweep, or of the probes, may take by estimate; None leaves
             it to the instrument. What is measured does not depend on it.
 
@@ -60,6 +62,7 @@ class Effort:
     random_subspaces: int = 40
     ready: int = 200
     traces: int = 16
+    searched: int = 300
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ QUICK = Effort(
     random_subspaces=19,
     ready=16,
     traces=4,
+    searched=24,
 )
 """A look at what a study prints, not a measurement."""
 
@@ -98,6 +102,7 @@ QUICK_EVIDENCE = Effort(
     random_subspaces=19,
     ready=16,
     traces=4,
+    searched=40,
 )
 """The least with which every claim can be judged on models that are clear."""
 

@@ -1,4 +1,5 @@
-"""Runs that a claim beside the catalog is judged by: narrow ones, ways of teaching, adapters, positions, an encoder.
+"""Runs that a claim beside the catalog is judged by: narrow ones, ways of teaching, adapters, positions, an encoder,
+small ones that err beside a large one, bases and what reward makes of them.
 
 Each part gives the runs of one task at one seed, from the standard run `direct` of a plan (`replication.plan`); what is
 not named is as in that one. They are trained and measured where a part is asked for: `--part` of `cotinterp claims`.
@@ -11,19 +12,27 @@ from typing import get_args
 
 from cotinterp.models.spec import Adapter, ModelSpec
 from cotinterp.studies.evidence import (
+    BASE_VARIANT,
     CONTROL_VARIANT,
+    DEALT_VARIANT,
     ENCODER_VARIANT,
+    LARGE_VARIANT,
     OTHER_START,
     POSITIONS_VARIANT,
+    REWARD_VARIANT,
     SAME_START,
+    SMALL_VARIANT,
     TEACHER_VARIANT,
+    TWIN_VARIANT,
     WIDTH_VARIANT,
 )
+from cotinterp.studies.inference import exchanged, head_effects, rewarded, searched, verified
 from cotinterp.studies.measuring import Measure, as_taught, beyond_training, outcomes, without_trace
 from cotinterp.tasks import get_task
 from cotinterp.training.curriculum import control_of, taught, teacher_of
-from cotinterp.training.spec import RunSpec
-from cotinterp.transcripts.render import longest_transcript
+from cotinterp.training.spec import Format, Rewards, RunSpec
+from cotinterp.transcripts.problems import widest_problem
+from cotinterp.transcripts.render import longest_transcript, render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 OF_SIZE = 3000
@@ -40,6 +49,22 @@ RANK, RATES = 4, (1, 5)
 to want a higher one."""
 MANY = 20_000
 """Training problems of `positions` and `encoder`, where the standard runs have `OF_SIZE`."""
+
+SEARCH_LONGER = 4
+"""Of `search`: by how many operands its longest problems are longer than those of the standard runs."""
+SMALL_SHAPE: Mapping[str, int] = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_mlp": 128}
+SMALL_UPDATES = 0.45
+"""The small model of `search`: its shape, and its updates as so many times those of the standard run, after which it
+still errs. The larger one is the standard model, for all of them."""
+SHARES = (0, 20)
+"""Percent of the examples of a base of `rewards` that have a trace; reward then teaches, and from all but the first
+also the base's own examples, and rewards dealt out at random."""
+BASE_UPDATES, EARLY_UPDATES = 1.5, 0.25
+"""Updates of such a base, and of one that was shown traces alone and stopped while it erred, as so many times those of
+the standard run."""
+REWARD_UPDATES, RESPONSES, GROUP, REWARD_RATE = 0.15, 256, 8, 0.3
+"""Of what is begun from a base: its updates and its learning rate, as so many times those of the standard run,
+responses of an update (examples, where it is taught by these), and responses to each problem."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +211,99 @@ def encoder(standard: RunSpec) -> list[Planned]:
     ]
 
 
+def search(standard: RunSpec) -> list[Planned]:
+    """A small model that writes its steps and errs, and the standard model, which answers at once (`small`, `large`).
+
+    Both on the same problems, with more operands than those of the standard runs.
+    """
+    task = get_task(standard.task)
+    k_max = min(task.max_k, standard.k_max + SEARCH_LONGER)
+    n_ctx = max(standard.model.n_ctx, 2 * longest_transcript(task, k_max, "cot"))
+    found = []
+    for variant, regime, shape, times in (
+        (SMALL_VARIANT, "cot", SMALL_SHAPE, SMALL_UPDATES),
+        (LARGE_VARIANT, "direct", {}, 1.0),
+    ):
+        changed = {"regime": regime, "k_max": k_max, "precision": "fp32" if shape else standard.precision}
+        spec = _updates(standard, times).model_copy(
+            update=changed | {"model": standard.model.model_copy(update={"n_ctx": n_ctx, **shape})}
+        )
+        measures: tuple[Measure, ...] = (outcomes, searched, verified, exchanged) if shape else (outcomes, searched)
+        found.append(Planned(spec, variant, measures))
+    return found
+
+
+def rewards(standard: RunSpec) -> list[Planned]:
+    """Bases that were shown traces in some share of their examples, and what reward makes of each (`grpo-20`).
+
+    Half as deep and half as wide.
+
+    - `base-0`, `base-20`, ...: problems of one length, twice as long as the standard ones at most, in a mix of answers
+      at once and traces in which every symbol counts the same. From each, reward on the answer alone (`grpo-20`), as
+      many updates on its own mix (`twin-20`), and on rewards of other responses (`dealt-20`).
+    - `base-early`: of the standard lengths, traces alone, stopped while it errs. From it `grpo-early`, `twin-early`.
+    """
+    task = get_task(standard.task)
+    shape = _smaller(standard, half_as_wide(standard))
+    k = min(task.max_k, 2 * standard.k_max)
+    sizes = {regime: len(render(task, widest_problem(task, k), regime).response) for regime in ("direct", "totals")}
+    n_ctx = max(shape.n_ctx, 2 * longest_transcript(task, k, "totals"))
+    alike = {"precision": "fp32", "model": shape.model_copy(update={"n_ctx": n_ctx})}
+    same_length = alike | {"regime": "totals", "k_min": k, "k_max": k, "n_train": in_proportion(standard, MANY)}
+    found = []
+    for percent in SHARES:
+        shares = {"direct": 1 - percent / 100, "totals": percent / 100}
+        mix = tuple(
+            Format(regime=regime, share=share, weight=round(share * sizes[regime], 6))
+            for regime, share in shares.items()
+            if share
+        )
+        base = _updates(standard, BASE_UPDATES).model_copy(update=same_length | {"mix": mix})
+        found += _begun(standard, base, str(percent), (rewarded,), dealt=bool(percent), twin=bool(percent))
+    early = _updates(standard, EARLY_UPDATES).model_copy(update={**alike, "model": shape, "regime": "cot"})
+    return [*found, *_begun(standard, early, "early", (head_effects,))]
+
+
+def _updates(standard: RunSpec, times: float) -> RunSpec:
+    """With so many times the updates, and no longer a warm-up than that of the standard run or a tenth of them."""
+    optimizer = standard.optimizer
+    steps = max(1, round(times * optimizer.steps))
+    shorter = optimizer.model_copy(update={"steps": steps, "warmup": min(optimizer.warmup, max(1, steps // 10))})
+    return standard.model_copy(update={"optimizer": shorter})
+
+
+def _begun(
+    standard: RunSpec,
+    base: RunSpec,
+    name: str,
+    measures: tuple[Measure, ...],
+    *,
+    twin: bool = True,
+    dealt: bool = False,
+) -> list[Planned]:
+    """A base, and what is begun from it."""
+    learning = _updates(standard, REWARD_UPDATES).optimizer
+    learning = learning.model_copy(update={"batch_size": RESPONSES, "lr": REWARD_RATE * learning.lr})
+    more = base.model_copy(update={"start_from": base.slug, "optimizer": learning})
+    grpo = Rewards(method="grpo", group=GROUP, kl=0.0)
+    taught = more.model_copy(update={"mix": (), "rewards": grpo})
+    found = {BASE_VARIANT: base, REWARD_VARIANT: taught}
+    found |= {TWIN_VARIANT: more} if twin else {}
+    at_random = grpo.model_copy(update={"shuffled": True})
+    found |= {DEALT_VARIANT: taught.model_copy(update={"rewards": at_random})} if dealt else {}
+    return [
+        Planned(spec, f"{begun}{name}", (outcomes, *measures), () if spec == base else (base,))
+        for begun, spec in found.items()
+    ]
+
+
 DESIGNS: Mapping[str, Callable[[RunSpec], list[Planned]]] = {
     "widths": widths,
     "curricula": curricula,
     "adapters": adapters,
     "positions": positions,
     "encoder": encoder,
+    "search": search,
+    "rewards": rewards,
 }
 """By the name of the part."""

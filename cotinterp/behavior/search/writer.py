@@ -220,13 +220,10 @@ class Writer:
         for row, parts in works.items():
             self.spent[row] += side_by_side(parts)
 
-    def score(self, drafts: Sequence[Draft]) -> list[float]:
-        """What the scorer makes of some drafts, which is charged to their problems."""
-        if not drafts:
-            return []
-        assert self.scorer is not None
+    def texts(self, drafts: Sequence[Draft]) -> Texts:
+        """The drafts as a scorer reads them."""
         tokens, length = _padded([draft.tokens for draft in drafts])
-        texts = Texts(
+        return Texts(
             batch=self.batch,
             row=torch.tensor([draft.row for draft in drafts]),
             tokens=tokens,
@@ -234,6 +231,13 @@ class Writer:
             ended=torch.tensor([self.ended(draft) for draft in drafts]),
             log_prob=torch.tensor([sum(draft.log_probs) for draft in drafts], dtype=torch.float64),
         )
+
+    def score(self, drafts: Sequence[Draft]) -> list[float]:
+        """What the scorer makes of some drafts, which is charged to their problems."""
+        if not drafts:
+            return []
+        assert self.scorer is not None
+        texts = self.texts(drafts)
         scores = [float(score) for score in self.scorer(self.model, texts)]
         works: dict[int, list[Spent]] = defaultdict(list)
         for draft, work in zip(drafts, self.scorer.cost(self.model, texts), strict=True):
