@@ -43,7 +43,7 @@ def thinking_worlds() -> list[MadeUpWorld]:
             cells.append(replace(gain, condition=at, expected=rate - once))
         large = replace(right, regime="direct", variant=LARGE_VARIANT, expected=at_once)
         cells += [large, replace(large, measure="flops", kind="constant", expected=3.6e7)]
-        size = replace(flops, measure="parameters", condition="", problems=1, expected=30_000)
+        size = replace(flops, measure="parameters", condition="", problems=1, expected=30_000.0)
         cells += [size, replace(size, regime="direct", variant=LARGE_VARIANT, expected=larger * 30_000)]
         return MadeUpWorld(name, "longer-thinking-beats-larger-model", tuple(cells), verdict, frozenset(stands))
 

@@ -97,7 +97,7 @@ def next_step_changes(cells: Cells) -> Values:
 
 
 def effects(cells: Cells, begun: str) -> dict[str, Values]:
-    """By head, the share of the gap that patching it closes, of a model begun from the base that was stopped early."""
+    """By head, how far patching it turns the logit difference around, of a model begun from the early base."""
     variant = f"{begun}{EARLY}"
     heads = {key.condition for key in cells.index.cells if (key.measure, key.variant) == ("head_effect", variant)}
     of = partial(cells.mean, "head_effect", regime=STOPPED, variant=variant)
@@ -301,7 +301,7 @@ SAME_HEADS = Claim(
         criterion("beyond-base", "the same minus that with the base that both began from", beyond_base),
         criterion(
             "read-by-heads",
-            "share of the gap that the head which carries most closes, in the rewarded model",
+            "how far the head that carries most turns the next total around, in the rewarded model",
             partial(largest_effect, begun=REWARD_VARIANT),
             unit="",
         ),
@@ -326,7 +326,7 @@ SAME_HEADS = Claim(
         ),
         control(
             "twin-reads",
-            "share of the gap that the head which carries most closes, in the twin",
+            "how far the head that carries most turns the next total around, in the twin",
             partial(largest_effect, begun=TWIN_VARIANT),
             "above",
             "",

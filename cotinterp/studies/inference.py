@@ -25,7 +25,7 @@ from cotinterp.behavior.search.writer import Draft, Search, Writer
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, run_with
-from cotinterp.mechanism.metrics import has_gap, logit_diff
+from cotinterp.mechanism.metrics import logit_diff
 from cotinterp.mechanism.sites import Site, head_sites
 from cotinterp.models.decoding import LanguageModel
 from cotinterp.models.flops import Cost
@@ -58,8 +58,8 @@ EXCHANGED = 200
 def searched(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `chosen_right`, `beyond_greedy`, `flops` and `parameters`, on up to `effort.searched` problems.
 
-    - `chosen_right`, condition `greedy|1`, `vote|8`: whether the answer of the chosen response is right. Votes are taken
-      among the first 1, 2, 3, ... responses (`SEARCH_DRAWS`).
+    - `chosen_right`, condition `greedy|1`, `vote|8`: whether the answer of the chosen response is right. Votes are
+      taken among the first 1, 2, 3, ... responses (`SEARCH_DRAWS`).
     - `beyond_greedy`, condition `vote|8`: the same minus that of the greedy response, problem by problem.
     - `flops`, condition `greedy|1`, `vote|8`: operations that it takes to write what is chosen from
       (`behavior.search.spent`), counted and no time.
@@ -137,10 +137,10 @@ def verified(subject: Subject, effort: Effort) -> pd.DataFrame:
 def exchanged(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `verifier_use` and `verifier_use_whole`: does the next step change with what the probe reads?
 
-    The probe of `verified`, fitted up to first errors. Condition `wrong:changed`: at the end of a wrong step the probe's
-    component of a right one is put in; value, over the prefixes of a problem, how many next steps change beyond the
-    mean of random directions that move as far, trials how many there are. `wrong:right`: the same of next steps whose
-    total is the task's. `right:changed`, `right:right`: the other way around. `..._whole`: the whole state exchanged.
+    The probe of `verified`, fitted up to first errors. Condition `wrong:changed`: at the end of a wrong step the
+    probe's component of a right one is put in; value, over the prefixes of a problem, how many next steps change beyond
+    the mean of random directions that move as far, trials how many there are. `wrong:right`: the same of next steps
+    whose total is the task's. `right:changed`, `right:right`: the other way around. `..._whole`: the whole state.
 
     ValueError where no step is wrong, or no prefix has a partner.
     """
@@ -186,27 +186,23 @@ def head_effects(subject: Subject, effort: Effort) -> pd.DataFrame:
 
     On up to `effort.paired` held-out problems, the pairs of the head table: the total before the last is changed in the
     trace, and the last one read. z of one head, at all places, is that of the changed run in the clean one (activation
-    patching, noising). Value: how far the logit difference falls, in logits; trials: how far it falls from the clean
-    run to the changed one. Condition: the head, `L0H1`. Pairs without a gap are dropped.
+    patching, noising). Value: how far the logit difference falls, in logits; trials: twice the clean one, so that 1 is
+    a head that turns it around, and 0 one that is not needed, also where nothing is read. Condition: the head, `L0H1`.
 
     Heads that stand in for one another share an effect, or show none. NoPairsError where there are no pairs.
     """
     k = subject.length(effort)
     contrast = Contrast.from_pairs(head_pairs(subject, effort.paired, k=k)).until_readout(subject.model)
 
-    def told(edits: Sequence[Edit], tokens: torch.Tensor) -> Float[np.ndarray, " pairs"]:
-        logits = run_with(subject.model, tokens, edits)
+    def told(edits: Sequence[Edit]) -> Float[np.ndarray, " pairs"]:
+        logits = run_with(subject.model, contrast.clean, edits)
         return logit_diff(logits, contrast.at, contrast.answer, contrast.foil).double().cpu().numpy()
 
-    clean = told([], contrast.clean)
-    gap = clean - told([], contrast.corrupted)
-    kept, rows = has_gap(gap), []
-    sites = head_sites(subject.model)
+    clean, sites, rows = told([]), head_sites(subject.model), []
     states = activations(subject.model, contrast.corrupted, sites)
     for site in sites:
-        patched = told([Edit(site, states[site], expect_change=False)], contrast.clean)
-        head = f"L{site.layer}H{site.head}"
-        rows.append(tally("head_effect", (clean - patched)[kept], trials=gap[kept], k=k, condition=head))
+        lost = clean - told([Edit(site, states[site], expect_change=False)])
+        rows.append(tally("head_effect", lost, trials=2 * clean, k=k, condition=f"L{site.layer}H{site.head}"))
     return joined(rows)
 
 
@@ -253,7 +249,7 @@ def _right(writer: Writer, chosen: Sequence[Draft]) -> Float[np.ndarray, " probl
 def weakest(scorer: Scorer, model: LanguageModel, texts: Texts) -> Float[np.ndarray, " text"]:
     """The lowest score of any step of each text, read at the step's end; -inf for a text without a whole step.
 
-    What a probe reads where a step ends is about that step, and what is read at the end of a text may have forgotten it.
+    What a probe reads where a step ends is about that step; at the end of a text it may be forgotten.
     """
     stops = torch.tensor([texts.batch.vocabulary.token(symbol) for symbol in ";}#"])
     place = torch.arange(texts.tokens.shape[1])

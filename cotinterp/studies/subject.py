@@ -41,8 +41,8 @@ class Effort:
         paired: Minimal pairs for the head table, families of pairs and knock-outs.
         used: Minimal pairs for the intervention on what a probe reads, against `random_subspaces`.
         ready: Problems for the answer-readiness curve; `traces` sampled traces each for the marginal.
-        searched: Problems that are answered with many responses, on which verifiers are judged, and as many on which they
-            are fitted.
+        searched: Problems that are answered with many responses, on which verifiers are judged, and as many on which
+            they are fitted.
         max_bytes: Most memory that activations of a patching sweep, or of the probes, may take by estimate; None leaves
             it to the instrument. What is measured does not depend on it.
 

@@ -38,6 +38,11 @@ def test_the_claims_on_trial():
         "lora-helps-less",
         "positions-decide-length",
         "encoder-gains-nothing",
+        "longer-thinking-beats-larger-model",
+        "verifiers-beat-votes",
+        "probes-know-wrong-steps",
+        "reward-finds-the-same-heads",
+        "reward-needs-some-demonstrations",
     ]
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cotinterp.claims.claim import THRESHOLDS
 from cotinterp.models.spec import ModelSpec
+from cotinterp.studies.inference import searched
 from cotinterp.studies.measuring import as_taught, outcomes
 from cotinterp.sweeps.designs import JUDGED_CURRICULA
 from cotinterp.sweeps.grid import read_grid
@@ -12,6 +14,7 @@ from cotinterp.sweeps.replication import PARTS, Planned, base_spec, joint_plan, 
 from cotinterp.tasks import get_task
 from cotinterp.training.spec import OptimizerSpec, RunSpec, reference_specs
 from cotinterp.transcripts.render import longest_transcript
+from cotinterp.transcripts.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.slow
 
@@ -167,6 +170,38 @@ def test_positions_have_room_for_twice_the_operands_and_encoders_look_ahead():
     assert {one.spec.n_train for one in found} == {400}
     encoders = plan("parity", seeds=[0], base=SMALL, parts=["encoder"])
     assert {(one.variant, one.spec.model.attention) for one in encoders} == {("encoder", "bidirectional")}
+
+
+def test_a_small_model_writes_and_one_fourteen_times_as_large_answers_at_once():
+    small, large = plan("s3", seeds=[2], parts=["search"])
+    assert [(one.variant, one.spec.regime) for one in (small, large)] == [("small", "cot"), ("large", "direct")]
+    d_vocab = len(Vocabulary.of(get_task("s3")))
+    sizes = [one.spec.model.n_parameters(d_vocab) for one in (small, large)]
+    assert sizes[1] > THRESHOLDS["times-larger"].value * sizes[0]
+    apart = {"regime": "cot", "model": small.spec.model, "optimizer": small.spec.optimizer, "precision": "fp32"}
+    assert large.spec.model_copy(update=apart) == small.spec
+    assert small.spec.k_max == 10
+    assert large.measures == small.measures[:2] == (outcomes, searched)
+
+
+def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
+    found = {one.variant: one for one in plan("parity", seeds=[4], parts=["rewards"])}
+    names = ["base-0", "grpo-0", "base-20", "grpo-20", "twin-20", "dealt-20"]
+    assert list(found) == [*names, "base-early", "grpo-early", "twin-early"]
+    # Parity of 12 digits: 2 symbols at once, 25 with the totals.
+    assert [one.words for one in found["base-20"].spec.mix] == ["direct*0.8@1.6", "totals*0.2@5"]
+    assert [one.words for one in found["base-0"].spec.mix] == ["direct@2"]
+    assert (found["base-20"].spec.k_min, found["base-20"].spec.k_max) == (12, 12)
+    for name, one in found.items():
+        begun, _, share = name.partition("-")
+        base = found[f"base-{share}"].spec
+        assert one.before == (() if begun == "base" else (base,))
+        if begun != "base":
+            assert one.spec.start_from == base.slug
+            assert (one.spec.rewards is None) == (begun == "twin")
+            assert one.spec.optimizer == found["grpo-20"].spec.optimizer
+    assert found["twin-20"].spec.mix == found["base-20"].spec.mix
+    assert found["dealt-20"].spec.rewards.shuffled
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 1, 0]])
