@@ -53,9 +53,9 @@ MANY = 20_000
 SEARCH_LONGER = 4
 """Of `search`: by how many operands its longest problems are longer than those of the standard runs."""
 SMALL_SHAPE: Mapping[str, int] = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_mlp": 128}
-SMALL_UPDATES = 0.45
-"""The small model of `search`: its shape, and its updates as so many times those of the standard run, after which it
-still errs. The larger one is the standard model, for all of them."""
+SMALL_UPDATES, LARGE_UPDATES = 0.45, 1.0
+"""Of `search`: the shape of the small model, and the updates of either as so many times those of the standard run, after
+which the small one still errs. The larger one has the standard shape."""
 SHARES = (0, 20)
 """Percent of the examples of a base of `rewards` that have a trace; reward then teaches, and from all but the first
 also the base's own examples, and rewards dealt out at random."""
@@ -222,7 +222,7 @@ def search(standard: RunSpec) -> list[Planned]:
     found = []
     for variant, regime, shape, times in (
         (SMALL_VARIANT, "cot", SMALL_SHAPE, SMALL_UPDATES),
-        (LARGE_VARIANT, "direct", {}, 1.0),
+        (LARGE_VARIANT, "direct", {}, LARGE_UPDATES),
     ):
         changed = {"regime": regime, "k_max": k_max, "precision": "fp32" if shape else standard.precision}
         spec = _updates(standard, times).model_copy(

@@ -1,5 +1,6 @@
 """What is compared at equal operations, and which heads two models share, by hand."""
 
+import numpy as np
 import pytest
 
 from cotinterp.claims.cells import EvidenceIndex, MissingEvidence, measured_cells, unconverged_seeds
@@ -24,7 +25,7 @@ def constant(measure, value, **labels):
     """One cell of one problem."""
     named = {"task": "toy", "regime": "cot", "variant": "small", "n_layers": 2, "run_seed": 0}
     cell = {name: labels.pop(name) for name in ("condition",) if name in labels}
-    return tally(measure, [float(value)], k=10, **cell).assign(**named | labels)
+    return tally(measure, np.array([float(value)]), k=10, **cell).assign(**named | labels)
 
 
 def searched(answer_costs):
