@@ -48,12 +48,13 @@ def tiny_grid(name: str) -> Grid:
     for spec in read_grid(Path(__file__).parent / "grids" / f"{name}.toml").specs:
         if spec.seed == 0:
             small = {
+                "k_min": min(spec.k_min, 4),
                 "k_max": 4,
                 "n_train": max(20, min(60, spec.n_train // 1000)),
                 "stages": (),
                 "precision": "fp32",
                 "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
-                "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),
+                "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 24 if spec.mix else 8}),
             }
             start: dict[str, Any] = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
             if spec.adapter is not None:

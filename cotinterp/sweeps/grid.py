@@ -163,9 +163,7 @@ def parse_grid(fields: Mapping[str, Any]) -> Grid:
     return Grid(name, tuple(specs), problems)
 
 
-def _block(
-    above: Mapping[str, Any], block: Mapping[str, Any], where: str, tasks: dict[str, Task]
-) -> Iterator[RunSpec]:
+def _block(above: Mapping[str, Any], block: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Iterator[RunSpec]:
     """The runs of one block with the fields that stand above it, and behind each those that start from it."""
     fields = {**above, **dict(_flat({key: value for key, value in block.items() if key != THEN}, where))}
     further = block.get(THEN, [])
