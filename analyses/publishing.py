@@ -75,11 +75,18 @@ def publish(
 
 
 def of_each_run(
-    name: str, measured: Callable[[Run, int], pd.DataFrame], quick: bool, root: Path | None, table: Path | None, n: int
+    name: str,
+    measured: Callable[[Run, int], pd.DataFrame],
+    quick: bool,
+    root: Path | None,
+    table: Path | None,
+    n: int,
+    script: str = "",
 ) -> pd.DataFrame:
     """What `measured` says, on `n` problems, of every run of a grid that is finished under `root`, one below the other.
 
-    With `quick` of tiny runs that are trained now; without a root what an earlier look left in `table`.
+    With `quick` of tiny runs that are trained now; without a root what an earlier look left in `table`. `script` is who
+    asks, where that has not the name of the grid.
     """
     if quick:
         with TemporaryDirectory() as scratch:
@@ -89,7 +96,7 @@ def of_each_run(
         grid = read_grid(Path(__file__).parent / f"grids/{name}.toml")
         there = [spec.slug for spec in grid.specs if is_finished(root / spec.slug)]
         return pd.concat([measured(load_run(slug, root=root), n) for slug in there], ignore_index=True)
-    return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{name} --root ROOT")
+    return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{script or name} --root ROOT")
 
 
 def heldout_of_each(run: Run, longest: int, n: int) -> dict[str, tuple[Problem, ...]]:

@@ -32,7 +32,7 @@ OUT, KEYS, NEAR, HIGH, GAIN, LEAST_SEEDS = Path("out/rewards"), ["task", "share"
 
 def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
     """Measure the runs under `root`, or read `table`, publish, and return the answer in words; `quick`: tiny runs."""
-    by_run = of_each_run("rewards_parity", measured, quick, root, table, 300).reset_index(drop=True)
+    by_run = of_each_run("rewards_parity", measured, quick, root, table, 300, "rewards").reset_index(drop=True)
     spread = by_run[by_run["decoding"] == "greedy"].groupby(KEYS)["right"].agg(["mean", "min", "max"]).reset_index()
     log = by_run[by_run["decoding"] == "log"].assign(share=by_run["share"].map("{:g}".format))
     lengths = log.groupby([*KEYS, "update"])["length"].mean().reset_index()
