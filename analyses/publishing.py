@@ -99,6 +99,13 @@ def of_each_run(
     return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{script or name} --root ROOT")
 
 
+def phase_of(spec: RunSpec) -> str:
+    """`base`, or what a run that started from one is: `rewards`, `shuffled` ones, or `twin`, shown transcripts."""
+    if spec.start_from is None:
+        return "base"
+    return "twin" if spec.rewards is None else "shuffled" if spec.rewards.shuffled else "rewards"
+
+
 def heldout_of_each(run: Run, longest: int, n: int) -> dict[str, tuple[Problem, ...]]:
     """`n` held-out problems of each length up to `longest` that has enough of them, as `accuracy_by_k` takes them."""
     rng, lengths = np.random.default_rng(0), measurable_lengths(run.task, longest)

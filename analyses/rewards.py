@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analyses.publishing import of_each_run, over_seeds, publish
+from analyses.publishing import of_each_run, over_seeds, phase_of, publish
 from cotinterp import Subject, get_task
 from cotinterp.behavior.search.methods import METHODS
 from cotinterp.cli.parsing import script
@@ -56,8 +56,7 @@ def measured(run: Run, problems: int) -> pd.DataFrame:
     rows += [{"decoding": "log", "update": x["step"], "right": x["right"], "length": x["response_length"]} for x in log]
     base = spec if spec.start_from is None else read_spec(run.directory.parent / spec.start_from)[0]
     share = sum(one.share for one in base.mix if get_regime(one.regime).writes_totals)
-    phase = "base" if base is spec else "twin" if not spec.rewards else "shuffled" * spec.rewards.shuffled or "rewards"
-    return pd.DataFrame(rows).assign(task=spec.task_name, share=share, phase=phase, run_seed=spec.seed)
+    return pd.DataFrame(rows).assign(task=spec.task_name, share=share, phase=phase_of(spec), run_seed=spec.seed)
 
 
 def rates(by_run: pd.DataFrame) -> Iterator[str]:

@@ -1,0 +1,100 @@
+"""Is a model that reward built another one inside than its supervised twin, and which of its weights moved?
+
+From one base that errs: reward on the answer alone, rewards of other responses (the control), right traces (the twin).
+Right by length; answers after an edited trace; heads that carry a written total to the next, alone (patching one at one
+place restores CARRIES of the logit difference), gained and lost against the base, at the length of other analyses and
+the longest; how far matrices moved. Published (arXiv 2509.25758): supervised training adds heads, GRPO turns few over,
+queries and keys move most; agrees where the 95% interval over seeds is above 0, differs where it is below.
+
+    cotinterp sweep analyses/grids/rewards_twins.toml --root ROOT
+    python -m analyses.taken_apart [--quick] [--root ROOT] [--table FILE]
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analyses.publishing import of_each_run, over_seeds, phase_of, publish
+from cotinterp import Contrast, Subject, accuracy_by_k, load_run, patch_sweep, trace_edits
+from cotinterp.behavior.edit_kinds import SUBSTITUTE
+from cotinterp.cli.parsing import script
+from cotinterp.figures import lines
+from cotinterp.mechanism.patching.runs import PatchingControls
+from cotinterp.models.weights import MATRICES, matrices_moved
+from cotinterp.studies.protocol import head_pairs
+from cotinterp.studies.subject import FULL
+from cotinterp.training.checkpoints import Run
+from cotinterp.training.progress import METRICS_FILE, read_metrics
+
+OUT, KEYS, CARRIES, LEAST_SEEDS = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1, 3
+
+
+def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
+    """Measure the runs under `root`, or read `table`, publish, and return the answer in words; `quick`: tiny runs."""
+    by_run = of_each_run("rewards_twins", measured, quick, root, table, 200, "taken_apart")
+    rows = [(*key, *over_seeds(of.to_numpy()), len(of)) for key, of in by_run.groupby(KEYS, sort=False)["value"]]
+    found = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds"])
+    shares = found[found["measure"] != "symbols"]
+    figure = lines(shares, x="part", y="mean", low="low", high="high", color="phase", facet="measure", title="By phase")
+    answer = [*listed(found), *judged(by_run)]
+    return publish(out, tables={"by_run": by_run, "means": found}, figures={"means": figure}, answer=answer)
+
+
+def measured(run: Run, problems: int) -> pd.DataFrame:
+    """A row of one run for each part of each measure; what is held against its base, the base is loaded for."""
+    spec, subject, rng = run.spec, Subject.of_run(run), np.random.default_rng(0)
+    many, few = (subject.heldout_of_each_k(n) for n in (problems, problems // 4))
+    right = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": many}).frame()
+    rows = [("right", f"K = {row.k}", row.accuracy) for row in right.itertuples()]
+    edits = trace_edits(run.model, run.task, spec.regime, few, edits=(SUBSTITUTE,), rng=rng).pooled()
+    rows += [("edited trace", row.outcome, row.rate) for row in edits.itertuples() if row.edit == SUBSTITUTE]
+    shown = np.mean([len(one.response) for one in subject.batch(subject.trained_on).transcripts])
+    written = read_metrics(run.directory / METRICS_FILE)[-1].get("sampled_tokens")
+    symbols, heads = written or shown * spec.optimizer.steps * spec.optimizer.batch_size, carriers(subject)
+    rows += [("symbols", "written or shown", symbols), ("heads", "that carry", len(heads))]
+    if spec.start_from is not None:
+        before = carriers(Subject.of_run(base := load_run(spec.start_from, root=run.directory.parent)))
+        rows += [("heads", "gained", len(heads - before)), ("heads", "lost", len(before - heads))]
+        rows += [("moved", kind, far) for kind, far in matrices_moved(run.model, base.model).items()]
+    labels = {"task": spec.task_name, "phase": phase_of(spec), "run_seed": spec.seed}
+    return pd.DataFrame(rows, columns=["measure", "part", "value"]).assign(**labels)
+
+
+def carriers(subject: Subject) -> set[tuple[int, int, int]]:
+    """Length, layer and head of each head that carries the total before the last to the last one."""
+    found = set()
+    for k in {subject.length(FULL), subject.k_range[1]}:
+        contrast, controls = Contrast.from_pairs(head_pairs(subject, 48, k=k)), PatchingControls(require_gap=False)
+        sweep = patch_sweep(subject.model, contrast, kinds=(), heads=True, metrics=("logit_diff",), controls=controls)
+        cells = sweep.frame().query("head >= 0 and effect >= @CARRIES")
+        found |= {(k, int(row.layer), int(row.head)) for row in cells.itertuples()}
+    return found
+
+
+def listed(found: pd.DataFrame) -> Iterator[str]:
+    """A line by measure and phase."""
+    for (task, measure, phase), rows in found.groupby(KEYS[:3], sort=False):
+        cells = [f"{row.part} {row.mean:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in rows.itertuples()]
+        yield f"{task}, {measure}, {phase} ({rows['seeds'].min()} seeds): {', '.join(cells)}"
+
+
+def judged(by_run: pd.DataFrame) -> Iterator[str]:
+    """What was published, by seed."""
+    of = by_run.pivot_table(index="run_seed", columns=["phase", "measure", "part"], values="value")
+    twin, rewards, moved = of["twin", "heads"], of["rewards", "heads"], of["rewards", "moved"]
+    attention, rest = (moved[list(kinds)].mean(axis=1) for kinds in (MATRICES[:2], MATRICES[2:]))
+    published = {
+        "the twin gains more heads than it loses": twin["gained"] - twin["lost"],
+        "reward turns fewer heads over than the twin": (twin - rewards)[["gained", "lost"]].sum(axis=1),
+        "of the rewarded queries and keys move more than the rest": attention - rest,
+    }
+    for words, values in published.items():
+        mean, low, high = over_seeds(values.dropna().to_numpy())
+        word = "cannot tell" if len(values) < LEAST_SEEDS or low <= 0 <= high else "agrees" if low > 0 else "differs"
+        yield f"{words}: {mean:+.3g} [{low:+.3g}, {high:+.3g}]: {word}"
+
+
+if __name__ == "__main__":
+    script(main, __doc__)
