@@ -105,10 +105,10 @@ def read_grid(path: Path | str) -> Grid:
     `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
     each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
     last one moving fastest. `model`, `optimizer`, `distill` and `rewards` are tables (`model.n_layers = [1, 2]`), and
-    those of a block add to those of the defaults. `[[runs.then]]` below a block are runs that start from each run of it:
-    they have its fields and `start_from`, and what they name themselves stands above that. `curriculum` names ways of teaching (`training.curriculum`), each run
-    with its control, and its teacher if it has one, beside it. A task in a file is given relative to the working
-    directory.
+    those of a block add to those of the defaults. `[[runs.then]]` behind a block are runs that start from each of its
+    own: they have that one's fields but for what they name themselves. `curriculum` names ways of teaching
+    (`training.curriculum`), each run with its control, and its teacher if it has one, beside it. A task in a file is
+    given relative to the working directory.
 
     Raises:
         FileNotFoundError: No such file, or one that cannot be read.
