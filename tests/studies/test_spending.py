@@ -10,12 +10,12 @@ from cotinterp.figures.search import spending_figure
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import reader
 from cotinterp.models.spec import ModelSpec
-from cotinterp.studies.spending import MOST_TIMES, TIMES, accuracy_by_compute, fitted_scorers
+from cotinterp.studies.spending import MOST_TIMES, accuracy_by_compute, fitted_scorers
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 from tests.studies.z6_subjects import K_RANGE, Z6, subject
 
-N = 12
+N, BUDGETS = 12, (0.5, 1.0, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,19 @@ def known():
     return subject(reader(Z6, "totals", K_RANGE, n_ctx=40), "totals")
 
 
-def test_a_model_without_errors_is_right_once_a_budget_pays_for_one_response(known):
-    table = accuracy_by_compute(known, 4, SCORERS, n=N)
+@pytest.fixture(scope="module")
+def bought(known):
+    """All of what it gets for three budgets."""
+    return accuracy_by_compute(known, 4, SCORERS, n=4, times=BUDGETS)
+
+
+def test_a_model_without_errors_is_right_once_a_budget_pays_for_one_response(known, bought):
+    table = bought
     rows = table.groupby(["method", "scorer"])["times"].agg(list)
     assert {name for name, _ in rows.index} == set(METHODS)
     for (name, scorer), times in rows.items():
         assert (scorer != "") == METHODS[name].scored
-        assert times == [one for one in TIMES if one <= MOST_TIMES.get(name, one)]
+        assert times == [one for one in BUDGETS if one <= MOST_TIMES.get(name, one)]
     # Where half of a response is paid for, `force` closes the trace and answers something; the others are cut off.
     paid = table[(table["method"] != "force") | (table["times"] == 1)]
     assert (paid["accuracy"] == (paid["times"] >= 1)).all()
@@ -62,9 +68,8 @@ def test_scorers_that_have_nothing_to_learn_are_left_out():
     assert list(fitted_scorers(run, [2], temperature=0.0, **asked)) == ["oracle", "likelihood"]
 
 
-def test_the_figure_has_a_panel_for_each_scorer_and_a_log_axis(known):
-    table = accuracy_by_compute(known, 4, SCORERS, n=2).fillna({"flops": 1e5})
-    table = table.assign(low=-0.2, high=1.2, seeds=1, flops=table["times"] * 1e5)
-    figure = spending_figure(table)
+def test_the_figure_has_a_panel_for_each_scorer_and_a_log_axis(bought):
+    figure = spending_figure(bought.assign(low=-0.2, high=1.2, seeds=1, flops=bought["times"] * 1e5))
     assert {note.text for note in figure.layout.annotations} >= {"none", "oracle", "likelihood"}
     assert figure.layout.xaxis.type == "log"
+    assert all("markers" in trace.mode for trace in figure.data if trace.showlegend)
