@@ -13,14 +13,16 @@ over problems, too. A best of many is best partly by luck: its lead on the next 
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analyses.publishing import of_each_run, over_seeds, publish
 from cotinterp import Subject
+from cotinterp.behavior.search.methods import METHODS
 from cotinterp.cli.parsing import script
 from cotinterp.figures.search import spending_figure
-from cotinterp.studies.spending import accuracy_by_compute, fitted_scorers
+from cotinterp.studies.spending import TIMES, accuracy_by_compute, fitted_scorers
 from cotinterp.training.checkpoints import Run
 
 OUT, SHORTER = Path("out/inference_compute"), 3
@@ -45,13 +47,13 @@ def measured(run: Run, problems: int) -> pd.DataFrame:
     """Every method that the run can use, at its longest length and a shorter one; greedy alone without a trace."""
     subject, spec = Subject.of_run(run), run.spec
     lengths = sorted({max(spec.k_min, spec.k_max - SHORTER), spec.k_max})
-    ways = {"methods": ("greedy",), "times": (1.0,)} if not subject.writes_totals else {}
+    methods, times = (METHODS, TIMES) if subject.writes_totals else (["greedy"], (1.0,))
     scorers = fitted_scorers(run, lengths, n=problems * 3, updates=problems * 20) if subject.writes_totals else {}
-    found = [accuracy_by_compute(subject, k, scorers, n=problems, **ways) for k in lengths]
+    found = [accuracy_by_compute(subject, k, scorers, n=problems, times=times, methods=[*methods]) for k in lengths]
     return pd.concat(found).assign(shape=f"L{spec.model.depth} w{spec.model.d_model}")
 
 
-def summed(cell: tuple, rows: pd.DataFrame) -> dict:
+def summed(cell: Any, rows: pd.DataFrame) -> dict[Any, Any]:
     """Means over seeds, the interval of the accuracy, and what it is at each seed."""
     by_seed = rows.set_index("run_seed")["accuracy"]
     ends = zip(("accuracy", "low", "high"), over_seeds(by_seed.to_numpy()), strict=True)
@@ -76,9 +78,10 @@ def said(where: str, rows: pd.DataFrame) -> Iterator[str]:
         yield f"{where}, {worded(larger)}: {found}"
 
 
-def best_within(flops: float, rows: pd.DataFrame) -> pd.Series:
+def best_within(flops: float, rows: pd.DataFrame) -> Any:
     """The most accurate, of equal ones the cheapest; the cheapest of all where none is within it."""
-    return rows.loc[rows["accuracy"].where(rows["flops"] <= max(flops * ROOM, rows["flops"].min())).idxmax()]
+    within = rows[rows["flops"] <= max(flops * ROOM, rows["flops"].min())]
+    return within.iloc[int(within["accuracy"].to_numpy().argmax())]
 
 
 def worded(one: pd.Series) -> str:

@@ -1,10 +1,9 @@
 """Is a model that reward built another one inside than its supervised twin, and which of its weights moved?
 
-From one base that errs: reward on the answer alone, rewards of other responses (the control), right traces (the twin).
-Right by length; answers after an edited trace; heads that carry a written total to the next, alone (patching one at one
-place restores CARRIES of the logit difference), gained and lost against the base, at the length of other analyses and
-the longest; how far matrices moved. Published (arXiv 2509.25758): supervised training adds heads, GRPO turns few over,
-queries and keys move most; agrees where the 95% interval over seeds is above 0, differs where it is below.
+From a base that errs: reward on the answer alone, rewards of other responses (control), right traces (the twin). Heads
+that carry: patching one at one place restores CARRIES of the logit difference that a changed total makes at the next,
+at two lengths. Published (arXiv 2509.25758): supervised training adds heads, GRPO turns few over, queries and keys move
+most; agrees where the 95% interval over seeds is above 0, differs where it is below.
 
     cotinterp sweep analyses/grids/rewards_twins.toml --root ROOT
     python -m analyses.taken_apart [--quick] [--root ROOT] [--table FILE]
@@ -28,7 +27,7 @@ from cotinterp.studies.subject import FULL
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 
-OUT, KEYS, CARRIES, LEAST_SEEDS = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1, 3
+OUT, KEYS, CARRIES = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1
 
 
 def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
@@ -36,8 +35,8 @@ def main(quick: bool = False, root: Path | None = None, table: Path | None = Non
     by_run = of_each_run("rewards_twins", measured, quick, root, table, 200, "taken_apart")
     rows = [(*key, *over_seeds(of.to_numpy()), len(of)) for key, of in by_run.groupby(KEYS, sort=False)["value"]]
     found = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds"])
-    shares = found[found["measure"] != "symbols"]
-    figure = lines(shares, x="part", y="mean", low="low", high="high", color="phase", facet="measure", title="By phase")
+    drawn = found.query("measure != 'symbols'").rename(columns={"mean": "value"})
+    figure = lines(drawn, x="part", y="value", low="low", high="high", color="phase", facet="measure", title="By phase")
     answer = [*listed(found), *judged(by_run)]
     return publish(out, tables={"by_run": by_run, "means": found}, figures={"means": figure}, answer=answer)
 
@@ -45,31 +44,32 @@ def main(quick: bool = False, root: Path | None = None, table: Path | None = Non
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """A row of one run for each part of each measure; what is held against its base, the base is loaded for."""
     spec, subject, rng = run.spec, Subject.of_run(run), np.random.default_rng(0)
-    many, few = (subject.heldout_of_each_k(n) for n in (problems, problems // 4))
-    right = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": many}).frame()
-    rows = [("right", f"K = {row.k}", row.accuracy) for row in right.itertuples()]
-    edits = trace_edits(run.model, run.task, spec.regime, few, edits=(SUBSTITUTE,), rng=rng).pooled()
-    rows += [("edited trace", row.outcome, row.rate) for row in edits.itertuples() if row.edit == SUBSTITUTE]
-    shown = np.mean([len(one.response) for one in subject.batch(subject.trained_on).transcripts])
-    written = read_metrics(run.directory / METRICS_FILE)[-1].get("sampled_tokens")
-    symbols, heads = written or shown * spec.optimizer.steps * spec.optimizer.batch_size, carriers(subject)
-    rows += [("symbols", "written or shown", symbols), ("heads", "that carry", len(heads))]
+    responses = spec.optimizer.steps * spec.optimizer.batch_size
+    asked = subject.heldout_of_each_k(problems)
+    right = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": asked}).frame()
+    rows = [("right", f"K = {k}", float(share)) for k, share in zip(right["k"], right["accuracy"], strict=True)]
+    edits = trace_edits(run.model, run.task, spec.regime, asked[::4], edits=(SUBSTITUTE,), rng=rng).pooled()
+    told = edits.loc[edits["edit"] == SUBSTITUTE, ["outcome", "rate"]].to_numpy()
+    rows += [("edited trace", outcome, rate) for outcome, rate in told]
+    shown = float(np.mean([len(one.response) for one in subject.batch(subject.trained_on).transcripts]))
+    symbols = read_metrics(run.directory / METRICS_FILE)[-1].get("sampled_tokens", shown * responses)
+    rows += [("symbols", "written or shown", symbols), ("heads", "that carry", len(heads := carriers(subject)))]
     if spec.start_from is not None:
         before = carriers(Subject.of_run(base := load_run(spec.start_from, root=run.directory.parent)))
         rows += [("heads", "gained", len(heads - before)), ("heads", "lost", len(before - heads))]
         rows += [("moved", kind, far) for kind, far in matrices_moved(run.model, base.model).items()]
-    labels = {"task": spec.task_name, "phase": phase_of(spec), "run_seed": spec.seed}
-    return pd.DataFrame(rows, columns=["measure", "part", "value"]).assign(**labels)
+    found = pd.DataFrame(rows, columns=["measure", "part", "value"]).assign(run_seed=spec.seed)
+    return found.assign(task=spec.task_name, phase=phase_of(spec))
 
 
 def carriers(subject: Subject) -> set[tuple[int, int, int]]:
     """Length, layer and head of each head that carries the total before the last to the last one."""
-    found = set()
+    found, controls = set(), PatchingControls(require_gap=False)
     for k in {subject.length(FULL), subject.k_range[1]}:
-        contrast, controls = Contrast.from_pairs(head_pairs(subject, 48, k=k)), PatchingControls(require_gap=False)
+        contrast = Contrast.from_pairs(head_pairs(subject, 48, k=k))
         sweep = patch_sweep(subject.model, contrast, kinds=(), heads=True, metrics=("logit_diff",), controls=controls)
-        cells = sweep.frame().query("head >= 0 and effect >= @CARRIES")
-        found |= {(k, int(row.layer), int(row.head)) for row in cells.itertuples()}
+        cells = sweep.frame().query("head >= 0 and effect >= @CARRIES")[["layer", "head"]]
+        found |= {(k, int(layer), int(head)) for layer, head in cells.to_numpy()}
     return found
 
 
@@ -82,17 +82,17 @@ def listed(found: pd.DataFrame) -> Iterator[str]:
 
 def judged(by_run: pd.DataFrame) -> Iterator[str]:
     """What was published, by seed."""
-    of = by_run.pivot_table(index="run_seed", columns=["phase", "measure", "part"], values="value")
-    twin, rewards, moved = of["twin", "heads"], of["rewards", "heads"], of["rewards", "moved"]
-    attention, rest = (moved[list(kinds)].mean(axis=1) for kinds in (MATRICES[:2], MATRICES[2:]))
+    of = by_run.pivot_table(index="run_seed", columns=["phase", "measure", "part"], values="value").dropna()
+    twin, rewards = (of[phase, "heads"][["gained", "lost"]].to_numpy().T for phase in ("twin", "rewards"))
+    moved = of["rewards", "moved"][list(MATRICES)].to_numpy()
     published = {
-        "the twin gains more heads than it loses": twin["gained"] - twin["lost"],
-        "reward turns fewer heads over than the twin": (twin - rewards)[["gained", "lost"]].sum(axis=1),
-        "of the rewarded queries and keys move more than the rest": attention - rest,
+        "the twin gains more heads than it loses": twin[0] - twin[1],
+        "reward turns fewer heads over than the twin": twin.sum(0) - rewards.sum(0),
+        "of the rewarded queries and keys move more than the rest": moved[:, :2].mean(1) - moved[:, 2:].mean(1),
     }
     for words, values in published.items():
-        mean, low, high = over_seeds(values.dropna().to_numpy())
-        word = "cannot tell" if len(values) < LEAST_SEEDS or low <= 0 <= high else "agrees" if low > 0 else "differs"
+        mean, low, high = over_seeds(values)
+        word = "cannot tell" if len(values) < 3 or low <= 0 <= high else "agrees" if low > 0 else "differs"
         yield f"{words}: {mean:+.3g} [{low:+.3g}, {high:+.3g}]: {word}"
 
 

@@ -62,13 +62,11 @@ class _Inversion(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, symbol, 0.0)
 
 
-def _generated_by_gpt2(
-    model: GPT2LMHeadModel, batch: Batch, group: int, uniform: Float[np.ndarray, "row new"]
-) -> tuple[str, ...]:
+def _generated_by_gpt2(model: Any, batch: Batch, group: int, uniform: Float[np.ndarray, "row new"]) -> tuple[str, ...]:
     (given,), end = batch.n_prompt.unique().tolist(), batch.vocabulary.end
     draws = _Inversion(given, torch.from_numpy(uniform).to(batch.tokens.device))
     asked = batch.tokens[:, :given].repeat_interleave(group, dim=0)
-    written: Any = model.generate(  # type: ignore[operator]
+    written = model.generate(
         asked,
         attention_mask=torch.ones_like(asked),
         max_new_tokens=uniform.shape[1],
@@ -81,7 +79,7 @@ def _generated_by_gpt2(
     return tuple(text_of(batch.vocabulary, until(tokens, end)) for tokens in written[:, given:].cpu())
 
 
-def gpt2_of(workload: Workload) -> GPT2LMHeadModel:
+def gpt2_of(workload: Workload) -> Any:
     """A GPT-2 of Hugging Face with the weights of a model that has learned positions."""
     spec, weights = workload.spec.model, named_weights(workload.model)
     config = GPT2Config(
@@ -110,6 +108,6 @@ def gpt2_of(workload: Workload) -> GPT2LMHeadModel:
                 f"{there}.{name}.{part}": (value.T if part == "weight" else value) for name, value in maps.items()
             }
             state |= {f"{there}.ln_{one}.{part}": weights[f"{here}.ln{one}.{part}"] for one in (1, 2)}
-    model = GPT2LMHeadModel(config)
+    model: Any = GPT2LMHeadModel(config)
     model.load_state_dict(state | {"lm_head.weight": weights["unembed.weight"]})
     return model.to(workload.device).eval()
