@@ -34,7 +34,7 @@ AMOUNTS, ROOM = (1, 2, 4, 8, 16), 1.05
 def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
     """Measure the runs under `root`, or read `table`, publish, and return the answer in words; `quick`: tiny runs."""
     by_run = of_each_run("inference_compute", measured, quick, root, table, 100).fillna({"scorer": ""})
-    by_run["method"] = by_run["method"].mask(by_run["regime"] == "direct", "at once by " + by_run["shape"])
+    by_run["method"] = by_run["method"].mask(by_run["regime"] == "direct", "at once")
     points = pd.DataFrame([summed(*cell) for cell in by_run.groupby(POINT, sort=False)])
     cells = list(points.groupby(["task", "k"], sort=False))
     figures = {f"{task}-{k}": spending_figure(rows) for (task, k), rows in cells}
@@ -75,7 +75,7 @@ def said(where: str, rows: pd.DataFrame) -> Iterator[str]:
     for _, larger in rows[rows["regime"] == "direct"].iterrows():
         known, best = (real["flops"] <= larger["flops"] * ROOM).any(), best_within(larger["flops"], real)
         found = f"tokens bring {apart(best, larger)}, {worded(best)}" if known else "no answer with a trace is as cheap"
-        yield f"{where}, {worded(larger)}: {found}"
+        yield f"{where}, {larger['shape']} {worded(larger)}: {found}"
 
 
 def best_within(flops: float, rows: pd.DataFrame) -> Any:

@@ -46,8 +46,8 @@ def compute_figure(frame: pd.DataFrame, *, x: str = "written") -> go.Figure:
 def spending_figure(frame: pd.DataFrame) -> go.Figure:
     """Accuracy against operations, on a log axis: a panel for each scorer, a line for each method; one task and length.
 
-    Columns: task, k, method, scorer, flops, accuracy, low and high (drawn as a band, cut at 0 and 1), times, seeds. The
-    panel of no scorer has votes and single responses.
+    Columns: task, k, shape (of the model), method, scorer, flops, accuracy, low and high (cut at 0 and 1), times,
+    written, seeds. The panel `none` has what no scorer chose: single responses and votes.
     """
     table = frame.assign(low=frame["low"].clip(lower=0), high=frame["high"].clip(upper=1))
     figure = lines(
@@ -62,10 +62,10 @@ def spending_figure(frame: pd.DataFrame) -> go.Figure:
         bounds=(0.0, 1.0),
         x_title=WORDS["flops"],
         y_title="answers right",
-        hover=["times", "written", "seeds"],
+        hover=["shape", "times", "written", "seeds"],
     )
     figure.update_traces(mode="lines+markers", selector={"mode": "lines"})
-    figure.update_xaxes(type="log", tickvals=None, dtick=1, exponentformat="power")
+    figure.update_xaxes(type="log", tickvals=None, tickangle=0, dtick=1, exponentformat="power")
     return figure.update_yaxes(tickformat=".0%")
 
 

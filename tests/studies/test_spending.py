@@ -69,7 +69,7 @@ def test_scorers_that_have_nothing_to_learn_are_left_out():
 
 
 def test_the_figure_has_a_panel_for_each_scorer_and_a_log_axis(bought):
-    figure = spending_figure(bought.assign(low=-0.2, high=1.2, seeds=1, flops=bought["times"] * 1e5))
+    figure = spending_figure(bought.assign(low=-0.2, high=1.2, seeds=1, shape="", flops=bought["times"] * 1e5))
     assert {note.text for note in figure.layout.annotations} >= {"none", "oracle", "likelihood"}
     assert figure.layout.xaxis.type == "log"
     assert all("markers" in trace.mode for trace in figure.data if trace.showlegend)
