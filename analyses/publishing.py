@@ -48,12 +48,13 @@ def tiny_grid(name: str) -> Grid:
     for spec in read_grid(Path(__file__).parent / "grids" / f"{name}.toml").specs:
         if spec.seed == 0:
             small = {
+                "k_min": min(spec.k_min, 4),
                 "k_max": 4,
                 "n_train": max(20, min(60, spec.n_train // 1000)),
                 "stages": (),
                 "precision": "fp32",
                 "model": spec.model.model_copy(update={"d_model": 8, "n_heads": 1, "d_mlp": 16}),
-                "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 8}),
+                "optimizer": spec.optimizer.model_copy(update={"steps": 3, "batch_size": 24 if spec.mix else 8}),
             }
             start: dict[str, Any] = {"start_from": tiny[spec.start_from].slug} if spec.start_from else {}
             if spec.adapter is not None:
@@ -74,11 +75,18 @@ def publish(
 
 
 def of_each_run(
-    name: str, measured: Callable[[Run, int], pd.DataFrame], quick: bool, root: Path | None, table: Path | None, n: int
+    name: str,
+    measured: Callable[[Run, int], pd.DataFrame],
+    quick: bool,
+    root: Path | None,
+    table: Path | None,
+    n: int,
+    script: str = "",
 ) -> pd.DataFrame:
     """What `measured` says, on `n` problems, of every run of a grid that is finished under `root`, one below the other.
 
-    With `quick` of tiny runs that are trained now; without a root what an earlier look left in `table`.
+    With `quick` of tiny runs that are trained now; without a root what an earlier look left in `table`. `script` is who
+    asks, where that has not the name of the grid.
     """
     if quick:
         with TemporaryDirectory() as scratch:
@@ -88,7 +96,14 @@ def of_each_run(
         grid = read_grid(Path(__file__).parent / f"grids/{name}.toml")
         there = [spec.slug for spec in grid.specs if is_finished(root / spec.slug)]
         return pd.concat([measured(load_run(slug, root=root), n) for slug in there], ignore_index=True)
-    return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{name} --root ROOT")
+    return stored(table or Path(f"analyses/out/{name}.csv"), f"python -m analyses.{script or name} --root ROOT")
+
+
+def phase_of(spec: RunSpec) -> str:
+    """`base`, or what a run that started from one is: `rewards`, `shuffled` ones, or `twin`, shown transcripts."""
+    if spec.start_from is None:
+        return "base"
+    return "twin" if spec.rewards is None else "shuffled" if spec.rewards.shuffled else "rewards"
 
 
 def heldout_of_each(run: Run, longest: int, n: int) -> dict[str, tuple[Problem, ...]]:

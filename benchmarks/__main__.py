@@ -19,6 +19,7 @@ from benchmarks.patching import head_sweeps, resid_pre_sweeps
 from benchmarks.path_patching import path_sweeps
 from benchmarks.probes import probe_sweeps
 from benchmarks.reproduction import checked_out, reproductions, updates
+from benchmarks.rollouts import rollouts
 from benchmarks.start_up import start_ups
 from benchmarks.training import PRECISIONS, training_steps, whole_run
 from benchmarks.workload import FULL, QUICK, Amounts, Workload, trained_workload
@@ -30,6 +31,7 @@ WORKS: Mapping[str, Callable[[Workload, Amounts], Iterator[Comparison]]] = {
     "training": training_steps,
     "greedy": greedy_decodings,
     "sampled": sampled_decodings,
+    "rollouts": rollouts,
     "resid_pre": resid_pre_sweeps,
     "heads": head_sweeps,
     "paths": path_sweeps,

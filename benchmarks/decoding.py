@@ -64,7 +64,7 @@ def generated(workload: Workload, batch: Batch, *, cached: bool) -> tuple[str, .
                 verbose=False,
             )
             for row, tokens in zip(rows.tolist(), written[:, given:], strict=True):
-                texts[row] = text_of(batch.vocabulary, _until(tokens[: int(limit[row]) - given], batch.vocabulary.end))
+                texts[row] = text_of(batch.vocabulary, until(tokens[: int(limit[row]) - given], batch.vocabulary.end))
     return tuple(texts)
 
 
@@ -74,7 +74,7 @@ def same_texts(ours: tuple[str, ...], theirs: tuple[str, ...]) -> Agreement:
     return Agreement(differ == 0, f"{differ} of {len(ours)} outputs differ")
 
 
-def _until(tokens: Int[Tensor, " pos"], end: int) -> tuple[int, ...]:
+def until(tokens: Int[Tensor, " pos"], end: int) -> tuple[int, ...]:
     ends = (tokens == end).nonzero()[:, 0]
     return tuple(tokens[: int(ends[0]) + 1 if len(ends) else len(tokens)].tolist())
 

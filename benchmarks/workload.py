@@ -28,6 +28,7 @@ class Amounts:
     Attributes:
         decoded: Held-out problems that are decoded greedily.
         sampled: Prompts that are sampled from.
+        rollouts: Problems, and responses that are drawn to each, as in an update of learning by rewards.
         patched: Batch sizes of the patching sweeps.
         patched_k: Operands of their problems.
         path_pairs: Minimal pairs of the path patching.
@@ -39,6 +40,7 @@ class Amounts:
 
     decoded: int = 1000
     sampled: int = 500
+    rollouts: tuple[int, int] = (64, 8)
     patched: tuple[int, ...] = (1, 16, 256)
     patched_k: int = 6
     path_pairs: int = 16
@@ -49,7 +51,9 @@ class Amounts:
 
 
 FULL = Amounts()
-QUICK = Amounts(decoded=40, sampled=20, patched=(1, 4), path_pairs=4, peer_sequences=80, probed=240, peer_probes=6)
+QUICK = Amounts(
+    decoded=40, sampled=20, rollouts=(8, 2), patched=(1, 4), path_pairs=4, peer_sequences=80, probed=240, peer_probes=6
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,32 @@ def compute_figure(frame: pd.DataFrame, *, x: str = "written") -> go.Figure:
     return figure.update_yaxes(tickformat=".0%")
 
 
+def spending_figure(frame: pd.DataFrame) -> go.Figure:
+    """Accuracy against operations, on a log axis: a panel for each scorer, a line for each method; one task and length.
+
+    Columns: task, k, shape (of the model), method, scorer, flops, accuracy, low and high (cut at 0 and 1), times,
+    written, seeds. The panel `none` has what no scorer chose: single responses and votes.
+    """
+    table = frame.assign(low=frame["low"].clip(lower=0), high=frame["high"].clip(upper=1))
+    figure = lines(
+        table.assign(scorer=table["scorer"].replace("", "none")),
+        x="flops",
+        y="accuracy",
+        low="low",
+        high="high",
+        color="method",
+        facet="scorer",
+        title=f"{only(frame, 'task')}, {only(frame, 'k')} operands: accuracy against operations, 95% over seeds",
+        bounds=(0.0, 1.0),
+        x_title=WORDS["flops"],
+        y_title="answers right",
+        hover=["shape", "times", "written", "seeds"],
+    )
+    figure.update_traces(mode="lines+markers", selector={"mode": "lines"})
+    figure.update_xaxes(type="log", tickvals=None, tickangle=0, dtick=1, exponentformat="power")
+    return figure.update_yaxes(tickformat=".0%")
+
+
 def search_tree_figure(tree: pd.DataFrame, *, title: str) -> go.Figure:
     """The search tree of one problem: a node a prefix, its last step beside it, steps from left to right.
 

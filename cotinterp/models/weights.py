@@ -59,6 +59,30 @@ def base_weights(module: nn.Module) -> dict[str, Tensor]:
     return {lens_name(name): tensor for name, tensor in state.items() if name}
 
 
+MATRICES = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.in", "mlp.out")
+
+
+def matrices_moved(model: nn.Module, base: nn.Module) -> dict[str, float]:
+    """How far each kind of matrix of the blocks (MATRICES) is from that of `base`: the Frobenius norm of the
+    difference over that of `base`, over all blocks together.
+
+    0 where nothing moved. What training does to a matrix depends on its optimizer and rate as well: AdamW moves every
+    entry about as far in a step, and what adds up is what keeps its direction.
+
+    Raises:
+        ValueError: Models of other shapes.
+    """
+    here, there = named_weights(model), named_weights(base)
+    if {name: one.shape for name, one in here.items()} != {name: one.shape for name, one in there.items()}:
+        raise ValueError("the two models have matrices of different names or shapes: give one that began as the other")
+    found = {}
+    for kind in MATRICES:
+        names = [name for name in there if name.endswith(f".{kind}.weight")]
+        moved = sum(float((here[name] - there[name]).double().square().sum()) for name in names)
+        found[kind] = (moved / sum(float(there[name].double().square().sum()) for name in names)) ** 0.5
+    return found
+
+
 def lens_name(name: str) -> str:
     """TransformerLens's name for a weight of the plain module: `layers.0.mlp.fc_in.bias` -> `blocks.0.mlp.in.bias`."""
     return ".".join(LENS_NAMES.get(part, part) for part in name.split("."))

@@ -35,6 +35,8 @@ MOST_RUNS = 20_000
 CURRICULUM = "curriculum"
 """Of a block, in place of what follows: each run is taught so, and its control is trained beside it."""
 SET_BY_CURRICULUM = ("regime", "stages", "mix", "distill")
+THEN = "then"
+"""Of a block: blocks of runs that start from each run of this one, and have its fields but for those that they name."""
 LISTS = ("optimizer.betas", "stages", "mix", "snapshots", "distill.layers")
 """Fields whose one value is a list: there only a list of lists makes an axis."""
 
@@ -103,9 +105,10 @@ def read_grid(path: Path | str) -> Grid:
     `name` (by default that of the file) and `problems_per_k` stand on top; `[defaults]` holds fields of `RunSpec`, and
     each `[[runs]]` more of them, in which a list makes an axis: the runs are the product of the axes of the block, the
     last one moving fastest. `model`, `optimizer`, `distill` and `rewards` are tables (`model.n_layers = [1, 2]`), and
-    those of a block add to those of the defaults. `curriculum` names ways of teaching (`training.curriculum`), each run
-    with its control, and its teacher if it has one, beside it. A task in a file is given relative to the working
-    directory.
+    those of a block add to those of the defaults. `[[runs.then]]` behind a block are runs that start from each of its
+    own: they have that one's fields but for what they name themselves. `curriculum` names ways of teaching
+    (`training.curriculum`), each run with its control, and its teacher if it has one, beside it. A task in a file is
+    given relative to the working directory.
 
     Raises:
         FileNotFoundError: No such file, or one that cannot be read.
@@ -156,12 +159,30 @@ def parse_grid(fields: Mapping[str, Any]) -> Grid:
     specs: list[RunSpec] = []
     tasks: dict[str, Task] = {}
     for number, block in enumerate(blocks, start=1):
-        specs += _specs(flat | dict(_flat(block, f"runs {number}")), f"runs {number}", tasks)
+        specs += _block(flat, block, f"runs {number}", tasks)
     return Grid(name, tuple(specs), problems)
 
 
-def _specs(fields: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Iterator[RunSpec]:
-    """The runs of one block, the last axis moving fastest."""
+def _block(above: Mapping[str, Any], block: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Iterator[RunSpec]:
+    """The runs of one block with the fields that stand above it, and behind each those that start from it."""
+    fields = {**above, **dict(_flat({key: value for key, value in block.items() if key != THEN}, where))}
+    further = block.get(THEN, [])
+    if not (isinstance(further, Sequence) and all(isinstance(one, Mapping) for one in further)):
+        raise ValueError(f"{where}: then must be blocks, each of which begins with [[runs.then]], not {further!r:.80}")
+    if given := [key for key in (CURRICULUM, "start_from") for one in further if key in one]:
+        raise ValueError(f"{where}: runs that start from those of a block cannot name {given[0]}; leave it out")
+    if further and CURRICULUM in fields:
+        raise ValueError(f"{where}: a curriculum makes several runs, and then starts from one: write its phases as mix")
+    for spec, own in _specs(fields, where, tasks):
+        yield spec
+        for number, one in enumerate(further, start=1):
+            yield from _block({**own, "start_from": spec.slug}, one, f"{where}: then {number}", tasks)
+
+
+def _specs(
+    fields: Mapping[str, Any], where: str, tasks: dict[str, Task]
+) -> Iterator[tuple[RunSpec, Mapping[str, Any]]]:
+    """The runs of one block and the fields of each, the last axis moving fastest."""
     axes = {key: value for key, value in fields.items() if _is_axis(key, value)}
     empty = [key for key, values in axes.items() if not values]
     if empty:
@@ -181,7 +202,7 @@ def _specs(fields: Mapping[str, Any], where: str, tasks: dict[str, Task]) -> Ite
             spec = RunSpec.model_validate_json(
                 json.dumps(_nested(({} if name is None else {"regime": "direct"}) | of_run)), context={"tasks": tasks}
             )
-            yield from (spec,) if name is None else with_controls([taught(name, spec)])
+            yield from ((one, of_run) for one in ([spec] if name is None else with_controls([taught(name, spec)])))
         except ValidationError as error:
             combination = ", ".join(f"{key} = {value!r:.80}" for key, value in chosen.items()) or "its one combination"
             raise ValueError(f"{where}: {combination} is no run: {explained(error)}") from error
@@ -216,7 +237,7 @@ def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_axis(key: str, value: object) -> bool:
     if key in LISTS:
-        return isinstance(value, list) and (not value or isinstance(value[0], list))
+        return isinstance(value, list) and bool(value) and isinstance(value[0], list)
     return isinstance(value, list)
 
 

@@ -35,8 +35,8 @@ def amounts():
     from benchmarks.workload import Amounts
 
     return Amounts(
-        decoded=12, sampled=6, patched=(1, 3), patched_k=3, path_pairs=3, peer_sequences=60, probed=240, probed_k=3,
-        peer_probes=4,
+        decoded=12, sampled=6, rollouts=(3, 2), patched=(1, 3), patched_k=3, path_pairs=3, peer_sequences=60,
+        probed=240, probed_k=3, peer_probes=4,
     )  # fmt: skip
 
 

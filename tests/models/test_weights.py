@@ -1,5 +1,6 @@
 """Weights are hashed by their bits and read only from files that fit."""
 
+import copy
 import json
 import struct
 
@@ -7,11 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from cotinterp.models.build import as_bridge, build_module
 from cotinterp.models.weights import (
+    MATRICES,
     CheckpointError,
     load_weights,
+    matrices_moved,
     named_weights,
     read_unsealed,
     read_weights,
@@ -224,3 +228,16 @@ def test_a_bridge_is_held_against_the_file_of_the_model_inside(name, tmp_path):
     assert fault.endswith("is not that of the file: off by up to 1")
     bridge.original_model.adapter = torch.nn.Linear(2, 2, bias=False)
     assert "the model has 'adapter.weight', the file has not" in weight_faults(bridge, tmp_path / "model.safetensors")
+
+
+def test_a_kind_of_matrix_moved_by_a_share_of_its_norm_has_moved_by_that_share(module):
+    base = copy.deepcopy(module)
+    assert set(matrices_moved(module, base).values()) == {0.0}
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if name.endswith(("attn.k.weight", "bias")):
+                weight.mul_(1.25)
+    moved = matrices_moved(module, base)
+    assert moved == pytest.approx(dict.fromkeys(MATRICES, 0.0) | {"attn.k": 0.25}, abs=1e-6)
+    with pytest.raises(ValueError, match="different names or shapes"):
+        matrices_moved(module, nn.Linear(2, 3))

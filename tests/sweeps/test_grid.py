@@ -66,6 +66,24 @@ def test_pairs_that_are_values_make_an_axis_as_a_list_of_pairs():
     assert [spec.optimizer.betas for spec in grid.specs] == [(0.9, 0.98), (0.9, 0.999)]
 
 
+def test_runs_that_follow_start_from_the_run_of_the_same_axes_and_have_its_fields():
+    mix = [[{"regime": "direct", "share": share}, {"regime": "cot", "share": 1 - share}] for share in (0.25, 0.5)]
+    taught = {"mix": [], "rewards": {"method": "grpo", "kl": [0.0, 0.1]}, "optimizer": {"steps": 7}}
+    twin = {"optimizer": {"steps": 7}, "then": [{"optimizer": {"lr": 0.5}}]}
+    grid = parsed(BLOCK | {"mix": mix, "seed": [0, 1], "optimizer": {"steps": 50, "lr": 0.1}, "then": [taught, twin]})
+    assert len(grid.specs) == 4 * 5
+    for base, *rewarded, again, last in zip(*[iter(grid.specs)] * 5, strict=True):
+        assert (base.start_from, base.optimizer.steps, len(base.mix)) == (None, 50, 2)
+        assert [(one.start_from, one.mix, one.rewards.kl) for one in rewarded] == [
+            (base.slug, (), 0.0),
+            (base.slug, (), 0.1),
+        ]
+        assert (again.start_from, last.start_from) == (base.slug, again.slug)
+        assert (again.mix, again.optimizer.lr, last.mix, last.optimizer.lr) == (base.mix, 0.1, base.mix, 0.5)
+        assert {one.optimizer.steps for one in (*rewarded, again, last)} == {7}
+        assert {one.seed for one in (*rewarded, again, last)} == {base.seed}
+
+
 def test_equal_specs_count_once_in_the_order_of_the_first():
     grid = parsed(BLOCK | {"seed": [3, 1]}, BLOCK | {"seed": [1, 2]})
     assert [spec.seed for spec in grid.specs] == [3, 1, 2]
@@ -107,6 +125,9 @@ def test_a_task_may_lie_in_a_file_relative_to_the_working_directory(tmp_path, mo
     ({"name": "a/b"}, "name 'a/b' cannot name a folder"),
     ({"name": "../../x"}, "name '../../x' cannot name a folder"),
     ({"name": 3}, "name must be a text"),
+    ({"runs": [BLOCK | {"then": 3}]}, r"runs 1: then must be blocks, each of which begins with \[\[runs.then\]\]"),
+    ({"runs": [BLOCK | {"then": [{"start_from": "a"}]}]}, "runs 1: runs that start from those of .* name start_from"),
+    ({"runs": [BLOCK | {"then": [{"sed": 1}]}]}, "runs 1: then 1: unknown key 'sed'; did you mean 'seed'"),
     ({"problems_per_k": 0}, "problems_per_k must be 1 or more and at most 100,000, got 0"),
     ({"problems_per_k": 2.5}, "problems_per_k must be a whole number, not 2.5"),
 ])  # fmt: skip

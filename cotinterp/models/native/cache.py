@@ -40,7 +40,12 @@ class Cache:
 
     def rows(self, rows: Int[Tensor, " chosen"]) -> "Cache":
         """A copy that holds some rows, in this order; a row may be taken more than once."""
-        return Cache(self.k[:, rows], self.v[:, rows], self.length[rows])
+        used = int(self.length.max()) if len(self.length) else 0
+        layers, _, *inner = self.k.shape
+        k, v = self.k.new_zeros(2, layers, len(rows), *inner)
+        for copied, own in ((k, self.k), (v, self.v)):
+            copied[:, :, :, :used] = own[:, rows, :, :used]
+        return Cache(k, v, self.length[rows])
 
     def cut(self, length: Int[Tensor, " batch"]) -> "Cache":
         """The same cache with everything from position `length[row]` on forgotten. Shares its tensors with this one."""
@@ -51,6 +56,8 @@ def joined(caches: Sequence[Cache]) -> Cache:
     """The rows of several caches of one model in one, with the room of the largest. ValueError for none."""
     if not caches:
         raise ValueError("no caches to join: give at least one")
+    if len(caches) == 1:
+        return caches[0]
     n_rows, room = sum(len(cache.length) for cache in caches), max(cache.room for cache in caches)
     layers, _, heads, _, d_head = caches[0].k.shape
     k, v = caches[0].k.new_zeros(2, layers, n_rows, heads, room + 1, d_head)
