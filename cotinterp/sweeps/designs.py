@@ -54,8 +54,8 @@ SEARCH_LONGER = 4
 """Of `search`: by how many operands its longest problems are longer than those of the standard runs."""
 SMALL_SHAPE: Mapping[str, int] = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_mlp": 128}
 SMALL_UPDATES, LARGE_UPDATES = 0.45, 1.0
-"""Of `search`: the shape of the small model, and the updates of either as so many times those of the standard run, after
-which the small one still errs. The larger one has the standard shape."""
+"""Of `search`: the shape of the small model, and the updates of either as so many times those of the standard run,
+after which the small one still errs. The larger one has the standard shape."""
 SHARES = (0, 20)
 """Percent of the examples of a base of `rewards` that have a trace; reward then teaches, and from all but the first
 also the base's own examples, and rewards dealt out at random."""
