@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cotinterp.calibration.verdict_level import MadeUpWorld, SyntheticCell
-from cotinterp.claims.inference import EARLY, GREEDY, NEVER, SHARED, STOPPED, TRACED
+from cotinterp.claims.inference import EARLY, GREEDY, NEVER, SHARED, TRACED
 from cotinterp.claims.verdict import Word
 from cotinterp.studies.evidence import (
     BASE_VARIANT,
@@ -129,7 +129,7 @@ def head_worlds() -> list[MadeUpWorld]:
     def of(begun: str, effects: tuple[float, float], rate: float) -> list[SyntheticCell]:
         variant = f"{begun}{EARLY}"
         right = SyntheticCell(
-            measure="accuracy", expected=rate, k=6, problems=1000, condition="heldout", variant=variant, regime=STOPPED
+            measure="accuracy", expected=rate, k=6, problems=1000, condition="heldout", variant=variant, regime=TRACED
         )
         carried = replace(right, measure="head_effect", kind="constant", expected=0.0, problems=100, k=READ_AT)
         cells = {head: replace(carried, condition=head) for head in HEADS}

@@ -28,8 +28,8 @@ from cotinterp.studies.evidence import (
 GREEDY = SearchCondition("greedy")
 SHARED, NEVER, EARLY = "20", "0", "early"
 """What a base was shown: traces in a fifth of its examples, in none; nothing but traces, and stopped early."""
-TRACED, STOPPED = "totals", "cot"
-"""The regimes in which those of a share, and those stopped early, are asked."""
+TRACED = "cot"
+"""The regime in which all of them are asked."""
 
 
 def small(cells: Cells, condition: SearchCondition, measure: str = "chosen_right") -> Values:
@@ -100,7 +100,7 @@ def effects(cells: Cells, begun: str) -> dict[str, Values]:
     """By head, how far patching it turns the logit difference around, of a model begun from the early base."""
     variant = f"{begun}{EARLY}"
     heads = {key.condition for key in cells.index.cells if (key.measure, key.variant) == ("head_effect", variant)}
-    of = partial(cells.mean, "head_effect", regime=STOPPED, variant=variant)
+    of = partial(cells.mean, "head_effect", regime=TRACED, variant=variant)
     return {head: of(condition=head) for head in sorted(heads)} or {"": of()}
 
 
@@ -145,7 +145,7 @@ def beyond_base(cells: Cells) -> Values:
 
 def both_right(cells: Cells) -> Values:
     """The lower accuracy of the rewarded model and its twin."""
-    found: Values = np.minimum(*(accuracy(cells, STOPPED, f"{one}{EARLY}") for one in (REWARD_VARIANT, TWIN_VARIANT)))
+    found: Values = np.minimum(*(accuracy(cells, TRACED, f"{one}{EARLY}") for one in (REWARD_VARIANT, TWIN_VARIANT)))
     return found
 
 

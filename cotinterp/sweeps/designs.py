@@ -59,12 +59,14 @@ after which the small one still errs. The larger one has the standard shape."""
 SHARES = (0, 20)
 """Percent of the examples of a base of `rewards` that have a trace; reward then teaches, and from all but the first
 also the base's own examples, and rewards dealt out at random."""
-BASE_UPDATES, EARLY_UPDATES = 1.5, 0.25
-"""Updates of such a base, and of one that was shown traces alone and stopped while it erred, as so many times those of
-the standard run."""
-REWARD_UPDATES, RESPONSES, GROUP, REWARD_RATE = 0.15, 256, 8, 0.3
-"""Of what is begun from a base: its updates and its learning rate, as so many times those of the standard run,
-responses of an update (examples, where it is taught by these), and responses to each problem."""
+BASE_UPDATES, EARLY_UPDATES = (0.75, 0.075), (0.175, 0.15)
+"""Updates of such a base and of what is begun from it, and of one that was shown traces alone and stopped while it
+erred, as so many times those of the standard run."""
+RESPONSES, GROUP, REWARD_RATE, REWARD_WARMUP = 256, 8, 0.3, 10
+"""Of what is begun from a base: responses of an update (examples, where it is taught by these), responses to each
+problem, learning rate as so many times that of the standard run, updates of the warm-up."""
+ROOM = 10
+"""Symbols by which the longest right transcript of a base may be exceeded."""
 
 
 @dataclass(frozen=True)
@@ -241,34 +243,34 @@ def rewards(standard: RunSpec) -> list[Planned]:
     - `base-0`, `base-20`, ...: problems of one length, twice as long as the standard ones at most, in a mix of answers
       at once and traces in which every symbol counts the same. From each, reward on the answer alone (`grpo-20`), as
       many updates on its own mix (`twin-20`), and on rewards of other responses (`dealt-20`).
-    - `base-early`: of the standard lengths, traces alone, stopped while it errs. From it `grpo-early`, `twin-early`.
+    - `base-early`: of the standard lengths, traces alone, stopped while it errs. From it the same three.
     """
     task = get_task(standard.task)
     shape = _smaller(standard, half_as_wide(standard))
     k = min(task.max_k, 2 * standard.k_max)
-    sizes = {regime: len(render(task, widest_problem(task, k), regime).response) for regime in ("direct", "totals")}
-    n_ctx = max(shape.n_ctx, 2 * longest_transcript(task, k, "totals"))
+    sizes = {regime: len(render(task, widest_problem(task, k), regime).response) for regime in ("direct", "cot")}
+    n_ctx = max(shape.n_ctx, longest_transcript(task, k, "cot") + ROOM)
     alike = {"precision": "fp32", "model": shape.model_copy(update={"n_ctx": n_ctx})}
-    same_length = alike | {"regime": "totals", "k_min": k, "k_max": k, "n_train": in_proportion(standard, MANY)}
+    same_length = alike | {"regime": "cot", "k_min": k, "k_max": k, "n_train": in_proportion(standard, MANY)}
     found = []
     for percent in SHARES:
-        shares = {"direct": 1 - percent / 100, "totals": percent / 100}
+        shares = {"direct": 1 - percent / 100, "cot": percent / 100}
         mix = tuple(
             Format(regime=regime, share=share, weight=round(share * sizes[regime], 6))
             for regime, share in shares.items()
             if share
         )
-        base = _updates(standard, BASE_UPDATES).model_copy(update=same_length | {"mix": mix})
-        found += _begun(standard, base, str(percent), (rewarded,), dealt=bool(percent), twin=bool(percent))
-    early = _updates(standard, EARLY_UPDATES).model_copy(update={**alike, "model": shape, "regime": "cot"})
-    return [*found, *_begun(standard, early, "early", (head_effects,))]
+        base = _updates(standard, BASE_UPDATES[0]).model_copy(update=same_length | {"mix": mix})
+        found += _begun(standard, base, str(percent), (rewarded,), BASE_UPDATES[1], bool(percent))
+    early = _updates(standard, EARLY_UPDATES[0]).model_copy(update={**alike, "model": shape, "regime": "cot"})
+    return [*found, *_begun(standard, early, "early", (head_effects,), EARLY_UPDATES[1])]
 
 
 def _updates(standard: RunSpec, times: float) -> RunSpec:
-    """With so many times the updates, and no longer a warm-up than that of the standard run or a tenth of them."""
+    """With so many times the updates, the warm-up among them."""
     optimizer = standard.optimizer
     steps = max(1, round(times * optimizer.steps))
-    shorter = optimizer.model_copy(update={"steps": steps, "warmup": min(optimizer.warmup, max(1, steps // 10))})
+    shorter = optimizer.model_copy(update={"steps": steps, "warmup": min(optimizer.warmup, steps)})
     return standard.model_copy(update={"optimizer": shorter})
 
 
@@ -277,20 +279,24 @@ def _begun(
     base: RunSpec,
     name: str,
     measures: tuple[Measure, ...],
-    *,
-    twin: bool = True,
-    dealt: bool = False,
+    times: float,
+    shown: bool = True,
 ) -> list[Planned]:
-    """A base, and what is begun from it."""
-    learning = _updates(standard, REWARD_UPDATES).optimizer
-    learning = learning.model_copy(update={"batch_size": RESPONSES, "lr": REWARD_RATE * learning.lr})
+    """A base, and what is begun from it: by reward alone where it was never shown a trace."""
+    learning = _updates(standard, times).optimizer
+    learning = learning.model_copy(
+        update={
+            "batch_size": RESPONSES,
+            "lr": REWARD_RATE * learning.lr,
+            "warmup": min(REWARD_WARMUP, learning.steps),
+        }
+    )
     more = base.model_copy(update={"start_from": base.slug, "optimizer": learning})
     grpo = Rewards(method="grpo", group=GROUP, kl=0.0)
     taught = more.model_copy(update={"mix": (), "rewards": grpo})
     found = {BASE_VARIANT: base, REWARD_VARIANT: taught}
-    found |= {TWIN_VARIANT: more} if twin else {}
-    at_random = grpo.model_copy(update={"shuffled": True})
-    found |= {DEALT_VARIANT: taught.model_copy(update={"rewards": at_random})} if dealt else {}
+    at_random = taught.model_copy(update={"rewards": grpo.model_copy(update={"shuffled": True})})
+    found |= {TWIN_VARIANT: more, DEALT_VARIANT: at_random} if shown else {}
     return [
         Planned(spec, f"{begun}{name}", (outcomes, *measures), () if spec == base else (base,))
         for begun, spec in found.items()

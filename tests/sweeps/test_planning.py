@@ -187,9 +187,9 @@ def test_a_small_model_writes_and_one_fourteen_times_as_large_answers_at_once():
 def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
     found = {one.variant: one for one in plan("parity", seeds=[4], parts=["rewards"])}
     names = ["base-0", "grpo-0", "base-20", "grpo-20", "twin-20", "dealt-20"]
-    assert list(found) == [*names, "base-early", "grpo-early", "twin-early"]
-    # Parity of 12 digits: 2 symbols at once, 25 with the totals.
-    assert [one.words for one in found["base-20"].spec.mix] == ["direct*0.8@1.6", "totals*0.2@5"]
+    assert list(found) == [*names, "base-early", "grpo-early", "twin-early", "dealt-early"]
+    # Parity of 12 digits: 2 symbols at once, 69 with the trace.
+    assert [one.words for one in found["base-20"].spec.mix] == ["direct*0.8@1.6", "cot*0.2@13.8"]
     assert [one.words for one in found["base-0"].spec.mix] == ["direct@2"]
     assert (found["base-20"].spec.k_min, found["base-20"].spec.k_max) == (12, 12)
     for name, one in found.items():
@@ -199,7 +199,7 @@ def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
         if begun != "base":
             assert one.spec.start_from == base.slug
             assert (one.spec.rewards is None) == (begun == "twin")
-            assert one.spec.optimizer == found["grpo-20"].spec.optimizer
+            assert one.spec.optimizer == found[f"grpo-{share}"].spec.optimizer
     assert found["twin-20"].spec.mix == found["base-20"].spec.mix
     assert found["dealt-20"].spec.rewards.shuffled
 
@@ -249,3 +249,15 @@ def test_a_run_of_a_part_is_one_of_the_grid_of_the_same_question(part, grid):
     """What was trained for the script need not be trained again for the claim."""
     specs = set(read_grid(Path(__file__).parents[2] / f"analyses/grids/{grid}.toml").specs)
     assert {one.spec for task in ("z6", "s3") for one in plan(task, seeds=range(3), parts=[part])} == specs
+
+
+def test_bases_on_parity_and_twins_on_z6_are_those_of_the_grids():
+    grids = Path(__file__).parents[2] / "analyses/grids"
+    for task, grid, kept in (
+        ("parity", "rewards_parity", ("base-20", "grpo-20", "twin-20")),
+        ("z6", "rewards_twins", ()),
+    ):
+        specs = set(read_grid(grids / f"{grid}.toml").specs)
+        found = {one.variant: one.spec for one in plan(task, seeds=[0], parts=["rewards"])}
+        kept = kept or [name for name in found if name.endswith("early")]
+        assert {found[name] for name in kept} <= specs
