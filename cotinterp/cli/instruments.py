@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cotinterp.studies.subject import Subject
     from cotinterp.tasks import Task
     from cotinterp.training.checkpoints import Run
-    from cotinterp.training.spec import RunSpec
+    from cotinterp.training.spec import Rewards, RunSpec
 
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -158,11 +158,12 @@ def curricula_command(k: Count = 6, steps: Count = 2000) -> None:
     examples=(
         "cotinterp train --task s3 --regime cot",
         "cotinterp train --task digit-sum --regime direct --seed 1 --root out/runs --threads 1",
-        "cotinterp train --task s3 --regime cot --optimizer.steps 500 --track tensorboard",
+        "cotinterp train --task s3 --regime cot --start-from s3-cot-L4-s0-42df236d --rewards.method grpo",
     ),
 )
 def train_command(
     spec: "RunSpec",
+    rewards: "Rewards",
     curriculum: str | None = None,
     root: Path = Path("checkpoints"),
     device: str = "auto",
@@ -175,6 +176,7 @@ def train_command(
 
     Args:
         spec: What to train.
+        rewards: Teach it by what it writes itself in place of transcripts; --rewards.method says how.
         curriculum: Teach it so (`cotinterp curricula`), in place of the regime that the spec names.
         root: The run's directory is <root>/<slug>.
         device: auto, cpu, cuda, ...
@@ -185,6 +187,8 @@ def train_command(
     """
     if track_dir is not None and track is None:
         raise ValueError("--track-dir says where the logs of --track go: give --track tensorboard or wandb too")
+    if rewards != type(rewards)():  # type: ignore[call-arg]  # none is required as an option
+        spec = spec.model_copy(update={"rewards": {name: one for name, one in vars(rewards).items() if one is not None}})
     from cotinterp.results import output_folder
     from cotinterp.sweeps.progress import progress_stages
 
