@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -146,7 +146,7 @@ def _not_needed(spec: "type[BaseModel]") -> type:
     """The fields of a spec as options of which none has to be given: None where one would be required."""
     hints = get_type_hints(spec, include_extras=True)
     fields: list[tuple[str, Any, Any]] = [
-        (name, Optional[hints[name]], None) if one.is_required() else (name, hints[name], one.default)
+        (name, hints[name] | None, None) if one.is_required() else (name, hints[name], one.default)
         for name, one in spec.model_fields.items()
     ]
     return make_dataclass(spec.__name__, fields, namespace={"__doc__": spec.__doc__}, frozen=True)
