@@ -66,6 +66,7 @@ def test_a_model_that_writes_no_trace_has_a_tree_of_answers(tmp_path, capsys):
 
 def test_a_model_that_names_labels_writes_nothing_to_search(tmp_path, capsys):
     spec = RunSpec(task="z6", regime="label")
+    (tmp_path / spec.slug).mkdir()
     write_spec(tmp_path / spec.slug, spec)
     with pytest.raises(SystemExit) as ended:
         main(["solve", str(tmp_path / spec.slug), "1*2"])
