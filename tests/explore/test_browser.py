@@ -144,7 +144,7 @@ def test_tokens_are_spent_when_that_is_asked_for(opened, link):
     page.fill("#search-budget", "9999")
     page.evaluate("document.querySelector('.search form').noValidate = true")
     page.click(".search [type=submit]")
-    page.wait_for_function("document.querySelector('.note').textContent.includes('less than or equal to 2000')")
+    page.wait_for_function("() => document.querySelector('.note').textContent.includes('less than or equal to 2000')")
     assert (visit.elsewhere, visit.console) == ([], [])
 
 

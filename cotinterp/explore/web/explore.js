@@ -282,9 +282,8 @@ function render({ model, el }) {
   function searchParts(found) {
     const { written, read, passes, flops } = found.spent;
     const score = found.score === null ? "" : found.scorer ? `, ${found.scorer} ${found.score.toPrecision(3)}` : `, ${Math.round(100 * found.score)}% of the votes`;
-    const depth = found.tree.map((node) => node.step);
-    const rows = found.tree.map((node, i) => make("tr", { class: node.chosen ? "chosen" : "" },
-      make("td", { style: `padding-left: ${1.4 * depth[i]}em` }, `${node.right ? "\u2713" : "\u2717"} ${node.text || "prompt"}`),
+    const rows = found.tree.map((node) => make("tr", { class: node.chosen ? "chosen" : "" },
+      make("td", {}, `${"\u00a0".repeat(3 * node.step)}${node.right ? "\u2713" : "\u2717"} ${node.text || "prompt"}`),
       make("td", {}, node.right ? "right" : "wrong"), make("td", {}, node.score === null ? "" : node.score.toPrecision(3)), make("td", {}, String(node.visits)), make("td", {}, node.chosen ? "\u2190 answer" : "")));
     return [make("div", {}, make("span", { class: `verdict ${found.correct ? "right" : "wrong"}` }, `${found.text}: ${found.correct ? "right" : `wrong, ${found.right} is right`}`),
       make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, found.python)), make("pre", {}, found.python))),
