@@ -287,7 +287,7 @@ function render({ model, el }) {
       make("td", {}, node.right ? "right" : "wrong"), make("td", {}, node.score === null ? "" : node.score.toPrecision(3)), make("td", {}, String(node.visits)), make("td", {}, node.chosen ? "\u2190 answer" : "")));
     return [make("div", {}, make("span", { class: `verdict ${found.correct ? "right" : "wrong"}` }, `${found.text}: ${found.correct ? "right" : `wrong, ${found.right} is right`}`),
       make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, found.python)), make("pre", {}, found.python))),
-      make("p", {}, `One of ${found.drawn} complete responses${score}. Spent: ${written} tokens written, ${read} read, ${passes} passes one after another${flops === null ? "" : `, ${flops.toPrecision(3)} operations`}.`),
+      make("p", {}, `${found.drawn ? `One of ${found.drawn} complete responses${score}` : "No response came to an end"}. Spent: ${written} tokens written, ${read} read, ${passes} passes one after another${flops === null ? "" : `, ${flops.toPrecision(3)} operations`}.`),
       found.votes.length ? table(["answer", "votes", ""], found.votes.map(([state, n]) => [state, n, state === found.right ? "\u2713 right" : "\u2717 wrong"])) : "",
       rows.length ? scroller("search tree", make("table", { class: "tree" }, make("thead", {}, make("tr", {}, ...["step", "so far", "score", "visits", "way to the answer"].map((name) => make("th", { scope: "col" }, name)))), make("tbody", {}, ...rows))) : ""];
   }
