@@ -10,10 +10,18 @@ from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUE
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
+from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, scripted
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
 
-QUESTIONS = (*MEMORY_QUESTIONS, *TRACE_QUESTIONS, *PATCHING_QUESTIONS, *HEAD_QUESTIONS, *PROBE_QUESTIONS)
+QUESTIONS = (
+    *MEMORY_QUESTIONS,
+    *TRACE_QUESTIONS,
+    *PATCHING_QUESTIONS,
+    *HEAD_QUESTIONS,
+    *PROBE_QUESTIONS,
+    *SEARCH_QUESTIONS,
+)
 
 
 COLUMNS = ("instrument", "model", "question", "truth", "answer", "right", "before", "evidence")
@@ -103,12 +111,12 @@ def calibrate(
 
     Args:
         questions: By default all.
-        models: By default all ground truths.
+        models: By default all ground truths, the scripted generator among them.
         quick: Fewer examples; the truths are the same.
         progress: Called with each row as it is found.
     """
     rows = []
-    for row in _rows(questions, ground_truths() if models is None else models, quick):
+    for row in _rows(questions, (*ground_truths(), scripted()) if models is None else models, quick):
         rows.append(row)
         if progress is not None:
             progress(row)
@@ -118,7 +126,9 @@ def calibrate(
 def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[CalibrationRow]:
     for question in questions:
         for model in models:
-            truth = question.truth(model)
+            # The scripted generator has nothing inside that the other questions could be about.
+            about_it = hasattr(model.model, "cfg") or question in SEARCH_QUESTIONS
+            truth = question.truth(model) if about_it else None
             if truth is None:
                 continue
             found = _asked(question.ask, model, quick)

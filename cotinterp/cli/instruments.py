@@ -14,12 +14,13 @@ import tyro
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cotinterp.behavior.search.answers import Answer
     from cotinterp.mechanism.model import HookedModel
     from cotinterp.studies.instruments import StudyName
     from cotinterp.studies.subject import Subject
     from cotinterp.tasks import Task
     from cotinterp.training.checkpoints import Run
-    from cotinterp.training.spec import RunSpec
+    from cotinterp.training.spec import Rewards, RunSpec
 
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -158,11 +159,12 @@ def curricula_command(k: Count = 6, steps: Count = 2000) -> None:
     examples=(
         "cotinterp train --task s3 --regime cot",
         "cotinterp train --task digit-sum --regime direct --seed 1 --root out/runs --threads 1",
-        "cotinterp train --task s3 --regime cot --optimizer.steps 500 --track tensorboard",
+        "cotinterp train --task s3 --regime cot --start-from s3-cot-L4-s0-42df236d --rewards.method grpo",
     ),
 )
 def train_command(
     spec: "RunSpec",
+    rewards: "Rewards",
     curriculum: str | None = None,
     root: Path = Path("checkpoints"),
     device: str = "auto",
@@ -175,6 +177,7 @@ def train_command(
 
     Args:
         spec: What to train.
+        rewards: Teach it by what it writes itself in place of transcripts; --rewards.method says how.
         curriculum: Teach it so (`cotinterp curricula`), in place of the regime that the spec names.
         root: The run's directory is <root>/<slug>.
         device: auto, cpu, cuda, ...
@@ -185,6 +188,10 @@ def train_command(
     """
     if track_dir is not None and track is None:
         raise ValueError("--track-dir says where the logs of --track go: give --track tensorboard or wandb too")
+    if rewards != type(rewards)():  # type: ignore[call-arg]  # none is required as an option
+        spec = spec.model_copy(
+            update={"rewards": {name: one for name, one in vars(rewards).items() if one is not None}}
+        )
     from cotinterp.results import output_folder
     from cotinterp.sweeps.progress import progress_stages
 
@@ -345,6 +352,14 @@ def solve_command(
     """
     directory, folder = checked("solve", InstrumentOptions(run, root=root, task=task, out=out), store=False)
     from cotinterp.sweeps.progress import progress_stages
+    from cotinterp.training.spec_file import read_spec
+    from cotinterp.transcripts.problems import read_problem
+    from cotinterp.transcripts.regimes import get_regime
+
+    spec, known_task = read_spec(directory, task)
+    asked, regime = read_problem(known_task, problem), spec.regime
+    if get_regime(regime).reads != "response":
+        raise ValueError(f"a run of the regime {regime!r} names a label and writes nothing that could be searched")
 
     with progress_stages(f"solve {directory.name}", ("load the model", "solve")) as begin:
         import numpy as np
@@ -355,14 +370,9 @@ def solve_command(
         from cotinterp.behavior.search.writer import Search
         from cotinterp.training.checkpoints import load_run
         from cotinterp.transcripts.batch import collate
-        from cotinterp.transcripts.problems import read_problem
-        from cotinterp.transcripts.regimes import get_regime
         from cotinterp.transcripts.render import render
 
         loaded = load_run(directory, device=device, task=task)
-        asked, regime = read_problem(loaded.task, problem), loaded.spec.regime
-        if get_regime(regime).reads != "response":
-            raise ValueError(f"a run of the regime {regime!r} names a label and writes nothing that could be searched")
         require_lengths(loaded.model, loaded.task, regime, [asked])
         begin("solve")
         found = METHODS[method](
@@ -385,11 +395,22 @@ def solve_command(
         (answer,) = found.answers
         written = found.tree().save(folder, "search_tree") if answer.tree else []
     spent = answer.spent
-    print(f"response  {answer.text}\nright     {'yes' if answer.correct else 'no'}")
-    print(f"chosen    from {answer.drawn} complete responses, score {answer.score:.4g}")
+    print(f"response  {answer.text}")
+    print(f"right     {'yes' if answer.correct else f'no: {loaded.task.state_text(asked.answer)} is'}")
+    print(f"chosen    {_chosen(answer, str(found.labels['scorer']))}")
     print(f"spent     {spent.written} tokens written, {spent.read} read, {spent.passes} passes one after another")
     print(f"          {spent.flops:.3g} floating-point operations")
     print(*written, sep="\n", end="\n" if written else "")
+
+
+def _chosen(answer: "Answer", scorer: str) -> str:
+    """Out of how many responses an answer was chosen, and for what."""
+    if not answer.drawn:
+        return "no response came to an end: the budget or the room of the model was used up"
+    of = "the only complete response" if answer.drawn == 1 else f"one of {answer.drawn} complete responses"
+    if answer.score != answer.score:
+        return of
+    return f"{of}, {f'{scorer} {answer.score:.4g}' if scorer else f'with {answer.score:.0%} of the votes'}"
 
 
 @app.command(

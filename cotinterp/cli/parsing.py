@@ -5,16 +5,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import signature
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
 from cotinterp.cli import doctor, experiments, instruments, verdicts
 from cotinterp.cli.instruments import AtLeast, app
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 COMMANDS = (instruments, experiments, verdicts, doctor)
 """Modules whose commands are known once they are imported."""
@@ -130,11 +133,23 @@ def _typed(name: str) -> Callable[..., object]:
     """The command; that of `train` gets the type of its options, a spec, which every other --help need not load."""
     command = app[name]
     if name == "train":
-        from cotinterp.training.spec import RunSpec
+        from cotinterp.training.spec import Rewards, RunSpec
 
-        # A teacher is named in a grid, or by --curriculum: as an option it would be a command inside the command.
+        # A teacher is named in a grid, or by --curriculum: as an option it would be a command inside the command. So
+        # would rewards, whose fields are options of their own.
         command.__annotations__["spec"] = Annotated[RunSpec, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+        command.__annotations__["rewards"] = _not_needed(Rewards)
     return command
+
+
+def _not_needed(spec: "type[BaseModel]") -> type:
+    """The fields of a spec as options of which none has to be given: None where one would be required."""
+    hints = get_type_hints(spec, include_extras=True)
+    fields: list[tuple[str, Any, Any]] = [
+        (name, hints[name] | None, None) if one.is_required() else (name, hints[name], one.default)
+        for name, one in spec.model_fields.items()
+    ]
+    return make_dataclass(spec.__name__, fields, namespace={"__doc__": spec.__doc__}, frozen=True)
 
 
 def _options(function: Callable[..., object], program: str) -> list[str]:

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 
-from cotinterp.explore.requests import Change
+from cotinterp.explore.requests import Change, Spending
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.spec_file import find_run
 
@@ -111,6 +111,27 @@ def probe_call(setup: str, k: int, role: str, step: int, n: tuple[int, int]) -> 
         f'place, controls = ("{role}", {step}), Controls(n_shuffles=0)\n'
         "found = probe_totals(model, fitted, test=test, places=[place], controls=controls)\n"
         'print(found.frame()[["site", "target", "accuracy", "selectivity"]].to_string())\n'
+    )
+
+
+def spend_call(setup: str, asked: Spending) -> str:
+    """What a method of search answers, and what it spent."""
+    return (
+        "import numpy as np\n"
+        "from cotinterp import collate, load_run, render\n"
+        "from cotinterp.behavior.search.methods import METHODS\n"
+        "from cotinterp.behavior.search.scoring import SCORERS\n"
+        "from cotinterp.behavior.search.writer import Search\n"
+        "from cotinterp.transcripts.problems import solve\n\n"
+        f"{setup}"
+        f"(problem,) = solve(task, np.array([{list(asked.operands)}]))\n"
+        "batch = collate([render(task, problem, regime)], vocabulary)\n"
+        f'method, scorer = METHODS["{asked.method}"], SCORERS["{asked.scorer}"]\n'
+        f"search = Search(temperature={asked.temperature}, trees=True)\n"
+        "rng = np.random.default_rng(0)\n"
+        f"found = method(model, task, batch, scorer, {asked.budget}, rng=rng, search=search)\n"
+        "print(found.examples().to_string())\n"
+        + ("print(found.tree().frame().to_string())\n" if asked.method in ("beam", "mcts") else "")
     )
 
 

@@ -89,7 +89,28 @@ class Draw(Request):
     seed: Annotated[int, Field(ge=0, le=2**31)]
 
 
-FORMS: Mapping[str, type[Request]] = {"draw": Draw, "write": Scene, "grid": Scene, "look": Place, "probes": Place}
+MOST_TOKENS = 2000
+
+
+class Spending(Request):
+    """Tokens that a model spends on a problem, `budget` at most; nothing is changed inside it."""
+
+    model: Number
+    operands: Annotated[tuple[Number, ...], Field(min_length=1, max_length=64)]
+    method: Literal["greedy", "sample", "vote", "best-of-n", "beam", "mcts", "force"]
+    scorer: Literal["oracle", "likelihood"] = "oracle"
+    budget: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+
+
+FORMS: Mapping[str, type[Request]] = {
+    "draw": Draw,
+    "write": Scene,
+    "grid": Scene,
+    "look": Place,
+    "probes": Place,
+    "spend": Spending,
+}
 """What can be asked besides `about`, and the form that it is asked in."""
 
 

@@ -23,8 +23,11 @@ from torch import Tensor, nn
 
 from cotinterp.behavior.accuracy import longest_k
 from cotinterp.behavior.edits import outcome_of
-from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call, setup_of
-from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, parsed
+from cotinterp.behavior.search.methods import METHODS
+from cotinterp.behavior.search.scoring import SCORERS
+from cotinterp.behavior.search.writer import Search
+from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call, setup_of, spend_call
+from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, Spending, parsed
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import AttributionResult, logit_attribution
@@ -135,6 +138,7 @@ class Explorer:
         self._parts = lru_cache(maxsize=256)(self._direct)
         self._plain = lru_cache(maxsize=64)(self._unchanged)
         self._probes = lru_cache(maxsize=64)(self._fit)
+        self._spent = lru_cache(maxsize=64)(self._spend)
 
     @classmethod
     def load(cls, *slugs: str, root: Path = DEFAULT_ROOT, device: str = "cpu", task: str | None = None) -> "Explorer":
@@ -245,6 +249,14 @@ class Explorer:
             )
         return {"probes": rows, "python": probe_call(run.setup, *key, PROBED)}
 
+    def spend(self, asked: Spending) -> dict[str, Any]:
+        """What a method of search (`behavior.search`) answers for a budget of written tokens, and what it spent.
+
+        `votes`: answers and how many responses gave each, of `vote`. `tree`: the prefixes of `beam` and `mcts`, each
+        before its children (`answers.TreeNode`). None stands for numbers that there are none of.
+        """
+        return self._spent(asked)
+
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request as the page sends it: `{"ask": "write", ...}`, or `{"error": words}`; never raises.
 
@@ -285,7 +297,7 @@ class Explorer:
             raise ValueError(f"no model {model}; there are 0 to {len(self._models) - 1}")
         return self._models[model]
 
-    def _problem(self, shown: Shown) -> Problem:
+    def _problem(self, shown: Shown | Spending) -> Problem:
         run = self._held(shown.model)
         task, k, most = run.task, len(shown.operands), longest_k(run.model, run.task, run.regime)
         if not task.min_k <= k <= most:
@@ -387,6 +399,36 @@ class Explorer:
             if regime.writes_totals
             else {},
             "python": run_call(run.setup, text, self._calls(scene), given),
+        }
+
+    def _spend(self, asked: Spending) -> dict[str, Any]:
+        run, problem = self._held(asked.model), self._problem(asked)
+        if get_regime(run.regime).reads != "response":
+            raise ValueError(
+                f"a model of regime {run.regime!r} names a label and writes nothing that could be searched"
+            )
+        found = METHODS[asked.method](
+            run.model,
+            run.task,
+            collate([render(run.task, problem, run.regime)], run.vocabulary),
+            SCORERS[asked.scorer],
+            asked.budget,
+            rng=np.random.default_rng(0),
+            search=Search(temperature=asked.temperature, trees=True),
+        )
+        (answer,) = found.answers
+        spent = {name: _number(getattr(answer.spent, name)) for name in ("written", "read", "passes", "flops")}
+        return {
+            "text": answer.text,
+            "correct": answer.correct,
+            "right": run.task.state_text(problem.answer),
+            "drawn": answer.drawn,
+            "scorer": found.labels["scorer"],
+            "score": _number(answer.score),
+            "spent": spent,
+            "votes": [[run.task.state_text(state), n] for state, n in answer.votes],
+            "tree": [node._asdict() | {"score": _number(node.score)} for node in answer.tree],
+            "python": spend_call(run.setup, asked),
         }
 
     def _source_answers(self, scene: Scene) -> list[str | None]:
@@ -497,6 +539,11 @@ def _ids(run: _Held, text: str) -> Tensor:
 def _require_position(position: int, n: int) -> None:
     if position >= n:
         raise ValueError(f"position {position}; what stands there has positions 0 to {n - 1}")
+
+
+def _number(value: float | int) -> float | int | None:
+    """As JSON has it: None for NaN and infinities."""
+    return value if np.isfinite(value) else None
 
 
 def _likeliest(p: Float[Tensor, " d_vocab"], symbols: Sequence[str]) -> list[tuple[str, float]]:

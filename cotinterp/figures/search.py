@@ -103,7 +103,7 @@ def search_tree_figure(tree: pd.DataFrame, *, title: str) -> go.Figure:
             y=[y[node] for node in rows],
             mode="markers+text",
             text=[f"<b>{label}</b>" if bold else label for label, bold in zip(labels, first_wrong, strict=True)],
-            textposition="top center",
+            textposition=["top center" if node else "middle left" for node in rows],
             marker={
                 "color": color,
                 "symbol": symbol,
@@ -114,13 +114,16 @@ def search_tree_figure(tree: pd.DataFrame, *, title: str) -> go.Figure:
             hovertemplate="%{text}<br>score %{customdata[0]:.3g}<br>visits %{customdata[1]:.0f}<extra></extra>",
         )
     deepest, leaves = max(x), max(y) + 1
-    figure.update_xaxes(title_text="steps written", dtick=1, range=[-0.4, deepest + 0.5], showgrid=False)
+    figure.update_xaxes(
+        title_text="steps written", dtick=1, range=[-0.5, deepest + 0.5], showgrid=False, zeroline=False
+    )
     figure.update_yaxes(visible=False, range=[leaves - 0.3, -0.8])
     return figure.update_layout(
         title={"text": text(title), "font": {"size": 15, "color": INK}},
         template="plotly_white",
         width=max(500, 190 * (deepest + 1)),
-        height=140 + 46 * int(leaves),
+        # Many leaves stand closer, so that the tree stays one picture; without branches there is room for the legend.
+        height=max(300, 140 + int(leaves * max(18, min(46, 1200 / leaves)))),
         legend={"x": 1.02, "y": 1, "xanchor": "left"},
     )
 

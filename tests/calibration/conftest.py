@@ -7,5 +7,6 @@ import pytest
 def models():
     """All ground truths."""
     from cotinterp.calibration.ground_truth import ground_truths
+    from cotinterp.calibration.search_questions import scripted
 
-    return ground_truths()
+    return (*ground_truths(), scripted())

@@ -16,6 +16,7 @@ import torch
 from cotinterp.cli import main
 from cotinterp.training import loop
 from cotinterp.training.checkpoints import list_runs, load_run
+from cotinterp.training.spec import Rewards
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,19 @@ def root(tmp_path_factory):
 def slug(root):
     (slug,) = list_runs(root)
     return slug
+
+
+def test_train_takes_rewards_as_options(root, slug, capsys):
+    line = [*TINY, "--root", root, "--device", "cpu", "--optimizer.steps", 2, "--start-from", slug]
+    run("train", *line, "--rewards.method", "grpo", "--rewards.group", 4, "--rewards.kl", 0)
+    (learned,) = set(list_runs(root)) - {slug}
+    found = load_run(learned, root=root).spec
+    assert found.start_from == slug
+    assert found.rewards == Rewards(method="grpo", group=4, kl=0.0)
+    shutil.rmtree(root / learned)
+    with pytest.raises(SystemExit):
+        run("train", *line, "--rewards.method", "star", "--curriculum", "naive")
+    assert "rewards show no transcripts, so mix would be ignored" in capsys.readouterr().err
 
 
 def test_tasks_shows_each_with_an_example_in_every_regime(capsys):

@@ -130,6 +130,24 @@ def test_a_session_from_a_typed_problem_to_a_link_that_opens_it_again(opened, li
     assert (visit.elsewhere, visit.console) == ([], [])
 
 
+def test_tokens_are_spent_when_that_is_asked_for(opened, link):
+    visit = Visit(opened, viewport={"width": 1366, "height": 900})
+    page = visit.page(link)
+    ask(page, "3+4+5+6")
+    page.select_option("[data-search=run]", "1")
+    page.fill("#search-temperature", "3")
+    page.click(".search [type=submit]")
+    page.wait_for_selector(".search .tree")
+    assert "tokens written" in page.locator(".search .found").inner_text()
+    marks = page.locator(".tree tbody td:nth-child(2)").all_text_contents()
+    assert {*marks} == {"right", "wrong"}
+    page.fill("#search-budget", "9999")
+    page.evaluate("document.querySelector('.search form').noValidate = true")
+    page.click(".search [type=submit]")
+    page.wait_for_function("() => document.querySelector('.note').textContent.includes('less than or equal to 2000')")
+    assert (visit.elsewhere, visit.console) == ([], [])
+
+
 def test_what_is_wrong_is_said_and_what_was_there_stays(opened, link):
     visit = Visit(opened, viewport={"width": 1366, "height": 900})
     page = visit.page(link)

@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from cotinterp.behavior.edits import trace_edits
+from cotinterp.behavior.search.methods import METHODS
+from cotinterp.behavior.search.scoring import Oracle
+from cotinterp.behavior.search.writer import Search
+from cotinterp.explore.requests import MOST_TOKENS
 from cotinterp.explore.session import MOST_MODELS, Draw, EdgeCut, Explorer, HeadCut, Patch, Place, Scene, Shown
 from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
@@ -21,7 +25,7 @@ from cotinterp.mechanism.sites import Site
 from cotinterp.models.decoding import prefixes, text_of, verified
 from cotinterp.studies.subject import Subject
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.problems import sample_problems, solve
 from cotinterp.transcripts.render import render
 from tests.explore.conftest import COT, DIRECT, S3
 
@@ -275,6 +279,7 @@ def test_an_answer_is_that_of_the_method_and_goes_through_json(explorer):
 
 
 WRITE = {"ask": "write", "model": COT, "operands": [3, 4, 5, 6]}
+SPEND = {"ask": "spend", "model": COT, "operands": [3, 4, 5, 6], "method": "vote", "budget": 60}
 
 
 @pytest.mark.parametrize(
@@ -317,6 +322,12 @@ WRITE = {"ask": "write", "model": COT, "operands": [3, 4, 5, 6]}
             "between runs of one model",
         ),
         ({"ask": "look", "scene": {"model": COT, "operands": [3, 4]}, "position": 400}, "positions 0 to"),
+        (SPEND | {"budget": 0}, "budget: Input should be greater than or equal to 1"),
+        (SPEND | {"budget": MOST_TOKENS + 1}, f"budget: Input should be less than or equal to {MOST_TOKENS}"),
+        (SPEND | {"method": "magic"}, "method: Input should be 'greedy', 'sample'"),
+        (SPEND | {"scorer": "judge"}, "scorer: Input should be 'oracle'"),
+        (SPEND | {"temperature": -1}, "temperature: "),
+        (SPEND | {"operands": [3]}, "1 operands; this model can be asked about 2 to 6"),
         ({"ask": "draw", "model": COT, "k": 40, "seed": 0}, "operands"),
     ],
 )
@@ -324,6 +335,28 @@ def test_what_cannot_be_asked_is_said(explorer, request_, words):
     answer = explorer.answer(request_)
     assert list(answer) == ["error"]
     assert words in answer["error"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_spent_is_what_the_method_spends(explorer, method):
+    run, operands = explorer.runs[S3], (0, 5, 1, 4)
+    asked = {"model": S3, "operands": list(operands), "method": method, "budget": 90, "temperature": 3.0}
+    found = explorer.answer({"ask": "spend", **asked})
+    batch = collate([render(run.task, *solve(run.task, np.array([operands])), "cot")], run.vocabulary)
+    search, rng = Search(temperature=3.0, trees=True), np.random.default_rng(0)
+    (answer,) = METHODS[method](run.model, run.task, batch, Oracle(), 90, rng=rng, search=search).answers
+    assert (found["text"], found["correct"], found["drawn"]) == (answer.text, answer.correct, answer.drawn)
+    assert found["spent"] == vars(answer.spent)
+    assert found["score"] == (answer.score if answer.score == answer.score else None)
+    assert [node["text"] for node in found["tree"]] == [node.text for node in answer.tree]
+    assert bool(found["tree"]) == (method in ("beam", "mcts"))
+    assert sum(n for _, n in found["votes"]) <= answer.drawn
+    if method == "vote":
+        assert found["score"] == found["votes"][0][1] / sum(n for _, n in found["votes"])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(found["python"], "copied", "exec"), {})
+    assert answer.text in printed.getvalue()
 
 
 def test_an_explorer_holds_some_models(explorer):

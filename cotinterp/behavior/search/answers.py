@@ -76,6 +76,7 @@ class Answer:
         score: What it was chosen for: the scorer's number, or the share of the votes; NaN where nothing was chosen.
         spent: Everything that was spent on the problem.
         tree: Nodes of its tree, the prompt first; empty where none was kept.
+        votes: Answers that `vote` counted and how many responses gave each, most first; empty for other methods.
     """
 
     problem: Problem
@@ -85,6 +86,7 @@ class Answer:
     score: float
     spent: Spent
     tree: tuple[TreeNode, ...] = ()
+    votes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def finished(
     drawn: Sequence[int],
     scores: Sequence[float] = (),
     trees: Sequence[tuple[TreeNode, ...]] = (),
+    votes: Sequence[tuple[tuple[int, int], ...]] = (),
 ) -> Answers:
     """The answers of a method, once it has chosen a draft for each problem."""
     found = []
@@ -160,6 +163,7 @@ def finished(
                 score=scores[row] if scores else nan,
                 spent=writer.spent[row],
                 tree=trees[row] if trees else (),
+                votes=votes[row] if votes else (),
             )
         )
     regimes = dict.fromkeys(one.regime for one in writer.batch.transcripts)

@@ -43,19 +43,19 @@ def vote(writer: Writer) -> Answers:
     the one that was drawn first is taken. The text is the first response with that answer.
     """
     responses, _ = _responses(writer)
-    picked = [elected(writer, drafts) for drafts in responses]
-    drafts, shares = [draft for draft, _ in picked], [share for _, share in picked]
-    return finished(writer, "vote", drafts, drawn=_complete(writer, responses), scores=shares)
-
-
-def elected(writer: Writer, drafts: Sequence[Draft]) -> tuple[Draft, float]:
-    """The first draft with the answer that has most votes, and its share of them; the first of all without any vote."""
-    ballots = [final_answer(writer.task, writer.text(draft)) for draft in drafts]
-    votes = Counter(ballot for ballot in ballots if ballot is not None)
-    if not votes:
-        return drafts[0], nan
-    winner, n = max(votes.items(), key=lambda item: item[1])
-    return drafts[ballots.index(winner)], n / votes.total()
+    ballots = [[final_answer(writer.task, writer.text(draft)) for draft in drafts] for drafts in responses]
+    votes = [Counter(one for one in of_row if one is not None).most_common() for of_row in ballots]
+    return finished(
+        writer,
+        "vote",
+        [
+            drafts[of_row.index(won[0][0])] if won else drafts[0]
+            for drafts, of_row, won in zip(responses, ballots, votes, strict=True)
+        ],
+        drawn=_complete(writer, responses),
+        scores=[won[0][1] / sum(n for _, n in won) if won else nan for won in votes],
+        votes=[tuple(won) for won in votes],
+    )
 
 
 def best_of_n(writer: Writer) -> Answers:

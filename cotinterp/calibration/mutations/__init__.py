@@ -9,10 +9,18 @@ from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
+from cotinterp.calibration.mutations.search import SEARCH_MUTATIONS
 from cotinterp.calibration.mutations.trial import Mutation as Mutation
 from cotinterp.calibration.mutations.trial import MutationTrial as MutationTrial
 from cotinterp.calibration.mutations.trial import trials_table as trials_table
 from cotinterp.calibration.mutations.trial import try_mutation as try_mutation
 
-MUTATIONS = (*PROBING_MUTATIONS, *INTERVENTION_MUTATIONS, *PATCHING_MUTATIONS, *BEHAVIOR_MUTATIONS, *CLAIM_MUTATIONS)
+MUTATIONS = (
+    *PROBING_MUTATIONS,
+    *INTERVENTION_MUTATIONS,
+    *PATCHING_MUTATIONS,
+    *BEHAVIOR_MUTATIONS,
+    *SEARCH_MUTATIONS,
+    *CLAIM_MUTATIONS,
+)
 """All of them, by instrument."""

@@ -4,16 +4,18 @@
 const SITES = ["resid_post", "resid_pre", "attn_out", "mlp_out"];
 const MOST_RUNS = 8;
 const PAUSE = 400;
+const METHODS = ["mcts", "beam", "vote", "best-of-n", "sample", "greedy", "force"];
+const SCORED = ["mcts", "beam", "best-of-n"];
 
 export default { render };
 
 function render({ model, el }) {
   const ask = asker(model);
-  const view = { models: [], runs: [], at: null, from: null, site: 0, source: 0, target: 0, byRole: 0, note: "" };
+  const view = { models: [], runs: [], at: null, from: null, site: 0, source: 0, target: 0, byRole: 0, note: "", search: { run: 0, method: "mcts", scorer: "oracle", budget: 200, temperature: 1 } };
   el.classList.add("cotinterp-explorer");
-  const parts = Object.fromEntries(["problem", "runs", "detail", "grids"].map((name) => [name, make("section", { class: name })]));
+  const parts = Object.fromEntries(["problem", "runs", "detail", "grids", "search"].map((name) => [name, make("section", { class: name })]));
   const note = make("p", { class: "note", role: "status" });
-  el.replaceChildren(make("h1", {}, "What does it write, and what does it read?"), parts.problem, note, parts.runs, parts.detail, parts.grids);
+  el.replaceChildren(make("h1", {}, "What does it write, and what does it read?"), parts.problem, note, parts.runs, parts.detail, parts.grids, parts.search);
 
   // State: numbers alone, so that a link opens the same state elsewhere.
   const changeNumbers = (c) =>
@@ -66,6 +68,7 @@ function render({ model, el }) {
     save();
     drawProblem();
     drawRuns();
+    drawSearch();
     await Promise.all([drawDetail(mine), drawGrids(mine)]);
     if (mine !== turn) return;
     note.textContent = view.note;
@@ -242,6 +245,51 @@ function render({ model, el }) {
     return make("div", {}, make("p", { class: "hint" }, "Accuracy and selectivity on held-out problems say how far to believe a reading. Beside a reading stand the total that the prompt makes, and the one that the shown trace does. Decodable is not used."),
       table(["site", "total", "reads", "prompt", "trace", "accuracy", "selectivity"], read.probes.map((row) => [row.site, `s_${row.total}`, row.reads, answer.totals[row.total - 1], answer.shown_totals[row.total - 1], row.accuracy.toFixed(2), row.selectivity.toFixed(2)])),
       make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, read.python)), make("pre", {}, read.python)));
+  }
+
+  // Tokens are spent when that is asked for: a search takes longer than all else.
+  function drawSearch() {
+    const chosen = view.search;
+    chosen.run = within(chosen.run, view.runs.length);
+    const pick = (name, label, options) => {
+      const list = make("select", { "aria-label": label, "data-search": name }, ...options.map(([value, words]) => make("option", { value }, words)));
+      list.value = String(chosen[name]);
+      list.addEventListener("change", () => { chosen[name] = name === "run" ? Number(list.value) : list.value; scorer.disabled = !SCORED.includes(chosen.method); });
+      return list;
+    };
+    const amount = (name, words, limits) => {
+      const field = make("input", { type: "number", id: `search-${name}`, value: chosen[name], ...limits });
+      field.addEventListener("input", () => { chosen[name] = Number(field.value); });
+      return [make("label", { for: `search-${name}` }, words), field];
+    };
+    const scorer = pick("scorer", "scorer", [["oracle", "by the oracle"], ["likelihood", "by its own likelihood"]]);
+    scorer.disabled = !SCORED.includes(chosen.method);
+    const form = make("form", {}, pick("run", "run whose problem and model are taken", view.runs.map((_, index) => [index, `run ${index + 1}`])),
+      pick("method", "method", METHODS.map((name) => [name, name])), scorer,
+      ...amount("budget", "tokens", { min: 1, max: 2000, step: 1 }), ...amount("temperature", "temperature", { min: 0, max: 100, step: "any" }), button("spend", () => {}, "submit"));
+    const out = make("div", { class: "found" });
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const { run, method, scorer: by, budget, temperature } = chosen, { model: m, operands } = view.runs[run];
+      view.note = "";
+      const found = await answerOf({ ask: "spend", model: m, operands, method, scorer: by, budget, temperature });
+      note.textContent = view.note;
+      out.replaceChildren(...(found ? searchParts(found) : [view.note]));
+    });
+    parts.search.replaceChildren(make("h2", {}, "Spend tokens: sample, vote, search"),
+      make("p", { class: "hint" }, "The chosen run's model on its problem, without the changes. The budget is what it may write in all; what was spent is counted, not timed."), form, out);
+  }
+  function searchParts(found) {
+    const { written, read, passes, flops } = found.spent;
+    const score = found.score === null ? "" : found.scorer ? `, ${found.scorer} ${found.score.toPrecision(3)}` : `, ${Math.round(100 * found.score)}% of the votes`;
+    const rows = found.tree.map((node) => make("tr", { class: node.chosen ? "chosen" : "" },
+      make("td", {}, `${"\u00a0".repeat(3 * node.step)}${node.right ? "\u2713" : "\u2717"} ${node.text || "prompt"}`),
+      make("td", {}, node.right ? "right" : "wrong"), make("td", {}, node.score === null ? "" : node.score.toPrecision(3)), make("td", {}, String(node.visits)), make("td", {}, node.chosen ? "\u2190 answer" : "")));
+    return [make("div", {}, make("span", { class: `verdict ${found.correct ? "right" : "wrong"}` }, `${found.text}: ${found.correct ? "right" : `wrong, ${found.right} is right`}`),
+      make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, found.python)), make("pre", {}, found.python))),
+      make("p", {}, `${found.drawn ? `One of ${found.drawn} complete responses${score}` : "No response came to an end"}. Spent: ${written} tokens written, ${read} read, ${passes} passes one after another${flops === null ? "" : `, ${flops.toPrecision(3)} operations`}.`),
+      found.votes.length ? table(["answer", "votes", ""], found.votes.map(([state, n]) => [state, n, state === found.right ? "\u2713 right" : "\u2717 wrong"])) : "",
+      rows.length ? scroller("search tree", make("table", { class: "tree" }, make("thead", {}, make("tr", {}, ...["step", "so far", "score", "visits", "way to the answer"].map((name) => make("th", { scope: "col" }, name)))), make("tbody", {}, ...rows))) : ""];
   }
 
   async function drawGrids(mine) {

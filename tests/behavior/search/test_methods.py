@@ -1,98 +1,33 @@
-"""Search on a generator whose error rate is known: accuracies worked out by hand, exact budgets, planted bugs."""
+"""Search on a generator whose error rate is known: accuracies worked out by hand, and exact budgets.
 
-from dataclasses import dataclass, field, replace
-from itertools import product
-from math import isnan, log, prod, sqrt
+Bugs planted in it, and what notices each, stand in `calibration/mutations/search.py`.
+"""
+
+from dataclasses import replace
+from math import isnan
 
 import numpy as np
 import pytest
 import torch
 
-from cotinterp.behavior.search import methods, trees
 from cotinterp.behavior.search.methods import METHODS
 from cotinterp.behavior.search.scoring import SCORERS, Likelihood, Oracle, Scorer, Texts
 from cotinterp.behavior.search.spent import Spent, cost_of, side_by_side, writing
 from cotinterp.behavior.search.writer import Search, Writer
+from cotinterp.calibration.search_questions import TASK, Erring, ErringOracle, P, Q, accuracy, copies, vote_of_three
+from cotinterp.calibration.search_questions import agrees as share_agrees
 from cotinterp.models.decoding import verified_greedy
 from cotinterp.models.sampling import continuation_log_prob
 from cotinterp.tasks import get_task
 from cotinterp.transcripts.batch import Batch, collate
-from cotinterp.transcripts.problems import read_problem, sample_problems, solve
+from cotinterp.transcripts.problems import read_problem, sample_problems
 from cotinterp.transcripts.render import render
 from cotinterp.transcripts.vocabulary import Vocabulary
 
-TASK = get_task("z6")
 N = 400
-P, Q = 0.6, 0.4
 
 
-class Erring:
-    """Writes totals that are right, given the one before, with probability `right`, and one too high otherwise.
-
-    It repeats the last total once it is through its operands. With probability `malformed` it answers `;`.
-    """
-
-    def __init__(self, right: float, malformed: float = 0.0) -> None:
-        self.vocabulary, self.right, self.malformed = Vocabulary.of(TASK), right, malformed
-        self.known: dict[str, torch.Tensor] = {}
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        rows, back = tokens.unique(dim=0, return_inverse=True)
-        texts = ["".join(self.vocabulary.symbols[token] for token in row) for row in rows.tolist()]
-        width = range(1, tokens.shape[1] + 1)
-        return torch.stack([torch.stack([self._logits(text[:n]) for n in width]) for text in texts])[back]
-
-    def _logits(self, text: str) -> torch.Tensor:
-        if text not in self.known:
-            logits = torch.full((len(self.vocabulary),), -40.0)
-            for symbol, share in self._next(text).items():
-                logits[self.vocabulary.token(symbol)] = log(share) if share else -40.0
-            self.known[text] = logits
-        return self.known[text]
-
-    def _next(self, text: str) -> dict[str, float]:
-        prompt, _, written = text.partition(">")
-        operands = [int(symbol) for symbol in prompt[1::2]]
-        if not written or ">" not in text:
-            return {"{": 1.0}
-        trace, brace, answer = written[1:].partition("}")
-        done = [int(total) for total in trace.split(";") if total.isdigit()]
-        last = (done or operands)[-1 if done else 0]
-        if brace:
-            end = {str(last): 1 - self.malformed, ";": self.malformed}
-            return {"#": 1.0} if answer else end
-        if trace and trace[-1] != ";":
-            return {";" if len(done) < len(operands) - 1 else "}": 1.0}
-        if len(done) >= len(operands) - 1:
-            return {str(last): 1.0}
-        total = (last + operands[len(done) + 1]) % 6
-        return {str(total): self.right, str((total + 1) % 6): 1 - self.right}
-
-
-@dataclass(frozen=True)
-class ErringOracle:
-    """The oracle, whose verdict is turned round with a known probability."""
-
-    error: float
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
-    name: str = "erring"
-
-    def __call__(self, model: object, texts: Texts) -> torch.Tensor:
-        turned = torch.from_numpy(self.rng.random(len(texts)) < self.error)
-        verdict = Oracle()(model, texts)
-        return torch.where(turned, 1 - verdict, verdict)
-
-    def cost(self, model: object, texts: Texts) -> tuple[Spent, ...]:
-        return (Spent(),) * len(texts)
-
-
-def copies(*operands: int, n: int = N) -> Batch:
-    """One problem `n` times, as `<1*2*3>{3;0}0#`."""
-    (problem,) = solve(TASK, np.array([operands]))
-    return collate([render(TASK, problem, "totals")] * n, Vocabulary.of(TASK))
-
-
-ONE, TWO = copies(1, 2), copies(1, 2, 3)
+ONE, TWO = copies(1, 2, n=N), copies(1, 2, 3, n=N)
 """One written total (`{3}3#`, 5 tokens), and two (`{3;0}0#`, 7 tokens)."""
 
 
@@ -103,8 +38,7 @@ def asked(method: str, batch: Batch, budget: int, scorer: Scorer | None = None, 
 
 def agrees(answers, expected: float) -> bool:
     """Whether the share of right answers is within four standard errors of what it should be."""
-    found = float(np.mean([answer.correct for answer in answers.answers]))
-    return abs(found - expected) <= 4 * sqrt(max(expected * (1 - expected), 1e-9) / len(answers.answers))
+    return share_agrees(accuracy(answers), expected, len(answers.answers))
 
 
 def test_one_sample_and_greedy():
@@ -121,23 +55,8 @@ def test_vote():
     assert agrees(asked("vote", TWO, 21), r**3 + 3 * r**2 * (1 - r) + 6 * r * one * both / 3)
 
 
-def malformed_vote(malformed: float) -> bool:
-    shares = {"right": (1 - malformed) * P, "wrong": (1 - malformed) * Q, "": malformed}
-    expected = 0.0
-    for drawn in product(shares, repeat=3):
-        valid = [one for one in drawn if one]
-        won = bool(valid) and max(valid, key=lambda one: (valid.count(one), -valid.index(one))) == "right"
-        expected += won * prod(shares[one] for one in drawn)
-    return agrees(asked("vote", ONE, 15, model=Erring(P, malformed)), expected)
-
-
-def test_a_vote_that_counts_malformed_answers_is_caught(monkeypatch):
-    assert malformed_vote(0.4)
-    right = methods.final_answer
-    monkeypatch.setattr(
-        methods, "final_answer", lambda task, text: -1 if right(task, text) is None else right(task, text)
-    )
-    assert not malformed_vote(0.4)
+def test_what_is_no_answer_has_no_vote():
+    assert agrees(asked("vote", ONE, 15, model=Erring(P, 0.4)), vote_of_three(P, 0.4, counted=False))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -183,50 +102,11 @@ def test_mcts_leaves_what_scored_low():
     assert np.mean([of_row.get(True, 0) / of_row.sum() for of_row in visits]) > P
 
 
-def budgets_hold() -> bool:
-    found = []
-    for method in METHODS:
-        scorer = Oracle() if method in ("best-of-n", "beam", "mcts") else None
-        found += [asked(method, TWO[:30], budget, scorer, temperature=1.5) for budget in (1, 2, 6, 7, 8, 40)]
-    return all(answer.spent.written <= of.labels["budget"] for of in found for answer in of.answers)
-
-
-def test_a_budget_that_is_off_by_one_is_caught(monkeypatch):
-    assert budgets_hold()
-    exact = Writer.left
-    monkeypatch.setattr(Writer, "left", lambda self, row: exact(self, row) + 1)
-    assert not budgets_hold()
-
-
 def test_more_than_is_left_is_refused():
     writer = Writer(Erring(P), TASK, ONE[:1], None, 5, np.random.default_rng(0), Search())
     (root,) = writer.roots()
     with pytest.raises(ValueError, match="may write 5 more tokens, and 6 were asked for"):
         writer.write([(root, 3), (root, 3)])
-
-
-def tree_alone_as_among_others() -> bool:
-    batch = collate(
-        [render(TASK, x, "totals") for x in solve(TASK, np.array([[1, 2, 3, 4], [3, 4, 5, 1], [5, 5, 5, 5]]))],
-        Vocabulary.of(TASK),
-    )
-    search = {"branches": 2, "trees": True, "model": Erring(0.5)}
-    found = [asked("mcts", rows, 200, Likelihood(), **search).answers[0] for rows in (batch, batch[:1])]
-    return found[0].tree == found[1].tree and found[0].spent.written == found[1].spent.written
-
-
-def test_a_tree_that_uses_the_statistics_of_another_problem_is_caught(monkeypatch):
-    assert tree_alone_as_among_others()
-    own, pooled = trees.back_up, []
-
-    def everywhere(leaf, score):
-        own(leaf, score)
-        pooled.extend([] if score is None else [score])
-        for node in leaf.path():
-            node.values = pooled
-
-    monkeypatch.setattr(trees, "back_up", everywhere)
-    assert not tree_alone_as_among_others()
 
 
 @pytest.mark.parametrize("method", ["vote", "best-of-n"])
