@@ -43,19 +43,22 @@ def vote(writer: Writer) -> Answers:
     the one that was drawn first is taken. The text is the first response with that answer.
     """
     responses, _ = _responses(writer)
-    ballots = [[final_answer(writer.task, writer.text(draft)) for draft in drafts] for drafts in responses]
-    votes = [Counter(one for one in of_row if one is not None).most_common() for of_row in ballots]
+    found = [elected(writer, drafts) for drafts in responses]
     return finished(
         writer,
         "vote",
-        [
-            drafts[of_row.index(won[0][0])] if won else drafts[0]
-            for drafts, of_row, won in zip(responses, ballots, votes, strict=True)
-        ],
+        [draft for draft, _ in found],
         drawn=_complete(writer, responses),
-        scores=[won[0][1] / sum(n for _, n in won) if won else nan for won in votes],
-        votes=[tuple(won) for won in votes],
+        scores=[votes[0][1] / sum(n for _, n in votes) if votes else nan for _, votes in found],
+        votes=[votes for _, votes in found],
     )
+
+
+def elected(writer: Writer, drafts: Sequence[Draft]) -> tuple[Draft, tuple[tuple[int, int], ...]]:
+    """The first draft with the answer that has most votes, the first of all without any; the votes, most first."""
+    ballots = [final_answer(writer.task, writer.text(draft)) for draft in drafts]
+    votes = Counter(ballot for ballot in ballots if ballot is not None).most_common()
+    return drafts[ballots.index(votes[0][0]) if votes else 0], tuple(votes)
 
 
 def best_of_n(writer: Writer) -> Answers:
