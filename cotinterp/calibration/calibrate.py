@@ -10,7 +10,7 @@ from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUE
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
-from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, scripted
+from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, Erring, scripted
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
 
@@ -127,7 +127,7 @@ def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: b
     for question in questions:
         for model in models:
             # The scripted generator has nothing inside that the other questions could be about.
-            about_it = hasattr(model.model, "cfg") or question in SEARCH_QUESTIONS
+            about_it = not isinstance(model.model, Erring) or question in SEARCH_QUESTIONS
             truth = question.truth(model) if about_it else None
             if truth is None:
                 continue

@@ -7,11 +7,12 @@ no answer or follows the wrong score has another one.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from math import log, prod, sqrt
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from cotinterp.behavior.search.scoring import Oracle, Scorer, Texts
 from cotinterp.behavior.search.spent import Spent
 from cotinterp.behavior.search.writer import Search
 from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, Question, by_kind, percent
-from cotinterp.mechanism.model import HookedModel
 from cotinterp.models.decoding import LanguageModel
 from cotinterp.tasks import Task, get_task
 from cotinterp.transcripts.batch import Batch, collate
@@ -42,7 +42,7 @@ class Erring:
     """A scripted generator of regime `totals`: right, given the total before, with probability `right`.
 
     Otherwise it writes the state after the right one. It repeats the last total once it is through its operands. With
-    probability `malformed` it answers `;`. A callable of tokens, not a network; operands and states of one symbol.
+    probability `malformed` it answers `;`. A function of tokens, not a network; operands and states of one symbol.
     """
 
     def __init__(self, right: float, malformed: float = 0.0, task: Task = TASK) -> None:
@@ -55,6 +55,16 @@ class Erring:
         texts = ["".join(self.vocabulary.symbols[token] for token in row) for row in rows.tolist()]
         width = range(1, tokens.shape[1] + 1)
         return torch.stack([torch.stack([self._logits(text[:n]) for n in width]) for text in texts])[back]
+
+    @property
+    def cfg(self) -> None:
+        """It has no sizes."""
+
+    def hooks(self, *_: Any, **__: Any) -> AbstractContextManager[Any]:
+        """ValueError: it has nothing inside that could be hooked."""
+        raise ValueError("a scripted generator has nothing inside: ask what it writes")
+
+    run_with_cache = hooks
 
     def _logits(self, text: str) -> Float[Tensor, " d_vocab"]:
         if text not in self.known:
@@ -238,7 +248,7 @@ def scripted() -> GroundTruth:
         name="scripted (totals)",
         kind="scripted",
         mechanism=f"each total from the previous written total and the next operand, one too high in {Q:.0%}",
-        model=cast(HookedModel, Erring(P)),
+        model=Erring(P),
         task=TASK,
         regime="totals",
         trained_on=(),
