@@ -27,7 +27,7 @@ from cotinterp.studies.subject import FULL
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 
-OUT, KEYS, CARRIES = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1
+OUT, KEYS, CARRIES, TITLE = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1, "Means, 95% over seeds"
 
 
 def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
@@ -36,7 +36,7 @@ def main(quick: bool = False, root: Path | None = None, table: Path | None = Non
     rows = [(*key, *over_seeds(of.to_numpy()), len(of)) for key, of in by_run.groupby(KEYS, sort=False)["value"]]
     found = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds"])
     drawn = found.query("measure != 'symbols'").rename(columns={"mean": "value"})
-    figure = lines(drawn, x="part", y="value", low="low", high="high", color="phase", facet="measure", title="By phase")
+    figure = lines(drawn, x="part", y="value", low="low", high="high", color="phase", facet="measure", title=TITLE)
     answer = [*listed(found), *judged(by_run)]
     return publish(out, tables={"by_run": by_run, "means": found}, figures={"means": figure}, answer=answer)
 

@@ -47,9 +47,11 @@ def spending_figure(frame: pd.DataFrame) -> go.Figure:
     """Accuracy against operations, on a log axis: a panel for each scorer, a line for each method; one task and length.
 
     Columns: task, k, shape (of the model), method, scorer, flops, accuracy, low and high (cut at 0 and 1), times,
-    written, seeds. The panel `none` has what no scorer chose: single responses and votes.
+    written, seeds. The panel `none` has what no scorer chose: single responses and votes. Of budgets that cost the
+    same, the smallest stands.
     """
-    table = frame.assign(low=frame["low"].clip(lower=0), high=frame["high"].clip(upper=1))
+    told = frame.sort_values("times").drop_duplicates(["method", "scorer", "flops"])
+    table = told.assign(low=told["low"].clip(lower=0), high=told["high"].clip(upper=1))
     figure = lines(
         table.assign(scorer=table["scorer"].replace("", "none")),
         x="flops",
