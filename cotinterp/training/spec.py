@@ -85,7 +85,8 @@ class Format(Spec):
         regime: How the response is written.
         share: Of the problems of a batch. Shares are laid end to end around the batch: two halves divide it, two wholes
             show each problem in both ways.
-        weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share.
+        weight: Of this format's mean loss in the loss of a batch, beside those of the others; None for its share. In
+            plain next-token training every symbol counts the same: the share times the symbols of its response.
         skip: Steps left out at the beginning of the trace (`without_first_steps`).
         dots: Whether a dot stands for each of them. In no dump, hash or file where not.
         shots: Solved examples in front of every problem, other training problems of the run, which carry no loss
