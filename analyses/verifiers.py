@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from analyses.publishing import publish, reference_runs
-from cotinterp import Site, Subject, sample_problems
+from cotinterp import Subject, sample_problems
 from cotinterp.behavior.search.labeled_steps import LabeledSteps, label_steps
 from cotinterp.behavior.search.verification import Verification
 from cotinterp.cli.parsing import script
 from cotinterp.studies.verifier_use import VerifierUse, verifier_use
-from cotinterp.studies.verifiers import ProbeScorer, verify_steps
+from cotinterp.studies.verifiers import fitted_probe, verify_steps
 from cotinterp.training.checkpoints import Run
 
 K = 5
@@ -51,14 +51,14 @@ def measured(run: Run, *, quick: bool) -> tuple[Verification, VerifierUse]:
     n_train, n_test = (80, 60) if quick else (800, 300)
     subject = Subject.of_run(run)
     train, test = (labeled(subject, run, split, n) for split, n in (("train", n_train), ("heldout", n_test)))
-    middle = Site("resid_pre", int(run.model.cfg.n_layers) // 2)
-    sites, untrained = ([middle], None) if quick else (None, subject.untrained)
+    probe = fitted_probe(subject, train)
+    sites, untrained = ([probe.site], None) if quick else (None, subject.untrained)
     told = verify_steps(run.model, train, test, facts=run.labels, sites=sites, untrained=untrained)
     return told, verifier_use(
         run.model,
         run.task,
         test.select(np.isin(test.problem, np.unique(test.problem)[:100])),
-        ProbeScorer.fit(run.model, train, middle),
+        probe,
         n_random=19 if quick else 40,
         facts=run.labels,
     )

@@ -6,19 +6,16 @@ compared on what was written, and at equal tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
 
 from cotinterp.behavior.answer_given_trace import OPEN
 from cotinterp.behavior.search.labeled_steps import LabeledSteps, label_steps
 from cotinterp.behavior.search.methods import METHODS, elected
-from cotinterp.behavior.search.reward_models import train_reward_model
-from cotinterp.behavior.search.scoring import SCORERS, Scorer, Texts
+from cotinterp.behavior.search.scoring import SCORERS, WorstStep
 from cotinterp.behavior.search.spent import Spent, cost_of, writing
 from cotinterp.behavior.search.verification import ScoredSteps
 from cotinterp.behavior.search.writer import Draft, Search, Writer
@@ -26,8 +23,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.interventions import Edit, run_with
 from cotinterp.mechanism.metrics import logit_diff
-from cotinterp.mechanism.sites import Site, head_sites
-from cotinterp.models.decoding import LanguageModel
+from cotinterp.mechanism.sites import head_sites
 from cotinterp.models.flops import Cost
 from cotinterp.studies.evidence import (
     CHOSEN_FROM,
@@ -40,8 +36,7 @@ from cotinterp.studies.evidence import (
 from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import Effort, Subject
 from cotinterp.studies.verifier_use import verifier_use
-from cotinterp.studies.verifiers import ProbeScorer, verify_steps
-from cotinterp.training.spec import OptimizerSpec, RunSpec
+from cotinterp.studies.verifiers import fitted_probe, fitted_reward, verify_steps
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import sample_problems
@@ -106,14 +101,13 @@ def verified(subject: Subject, effort: Effort) -> pd.DataFrame:
     What is told apart need not be used (`exchanged`). ValueError where no step is wrong.
     """
     train, test = _steps(subject, effort)
-    site = _middle(subject)
-    reward = train_reward_model(_of_its_shape(subject), subject.task, train)
+    reward, probe = fitted_reward(subject, train, updates=UPDATES), fitted_probe(subject, train)
     early, judged = train.until_first_error(), test.until_first_error()
     told = verify_steps(
         subject.model,
         early,
         judged,
-        sites=[site],
+        sites=[probe.site],
         untrained=subject.untrained,
         scorers=(SCORERS["likelihood"], reward),
         seed=subject.draw,
@@ -123,8 +117,8 @@ def verified(subject: Subject, effort: Effort) -> pd.DataFrame:
     writer, drafts = _responses(subject, _asked(subject, effort), CHOSEN_FROM)
     texts = writer.texts([draft for of_row in drafts for draft in of_row])
     scores = {name: scorer(subject.model, texts).numpy() for name, scorer in SCORERS.items()}
-    for verifier in (reward, ProbeScorer.fit(subject.model, train, site)):
-        scores[verifier.name] = weakest(verifier, subject.model, texts)
+    for verifier in (reward, probe):
+        scores[verifier.name] = WorstStep(verifier)(subject.model, texts).numpy()
     right = {name: _best_of(writer, drafts, of) for name, of in scores.items()}
     voted, likely = _vote(writer, drafts), right["likelihood"]
     for name, chosen in right.items():
@@ -145,7 +139,7 @@ def exchanged(subject: Subject, effort: Effort) -> pd.DataFrame:
     ValueError where no step is wrong, or no prefix has a partner.
     """
     train, test = (steps.until_first_error() for steps in _steps(subject, effort))
-    scorer = ProbeScorer.fit(subject.model, train, _middle(subject))
+    scorer = fitted_probe(subject, train)
     rng = np.random.default_rng(subject.draw)
     kept = np.zeros(len(test), dtype=bool)
     for of_kind in (test.right, ~test.right):
@@ -246,29 +240,6 @@ def _right(writer: Writer, chosen: Sequence[Draft]) -> Float[np.ndarray, " probl
     return np.array([float(one == other) for one, other in zip(answers, expected, strict=True)])
 
 
-def weakest(scorer: Scorer, model: LanguageModel, texts: Texts) -> Float[np.ndarray, " text"]:
-    """The lowest score of any step of each text, read at the step's end; -inf for a text without a whole step.
-
-    What a probe reads where a step ends is about that step; at the end of a text it may be forgotten.
-    """
-    stops = torch.tensor([texts.batch.vocabulary.token(symbol) for symbol in ";}#"])
-    place = torch.arange(texts.tokens.shape[1])
-    written = (place >= texts.n_prompt[:, None]) & (place < texts.length[:, None])
-    text, last = (torch.isin(texts.tokens, stops) & written).nonzero().T
-    length = last + 1
-    begun = replace(
-        texts,
-        row=texts.row[text],
-        tokens=texts.tokens[text].masked_fill(place >= length[:, None], 0),
-        length=length,
-        ended=texts.ended[text] & (length == texts.length[text]),
-        log_prob=torch.full((len(text),), torch.nan, dtype=torch.float64),
-    )
-    found = torch.full((len(texts),), inf, dtype=torch.float64)
-    found.scatter_reduce_(0, text, scorer(model, begun).double(), "amin")
-    return found.masked_fill(found == inf, -inf).numpy()
-
-
 def _steps(subject: Subject, effort: Effort) -> tuple[LabeledSteps, LabeledSteps]:
     """Labeled steps to fit on and to judge by: of the training side of the split, and of held-out problems."""
     rng = np.random.default_rng([1, subject.draw])
@@ -277,21 +248,6 @@ def _steps(subject: Subject, effort: Effort) -> tuple[LabeledSteps, LabeledSteps
     other = subject.batch(sample_problems(subject.task, k, effort.searched, split="train", rng=rng))
     found = [label_steps(subject.model, subject.task, one, rng=rng, n_samples=TRACES) for one in (other, asked)]
     return found[0], found[1]
-
-
-def _middle(subject: Subject) -> Site:
-    return Site("resid_pre", max(1, int(subject.model.cfg.n_layers) // 2))
-
-
-def _of_its_shape(subject: Subject) -> RunSpec:
-    """What a reward model of the same shape is trained by; task and regime stand for any, and are not read."""
-    cfg, cost = subject.model.cfg, cost_of(subject.model)
-    if cost is None:
-        raise ValueError("a reward model of the shape of this model cannot be built: it is no native one")
-    shape = cost.spec.model_copy(update={"n_ctx": int(cfg.n_ctx)})
-    return RunSpec(
-        task="parity", regime="direct", model=shape, optimizer=OptimizerSpec(steps=UPDATES), seed=subject.run_seed
-    )
 
 
 def _auroc(one: ScoredSteps, problem: Int[np.ndarray, " step"], k: int) -> pd.DataFrame:

@@ -12,14 +12,11 @@ from jaxtyping import Bool
 
 from cotinterp.behavior.search.labeled_steps import label_steps
 from cotinterp.behavior.search.methods import METHODS
-from cotinterp.behavior.search.reward_models import train_reward_model
-from cotinterp.behavior.search.scoring import SCORERS, Scorer
+from cotinterp.behavior.search.scoring import SCORERS, Scorer, WorstStep
 from cotinterp.behavior.search.writer import Search
-from cotinterp.mechanism.sites import Site
 from cotinterp.studies.subject import Subject
-from cotinterp.studies.verifiers import ProbeScorer
+from cotinterp.studies.verifiers import fitted_probe, fitted_reward
 from cotinterp.training.checkpoints import Run
-from cotinterp.training.spec import OptimizerSpec
 from cotinterp.transcripts.problems import widest_problem
 from cotinterp.transcripts.render import render
 
@@ -35,23 +32,21 @@ def fitted_scorers(
 
     `probe` reads the residual stream before the middle layer (chosen beforehand), `process reward` and `outcome reward`
     are models of its own shape and seed, trained on the oracle's labels of steps and on the answers of whole responses.
-    They see `samples` responses to each of `n` training problems of every length. One whose labels are all alike, as
-    those of a model without errors are, is left out.
+    The first two judge a response by its worst step (`scoring.WorstStep`), the last one at its end. They see `samples`
+    responses to each of `n` training problems of every length. One whose labels are all alike, as those of a model
+    without errors are, is left out.
     """
     subject, rng = Subject.of_run(run), np.random.default_rng([run.spec.seed, 1])
     problems = sum((subject.trained(n, k=k) for k in lengths), ())
     steps = label_steps(
         run.model, run.task, subject.batch(problems), rng=rng, n_samples=samples, temperature=temperature
     )
-    plain = {"start_from": None, "adapter": None, "stages": (), "mix": (), "distill": None, "rewards": None}
-    optimizer = OptimizerSpec(steps=updates, warmup=min(100, updates // 10))
-    spec = run.spec.model_copy(update=plain | {"snapshots": (), "optimizer": optimizer})
     found: dict[str, Scorer] = dict(SCORERS)
     if _both_kinds(steps.right):
-        found["probe"] = ProbeScorer.fit(run.model, steps, Site("resid_pre", int(run.model.cfg.n_layers) // 2))
-        found["process reward"] = train_reward_model(spec, run.task, steps)
+        for one in (fitted_probe(subject, steps), fitted_reward(subject, steps, updates=updates)):
+            found[one.name] = WorstStep(one)
     if _both_kinds(steps.outcome[steps.texts.ended.numpy()]):
-        found["outcome reward"] = train_reward_model(spec, run.task, steps, labels="outcome")
+        found["outcome reward"] = fitted_reward(subject, steps, updates=updates, labels="outcome")
     return found
 
 

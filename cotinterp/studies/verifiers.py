@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cotinterp.behavior.search.labeled_steps import LabeledSteps, LabelName, written_steps
+from cotinterp.behavior.search.reward_models import RewardModel, train_reward_model
 from cotinterp.behavior.search.scoring import Likelihood, Scorer, Texts
 from cotinterp.behavior.search.spent import Spent, cost_of, reading_of
 from cotinterp.behavior.search.verification import ScoredSteps, Verification
@@ -25,6 +26,8 @@ from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.linear_probe import LinearProbe, ProbedAt, fit_probe
 from cotinterp.mechanism.sites import Site, residual_sites, site_columns
 from cotinterp.models.decoding import LanguageModel
+from cotinterp.studies.subject import Subject
+from cotinterp.training.spec import OptimizerSpec, RunSpec
 
 BATCH = 256
 
@@ -91,6 +94,25 @@ class SurfaceScorer:
 
     def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:  # noqa: ARG002
         return (Spent(),) * len(texts)
+
+
+def fitted_probe(subject: Subject, steps: LabeledSteps) -> ProbeScorer:
+    """A probe of the residual stream before the subject's middle layer, which is chosen beforehand."""
+    return ProbeScorer.fit(subject.model, steps, Site("resid_pre", int(subject.model.cfg.n_layers) // 2))
+
+
+def fitted_reward(subject: Subject, steps: LabeledSteps, *, updates: int, labels: LabelName = "right") -> RewardModel:
+    """A reward model of the subject's own shape and seed. ValueError for a subject that is no native model."""
+    if (cost := cost_of(subject.model)) is None:
+        raise ValueError("a reward model of the shape of this model cannot be built: it is no native one")
+    spec = RunSpec(
+        task="parity",
+        regime="direct",
+        model=cost.spec.model_copy(update={"n_ctx": int(subject.model.cfg.n_ctx)}),
+        optimizer=OptimizerSpec(steps=updates, warmup=min(100, updates // 10)),
+        seed=subject.run_seed,
+    )
+    return train_reward_model(spec, subject.task, steps, labels=labels)
 
 
 def good_probability(probe: LinearProbe, features: Float[Tensor, "n d_feature"]) -> Float[Tensor, " n"]:

@@ -8,7 +8,7 @@ import torch
 
 from cotinterp.behavior.search.labeled_steps import label_steps
 from cotinterp.behavior.search.methods import METHODS
-from cotinterp.behavior.search.scoring import Oracle
+from cotinterp.behavior.search.scoring import Oracle, WorstStep
 from cotinterp.behavior.search.spent import Spent
 from cotinterp.behavior.search.verification import ScoredSteps, auroc
 from cotinterp.behavior.search.writer import Search
@@ -16,7 +16,7 @@ from cotinterp.calibration.ground_truth import handmade_models
 from cotinterp.models.spec import ModelSpec
 from cotinterp.studies import inference
 from cotinterp.studies.evidence import CHOSEN_FROM
-from cotinterp.studies.inference import exchanged, head_effects, rewarded, searched, verified, weakest
+from cotinterp.studies.inference import exchanged, head_effects, rewarded, searched, verified
 from cotinterp.studies.subject import QUICK_EVIDENCE, Subject, untrained_twin
 
 pytestmark = pytest.mark.slow
@@ -134,7 +134,8 @@ def test_a_response_is_as_good_as_its_worst_step(erring):
     first = {}
     for row, length in zip(texts.row.tolist(), texts.length.tolist(), strict=True):
         first[row] = min(length, first.get(row, length))
-    assert weakest(Shortest(), erring.model, texts).tolist() == [first[row] for row in texts.row.tolist()]
+    worst = WorstStep(Shortest())
+    assert worst(erring.model, texts).tolist() == [first[row] for row in texts.row.tolist()]
 
 
 def test_what_is_exchanged_in_right_and_in_wrong_prefixes_is_kept_apart(erring):

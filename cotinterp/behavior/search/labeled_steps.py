@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cotinterp.behavior.search.scoring import Oracle, Texts
+from cotinterp.behavior.search.scoring import STEP_ENDS, Oracle, Texts
 from cotinterp.models.decoding import LanguageModel, Prefixes, prefixes, text_of
 from cotinterp.models.sampling import Samples, sample_continuations
 from cotinterp.tasks.task import Task
@@ -171,7 +171,7 @@ def _step_texts(
     batch: Batch, start: Prefixes, sampled: Samples
 ) -> tuple[Texts, Int[np.ndarray, " step"], Int[np.ndarray, " step"]]:
     """A text for every step that ended, the response that it is of, and its number."""
-    stops = torch.tensor([batch.vocabulary.token(symbol) for symbol in ";}#"])
+    stops = torch.tensor([batch.vocabulary.token(symbol) for symbol in STEP_ENDS])
     written, n_written = sampled.tokens.flatten(0, 1), sampled.length.flatten()
     n_samples = sampled.length.shape[1]
     there = torch.arange(written.shape[1]) < n_written[:, None]

@@ -5,7 +5,7 @@ Two stand here because they need no training: `Oracle`, the task's own judgment,
 and `Likelihood`, the model's own opinion of what it wrote.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,9 @@ from cotinterp.models.decoding import LanguageModel, text_of
 from cotinterp.models.sampling import continuation_log_prob
 from cotinterp.transcripts.batch import Batch
 from cotinterp.transcripts.problems import Problem
+
+STEP_ENDS = ";}#"
+"""The symbols with which a written step ends, the answer among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,43 @@ class Likelihood:
         cost, written = cost_of(model), (texts.length - texts.n_prompt).tolist()
         facts = zip(texts.log_prob.isnan().tolist(), texts.length.tolist(), written, strict=True)
         return tuple(reading_of(cost, n - 1, new) if unknown and new else Spent() for unknown, n, new in facts)
+
+
+@dataclass(frozen=True)
+class WorstStep:
+    """The lowest score that another scorer gives at the end of any step of a text, or at the text's own end.
+
+    So a verifier of steps judges a whole response (Lightman et al. 2023, arXiv 2305.20050): what it reads where a step
+    ends is about that step, and may be forgotten at the end of the text. Costs what the other takes for the text alone:
+    a causal reader sees the ends of all steps in one read. An outcome reward model is not made for beginnings.
+    """
+
+    scorer: Scorer
+
+    @property
+    def name(self) -> str:
+        return self.scorer.name
+
+    def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:
+        ends = torch.tensor([texts.batch.vocabulary.token(symbol) for symbol in STEP_ENDS])
+        place = torch.arange(texts.tokens.shape[1])
+        written = (place >= texts.n_prompt[:, None]) & (place < texts.length[:, None])
+        whole = place == texts.length[:, None] - 1
+        text, last = (torch.isin(texts.tokens, ends) & written | whole).nonzero().T
+        length = last + 1
+        begun = replace(
+            texts,
+            row=texts.row[text],
+            tokens=texts.tokens[text].masked_fill(place >= length[:, None], 0),
+            length=length,
+            ended=texts.ended[text] & (length == texts.length[text]),
+            log_prob=torch.full((len(text),), torch.nan, dtype=torch.float64),
+        )
+        lowest = torch.full((len(texts),), torch.inf, dtype=torch.float64)
+        return lowest.scatter_reduce_(0, text, self.scorer(model, begun).double(), "amin")
+
+    def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:
+        return self.scorer.cost(model, texts)
 
 
 SCORERS: dict[str, Scorer] = {"oracle": Oracle(), "likelihood": Likelihood()}

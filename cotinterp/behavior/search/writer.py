@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cotinterp.behavior.search.scoring import Scorer, Texts
+from cotinterp.behavior.search.scoring import STEP_ENDS, Scorer, Texts
 from cotinterp.behavior.search.spent import Spent, cost_of, side_by_side, writing
 from cotinterp.models.decoding import Decoding, LanguageModel, Prefixes, prefixes, text_of
 from cotinterp.models.sampling import sample_continuations
@@ -256,7 +256,7 @@ def _lengths(widest: Transcript) -> Lengths:
     steps, n = [0], 0
     for symbol in widest.response:
         n += 1
-        if symbol in ";}#":
+        if symbol in STEP_ENDS:
             steps.append(n)
             n = 0
     return Lengths(len(widest.response), max(steps), steps[-1])
