@@ -176,11 +176,12 @@ def reward_worlds() -> list[MadeUpWorld]:
         *stands: str,
         dealt: float = 0.55,
         traces: float = 0.97,
+        base: float = 0.55,
     ) -> MadeUpWorld:
         rates = {
             f"{BASE_VARIANT}{NEVER}": 0.5,
             f"{REWARD_VARIANT}{NEVER}": nothing,
-            f"{BASE_VARIANT}{SHARED}": 0.55,
+            f"{BASE_VARIANT}{SHARED}": base,
             f"{REWARD_VARIANT}{SHARED}": rewarded,
             f"{TWIN_VARIANT}{SHARED}": twin,
             f"{DEALT_VARIANT}{SHARED}": dealt,
@@ -200,6 +201,7 @@ def reward_worlds() -> list[MadeUpWorld]:
         world(never, 0.56, 0.55, 0.5, "not supported", never),
         world("any updates do it", 0.96, 0.6, 0.5, "inconclusive", dealt=0.96),
         world("its traces are wrong", 0.96, 0.6, 0.5, "inconclusive", traces=0.2),
+        world("nothing left to gain", 0.97, 0.97, 0.5, "inconclusive", base=0.97),
     ]
 
 

@@ -291,6 +291,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "gain-from-nothing": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
     "beyond-twin": Threshold(0.1, "a tenth of the problems, as for the advantage of cot over direct"),
     "dealt-gain": Threshold(0.1, "what updates alone do, without a reward of one's own, must be less"),
+    "base-room": Threshold(0.2, "twice what reward must gain: else there is nothing to teach"),
     "shown-are-right": Threshold(0.5, "most traces: else the reward has nothing to prefer"),
 }
 """By the name of a criterion or control. Written when single seeds had been looked at (docs/log.md) and before the

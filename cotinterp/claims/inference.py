@@ -159,6 +159,11 @@ def beyond(cells: Cells, begun: str, other: str, share: str) -> Values:
     return difference(right_of(cells, begun, share), right_of(cells, other, share))
 
 
+def base_room(cells: Cells) -> Values:
+    """What the base that was shown traces leaves to gain: one minus its accuracy."""
+    return 1 - right_of(cells, BASE_VARIANT, SHARED)
+
+
 def shown_are_right(cells: Cells) -> Values:
     """Of the traces that the base begins when responses are drawn, the share that ends with the right answer."""
     return cells.mean("trace_right", regime=TRACED, variant=f"{BASE_VARIANT}{SHARED}", condition="sample")
@@ -380,6 +385,7 @@ NEEDS_DEMONSTRATIONS = Claim(
             partial(beyond, begun=DEALT_VARIANT, other=BASE_VARIANT, share=SHARED),
             "below",
         ),
+        control("base-room", "problems that the base is not right on, traces in a fifth", base_room, "above"),
         control("shown-are-right", "traces that the base begins and that end right", shown_are_right, "above"),
     ),
     decisive=frozenset({"reward-gain", "gain-from-nothing"}),

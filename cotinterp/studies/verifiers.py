@@ -48,11 +48,16 @@ class ProbeScorer:
         cls, model: HookedModel, steps: LabeledSteps, site: Site, *, labels: LabelName = "right", penalty: float = 1.0
     ) -> "ProbeScorer":
         """Fitted on all of these steps: hold problems out beforehand. ValueError for steps of one label alone."""
-        held = _states(model, steps.texts, [site])[site]
+        held = _at_the_end(model, steps.texts, [site])[site]
         return cls(_fitted(held, steps.labels(labels), ProbedAt(site=site), penalty), site)
 
     def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:
-        return good_probability(self.probe, _states(model, texts, [self.site])[self.site])
+        return self.at(model, texts, texts.length[:, None] - 1)[:, 0]
+
+    def at(self, model: LanguageModel, texts: Texts, places: Int[Tensor, "text place"]) -> Float[Tensor, "text place"]:
+        """The same of what is written up to each place, in one read of the text."""
+        held = _states(model, texts, [self.site], places)[self.site]
+        return good_probability(self.probe, held.flatten(0, 1)).reshape(places.shape)
 
     def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:
         own = cost_of(model)
@@ -197,7 +202,7 @@ class _Features:
         cls, model: HookedModel, name: str, train: LabeledSteps, test: LabeledSteps, sites: Sequence[Site]
     ) -> "list[_Features]":
         """Each site of a model."""
-        first, second = (_states(model, one.texts, sites) for one in (train, test))
+        first, second = (_at_the_end(model, one.texts, sites) for one in (train, test))
         return [
             cls(
                 "probe",
@@ -223,10 +228,17 @@ def _fitted(
     return fit_probe(features, good, at=at, target="right", penalty=penalty)
 
 
-def _states(model: LanguageModel, texts: Texts, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "text d_site"]]:
-    """What the model holds at the last symbol of each text."""
-    held = activations(model, texts.tokens, sites, positions=texts.length - 1, batch_size=BATCH)  # type: ignore[arg-type]
-    return {site: state.flatten(1).cpu() for site, state in held.items()}
+def _states(
+    model: LanguageModel, texts: Texts, sites: Sequence[Site], places: Int[Tensor, "text place"]
+) -> dict[Site, Float[Tensor, "text place d_site"]]:
+    """What the model holds at these places of each text."""
+    held = activations(model, texts.tokens, sites, positions=places, batch_size=BATCH)  # type: ignore[arg-type]
+    return {site: state.flatten(2).cpu() for site, state in held.items()}
+
+
+def _at_the_end(model: LanguageModel, texts: Texts, sites: Sequence[Site]) -> dict[Site, Float[Tensor, "text d_site"]]:
+    """What it holds at the last symbol of each text."""
+    return {site: held[:, 0] for site, held in _states(model, texts, sites, texts.length[:, None] - 1).items()}
 
 
 def _grams(text: str, n: int) -> list[str]:

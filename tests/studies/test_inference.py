@@ -18,6 +18,7 @@ from cotinterp.studies import inference
 from cotinterp.studies.evidence import CHOSEN_FROM
 from cotinterp.studies.inference import exchanged, head_effects, rewarded, searched, verified
 from cotinterp.studies.subject import QUICK_EVIDENCE, Subject, untrained_twin
+from cotinterp.studies.verifiers import fitted_probe, fitted_reward
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def test_the_auroc_of_a_table_is_that_of_its_scores():
 
 
 def test_a_response_is_as_good_as_its_worst_step(erring):
-    """A scorer that counts the symbols of a text, less than which the first step alone has."""
+    """Every step that a text was labeled at, read as a text of its own; and a scorer that counts the symbols."""
 
     class Shortest:
         name = "length"
@@ -126,16 +127,23 @@ def test_a_response_is_as_good_as_its_worst_step(erring):
         def __call__(self, model, texts):
             return texts.length.double()
 
+        def at(self, model, texts, places):
+            return places.double() + 1
+
         def cost(self, model, texts):
             return (Spent(),) * len(texts)
 
-    batch = erring.batch(erring.heldout(4))
-    texts = label_steps(erring.model, erring.task, batch, rng=np.random.default_rng(0), n_samples=1).texts
-    first = {}
-    for row, length in zip(texts.row.tolist(), texts.length.tolist(), strict=True):
-        first[row] = min(length, first.get(row, length))
-    worst = WorstStep(Shortest())
-    assert worst(erring.model, texts).tolist() == [first[row] for row in texts.row.tolist()]
+    batch = erring.batch(erring.heldout(40))
+    steps = label_steps(erring.model, erring.task, batch, rng=np.random.default_rng(0), n_samples=1)
+    verifiers = (Shortest(), fitted_probe(erring, steps), fitted_reward(erring, steps, updates=20))
+    number, row = steps.texts.length, steps.texts.row
+    for verifier in verifiers:
+        alone, worst = verifier(erring.model, steps.texts), WorstStep(verifier)(erring.model, steps.texts)
+        begins = (row[None] == row[:, None]) & (number[None] <= number[:, None])
+        torch.testing.assert_close(worst, alone.expand(len(row), -1).masked_fill(~begins, torch.inf).amin(1))
+        assert (worst < alone).any()
+        assert WorstStep(verifier).cost(erring.model, steps.texts) == verifier.cost(erring.model, steps.texts)
+        assert not len(WorstStep(verifier)(erring.model, steps.select(np.zeros(len(row), dtype=bool)).texts))
 
 
 def test_what_is_exchanged_in_right_and_in_wrong_prefixes_is_kept_apart(erring):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cotinterp.behavior.search.labeled_steps import LabeledSteps, LabelName
@@ -41,13 +41,21 @@ class RewardModel:
     name: str
     final_loss: float
 
-    def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:  # noqa: ARG002
-        found = torch.zeros(len(texts), dtype=torch.float64)
+    def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:
+        return self.at(model, texts, texts.length[:, None] - 1)[:, 0]
+
+    def at(
+        self,
+        model: LanguageModel,  # noqa: ARG002
+        texts: Texts,
+        places: Int[Tensor, "text place"],
+    ) -> Float[Tensor, "text place"]:
+        """The same of what is written up to each place, in one read of the text."""
+        found = torch.zeros(places.shape, dtype=torch.float64)
         with reading(self.module) as read:
             for rows in texts.length.argsort(stable=True).split(256) if len(texts) else ():
-                last = texts.length[rows] - 1
-                logits = read(texts.tokens[rows, : int(last.max()) + 1]).cpu().double()
-                found[rows] = logits[torch.arange(len(rows)), last, : GOOD + 1].softmax(-1)[:, GOOD]
+                logits = read(texts.tokens[rows, : int(texts.length[rows].max())]).cpu().double()
+                found[rows] = logits[torch.arange(len(rows))[:, None], places[rows], : GOOD + 1].softmax(-1)[..., GOOD]
         return found
 
     def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:  # noqa: ARG002

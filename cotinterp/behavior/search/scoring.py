@@ -5,7 +5,7 @@ Two stand here because they need no training: `Oracle`, the task's own judgment,
 and `Likelihood`, the model's own opinion of what it wrote.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -124,38 +124,38 @@ class Likelihood:
         return tuple(reading_of(cost, n - 1, new) if unknown and new else Spent() for unknown, n, new in facts)
 
 
+@runtime_checkable
+class StepScorer(Scorer, Protocol):
+    """A scorer that reads a text once, and can say at every place of it how promising it looked up to there."""
+
+    def at(
+        self, model: LanguageModel, texts: Texts, places: Int[Tensor, "text place"]
+    ) -> Float[Tensor, "text place"]: ...
+
+
 @dataclass(frozen=True)
 class WorstStep:
-    """The lowest score that another scorer gives at the end of any step of a text, or at the text's own end.
+    """The lowest score that a verifier of steps gives at the end of any step of a text, or at the text's own end.
 
-    So a verifier of steps judges a whole response (Lightman et al. 2023, arXiv 2305.20050): what it reads where a step
-    ends is about that step, and may be forgotten at the end of the text. Costs what the other takes for the text alone:
-    a causal reader sees the ends of all steps in one read. An outcome reward model is not made for beginnings.
+    So it judges a whole response (Lightman et al. 2023, arXiv 2305.20050): what is read where a step ends is about that
+    step, and may be forgotten at the end of the text. Costs what the verifier takes for the text: one read.
     """
 
-    scorer: Scorer
+    scorer: StepScorer
 
     @property
     def name(self) -> str:
         return self.scorer.name
 
     def __call__(self, model: LanguageModel, texts: Texts) -> Float[Tensor, " texts"]:
-        ends = torch.tensor([texts.batch.vocabulary.token(symbol) for symbol in STEP_ENDS])
-        place = torch.arange(texts.tokens.shape[1])
-        written = (place >= texts.n_prompt[:, None]) & (place < texts.length[:, None])
-        whole = place == texts.length[:, None] - 1
-        text, last = (torch.isin(texts.tokens, ends) & written | whole).nonzero().T
-        length = last + 1
-        begun = replace(
-            texts,
-            row=texts.row[text],
-            tokens=texts.tokens[text].masked_fill(place >= length[:, None], 0),
-            length=length,
-            ended=texts.ended[text] & (length == texts.length[text]),
-            log_prob=torch.full((len(text),), torch.nan, dtype=torch.float64),
-        )
-        lowest = torch.full((len(texts),), torch.inf, dtype=torch.float64)
-        return lowest.scatter_reduce_(0, text, self.scorer(model, begun).double(), "amin")
+        if not len(texts):
+            return torch.zeros(0, dtype=torch.float64)
+        symbols = torch.tensor([texts.batch.vocabulary.token(symbol) for symbol in STEP_ENDS])
+        place, last = torch.arange(texts.tokens.shape[1]), texts.length[:, None] - 1
+        ends = torch.isin(texts.tokens, symbols) & (place >= texts.n_prompt[:, None]) & (place <= last)
+        # Behind its ends each text has its last place, as often as it takes to make all rows alike.
+        places = torch.where(ends, place, last).sort(dim=1).values[:, : int(ends.sum(1).max()) + 1]
+        return self.scorer.at(model, texts, places).amin(1)
 
     def cost(self, model: LanguageModel, texts: Texts) -> tuple[Spent, ...]:
         return self.scorer.cost(model, texts)
