@@ -26,7 +26,8 @@ LEGEND = {"mixed": "models differ", "above": "above, not predicted", "below": "b
 NUMBERS = ("threshold", "estimate", "ci_low", "ci_high")
 
 PREDICTED = "rgba(0, 114, 178, 0.10)"
-ROW, TOP, BOTTOM, LEFT, WRAP = 66, 96, 24, 380, 46
+ROW, TOP, BOTTOM, LEFT, WRAP, ONE_LINE = 66, 96, 24, 380, 56, 48
+"""Pixels; and of the words on the left, characters of a line, and most of a claim and a criterion in one line."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,10 @@ def _label(figure: go.Figure, grid: Forest, named: pd.DataFrame) -> None:
     before = ""
     for row, one in enumerate(named.to_dict("records")):
         unit = f" ({text(one['unit'])})" if one["unit"] else ""
-        lines = (
-            [f"{text(one['criterion'])}{unit}"]
-            if one["claim"] == before
-            else [f"<b>{text(one['claim'])}</b>: {text(one['criterion'])}{unit}"]
-        )
+        lines = [f"{text(one['criterion'])}{unit}"]
+        if one["claim"] != before:
+            apart = "<br>" if len(f"{one['claim']}: {one['criterion']} ({one['unit']})") > ONE_LINE else " "
+            lines = [f"<b>{text(one['claim'])}</b>:{apart}{lines[0]}"]
         lines += [f'<span style="font-size:11px">{text(line)}</span>' for line in wrap(str(one["words"]), WRAP)]
         place = {"xref": "paper", "yref": f"y{grid.axis(row, 0)} domain", "x": 0, "xanchor": "right", "xshift": -12}
         figure.add_annotation(
