@@ -5,7 +5,7 @@ content, on the same problems and seeds. What traces taught is the difference. R
 and more; means over seeds, 95% intervals. All that is measured of them, and what follows: `analyses.setups`.
 
     python -m analyses.curricula [--quick] [--table FOLDER]
-    python -m analyses.curricula --train ROOT --task TASK --seeds 0 1 2 3 4 [--ways mixed-50 naive] [--until-converged]
+    python -m analyses.curricula --train ROOT --task TASK --seeds 0 1 2 [--ways naive] [--n-train 20000]
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.studies.evidence import CONTROL_VARIANT, Evidence, read_evidence
 from cotinterp.studies.measuring import as_taught
-from cotinterp.studies.subject import FULL, QUICK
+from cotinterp.studies.subject import FULL, QUICK, Effort
 from cotinterp.sweeps.replication import Measuring, replicate, taught_plan
 from cotinterp.training.spec import OptimizerSpec
 
@@ -40,19 +40,22 @@ def main(
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
     ways: tuple[str, ...] = WAYS,
     until_converged: bool = False,
+    n_train: int = 3000,
+    k_max: int = 6,
     out: Path = Path("out/curricula"),
 ) -> list[str]:
-    """Compare, publish, and return the answer in words. `quick` trains tiny runs, whose numbers mean nothing.
+    """Compare, publish, return the answer in words. `quick` trains tiny runs; `train` what is missing of one task.
 
-    `train` trains and measures what is missing of one task, and leaves the evidence in `out`; `until_converged`: the
-    last phase of each run, and a teacher, has as many updates as it takes (`naive`, which is never asked so: a phase).
+    `until_converged`: the last phase, and a teacher, takes what it takes (`naive`, which is never asked so: a phase).
     """
+    small = ModelSpec(n_layers=2, d_model=16 if quick else 64, n_heads=4, d_mlp=32 if quick else 256, n_ctx=64)
+    base = RunSpec(task=task, regime="direct", model=small, n_train=n_train, k_max=k_max)
     if quick:
         with TemporaryDirectory() as scratch:
-            evidence = taught_and_measured("z6", (0,), ways[:1], Path(scratch), OptimizerSpec(steps=4), quick=True)
+            evidence = taught_and_measured(base, OptimizerSpec(steps=4), (0,), ways[:1], Path(scratch), QUICK)
     elif train is not None:
         optimizer = OptimizerSpec(steps=LONGEST, until="converged") if until_converged else OptimizerSpec(steps=PHASE)
-        evidence = taught_and_measured(task, seeds, ways, train, optimizer)
+        evidence = taught_and_measured(base, optimizer, seeds, ways, train, FULL)
         evidence.save(out / "evidence")
     else:
         evidence = read_evidence(table or TABLE)
@@ -66,14 +69,12 @@ def main(
 
 
 def taught_and_measured(
-    task: str, seeds: tuple[int, ...], ways: tuple[str, ...], root: Path, optimizer: OptimizerSpec, quick: bool = False
+    base: RunSpec, optimizer: OptimizerSpec, seeds: tuple[int, ...], ways: tuple[str, ...], root: Path, effort: Effort
 ) -> Evidence:
     """The runs of the plan, trained under `root` where they are missing, and measured."""
-    small = ModelSpec(n_layers=2, d_model=16 if quick else 64, n_heads=4, d_mlp=32 if quick else 256, n_ctx=64)
-    base = RunSpec(task=task, regime="direct", model=small, optimizer=optimizer)
-    planned = [replace(one, spec=phased(one.spec)) for one in taught_plan(ways, seeds=seeds, base=base)]
-    kept = Measuring(effort=QUICK if quick else FULL, measures=(as_taught,), store=None if quick else root / "rows")
-    return replicate(planned, root=root, measuring=kept)
+    plan = taught_plan(ways, seeds=seeds, base=base.model_copy(update={"optimizer": optimizer}))
+    kept = Measuring(effort=effort, measures=(as_taught,), store=root / "rows")
+    return replicate([replace(one, spec=phased(one.spec)) for one in plan], root=root, measuring=kept)
 
 
 def phased(spec: RunSpec) -> RunSpec:
