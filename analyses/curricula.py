@@ -60,10 +60,9 @@ def main(
     else:
         evidence = read_evidence(table or TABLE)
     found = pd.concat([setup_table(evidence, one) for one in evidence.tasks], ignore_index=True)
-    title = "New problems answered at once, by way of teaching: mean and interval over seeds"
     figure = lines(
         found[found["measure"] == "at once"], x="setup", y="value", low="ci_low", high="ci_high", facet="task",
-        bounds=(0, 1), title=title,
+        bounds=(0, 1), title="New problems answered at once, by way of teaching: mean and interval over seeds",
     )  # fmt: skip
     return publish(out, tables={"curricula": found}, figures={"curricula": figure}, answer=list(said(found)))
 
