@@ -3,14 +3,15 @@
 The table of `claims.setups.setup_table`: ways of teaching (`cotinterp curricula`) and their controls, the same phases
 with dots in place of the content; and the encoders of `analyses.encoder_control`. Means over seeds, 95% intervals.
 
-A row of nanodistill's table holds where each of its numbers (`ROWS`) lies on its side of the threshold with its whole
-interval, fails where one lies on the other with its whole interval, and is open otherwise. From fewer than three seeds,
-or with a run that had not converged, nothing is concluded.
+A row of nanodistill's table holds where the whole interval of each of its numbers (`ROWS`) lies on its side of the
+threshold, fails where one lies on the other, and is open otherwise: from fewer than three seeds, with a run that had
+not converged, and where less than the threshold is left to gain.
 
     python -m analyses.setups [--quick] [--table FOLDER] [--encoders FILE]
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -37,23 +38,19 @@ ROWS = {
     "decoder, with its trace: helps most": ("mixed-50", 1, {"over all": AT["trace-gain"]}),
 }
 """Of each row (multi-task is three) the setup, and of its numbers on which side they lie (1: above) of what."""
+LEVEL = {"gain": "at once", "content": "at once", "over all": "trace"}
 
 
 def main(quick: bool = False, table: Path = TABLE, encoders: Path = ENCODERS, out: Path = OUT) -> list[str]:
     """Read the evidence of `analyses.curricula`, publish, and return the answer in words; `quick` reads one task."""
     evidence = read_evidence(table)
     parts = [setup_table(evidence, task) for task in evidence.tasks[: 1 if quick else None]]
-    if encoders.is_file():
-        parts.append(of_encoders(pd.read_csv(encoders)))
+    parts += [of_encoders(pd.read_csv(encoders))] if encoders.is_file() else []
     found = pd.concat(parts, ignore_index=True)
-    shown = found[~found["measure"].isin(("gain", "content", "over all", "forgotten"))]
+    shown = found[~found["measure"].isin((*LEVEL, "forgotten"))]
     shown = shown.assign(setup=shown["setup"] + " (" + shown["n"].astype(str) + ")")
-    figures = {
-        str(task): heatmap(
-            rows, x="measure", y="setup", value="value", bounds=(0, 1), title=f"{task}, by setup (seeds)", y_title=" "
-        )
-        for task, rows in shown.groupby("task", sort=False)
-    }
+    drawn = partial(heatmap, x="measure", y="setup", value="value", bounds=(0, 1), y_title=" ")
+    figures = {str(task): drawn(rows, title=f"{task}, by setup (seeds)") for task, rows in shown.groupby("task")}
     answer = [line for task, rows in found.groupby("task", sort=False) for line in judged(str(task), rows)]
     for (task, setup, n, short), rows in found.groupby(["task", "setup", "n", "unconverged"], sort=False):
         answer.append(f"{task}, {setup}, seeds: {n}{short and f' (not converged: {short})'}: {spelled(rows)}")
@@ -75,16 +72,20 @@ def of_encoders(by_run: pd.DataFrame) -> pd.DataFrame:
 def judged(task: str, found: pd.DataFrame) -> Iterator[str]:
     """A line for each row of the sources' table: what it comes to, and the numbers."""
     for row, (setup, sign, wanted) in ROWS.items():
-        of = found[(found["setup"] == setup) & found["measure"].isin(wanted)]
-        yield f"{task}, {row}: {word(of, sign, wanted)}" + (f"; {setup}: {spelled(of)}" if len(of) else "")
+        rows = found[found["setup"] == setup]
+        told = spelled(rows[rows["measure"].isin(wanted)])
+        yield f"{task}, {row}: {word(rows, sign, wanted)}{told and f'; {setup}: {told}'}"
 
 
-def word(of: pd.DataFrame, sign: int, wanted: Mapping[str, float]) -> str:
-    """`holds`, `fails`, or `open` and for want of what."""
+def word(rows: pd.DataFrame, sign: int, wanted: Mapping[str, float]) -> str:
+    """`holds`, `fails`, or `open` and for want of what; of the rows of one setup."""
+    of, at = rows[rows["measure"].isin(wanted)], rows.set_index("measure")["value"]
     if len(of) < len(wanted) or of["n"].min() < LEAST_SEEDS:
         return f"open, {of['n'].min()} of {LEAST_SEEDS} seeds" if len(of) == len(wanted) else "open, not measured"
     if short := " ".join(sorted(set(of["unconverged"]) - {""})):
         return f"open, not converged at seed {short}"
+    if any(least > 0 and at[name] + 1 - at[LEVEL[name]] <= least for name, least in wanted.items()):
+        return "open, nothing left to gain"
     ends = sign * of[["ci_low", "ci_high"]].sub(of["measure"].map(wanted), axis=0)
     return "holds" if (ends > 0).all(axis=None) else "fails" if (ends < 0).all(axis=1).any() else "open, too wide"
 

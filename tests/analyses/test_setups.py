@@ -11,9 +11,10 @@ from analyses.setups import of_encoders, word
 WANTED = {"gain": 0.1, "content": 0.1}
 
 
-def numbers(gain, content, n=5, unconverged=""):
-    rows = [("gain", *gain, n, unconverged), ("content", *content, n, "")]
-    return pd.DataFrame(rows, columns=["measure", "ci_low", "ci_high", "n", "unconverged"])
+def numbers(gain, content, n=5, unconverged="", at_once=0.8):
+    rows = [("gain", *gain, n, unconverged), ("content", *content, n, ""), ("at once", at_once, at_once, n, "")]
+    table = pd.DataFrame(rows, columns=["measure", "ci_low", "ci_high", "n", "unconverged"])
+    return table.assign(value=table[["ci_low", "ci_high"]].mean(axis=1))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,10 @@ def numbers(gain, content, n=5, unconverged=""):
         (numbers((-0.2, 0.05), (-0.1, 0.05)), -1, "holds"),
         (numbers((0.2, 0.3), (0.2, 0.5), n=2), 1, "open, 2 of 3 seeds"),
         (numbers((0.2, 0.3), (0.2, 0.5), unconverged="1 4"), 1, "open, not converged at seed 1 4"),
-        (numbers((0.2, 0.3), (0.2, 0.5)).iloc[:1], 1, "open, not measured"),
+        (numbers((0.2, 0.3), (0.2, 0.5)).iloc[[0, 2]], 1, "open, not measured"),
+        (numbers((0.0, 0.02), (0.2, 0.5), at_once=0.99), 1, "open, nothing left to gain"),
+        (numbers((0.2, 0.3), (0.0, 0.02), at_once=0.99), -1, "open, nothing left to gain"),
+        (numbers((-0.3, -0.2), (0.0, 0.02), at_once=0.6), 1, "fails"),
     ],
 )
 def test_a_row_holds_where_all_its_numbers_lie_beyond_and_fails_where_one_falls_short(found, sign, said):
