@@ -97,7 +97,8 @@ class HookedEdges:
                 summed = einsum(
                     weights[:, rows], differs, "run reader source, source run batch pos d -> reader run batch pos d"
                 )
-                return (read[rows, None] + summed).flatten(1, 2)
+                found: Tensor = (read[rows, None] + summed).flatten(1, 2)
+                return found
 
             return given
 

@@ -23,7 +23,6 @@ from cotinterp.mechanism.model import HookedModel, require_causal
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.patching.runs import rows_at_once
 
-
 Edges = NativeEdges | HookedEdges
 """How the edges of a model are run."""
 
