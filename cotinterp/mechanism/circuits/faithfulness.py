@@ -24,7 +24,7 @@ from jaxtyping import Float
 from cotinterp.figures import lines
 from cotinterp.mechanism.activations import BUDGET, Budget
 from cotinterp.mechanism.circuits.graph import Edge, Graph
-from cotinterp.mechanism.circuits.kept import kept_metrics
+from cotinterp.mechanism.circuits.kept import KeptRuns
 from cotinterp.mechanism.circuits.scores import EdgeScores, as_ranking
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.metrics import Effects, kept_pairs, metric_name, normalized_effects
@@ -158,13 +158,14 @@ def faithfulness_curve(
         raise ValueError(f"sizes {list(sizes or ())} leave 0 to {len(graph.edges)}, the number of edges.")
     ordered = scores.ordered(rule)
     circuits = tuple(frozenset(ordered[:size]) for size in chosen)
-    kept = kept_metrics(model, contrast, circuits, metric=scores.metric, by_hooks=by_hooks, budget=budget)
-    right = kept_metrics(model, contrast, circuits, metric="accuracy", by_hooks=by_hooks, budget=budget)
+    runs = KeptRuns.of(model, contrast, by_hooks=by_hooks, budget=budget)
+    found = runs.metrics(circuits, list(dict.fromkeys((scores.metric, "accuracy"))))
+    kept = found[scores.metric]
     kept_pairs(kept, kept[-1] - kept[0])
     return FaithfulnessCurve(
         circuits=circuits,
         metrics=kept,
-        accuracy=right,
+        accuracy=found["accuracy"],
         clean=kept[-1],
         corrupted=kept[0],
         about={**scores.about(), "ranking": rule},
@@ -200,12 +201,13 @@ def greedy_circuit(
     if tolerance < 0:
         raise ValueError(f"tolerance={tolerance}: a change of faithfulness, at least 0.")
     kept = graph.connected(graph.edges if start is None else start)
-    ends = kept_metrics(model, contrast, [graph.edges, []], metric=name, budget=budget)
-    pairs = kept_pairs(ends[:1], ends[0] - ends[1])
-    gap = float((ends[0] - ends[1])[pairs].mean())
+    runs = KeptRuns.of(model, contrast, budget=budget)
+    clean, corrupted = runs.metrics([graph.edges, []], [name])[name]
+    pairs = kept_pairs(clean[None], clean - corrupted)
+    gap = float((clean - corrupted)[pairs].mean())
 
     def mean(edges: Collection[Edge]) -> float:
-        return float(kept_metrics(model, contrast, [edges], metric=name, budget=budget)[0, pairs].mean())
+        return float(runs.metrics([edges], [name])[name][0, pairs].mean())
 
     now = mean(kept)
     for edge in graph.edges[::-1] if order is None else order:
