@@ -76,7 +76,8 @@ def agreement_words(agreements: list[EdgeAgreement]) -> Iterator[str]:
     """Correlation of every estimate with exact patching, by kind of edge."""
     for agreement in agreements:
         table = agreement.frame()
-        kinds = ", ".join(f"{row.edges} {row.pearson:.2f}" for row in table.itertuples())
+        known = table[table["pearson"].notna()]
+        kinds = ", ".join(f"{row.edges} {row.pearson:.2f}" for row in known.itertuples())
         yield f"    {table['method'][0]}, correlation with exact patching: {kinds}"
 
 
