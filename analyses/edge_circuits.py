@@ -37,9 +37,8 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
     for run in reference_runs(root, tasks=("digit-sum",) if quick else ("digit-sum", "s3"), regimes=("cot",)):
         for name, pairs in standard_pairs(Subject.of_run(run), 4 if quick else 24, k=4).items():
             contrast = Contrast.from_pairs(pairs)
-            about = {"labels": run.labels, "metric": "logit_diff"}
-            exact = edge_scores(run.model, contrast, **about)
-            estimates = [edge_scores(run.model, contrast, method=method, **about) for method in ESTIMATES]
+            exact = edge_scores(run.model, contrast, labels=run.labels)
+            estimates = [edge_scores(run.model, contrast, method=method, labels=run.labels) for method in ESTIMATES]
             agreements = [edge_agreement(estimate, exact) for estimate in estimates]
             kept = [faithfulness_curve(run.model, contrast, scores) for scores in (exact, *estimates)]
             scored.append(exact.frame())
