@@ -28,6 +28,7 @@ from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Kind, Site, residual_sites
 from cotinterp.models.build import Bridge
+from cotinterp.models.weights import named_weights
 
 N_LAYERS, N_HEADS, D_MODEL, D_VOCAB, N_CTX = 2, 4, 32, 41, 24
 
@@ -90,6 +91,58 @@ def wrapped(model: PreTrainedModel, *, seed: int, scale: float = 0.5) -> Bridge:
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     name = type(model).__name__
     return build_bridge_from_module(model, architecture=name, hf_config=model.config, model_name=name).eval()
+
+
+def gpt2_copy(model: Bridge) -> Bridge:
+    """A native model's weights in a GPT-2, as a bridge in eval mode: the same function, with hooks that ours lack.
+
+    ValueError for a model that GPT-2 cannot be.
+    """
+    copy = gpt2_of(model)
+    name = type(copy).__name__
+    return build_bridge_from_module(copy, architecture=name, hf_config=copy.config, model_name=name).eval()
+
+
+def gpt2_of(model: Bridge, *, end: int | None = None) -> PreTrainedModel:
+    """A GPT-2 of Hugging Face with the weights of a native model; `end` is the symbol at which it stops to write.
+
+    ValueError for a model that GPT-2 cannot be: without LayerNorm, MLPs or learned positions.
+    """
+    cfg, weights = model.cfg, named_weights(model)
+    if cfg.normalization_type != "LN" or cfg.attn_only or cfg.positional_embedding_type != "standard":
+        raise ValueError("GPT-2 has LayerNorm, MLPs and learned positions; this model has others.")
+    config = GPT2Config(
+        vocab_size=cfg.d_vocab,
+        n_positions=cfg.n_ctx,
+        n_embd=cfg.d_model,
+        n_layer=cfg.n_layers,
+        n_head=cfg.n_heads,
+        n_inner=cfg.d_mlp,
+        activation_function=cfg.act_fn,
+        layer_norm_epsilon=cfg.eps,
+        tie_word_embeddings=False,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    named = {"wte.weight": "embed.weight", "wpe.weight": "pos_embed.weight"}
+    named |= {f"ln_f.{part}": f"ln_final.{part}" for part in ("weight", "bias")}
+    state = {f"transformer.{theirs}": weights[ours] for theirs, ours in named.items()}
+    for layer in range(cfg.n_layers):
+        here, there = f"blocks.{layer}", f"transformer.h.{layer}"
+        for part in ("weight", "bias"):
+            joined = torch.cat([weights[f"{here}.attn.{one}.{part}"] for one in "qkv"])
+            maps = {"attn.c_attn": joined, "attn.c_proj": weights[f"{here}.attn.o.{part}"]}
+            maps |= {"mlp.c_fc": weights[f"{here}.mlp.in.{part}"], "mlp.c_proj": weights[f"{here}.mlp.out.{part}"]}
+            # Its matrices are turned.
+            state |= {
+                f"{there}.{name}.{part}": (value.T if part == "weight" else value) for name, value in maps.items()
+            }
+            state |= {f"{there}.ln_{one}.{part}": weights[f"{here}.ln{one}.{part}"] for one in (1, 2)}
+    with torch.random.fork_rng(devices=[]):
+        copy: Any = GPT2LMHeadModel(config)
+    copy.load_state_dict(state | {"lm_head.weight": weights["unembed.weight"]})
+    found: PreTrainedModel = copy.to(weights["unembed.weight"].device).eval()
+    return found
 
 
 def das_agreement(

@@ -43,6 +43,7 @@ def test_the_scripts_are_those_of_the_readme():
         "curricula",
         "depth_converged",
         "depth_frontier",
+        "edge_circuits",
         "encoder_control",
         "error_law",
         "errors",

@@ -112,6 +112,16 @@ class NativeParts:
         cos, sin = self.cos[positions][..., None, None, :], self.sin[positions][..., None, None, :]
         return torch.cat([_rotated(split[..., :turned, :, :], cos, sin), split[..., turned:, :, :]], dim=-3)
 
+    def rotated(
+        self, x: Float[Tensor, "*rows head d_head"], positions: Int[Tensor, "*#rows"]
+    ) -> Float[Tensor, "*rows head d_head"]:
+        """Queries or keys as scores see them: rotary positions applied, where the model has such."""
+        if self.cos is None or self.sin is None:
+            return x
+        return _rotated(x[..., None, :, :], *(table[positions][..., None, None, :] for table in (self.cos, self.sin)))[
+            ..., 0, :, :
+        ]
+
     def attn_out(self, block: Block, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
         """What the heads write into the residual stream, `b_o` included."""
         return functional.linear(z.flatten(-2), block.w_o, block.b_o)
