@@ -99,6 +99,7 @@ def test_a_session_from_a_typed_problem_to_a_link_that_opens_it_again(opened, li
     after(page, lambda: token(page, 2, "equals 3").click())
     page.wait_for_selector(".edges td")
     assert "->" in page.locator(".edges tbody td").first.inner_text()
+    after(page, lambda: token(page, 2, "total 2").click())
 
     # The written total of run 3 is written into run 2 where it is read: the embedding carries it, the end does not.
     after(page, lambda: page.select_option('[aria-label="source run"]', "2"))

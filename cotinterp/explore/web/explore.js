@@ -180,10 +180,9 @@ function render({ model, el }) {
       make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), edges, probes)));
     // Fitting takes longer than all else: for a place at which the reader stays.
     setTimeout(async () => {
-      if (mine === turn && other >= 0) {
-        const told = await answerOf({ ask: "edges", shown: shownFields(run), other: shownFields(view.runs[other]), position: place });
-        if (mine === turn) edges.replaceChildren(make("h3", {}, `Edges that tell it from run ${other + 1}`), told ? edgeTable(told) : make("p", { class: "hint" }, view.note));
-      }
+      if (mine === turn && other >= 0) ask({ ask: "edges", shown: shownFields(run), other: shownFields(view.runs[other]), position: place }).then((told) => {
+        if (mine === turn) edges.replaceChildren(make("h3", {}, `Edges that tell it from run ${other + 1}`), told.error ? make("p", { class: "hint" }, told.error) : edgeTable(told));
+      });
       const read = mine === turn && (await answerOf({ ask: "probes", scene: scene(run), position: place }));
       if (mine === turn) probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? scroller("probes", probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
     }, PAUSE);
