@@ -56,6 +56,21 @@ def look_call(
     )
 
 
+def edges_call(setup: str, texts: Sequence[str], position: int, tokens: tuple[int, int]) -> str:
+    """Effects of all edges, for the pair of two texts."""
+    return (
+        "import torch\n"
+        "from cotinterp import Contrast, load_run\n"
+        "from cotinterp.mechanism.circuits import edge_scores\n\n"
+        f"{setup}"
+        f"clean, corrupted = (torch.tensor([vocabulary.encode(text)]) for text in {tuple(texts)!r})\n"
+        f"at, answer, foil = torch.tensor([{position}]), torch.tensor([{tokens[0]}]), torch.tensor([{tokens[1]}])\n"
+        "scores = edge_scores(model, Contrast.by_position(clean, corrupted, at, answer, foil))\n"
+        "for edge in scores.ordered()[:12]:\n"
+        "    print(edge, scores.of(edge))\n"
+    )
+
+
 def _setting(setup: str, text: str, edits: Sequence[str], note: str = "") -> str:
     """What `setup` defines, the text and the edits, in the names `text`, `tokens` and `edits`."""
     listed = "".join(f"    {edit},\n" for edit in edits)

@@ -81,6 +81,14 @@ class Place(Request):
     position: Number
 
 
+class Difference(Request):
+    """Two runs without changes inside, told apart by what is predicted at a position of both."""
+
+    shown: Shown
+    other: Shown
+    position: Number
+
+
 class Draw(Request):
     """A problem of `k` operands, drawn by `seed`."""
 
@@ -109,6 +117,7 @@ FORMS: Mapping[str, type[Request]] = {
     "grid": Scene,
     "look": Place,
     "probes": Place,
+    "edges": Difference,
     "spend": Spending,
 }
 """What can be asked besides `about`, and the form that it is asked in."""

@@ -26,9 +26,22 @@ from cotinterp.behavior.edits import outcome_of
 from cotinterp.behavior.search.methods import METHODS
 from cotinterp.behavior.search.scoring import SCORERS
 from cotinterp.behavior.search.writer import Search
-from cotinterp.explore.python_calls import calls_of, look_call, probe_call, run_call, setup_of, spend_call
-from cotinterp.explore.requests import FORMS, Draw, EdgeCut, HeadCut, Patch, Place, Scene, Shown, Spending, parsed
+from cotinterp.explore.python_calls import calls_of, edges_call, look_call, probe_call, run_call, setup_of, spend_call
+from cotinterp.explore.requests import (
+    FORMS,
+    Difference,
+    Draw,
+    EdgeCut,
+    HeadCut,
+    Patch,
+    Place,
+    Scene,
+    Shown,
+    Spending,
+    parsed,
+)
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.circuits.scores import EdgeScores, edge_scores
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import AttributionResult, logit_attribution
 from cotinterp.mechanism.interventions import Edit, ablate_zero, knock_out_pairs, patch, run_with, watch
@@ -60,6 +73,7 @@ from cotinterp.transcripts.roles import Role
 from cotinterp.transcripts.vocabulary import Vocabulary
 
 MOST_MODELS = 8
+MOST_EDGES = 12
 PROBED = (600, 200)
 """Problems that a probe is fitted on (training side of the split) and tested on (held out)."""
 
@@ -139,6 +153,7 @@ class Explorer:
         self._plain = lru_cache(maxsize=64)(self._unchanged)
         self._probes = lru_cache(maxsize=64)(self._fit)
         self._spent = lru_cache(maxsize=64)(self._spend)
+        self._edged = lru_cache(maxsize=64)(self._compare)
 
     @classmethod
     def load(cls, *slugs: str, root: Path = DEFAULT_ROOT, device: str = "cpu", task: str | None = None) -> "Explorer":
@@ -248,6 +263,28 @@ class Explorer:
                 }
             )
         return {"probes": rows, "python": probe_call(run.setup, *key, PROBED)}
+
+    def edges(self, asked: Difference) -> dict[str, Any]:
+        """Which edges carry what tells two runs apart at one position, largest first (`edge_scores`, exact, noising).
+
+        Answer and foil are the likeliest symbols there of the one run and the other; `gap`: by how much their logit
+        difference is larger in the first. The effect of an edge is the share of it that is lost when this edge alone
+        carries what it does in the other run. Edges that stand in for one another have little each, so that effects
+        need not add up to 1. Of this one pair. ValueError where the runs hold the same symbols up to there, or say the
+        same.
+        """
+        run = self._held(asked.shown.model)
+        scores, answer, foil = self._edged(asked)
+        texts = [run.vocabulary.decode(tokens) for tokens in self._up_to(asked).tolist()]
+        effects = scores.effects().effect
+        return {
+            "answer": run.vocabulary.symbols[answer],
+            "foil": run.vocabulary.symbols[foil],
+            "gap": -float(scores.gap[0]),
+            "n": len(scores.edges),
+            "edges": [[edge.label, float(effects[scores.edges.index(edge)])] for edge in scores.ordered()[:MOST_EDGES]],
+            "python": edges_call(run.setup, texts, asked.position, (answer, foil)),
+        }
 
     def spend(self, asked: Spending) -> dict[str, Any]:
         """What a method of search (`behavior.search`) answers for a budget of written tokens, and what it spent.
@@ -430,6 +467,28 @@ class Explorer:
             "tree": [node._asdict() | {"score": _number(node.score)} for node in answer.tree],
             "python": spend_call(run.setup, asked),
         }
+
+    def _up_to(self, asked: Difference) -> Tensor:
+        """The symbols of both runs up to the position that is read, `2 pos`."""
+        if asked.other.model != asked.shown.model:
+            raise ValueError("edges are those of one model: choose two runs of it")
+        both = [self._tokens(shown)[0] for shown in (asked.shown, asked.other)]
+        for tokens in both:
+            _require_position(asked.position, len(tokens))
+        return torch.stack([tokens[: asked.position + 1] for tokens in both])
+
+    def _compare(self, asked: Difference) -> tuple[EdgeScores, int, int]:
+        """Scores of every edge of a model for this pair, and the two symbols that it is asked about."""
+        run, tokens = self._held(asked.shown.model), self._up_to(asked)
+        if torch.equal(tokens[0], tokens[1]):
+            raise ValueError("both runs hold the same symbols up to here: choose a later one, or change one of them")
+        best = run_with(run.model, tokens, [])[:, -1].argmax(-1)
+        answer, foil = best.tolist()
+        if answer == foil:
+            raise ValueError(f"both runs say {run.vocabulary.symbols[answer]} here: no edge tells them apart")
+        at = torch.tensor([asked.position], device=tokens.device)
+        contrast = Contrast.by_position(tokens[:1], tokens[1:], at, best[:1], best[1:])
+        return edge_scores(run.model, contrast), answer, foil
 
     def _source_answers(self, scene: Scene) -> list[str | None]:
         """What the runs answer that patches come from."""

@@ -95,6 +95,12 @@ def test_a_session_from_a_typed_problem_to_a_link_that_opens_it_again(opened, li
     after(page, lambda: page.click("text=and let it go on"))
     assert verdicts(page)[2].startswith("21: follows the change; a reader of this trace would say 21")
 
+    # Where the next total is computed edges tell the run with the changed total from the one without.
+    after(page, lambda: token(page, 2, "equals 3").click())
+    page.wait_for_selector(".edges td")
+    assert "->" in page.locator(".edges tbody td").first.inner_text()
+    after(page, lambda: token(page, 2, "total 2").click())
+
     # The written total of run 3 is written into run 2 where it is read: the embedding carries it, the end does not.
     after(page, lambda: page.select_option('[aria-label="source run"]', "2"))
     after(page, lambda: page.select_option('[aria-label="target run"]', "1"))

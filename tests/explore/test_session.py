@@ -14,8 +14,20 @@ from cotinterp.behavior.search.methods import METHODS
 from cotinterp.behavior.search.scoring import Oracle
 from cotinterp.behavior.search.writer import Search
 from cotinterp.explore.requests import MOST_TOKENS
-from cotinterp.explore.session import MOST_MODELS, Draw, EdgeCut, Explorer, HeadCut, Patch, Place, Scene, Shown
+from cotinterp.explore.session import (
+    MOST_MODELS,
+    Difference,
+    Draw,
+    EdgeCut,
+    Explorer,
+    HeadCut,
+    Patch,
+    Place,
+    Scene,
+    Shown,
+)
 from cotinterp.mechanism.activations import activations
+from cotinterp.mechanism.circuits import Edge, Graph, run_kept
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import attention_by_role
 from cotinterp.mechanism.interventions import ablate_zero, run_with
@@ -236,6 +248,31 @@ def test_a_probe_reads_as_well_as_probe_totals_says(explorer):
     assert next_total[0]["reads"] == explorer.write(scene)["totals"][token["step"] - 1]
 
 
+def test_an_edge_is_worth_what_the_run_without_it_loses(explorer):
+    at = next(i for i, one in enumerate(explorer.write(SUM)["tokens"]) if (one["role"], one["step"]) == ("equals", 3))
+    shown, other = (Shown(model=COT, operands=SUM.operands, total=total) for total in (None, (2, 15)))
+    found = explorer.edges(Difference(shown=shown, other=other, position=at))
+    assert (found["answer"], found["foil"]) == ("1", "2")
+    model = explorer.runs[COT].model
+    clean, corrupted = (ids(explorer, COT, text(explorer.write(scene)))[:, : at + 1] for scene in (SUM, EDITED))
+    tokens = [torch.tensor([explorer.runs[COT].vocabulary.token(symbol)]) for symbol in "12"]
+    contrast = Contrast.by_position(clean, corrupted, torch.tensor([at]), *tokens)
+    graph = Graph.of(model)
+    whole, none, without = (
+        float(run_kept(model, contrast, edges)[0])
+        for edges in (graph.edges, (), set(graph.edges) - {Edge.parse(found["edges"][0][0])})
+    )
+    assert found["n"] == len(graph.edges)
+    assert whole - none == pytest.approx(found["gap"], rel=1e-4)
+    assert (whole - without) / (whole - none) == pytest.approx(found["edges"][0][1], abs=1e-4)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(found["python"], "copied", "exec"), {})
+    said = [line.split() for line in printed.getvalue().splitlines()]
+    assert [name for name, _ in said] == [name for name, _ in found["edges"]]
+    assert [float(share) for _, share in said] == pytest.approx([share for _, share in found["edges"]], abs=1e-6)
+
+
 def test_the_python_beside_a_number_gives_that_number(explorer):
     scene = changed(
         EDITED,
@@ -279,6 +316,7 @@ def test_an_answer_is_that_of_the_method_and_goes_through_json(explorer):
 
 
 WRITE = {"ask": "write", "model": COT, "operands": [3, 4, 5, 6]}
+EDGES = {"ask": "edges", "position": 3} | dict.fromkeys(("shown", "other"), {"model": COT, "operands": [3, 4]})
 SPEND = {"ask": "spend", "model": COT, "operands": [3, 4, 5, 6], "method": "vote", "budget": 60}
 
 
@@ -329,6 +367,10 @@ SPEND = {"ask": "spend", "model": COT, "operands": [3, 4, 5, 6], "method": "vote
         (SPEND | {"temperature": -1}, "temperature: "),
         (SPEND | {"operands": [3]}, "1 operands; this model can be asked about 2 to 6"),
         ({"ask": "draw", "model": COT, "k": 40, "seed": 0}, "operands"),
+        (EDGES, "both runs hold the same symbols up to here"),
+        (EDGES | {"position": 400}, "positions 0 to"),
+        (EDGES | {"other": {"model": S3, "operands": [3, 4]}}, "choose two runs of it"),
+        (EDGES | {"shown": {"model": COT, "operands": [3, 4], "changes": []}}, "Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_asked_is_said(explorer, request_, words):

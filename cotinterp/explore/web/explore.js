@@ -175,10 +175,14 @@ function render({ model, el }) {
     const guesses = token.likeliest ? make("span", {}, `Likeliest here: ${token.likeliest.map(([s, p]) => `${s} ${p.toFixed(3)}`).join(", ")}`) : "";
     const probes = make("div", { class: "probes" }, make("h3", {}, "Running totals that a probe reads"), make("p", { class: "hint" }, "fitting"));
     const python = make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, found.python)), make("pre", {}, found.python));
+    const other = comparedTo(index), edges = make("div", { class: "edges" });
     parts.detail.replaceChildren(make("h2", {}, title), editor(run, index, token, answer, of), make("div", {}, guesses, python),
-      make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), probes)));
+      make("div", { class: "columns" }, attentionTable(found, answer, index, place), make("div", {}, lensTable(found), directTable(found), edges, probes)));
     // Fitting takes longer than all else: for a place at which the reader stays.
     setTimeout(async () => {
+      if (mine === turn && other >= 0) ask({ ask: "edges", shown: shownFields(run), other: shownFields(view.runs[other]), position: place }).then((told) => {
+        if (mine === turn) edges.replaceChildren(make("h3", {}, `Edges that tell it from run ${other + 1}`), told.error ? make("p", { class: "hint" }, told.error) : edgeTable(told));
+      });
       const read = mine === turn && (await answerOf({ ask: "probes", scene: scene(run), position: place }));
       if (mine === turn) probes.replaceChildren(make("h3", {}, "Running totals that a probe reads"), read ? scroller("probes", probeTable(read, answer)) : make("p", { class: "hint" }, view.note));
     }, PAUSE);
@@ -232,6 +236,18 @@ function render({ model, el }) {
     rows.unshift(make("tr", {}, make("th", { scope: "row" }, "mean"), ...cells("all heads look, on average,", -1, -1, mean)));
     const hint = view.byRole ? "The share of a head's attention that goes to all symbols of a role together; \u00d7, how many there are." : "A head's name knocks it out (zeros); a cell cuts that edge; a cell of the first row, the read by all heads of all layers.";
     return make("div", {}, make("h3", {}, make("label", { for: "attention-to" }, "Attention from here to "), to), make("p", { class: "hint" }, hint), scroller("attention", make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows))));
+  }
+  // A run to be told apart from: of the same model and without changes inside, the source of patches before others.
+  const shownFields = ({ model: m, operands, total }) => ({ model: m, operands, ...(total ? { total } : {}) });
+  function comparedTo(index) {
+    const run = view.runs[index], fits = (other) => other !== index && view.runs[other].model === run.model && !view.runs[other].changes.length;
+    if (run.changes.length) return -1;
+    return fits(view.source) ? view.source : view.runs.findIndex((_, other) => fits(other));
+  }
+  function edgeTable(told) {
+    return make("div", {}, make("p", { class: "hint" }, `Share of what parts ${told.answer} from ${told.foil} (${told.gap.toFixed(2)} logits) that is lost when one edge alone carries what it does in that run; the largest of ${told.n}. Edges that stand in for one another show little.`),
+      table(["edge", "share"], told.edges.map(([name, share]) => [name, share.toFixed(3)])),
+      make("details", {}, make("summary", {}, "Python"), button("copy", (event) => copy(event.target, told.python)), make("pre", {}, told.python)));
   }
   function lensTable(found) {
     return make("div", {}, make("h3", {}, "Logit lens"), table(["layer", "likeliest next symbols"], found.lens.map((row, layer) => [`L${layer}`, row.map(([s, p]) => `${s} ${p.toFixed(2)}`).join("  ")])));
