@@ -8,6 +8,7 @@ models: are they equivalent to the model, by the test of `circuit_validity`?
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from cotinterp.figures.circuit_tests import rivals_figure
 from cotinterp.mechanism.circuits.graph import Edge, Graph
 from cotinterp.mechanism.circuits.kept import kept_metrics
-from cotinterp.mechanism.circuits.validity import MARGIN, Circuit, equivalence_p, gap_p, random_circuits
+from cotinterp.mechanism.circuits.validity import MARGIN, Circuit, Kept, equivalence_p, gap_p, random_circuits
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.results import Result, wilson, with_labels
@@ -150,6 +151,41 @@ def rival_census(
         KeyError: An edge that the model does not have.
     """
     graph = Graph.of(model)
+    circuit = graph.check(edges)
+    others = [
+        (partial(kept_metrics, other, contrast), graph.check(circuit if find is None else find(other, contrast)))
+        for other in untrained
+    ]
+    return census_of(
+        partial(kept_metrics, model, contrast),
+        graph,
+        circuit,
+        rivals,
+        n_random=n_random,
+        n_swaps=n_swaps,
+        untrained=others,
+        margin=margin,
+        level=level,
+        generator=generator,
+        labels=labels,
+    )
+
+
+def census_of(
+    kept: Kept,
+    graph: Graph,
+    edges: Collection[Edge],
+    rivals: Mapping[str, Collection[Edge]] | None = None,
+    *,
+    n_random: int = 100,
+    n_swaps: int = 100,
+    untrained: Sequence[tuple[Kept, Circuit]] = (),
+    margin: float = MARGIN,
+    level: float = 0.05,
+    generator: np.random.Generator | None = None,
+    labels: Mapping[str, str | int] | None = None,
+) -> RivalCensus:
+    """`rival_census` of whatever says what a circuit is worth; `untrained`: the same of others, with their circuits."""
     circuit, everything = graph.check(edges), frozenset(graph.edges)
     if not circuit:
         raise ValueError("a circuit needs at least one edge.")
@@ -158,21 +194,19 @@ def rival_census(
     tried = [("random", one) for one in random_circuits(graph, len(circuit), n_random, rng)]
     tried += [("swap", swapped) for swapped in _swaps(graph, circuit, n_swaps, rng)]
     tried = [(kind, one) for kind, one in (*tried, *named.items()) if not one >= circuit]
-    asked = [everything, frozenset[Edge](), circuit, *(one for _, one in tried)]
-    whole, corrupted, *scores = kept_metrics(model, contrast, asked)
+    whole, corrupted, own, *scores = kept([everything, frozenset(), circuit, *(one for _, one in tried)])
 
-    def rival(kind: str, one: Circuit, score: Float[np.ndarray, " n"], *ends: Float[np.ndarray, " n"]) -> Rival:
+    def asked(kind: str, one: Circuit, score: Float[np.ndarray, " n"], *ends: Float[np.ndarray, " n"]) -> Rival:
         unit, p = float(np.abs(ends[0] - ends[1]).mean()), equivalence_p(score, *ends, margin=margin)
         distance = float(np.abs(score - ends[0]).mean()) / unit if unit else np.nan
         return Rival(kind, tuple(sorted(one)), distance, p, p <= level)
 
-    found = [rival(kind, one, score, whole, corrupted) for (kind, one), score in zip(tried, scores[1:], strict=True)]
-    for other in untrained:
-        chosen = graph.check(circuit if find is None else find(other, contrast))
-        *ends, score = kept_metrics(other, contrast, [everything, frozenset(), chosen])
-        found.append(rival("untrained", chosen, score, *ends))
+    found = [asked(kind, one, score, whole, corrupted) for (kind, one), score in zip(tried, scores, strict=True)]
+    for other, chosen in untrained:
+        *ends, score = other([everything, frozenset(), chosen])
+        found.append(asked("untrained", chosen, score, *ends))
     return RivalCensus(
-        circuit=rival("circuit", circuit, scores[0], whole, corrupted),
+        circuit=asked("circuit", circuit, own, whole, corrupted),
         rivals=tuple(found),
         gap_p=gap_p(whole, corrupted),
         level=level,

@@ -83,7 +83,8 @@ class CircuitStability(Result):
             means, drawn = scores.mean(axis=1), self._drawn[run]
             chosen = np.zeros(len(self.edges))
             for one in drawn:
-                chosen[self._first(one, size)] += 1 / len(drawn)
+                chosen[self._first(one, size)] += 1
+            chosen /= len(drawn)
             spread = drawn.std(axis=0, ddof=1)
             for i in np.argsort(-chosen, kind="stable"):
                 if chosen[i] > 0:
