@@ -97,12 +97,14 @@ class HookedEdges:
                 summed = einsum(
                     weights[:, rows], differs, "run reader source, source run batch pos d -> reader run batch pos d"
                 )
-                return (read[rows, None] + summed).flatten(1, 2)
+                found: Tensor = (read[rows, None] + summed).flatten(1, 2)
+                return found
 
             return given
 
-        logits = self._run(clean.repeat(runs, 1), write, fill)
-        return at_positions(logits, at.repeat(runs)).unflatten(0, (runs, batch))
+        readout = at_positions(self._run(clean.repeat(runs, 1), write, fill), at.repeat(runs))
+        found: Tensor = readout.unflatten(0, (runs, batch))
+        return found
 
     @torch.no_grad()
     def patched(
@@ -127,7 +129,8 @@ class HookedEdges:
                     for run, (row, column) in enumerate(places):
                         if rows.start <= row < rows.stop:
                             changed[row - rows.start, run] += differs[column]
-                    return changed.flatten(1, 2)
+                    filled: Tensor = changed.flatten(1, 2)
+                    return filled
 
                 return given
 

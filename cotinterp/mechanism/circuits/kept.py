@@ -7,6 +7,7 @@ corrupted one (resample ablation, as in Hanna et al. 2024, arXiv:2403.17806, and
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from cotinterp.mechanism.metrics import MetricName, measure, metric_name
 from cotinterp.mechanism.model import HookedModel, require_causal
 from cotinterp.mechanism.model_check import exact_parts
 from cotinterp.mechanism.patching.runs import rows_at_once
-
 
 Edges = NativeEdges | HookedEdges
 """How the edges of a model are run."""
@@ -67,21 +67,44 @@ def kept_metrics(
         KeyError: An edge that the model does not have.
     """
     name = metric_name(metric)
-    require_causal(model, "an edge would lead to earlier positions as well")
-    graph = Graph.of(model)
-    masks = [graph.mask(edges) for edges in circuits]
-    shown = contrast.until_readout(model)
-    engine = edges_of(model, shown.clean, graph, by_hooks=by_hooks)
-    found = np.zeros((len(masks), len(shown)))
-    rows = rows_for(model, shown, engine, budget)
-    for part, block in blocks(shown, rows):
-        clean = engine.readout(block.clean, block.at).double()
-        runs = max(1, rows // len(block))
-        for first in range(0, len(masks), runs):
-            chosen = torch.stack(masks[first : first + runs]).to(block.at.device)
-            readouts = engine.kept(block.clean, block.corrupted, block.at, chosen)
-            found[first : first + runs, part] = [measured(name, one, block, clean) for one in readouts]
-    return found
+    return KeptRuns.of(model, contrast, by_hooks=by_hooks, budget=budget).metrics(circuits, [name])[name]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRuns:
+    """A model and a contrast, made ready to run any number of circuits; `rows` sequences go in one pass."""
+
+    edges: Edges
+    contrast: Contrast
+    rows: int
+
+    @classmethod
+    def of(
+        cls, model: HookedModel, contrast: Contrast, *, by_hooks: bool = False, budget: Budget = BUDGET
+    ) -> "KeptRuns":
+        """Errors are those of `kept_metrics`."""
+        require_causal(contrast.check(model), "an edge would lead to earlier positions as well")
+        shown = contrast.until_readout(model)
+        edges = edges_of(model, shown.clean, Graph.of(model), by_hooks=by_hooks)
+        return cls(edges, shown, rows_for(model, shown, edges, budget))
+
+    def metrics(
+        self, circuits: Sequence[Collection[Edge]], names: Sequence[MetricName]
+    ) -> dict[MetricName, Float[np.ndarray, "circuit batch"]]:
+        """Every metric by circuit and example, of the same runs. KeyError for edges that the model does not have."""
+        masks = [self.edges.graph.mask(circuit) for circuit in circuits]
+        found = {name: np.zeros((len(masks), len(self.contrast))) for name in names}
+        for part, block in blocks(self.contrast, self.rows):
+            clean = self.edges.readout(block.clean, block.at).double()
+            runs = max(1, self.rows // len(block))
+            for first in range(0, len(masks), runs):
+                chosen = torch.stack(masks[first : first + runs]).to(block.at.device)
+                for i, readout in enumerate(
+                    self.edges.kept(block.clean, block.corrupted, block.at, chosen), start=first
+                ):
+                    for name in names:
+                        found[name][i, part] = measured(name, readout, block, clean)
+        return found
 
 
 def edges_of(model: HookedModel, tokens: Int[Tensor, "batch pos"], graph: Graph, *, by_hooks: bool = False) -> Edges:

@@ -68,7 +68,8 @@ class NativeEdges:
 
         def received(readers: int) -> Float[Tensor, "run reader batch pos d_model"]:
             summed: Tensor = weights[:, row : row + readers, :column] @ differs[:, :column].flatten(2)
-            return summed.unflatten(2, (batch, n, -1))
+            found: Tensor = rearrange(summed, "run reader (batch pos d) -> run reader batch pos d", batch=batch, pos=n)
+            return found
 
         column = 1
         for block, state in zip(self.parts.blocks, states, strict=True):
@@ -229,8 +230,9 @@ class _OneEdge:
             return parts.logits(post[:, :, 0])
         repeated = {"rows": rows.repeat(len(dests)), "at": self.at.repeat(len(dests))}
         resid = post.flatten(0, 1)
-        found = resume(parts, self.states, layer=layer + 1, start=self.start, resid=resid, **repeated)
-        return found.unflatten(0, (len(dests), -1))
+        logits = resume(parts, self.states, layer=layer + 1, start=self.start, resid=resid, **repeated)
+        found: Tensor = rearrange(logits, "(run batch) d_vocab -> run batch d_vocab", run=len(dests))
+        return found
 
     def _attended(
         self,

@@ -275,12 +275,13 @@ class _Block:
         recipient, donor = self._runs
         where = place_mask(self.place, contrast, recipient)
         points = [0.0] if method != "eap-ig" else [(i + 0.5) / steps for i in range(steps)]
-        slope = sum(
+        slopes = [
             self.engine.gradients(recipient, donor, point, contrast.at, self._score(clean), linear=method == "relp")
             for point in points
-        )
+        ]
         differs = (self.engine.written(donor) - self.engine.written(recipient)) * where[..., None]
-        by_place = einsum(differs, slope / len(points), "source batch pos d, reader batch pos d -> reader source batch")
+        slope = torch.stack(slopes).mean(dim=0)
+        by_place = einsum(differs, slope, "source batch pos d, reader batch pos d -> reader source batch")
         places = torch.tensor([graph.places[edge] for edge in graph.edges], device=by_place.device)
         found: Float[np.ndarray, "edge batch"] = by_place[places[:, 0], places[:, 1]].double().cpu().numpy()
         return found

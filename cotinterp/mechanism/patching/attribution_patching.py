@@ -135,22 +135,28 @@ class AttributionAgreement(Result):
         )
 
     def _agreement(self, members: Int[np.ndarray, " members"]) -> dict[str, str | int | float]:
-        left_out = int((~self.compared[members]).sum())
-        members = members[self.compared[members]]
-        score, effect = self.score[members], self.effect[members]
-        ranked = (np.abs(score), np.abs(effect)) if self.ranking == "absolute" else (score, effect)
-        varied = len(members) > 2 and all(len(np.unique(side)) > 1 for side in (*ranked, score, effect))
-        found: dict[str, str | int | float] = {
-            "n": len(members),
-            "left_out": left_out,
-            "ranking": self.ranking,
-            "spearman": float(spearmanr(*ranked).statistic) if varied else float("nan"),
-            "pearson": float(pearsonr(score, effect).statistic) if varied else float("nan"),
-        }
-        for k in self.top:
-            best = [set(np.argsort(-side, kind="stable")[:k].tolist()) for side in ranked]
-            found[f"overlap_{k}"] = len(best[0] & best[1]) / k if k <= len(members) else float("nan")
-        return {**found, "max_difference": float(np.abs(score - effect).max(initial=0.0))}
+        return agreement_numbers(self.score[members], self.effect[members], ranking=self.ranking, top=self.top)
+
+
+def agreement_numbers(
+    score: Float[np.ndarray, " items"], effect: Float[np.ndarray, " items"], *, ranking: str, top: Sequence[int]
+) -> dict[str, str | int | float]:
+    """How alike estimates and true effects of the same items are: the columns of `AttributionAgreement.frame`."""
+    compared = np.isfinite(score) & np.isfinite(effect) & ((score != 0) | (effect != 0))
+    left_out, score, effect = int((~compared).sum()), score[compared], effect[compared]
+    ranked = (np.abs(score), np.abs(effect)) if ranking == "absolute" else (score, effect)
+    varied = len(score) > 2 and all(len(np.unique(side)) > 1 for side in (*ranked, score, effect))
+    found: dict[str, str | int | float] = {
+        "n": len(score),
+        "left_out": left_out,
+        "ranking": ranking,
+        "spearman": float(spearmanr(*ranked).statistic) if varied else float("nan"),
+        "pearson": float(pearsonr(score, effect).statistic) if varied else float("nan"),
+    }
+    for k in top:
+        best = [set(np.argsort(-side, kind="stable")[:k].tolist()) for side in ranked]
+        found[f"overlap_{k}"] = len(best[0] & best[1]) / k if k <= len(score) else float("nan")
+    return {**found, "max_difference": float(np.abs(score - effect).max(initial=0.0))}
 
 
 def agreement_of(

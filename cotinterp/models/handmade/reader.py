@@ -24,6 +24,7 @@ import torch
 from cotinterp.models.build import Bridge
 from cotinterp.models.handmade.blueprint import (
     LOGIT,
+    BasisDirection,
     Blueprint,
     Layer,
     Neuron,
@@ -54,6 +55,7 @@ def reader(
     k_range: tuple[int, int] = (2, 5),
     *,
     decoy: bool = False,
+    backup: bool = False,
     n_ctx: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Bridge:
@@ -62,7 +64,7 @@ def reader(
     Whatever valid total is written in place of another, it goes on from there. Arguments and errors are those of
     `reader_blueprint`, which says what its heads and directions are.
     """
-    return write(reader_blueprint(task, regime, k_range, decoy=decoy, n_ctx=n_ctx), device=device)
+    return write(reader_blueprint(task, regime, k_range, decoy=decoy, backup=backup, n_ctx=n_ctx), device=device)
 
 
 def reader_blueprint(
@@ -71,6 +73,7 @@ def reader_blueprint(
     k_range: tuple[int, int] = (2, 5),
     *,
     decoy: bool = False,
+    backup: bool = False,
     n_ctx: int | None = None,
 ) -> Blueprint:
     """What is written into the weights of `reader`.
@@ -81,6 +84,9 @@ def reader_blueprint(
         k_range: Fewest and most operands, both included.
         decoy: Adds L1H2, which attends exactly as L1H0 does and copies the same total into the subspace "decoy", which
             nothing reads: a second copy that can be decoded and is not used.
+        backup: Adds one more head of layer 1, which attends exactly as L1H0 does and copies the same total into the
+            subspace "backup", which MLP 1 reads as it reads "total": either of the two suffices, and neither is needed
+            where the other is right. Where they hold different totals, both are answered.
         n_ctx: Longest sequence; None for the longest transcript.
 
     Raises:
@@ -97,14 +103,16 @@ def reader_blueprint(
         "total": symbols,
         "operand": symbols,
         **({"decoy": symbols} if decoy else {}),
+        **({"backup": symbols} if backup else {}),
     }
     plan = next_token_neurons(places, _next)
     heads = (
         wanted_head("total", "wanted total", range(n_ctx), copies("token", "total", symbols)),
         wanted_head("operand", "wanted operand", range(n_ctx), copies("token", "operand", symbols)),
         *([wanted_head("decoy", "wanted total", range(n_ctx), copies("token", "decoy", symbols))] if decoy else []),
+        *([wanted_head("backup", "wanted total", range(n_ctx), copies("token", "backup", symbols))] if backup else []),
     )
-    layers = (Layer((prompt_end_head(prompt_ends(places)),), plan), Layer(heads, _step_neurons(fold)))
+    layers = (Layer((prompt_end_head(prompt_ends(places)),), plan), Layer(heads, _step_neurons(fold, backup=backup)))
     return Blueprint(Vocabulary.of(fold), n_ctx, scratch, layers)
 
 
@@ -118,17 +126,24 @@ def _next(place: Layout, at: int, token: Token) -> Vector:
     return wanted if len(wanted) == 2 else {**wanted, ("copy", 1): 1.0}
 
 
-def _step_neurons(task: FoldTask) -> tuple[Neuron, ...]:
-    """MLP 1: the transition table, one neuron an entry, and one neuron a symbol for each of the two copies."""
+def _step_neurons(task: FoldTask, *, backup: bool) -> tuple[Neuron, ...]:
+    """MLP 1: the transition table, one neuron an entry, and one neuron a symbol for each of the two copies.
+
+    With a backup each neuron that reads the total comes three times: for either source, and against both at once.
+    """
     symbols = tuple(task.operands)
     total, operand = (axis.ravel() for axis in np.indices((task.n_states, task.n_operands)))
     table = zip(total.tolist(), operand.tolist(), task.step(total, operand).tolist(), strict=True)
-    steps = (
-        all_of([("total", symbols[a]), ("operand", symbols[b])], unit("logit", symbols[c], LOGIT)) for a, b, c in table
+    both = ("total", "backup")
+    sources = ((("total",), LOGIT), (("backup",), LOGIT), (both, -LOGIT)) if backup else ((("total",), LOGIT),)
+    entries: list[tuple[str, BasisDirection, str]] = [
+        (symbols[a], ("operand", symbols[b]), symbols[c]) for a, b, c in table
+    ]
+    entries += [(symbol, ("copy", 1), symbol) for symbol in symbols]
+    read = (
+        all_of([*((source, total) for source in some), gate], unit("logit", answer, amount))
+        for some, amount in sources
+        for total, gate, answer in entries
     )
-    passed = (
-        all_of([(read, symbol), ("copy", 1)], unit("logit", symbol, LOGIT))
-        for read in ("total", "operand")
-        for symbol in symbols
-    )
-    return (*steps, *passed)
+    passed = (all_of([("operand", symbol), ("copy", 1)], unit("logit", symbol, LOGIT)) for symbol in symbols)
+    return (*read, *passed)
