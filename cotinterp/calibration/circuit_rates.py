@@ -117,7 +117,7 @@ def _passes(model: HookedModel, contrast: Contrast, edges: Circuit, seed: int, l
         result = circuit_validity(model, contrast, edges, level=level, generator=np.random.default_rng(seed))
     except NoGapError:
         return dict.fromkeys((*TESTS, ALL), False)
-    return {**result.passes, ALL: result.valid}
+    return {**{str(test): passes for test, passes in result.passes.items()}, ALL: result.valid}
 
 
 def _pairs(subject: GroundTruth) -> tuple[Contrast, Contrast]:

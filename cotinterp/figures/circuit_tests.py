@@ -102,7 +102,7 @@ def rivals_figure(frame: pd.DataFrame, *, title: str) -> go.Figure:
     failing = frame.assign(outcome="does not pass", count=frame["tried"] - frame["passing"])
     return stacked_bars(
         pd.concat([passing, failing], ignore_index=True),
-        x="kind",
+        x="rival",
         y="count",
         color="outcome",
         title=title,

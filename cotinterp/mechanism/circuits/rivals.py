@@ -86,7 +86,7 @@ class RivalCensus(Result):
         return "partly supported" if self.rivals_passing else "supported"
 
     def frame(self) -> pd.DataFrame:
-        """One row for the circuit and one for each kind of rival: kind, tried, passing, share, interval, closest.
+        """One row for the circuit and one for each kind of rival: rival, tried, passing, share, interval, closest.
 
         `share` of those tried that pass, with its 95% interval (Wilson); `closest` the smallest distance from the model
         in units of the mean gap. Swaps of one circuit are no independent draws: their interval is that of the swaps.
@@ -96,17 +96,17 @@ class RivalCensus(Result):
             of_kind = [rival for rival in (self.circuit, *self.rivals) if rival.kind == kind]
             passing = sum(rival.passes for rival in of_kind)
             low, high = wilson(passing, len(of_kind))
-            found = {"kind": kind, "tried": len(of_kind), "passing": passing, "share": passing / len(of_kind)}
+            found = {"rival": kind, "tried": len(of_kind), "passing": passing, "share": passing / len(of_kind)}
             closest = min(rival.distance for rival in of_kind)
             rows.append({**found, "ci_low": low, "ci_high": high, "closest": closest, "level": self.level})
         return with_labels(pd.DataFrame(rows), self.labels)
 
     def rival_frame(self) -> pd.DataFrame:
-        """One row for each rival: kind, distance, p, passes, and the edges that the circuit does not have."""
+        """One row for each rival: its kind, distance, p, passes, and the edges that the circuit does not have."""
         own = set(self.circuit.edges)
         rows = [
             {
-                **{"kind": rival.kind, "distance": rival.distance, "p": rival.p, "passes": rival.passes},
+                **{"rival": rival.kind, "distance": rival.distance, "p": rival.p, "passes": rival.passes},
                 "added": " ".join(edge.label for edge in rival.edges if edge not in own),
                 "left_out": " ".join(edge.label for edge in self.circuit.edges if edge not in set(rival.edges)),
             }

@@ -180,13 +180,16 @@ class CircuitValidity(Result):
     def edge_frame(self) -> pd.DataFrame:
         """One row for each edge of the circuit: what the circuit loses without it, p and Holm's p over all edges.
 
-        `change` is the mean size of the change over examples, in units of the mean gap, whatever its sign; `added` the
-        same of edges added at random, on average. To name single edges of many takes as many draws as edges / level.
+        `change` is the mean size of the change over examples, in units of the mean gap, whatever its sign;
+        `random_change` the same of edges added at random, on average. To name single edges of many takes as many draws
+        as edges / level.
         """
         edge_p = self._edge_p
         added = float(self._added.mean()) if len(self._added) else np.nan
-        table = pd.DataFrame({"edge": [edge.label for edge in self.edges], "change": self._change, "added": added})
-        return with_labels(table.assign(p=edge_p, p_adjusted=holm(edge_p), n=len(self._added)), self.labels)
+        table = pd.DataFrame({"edge": [edge.label for edge in self.edges], "change": self._change})
+        return with_labels(
+            table.assign(random_change=added, p=edge_p, p_adjusted=holm(edge_p), n=len(self._added)), self.labels
+        )
 
     def figure(self) -> go.Figure:
         """The p-value of every test against the level, by whether it passes."""

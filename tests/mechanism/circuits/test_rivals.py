@@ -21,7 +21,7 @@ def held(edges, value=chain, *, untrained=(), **options):
 def test_a_chain_has_no_rivals_and_is_supported():
     result = held(CHAIN, n_random=50, n_swaps=10_000)
     assert (result.verdict, result.rivals_passing) == ("supported", 0)
-    table = result.frame().set_index("kind")
+    table = result.frame().set_index("rival")
     # Three edges, each exchanged for any of the others: all swaps there are.
     assert table.loc["swap", "tried"] == 3 * (len(GRAPH.edges) - 3)
     assert table.loc["circuit", ["passing", "closest"]].tolist() == [1, 0]
@@ -34,7 +34,7 @@ def test_an_edge_that_another_stands_in_for_leaves_rivals():
     result = held(CHAIN, lambda circuit: float(circuit >= HALF and bool({first, other} & circuit)), n_swaps=10_000)
     assert result.verdict == "partly supported"
     table = result.rival_frame()
-    (swap,) = table[table["passes"] & (table["kind"] == "swap")].to_dict("records")
+    (swap,) = table[table["passes"] & (table["rival"] == "swap")].to_dict("records")
     assert (swap["added"], swap["left_out"]) == (other.label, first.label)
 
 
@@ -62,7 +62,7 @@ def test_untrained_models_that_pass_take_the_support_away():
         return float(bool(circuit))
 
     found = held(CHAIN, n_swaps=5, n_random=5, untrained=[(anything, IDLE), (chain, IDLE)])
-    table = found.frame().set_index("kind")
+    table = found.frame().set_index("rival")
     assert table.loc["untrained", ["tried", "passing"]].tolist() == [2, 1]
     assert found.verdict == "partly supported"
     assert held(CHAIN, n_swaps=5, n_random=5, untrained=[(chain, IDLE)]).verdict == "supported"
