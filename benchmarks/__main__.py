@@ -12,6 +12,7 @@ import tyro
 
 from benchmarks.comparison import Comparison, Rates
 from benchmarks.decoding import greedy_decodings, sampled_decodings
+from benchmarks.edge_patching import edge_patchings
 from benchmarks.growth import Point, Size, axes, growth, growth_figure, write_growth
 from benchmarks.machine import computing_with, machine_facts, matmul_rates
 from benchmarks.measurement import Measurement, measured, put_table, read_measurements, table, write_measurements
@@ -35,6 +36,7 @@ WORKS: Mapping[str, Callable[[Workload, Amounts], Iterator[Comparison]]] = {
     "resid_pre": resid_pre_sweeps,
     "heads": head_sweeps,
     "paths": path_sweeps,
+    "edges": edge_patchings,
     "probes": probe_sweeps,
     "start-up": start_ups,
 }

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from benchmarks.comparison import Comparison, matmul_floor
 from benchmarks.decoding import SEED, same_texts, until
 from benchmarks.workload import Amounts, Workload
+from cotinterp.calibration.peers import gpt2_of
 from cotinterp.models.decoding import prefixes, text_of
 from cotinterp.models.sampling import sample_continuations
-from cotinterp.models.weights import named_weights
 from cotinterp.transcripts.batch import Batch
 
 
@@ -36,7 +36,7 @@ def rollouts(workload: Workload, amounts: Amounts) -> Iterator[Comparison]:
         work=f"{group} sampled responses to each of {len(batch)} held-out problems",
         peer="Hugging Face generate, with its cache",
         ours=partial(_rolled_out, workload, batch, group, uniform),
-        theirs=partial(_generated_by_gpt2, gpt2_of(workload), batch, group, uniform),
+        theirs=partial(_generated_by_gpt2, gpt2_of(workload.model, end=workload.vocabulary.end), batch, group, uniform),
         agree=same_texts,
         floor=matmul_floor(flops),
     )
@@ -77,37 +77,3 @@ def _generated_by_gpt2(model: Any, batch: Batch, group: int, uniform: Float[np.n
         logits_processor=LogitsProcessorList([draws]),
     )
     return tuple(text_of(batch.vocabulary, until(tokens, end)) for tokens in written[:, given:].cpu())
-
-
-def gpt2_of(workload: Workload) -> Any:
-    """A GPT-2 of Hugging Face with the weights of a model that has learned positions."""
-    spec, weights = workload.spec.model, named_weights(workload.model)
-    config = GPT2Config(
-        vocab_size=len(workload.vocabulary),
-        n_positions=spec.n_ctx,
-        n_embd=spec.d_model,
-        n_layer=spec.n_layers,
-        n_head=spec.n_heads,
-        n_inner=spec.d_mlp,
-        activation_function="gelu",
-        layer_norm_epsilon=workload.model.cfg.eps,
-        tie_word_embeddings=False,
-        bos_token_id=workload.vocabulary.end,
-        eos_token_id=workload.vocabulary.end,
-    )
-    named = {"wte.weight": "embed.weight", "wpe.weight": "pos_embed.weight"}
-    named |= {f"ln_f.{part}": f"ln_final.{part}" for part in ("weight", "bias")}
-    state = {f"transformer.{theirs}": weights[ours] for theirs, ours in named.items()}
-    for layer in range(spec.n_layers):
-        here, there = f"blocks.{layer}", f"transformer.h.{layer}"
-        for part in ("weight", "bias"):
-            joined = torch.cat([weights[f"{here}.attn.{one}.{part}"] for one in "qkv"])
-            maps = {"attn.c_attn": joined, "attn.c_proj": weights[f"{here}.attn.o.{part}"]}
-            maps |= {"mlp.c_fc": weights[f"{here}.mlp.in.{part}"], "mlp.c_proj": weights[f"{here}.mlp.out.{part}"]}
-            state |= {
-                f"{there}.{name}.{part}": (value.T if part == "weight" else value) for name, value in maps.items()
-            }
-            state |= {f"{there}.ln_{one}.{part}": weights[f"{here}.ln{one}.{part}"] for one in (1, 2)}
-    model: Any = GPT2LMHeadModel(config)
-    model.load_state_dict(state | {"lm_head.weight": weights["unembed.weight"]})
-    return model.to(workload.device).eval()

@@ -28,6 +28,7 @@ from cotinterp.mechanism.patching.sweep import patch_sweep
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Kind, Site, residual_sites
 from cotinterp.models.build import Bridge
+from cotinterp.models.weights import named_weights
 
 N_LAYERS, N_HEADS, D_MODEL, D_VOCAB, N_CTX = 2, 4, 32, 41, 24
 
@@ -92,54 +93,57 @@ def wrapped(model: PreTrainedModel, *, seed: int, scale: float = 0.5) -> Bridge:
     return build_bridge_from_module(model, architecture=name, hf_config=model.config, model_name=name).eval()
 
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_new", "relu": "relu", "silu": "silu"}
-
-
 def gpt2_copy(model: Bridge) -> Bridge:
-    """A native model's weights in a Hugging Face GPT-2, as a bridge: the same function with hooks that ours lack.
+    """A native model's weights in a GPT-2, as a bridge in eval mode: the same function, with hooks that ours lack.
+
+    ValueError for a model that GPT-2 cannot be.
+    """
+    copy = gpt2_of(model)
+    name = type(copy).__name__
+    return build_bridge_from_module(copy, architecture=name, hf_config=copy.config, model_name=name).eval()
+
+
+def gpt2_of(model: Bridge, *, end: int | None = None) -> PreTrainedModel:
+    """A GPT-2 of Hugging Face with the weights of a native model; `end` is the symbol at which it stops to write.
 
     ValueError for a model that GPT-2 cannot be: without LayerNorm, MLPs or learned positions.
     """
-    cfg, weights = model.cfg, model.original_model.state_dict()
+    cfg, weights = model.cfg, named_weights(model)
     if cfg.normalization_type != "LN" or cfg.attn_only or cfg.positional_embedding_type != "standard":
         raise ValueError("GPT-2 has LayerNorm, MLPs and learned positions; this model has others.")
     config = GPT2Config(
-        n_layer=cfg.n_layers,
-        n_head=cfg.n_heads,
-        n_embd=cfg.d_model,
-        n_inner=cfg.d_mlp,
         vocab_size=cfg.d_vocab,
         n_positions=cfg.n_ctx,
-        activation_function=_ACTIVATIONS[cfg.act_fn],
+        n_embd=cfg.d_model,
+        n_layer=cfg.n_layers,
+        n_head=cfg.n_heads,
+        n_inner=cfg.d_mlp,
+        activation_function=cfg.act_fn,
         layer_norm_epsilon=cfg.eps,
         tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
+        bos_token_id=end,
+        eos_token_id=end,
     )
+    named = {"wte.weight": "embed.weight", "wpe.weight": "pos_embed.weight"}
+    named |= {f"ln_f.{part}": f"ln_final.{part}" for part in ("weight", "bias")}
+    state = {f"transformer.{theirs}": weights[ours] for theirs, ours in named.items()}
+    for layer in range(cfg.n_layers):
+        here, there = f"blocks.{layer}", f"transformer.h.{layer}"
+        for part in ("weight", "bias"):
+            joined = torch.cat([weights[f"{here}.attn.{one}.{part}"] for one in "qkv"])
+            maps = {"attn.c_attn": joined, "attn.c_proj": weights[f"{here}.attn.o.{part}"]}
+            maps |= {"mlp.c_fc": weights[f"{here}.mlp.in.{part}"], "mlp.c_proj": weights[f"{here}.mlp.out.{part}"]}
+            # Its matrices are turned.
+            state |= {
+                f"{there}.{name}.{part}": (value.T if part == "weight" else value) for name, value in maps.items()
+            }
+            state |= {f"{there}.ln_{one}.{part}": weights[f"{here}.ln{one}.{part}"] for one in (1, 2)}
     with torch.random.fork_rng(devices=[]):
         copy = GPT2LMHeadModel(config)
-    found = {name.replace("_original_component.", ""): value for name, value in weights.items()}
-    given = {"transformer.wte.weight": found["tok_embed.weight"], "transformer.wpe.weight": found["pos.weight"]}
-    given |= {"lm_head.weight": found["head.weight"]}
-    for part in ("weight", "bias"):
-        given[f"transformer.ln_f.{part}"] = found[f"ln_out.{part}"]
-        for layer in range(cfg.n_layers):
-            own, theirs = f"layers.{layer}", f"transformer.h.{layer}"
-            joined = torch.cat([found[f"{own}.attn.{which}.{part}"] for which in "qkv"])
-            given |= {f"{theirs}.ln_{i}.{part}": found[f"{own}.ln{i}.{part}"] for i in (1, 2)}
-            matrices = {
-                f"{theirs}.attn.c_attn.{part}": joined,
-                f"{theirs}.attn.c_proj.{part}": found[f"{own}.attn.o.{part}"],
-                f"{theirs}.mlp.c_fc.{part}": found[f"{own}.mlp.fc_in.{part}"],
-                f"{theirs}.mlp.c_proj.{part}": found[f"{own}.mlp.fc_out.{part}"],
-            }
-            # Matrices of GPT-2 are turned.
-            given |= {name: value.T if part == "weight" else value for name, value in matrices.items()}
-    with torch.no_grad():
-        for name, parameter in copy.named_parameters():
-            parameter.copy_(given[name])
-    name = type(copy).__name__
-    return build_bridge_from_module(copy, architecture=name, hf_config=config, model_name=name).eval()
+    copy.load_state_dict(state | {"lm_head.weight": weights["unembed.weight"]})
+    device: Any = weights["unembed.weight"].device
+    copy.to(device)
+    return copy.eval()
 
 
 def das_agreement(

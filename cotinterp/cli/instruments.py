@@ -306,6 +306,23 @@ def attribute_command(options: Options) -> None:
 
 
 @app.command(
+    name="circuit",
+    examples=(
+        "cotinterp circuit s3-cot-L4-s0-42df236d",
+        "cotinterp circuit digit-sum-cot-L4-s0-3be51c67 --quick --json",
+    ),
+)
+def circuit_command(options: Options, max_bytes: Count | None = None) -> None:
+    """Patch every edge between components by itself, and see how few edges keep the behavior.
+
+    Args:
+        options: The trained model, and where its tables go.
+        max_bytes: Most memory that activations may take, by estimate; 1 GiB by default.
+    """
+    _study("circuit", options, max_bytes=max_bytes)
+
+
+@app.command(
     name="solve",
     examples=(
         "cotinterp solve digit-sum-cot-L4-s0-3be51c67 3+4+5+6 --method mcts --budget 2000",

@@ -32,6 +32,7 @@ INTEGERS = frozenset(
     }
     | {"n_heads", "d_model", "d_mlp", "n_ctx", "d_vocab", "n_parameters", "steps", "batch_size", "k_min", "k_max"}
     | {"frontier", "next_k", "k_low", "k_top"}
+    | {"src_layer", "src_head", "dest_layer", "dest_head", "rank", "size", "connected", "known"}
 )
 TEXT = frozenset(
     {"task", "regime", "split", "category", "edit", "outcome", "model", "site", "role", "target", "pair"}
@@ -40,6 +41,7 @@ TEXT = frozenset(
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
     | {"would_decide", "study", "pairs", "why"}
+    | {"edge", "edges", "input", "method", "place", "ranking", "src_kind", "dest_kind", "missed"}
 )
 
 

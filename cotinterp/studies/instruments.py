@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,11 @@ from cotinterp.behavior.errors import error_taxonomy
 from cotinterp.figures import stacked_bars
 from cotinterp.figures.attention import AttentionView
 from cotinterp.mechanism.activations import Budget
+from cotinterp.mechanism.circuits import edge_agreement, edge_scores, faithfulness_curve
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attention import attention, attention_by_role
 from cotinterp.mechanism.heads.table import head_table
+from cotinterp.mechanism.metrics import NoGapError
 from cotinterp.mechanism.patching.run_predictions import family_predictions
 from cotinterp.mechanism.patching.runs import DIRECTIONS, PatchingControls
 from cotinterp.mechanism.patching.sweep import PatchingResult, patch_sweep
@@ -46,8 +48,9 @@ from cotinterp.transcripts.pairs import NoPairsError
 from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime
 
-StudyName = Literal["evaluate", "edit", "probe", "patch", "attribute"]
-STUDIES: tuple[StudyName, ...] = get_args(StudyName)
+StudyName = Literal["evaluate", "edit", "probe", "patch", "attribute", "circuit"]
+STUDIES: tuple[StudyName, ...] = ("evaluate", "edit", "probe", "patch", "attribute")
+"""Those that a report is made of."""
 
 Results = dict[str, dict[str, Result]]
 """For each table that a study fills, the results that make it up, by a name for their figures."""
@@ -66,7 +69,7 @@ def study(name: StudyName, subject: Subject, effort: Effort = FULL) -> Results:
         EmptySplitError: No problem of this length is held out.
     """
     if name not in _STUDIES:
-        raise KeyError(f"unknown study {name!r}; there are {', '.join(STUDIES)}")
+        raise KeyError(f"unknown study {name!r}; there are {', '.join(_STUDIES)}")
     subject.require_causal()
     return _STUDIES[name](subject, effort)
 
@@ -234,10 +237,33 @@ def _attribute(subject: Subject, effort: Effort) -> Results:
     return results | _skipped("attribute", missing, subject)
 
 
+def _circuit(subject: Subject, effort: Effort) -> Results:
+    k, asked, missing = at_first_length(
+        subject, effort, lambda k: declared_pairs(subject, effort.patched, k=k), enough=(2, 1)
+    )
+    results: Results = {"edges": {}, "edge_agreement": {}, "faithfulness": {}}
+    for name, pairs in asked.items():
+        contrast, budget = Contrast.from_pairs(pairs), Budget(max_bytes=effort.max_bytes)
+        try:
+            exact, estimate = (
+                edge_scores(subject.model, contrast, method=method, budget=budget, labels=subject.labels)
+                for method in ("exact", "eap-ig")
+            )
+            curve = faithfulness_curve(subject.model, contrast, exact, budget=budget)
+        except NoGapError as error:
+            missing[k, name] = NoPairsError(str(error), tried=len(contrast))
+            continue
+        results["edges"][f"edges-{name}"] = exact
+        results["edge_agreement"][f"edge-agreement-{name}"] = edge_agreement(estimate, exact)
+        results["faithfulness"][f"faithfulness-{name}"] = curve
+    return {table: found for table, found in results.items() if found} | _skipped("circuit", missing, subject)
+
+
 _STUDIES: Mapping[StudyName, Callable[[Subject, Effort], Results]] = {
     "evaluate": _evaluate,
     "edit": _edit,
     "probe": _probe,
     "patch": _patch,
     "attribute": _attribute,
+    "circuit": _circuit,
 }

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.rollouts import gpt2_of, rollouts
+from benchmarks.rollouts import rollouts
+from cotinterp.calibration.peers import gpt2_of
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +15,7 @@ def test_the_gpt2_has_the_logits_of_the_model(workload):
     batch = workload.batch(workload.heldout(4, k=3))
     with torch.no_grad():
         torch.testing.assert_close(
-            gpt2_of(workload)(batch.tokens).logits, workload.model(batch.tokens), atol=1e-4, rtol=0
+            gpt2_of(workload.model)(batch.tokens).logits, workload.model(batch.tokens), atol=1e-4, rtol=0
         )
 
 

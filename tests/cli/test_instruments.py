@@ -177,6 +177,7 @@ def killed_after(step):
         ("edit", ("trace_edits",)),
         ("patch", ("patching",)),
         ("attribute", ("heads", "attention_by_role")),
+        ("circuit", ("edges", "edge_agreement", "faithfulness")),
     ],
 )
 def test_an_instrument_writes_its_tables_and_figures(command, tables, root, slug, tmp_path, capsys):

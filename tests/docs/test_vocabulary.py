@@ -13,7 +13,7 @@ from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
 from cotinterp.behavior.search.verification import ScoredSteps, Verification
 from cotinterp.depth.error_law import fit_error_laws
-from cotinterp.mechanism.circuits.graph import Graph
+from cotinterp.mechanism.circuits import EdgeScores, FaithfulnessCurve, Graph, edge_agreement, edge_auroc
 from cotinterp.mechanism.circuits.rivals import Rival, RivalCensus
 from cotinterp.mechanism.circuits.stability import CircuitTransfer, circuit_stability
 from cotinterp.mechanism.circuits.validity import validity_of
@@ -172,3 +172,38 @@ def test_columns_of_tests_of_circuits():
     found = prose(PAGE)
     for result in (stable.edge_frame(), RivalCensus(circuit=one, rivals=(one,), gap_p=1.0).rival_frame()):
         assert all(f"`{column}`" in found for column in result.columns)
+
+
+def test_columns_of_edges_and_circuits():
+    edges, gap = Graph(1, 1).edges, np.ones(2)
+    scores = EdgeScores(
+        edges=edges,
+        change=np.eye(len(edges), 2),
+        gap=gap,
+        method="exact",
+        direction="noise",
+        metric="logit_diff",
+        ranking="absolute",
+        steps=0,
+        pair="pair",
+        place="",
+        labels={"task": "z6", "regime": "cot", "run_seed": 0},
+    )
+    heading = "Edges and circuits"
+    written = [name for row in table(heading, "column") for name in re.findall(r"\w+", row["column"])]
+    assert written == list(scores.frame().columns)
+    about = written[: written.index("edge")]
+    curve = FaithfulnessCurve(
+        circuits=(frozenset(), frozenset(edges)),
+        metrics=np.eye(2) * 2,
+        accuracy=np.eye(2),
+        clean=gap,
+        corrupted=-gap,
+        about=scores.about(),
+        n_connected=(0, len(edges)),
+        labels=scores.labels,
+    )
+    found = {"agreement": edge_agreement(scores, scores), "known": edge_auroc(scores, edges[:1]), "circuit": curve}
+    for name, result in found.items():
+        column = f"{name} column"
+        assert [*about, *(row[column] for row in table(heading, column))] == list(result.frame().columns)

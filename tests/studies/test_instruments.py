@@ -79,7 +79,7 @@ def test_k_stays_inside_the_range_of_the_run(cot):
     assert cot.length(dataclasses.replace(FULL, k=1)) == 4
 
 
-@pytest.mark.parametrize("name", ["evaluate", "edit", "patch", "attribute"])
+@pytest.mark.parametrize("name", ["evaluate", "edit", "patch", "attribute", "circuit"])
 def test_every_study_fills_its_tables(cot, name):
     tables = study(name, cot, QUICK)
     expected = {
@@ -87,8 +87,10 @@ def test_every_study_fills_its_tables(cot, name):
         "edit": {"trace_edits", "trace_edit_kinds"},
         "patch": {"patching", "patching_scan", "pair_families"},
         "attribute": {"heads", "attention_by_role"},
+        "circuit": {"edges", "edge_agreement", "faithfulness"},
     }
-    assert set(tables) == expected[name]
+    # A model that has hardly learned has pairs without a gap, of which there is no circuit.
+    assert set(tables) - ({"skipped"} if name == "circuit" else set()) == expected[name]
     for results in tables.values():
         for result in results.values():
             assert list(result.frame().columns[:3]) == ["task", "regime", "run_seed"]
