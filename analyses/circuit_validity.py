@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from analyses.publishing import publish, reference_runs
 from cotinterp import Contrast, Subject
@@ -31,7 +32,8 @@ WANTED, TOLERANCE, SIZES = 0.95, 0.005, (10, 20, 50, 100)
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/circuit_validity")) -> list[str]:
     """Measure, publish, and return the answer in words."""
     tables: dict[str, list[pd.DataFrame]] = {}
-    figures, lines = {}, []
+    figures: dict[str, go.Figure] = {}
+    lines: list[str] = []
     for run in reference_runs(root, tasks=("s3",) if quick else ("digit-sum", "s3"), regimes=("cot",)):
         subject = Subject.of_run(run)
         for name, pairs in list(standard_pairs(subject, 12 if quick else 48, k=4).items())[: 1 if quick else None]:
@@ -40,7 +42,7 @@ def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path
             for table, result in found.items():
                 tables.setdefault(table, []).append(result.frame().assign(pair=name))
                 figures[f"{table}_{run.spec.slug}_{name}"] = result.figure()
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    joined = {name: pd.concat(parts) for name, parts in tables.items()}
     return publish(out, tables=joined, figures=figures, answer=lines)
 
 
