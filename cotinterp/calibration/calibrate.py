@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
+from cotinterp.calibration.circuit_questions import CIRCUIT_QUESTIONS
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
@@ -18,6 +19,7 @@ QUESTIONS = (
     *MEMORY_QUESTIONS,
     *TRACE_QUESTIONS,
     *PATCHING_QUESTIONS,
+    *CIRCUIT_QUESTIONS,
     *HEAD_QUESTIONS,
     *PROBE_QUESTIONS,
     *SEARCH_QUESTIONS,

@@ -139,11 +139,10 @@ def gpt2_of(model: Bridge, *, end: int | None = None) -> PreTrainedModel:
             }
             state |= {f"{there}.ln_{one}.{part}": weights[f"{here}.ln{one}.{part}"] for one in (1, 2)}
     with torch.random.fork_rng(devices=[]):
-        copy = GPT2LMHeadModel(config)
+        copy: Any = GPT2LMHeadModel(config)
     copy.load_state_dict(state | {"lm_head.weight": weights["unembed.weight"]})
-    device: Any = weights["unembed.weight"].device
-    copy.to(device)
-    return copy.eval()
+    found: PreTrainedModel = copy.to(weights["unembed.weight"].device).eval()
+    return found
 
 
 def das_agreement(

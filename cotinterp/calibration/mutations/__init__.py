@@ -6,6 +6,7 @@ numbers come out, and they look like numbers.
 """
 
 from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
+from cotinterp.calibration.mutations.circuits import CIRCUIT_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
@@ -19,6 +20,7 @@ MUTATIONS = (
     *PROBING_MUTATIONS,
     *INTERVENTION_MUTATIONS,
     *PATCHING_MUTATIONS,
+    *CIRCUIT_MUTATIONS,
     *BEHAVIOR_MUTATIONS,
     *SEARCH_MUTATIONS,
     *CLAIM_MUTATIONS,
