@@ -32,8 +32,7 @@ WANTED, TOLERANCE, SIZES = 0.95, 0.005, (10, 20, 50, 100)
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/circuit_validity")) -> list[str]:
     """Measure, publish, and return the answer in words."""
     tables: dict[str, list[pd.DataFrame]] = {}
-    figures: dict[str, go.Figure] = {}
-    lines: list[str] = []
+    figures, lines = dict[str, go.Figure](), list[str]()
     for run in reference_runs(root, tasks=("s3",) if quick else ("digit-sum", "s3"), regimes=("cot",)):
         subject = Subject.of_run(run)
         for name, pairs in list(standard_pairs(subject, 12 if quick else 48, k=4).items())[: 1 if quick else None]:
