@@ -13,6 +13,7 @@ SCRIPTS = sorted(
 
 
 ABOUT = {
+    "circuit_validity": "s3",
     "claims": "a5",
     "curricula": "z6",
     "depth_converged": "s3",
@@ -38,6 +39,7 @@ def test_the_scripts_are_those_of_the_readme():
     assert SCRIPTS == [
         "accuracy_by_k",
         "answer_readiness",
+        "circuit_validity",
         "claims",
         "compute",
         "curricula",

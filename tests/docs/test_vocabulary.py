@@ -14,6 +14,9 @@ from cotinterp.behavior.errors import Category
 from cotinterp.behavior.search.verification import ScoredSteps, Verification
 from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.circuits import EdgeScores, FaithfulnessCurve, Graph, edge_agreement, edge_auroc
+from cotinterp.mechanism.circuits.rivals import Rival, RivalCensus
+from cotinterp.mechanism.circuits.stability import CircuitTransfer, circuit_stability
+from cotinterp.mechanism.circuits.validity import validity_of
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
@@ -147,6 +150,28 @@ def test_columns_of_verifiers():
     use = VerifierUse(site, right, numbers, arms > 0, arms > 0, arms, right)
     written = [row["use column"] for row in table("Verifiers of steps", "use column")]
     assert [*site_columns(site), *written] == list(use.frame().columns)
+
+
+def test_columns_of_tests_of_circuits():
+    def written(first):
+        cells = (row[first] for row in table("Tests of circuits", first))
+        return [name for cell in cells for name in re.findall(r"\w+", cell)]
+
+    graph, values = Graph(1, 1), {"0": np.eye(8, 4)}
+    valid = validity_of(
+        lambda circuits: np.array([np.full(6, float(len(c))) for c in circuits]), graph, graph.edges[:2]
+    )
+    assert written("column") == list(valid.frame().columns)
+    assert written("edge column") == list(valid.edge_frame().columns)
+    stable = circuit_stability(values, graph.edges, sizes=(2,), n_pairs=2)
+    assert written("stability column") == list(stable.frame().columns)
+    moved = CircuitTransfer(edges=graph.edges[:2], scores={"pair": np.array([[1.0], [0.0], [1.0], [0.0]])})
+    assert written("transfer column") == list(moved.frame().columns)
+    one = Rival("circuit", graph.edges[:2], 0.0, 1.0, False)
+    assert written("rivals column") == list(RivalCensus(circuit=one, rivals=(), gap_p=1.0).frame().columns)
+    found = prose(PAGE)
+    for result in (stable.edge_frame(), RivalCensus(circuit=one, rivals=(one,), gap_p=1.0).rival_frame()):
+        assert all(f"`{column}`" in found for column in result.columns)
 
 
 def test_columns_of_edges_and_circuits():
