@@ -3,9 +3,9 @@
 `head_table` sets the evidence side by side and labels each head. Its parts are instruments of their own:
 `logit_attribution`, what each component writes; `compare_ablations`, what is lost without a set of heads;
 `knock_out_reads`, what is lost without one of their reads (`ReadPattern`); `backup_heads`, which heads stand in for
-which; `attention_by_role`, `iteration_scores` and `peakiness`, where heads look. Ablations and knock-outs share the
+which; `attention_by_role`, `iteration_scores` and `peakiness`, where heads look; `attention_routes`, what makes them look there. Ablations and knock-outs share the
 modules `losses` and `attention_edits`. All take `(model, contrast, *, ...)`, with `Draws` and `Cuts` where that is not
-enough; `peakiness`, which needs transcripts and no readout, takes a batch.
+enough; `peakiness` and `attention_routes`, which need transcripts and no readout, take a batch.
 """
 
 from cotinterp.mechanism.heads.ablation import AblationResult as AblationResult
@@ -31,5 +31,8 @@ from cotinterp.mechanism.heads.read_scores import peakiness as peakiness
 from cotinterp.mechanism.heads.reads import ReadPattern as ReadPattern
 from cotinterp.mechanism.heads.reads import ReadTarget as ReadTarget
 from cotinterp.mechanism.heads.reads import Source as Source
+from cotinterp.mechanism.heads.routes import RouteMismatch as RouteMismatch
+from cotinterp.mechanism.heads.routes import RouteResult as RouteResult
+from cotinterp.mechanism.heads.routes import attention_routes as attention_routes
 from cotinterp.mechanism.heads.table import HeadResult as HeadResult
 from cotinterp.mechanism.heads.table import head_table as head_table
