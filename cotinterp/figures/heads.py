@@ -91,7 +91,7 @@ def attribution_figure(table: pd.DataFrame, *, title: str) -> go.Figure:
 def routes_figure(table: pd.DataFrame, shown: Sequence[tuple[int, int | None, str]], words: Sequence[str]) -> go.Figure:
     """Shares of the score of heads by component: a row for each of `shown` (layer, head, source) and side.
 
-    `table` is that of `RouteResult.frame`; `words` are the title.
+    `table` is that of `RouteResult.frame`; the first of `words` stands in the title.
     """
     if not shown:
         raise ValueError("no head was named; choose some by layer, head and source")
@@ -108,6 +108,6 @@ def routes_figure(table: pd.DataFrame, shown: Sequence[tuple[int, int | None, st
         x_title="part of the residual stream",
         y_title="head, what it looks at, and which side of its score",
         value_title="share",
-        title=". ".join(words),
+        title=f"Score by part of the residual stream. {words[0]}",
         hover=["contribution", "ci_low", "ci_high", "total", "attention", "n"],
     )

@@ -139,8 +139,8 @@ class Component:
     """A part of the model that adds to the residual stream at the readout: `Component("head", 1, 3)`, printed L1H3.
 
     `attention_bias` is a layer's b_O, which belongs to none of its heads. `final_bias` is the bias of the final norm
-    and of the unembedding: it stands in no residual stream but is part of the logits. `input_bias`, of `attention_routes`
-    alone, is that of the norm before a head and of its queries or keys.
+    and of the unembedding: it stands in no residual stream but is part of the logits. `input_bias`, of
+    `attention_routes` alone, is that of the norm before a head and of its queries or keys.
     """
 
     kind: ComponentKind

@@ -1,18 +1,19 @@
 """How a head finds what it looks at: its attention scores, split into what each part of the residual stream put there.
 
 The score of a source, before the softmax, is a product of a query made at the destination and a key made at the source.
-Both are affine in the residual stream once the scale of the norm is frozen at its value on this input, and the stream is
-a sum of named parts: embeddings, earlier heads, biases, MLPs. So the score is a sum over pairs of parts, exactly and for
-each example (Elhage et al. 2021, transformer-circuits.pub/2021/framework; with frozen norms). A head is routed by
+Both are affine in the residual stream once the scale of the norm is frozen at its value on this input, and the stream
+is a sum of named parts: embeddings, earlier heads, biases, MLPs. So the score is a sum over pairs of parts, exactly and
+for each example (Elhage et al. 2021, transformer-circuits.pub/2021/framework; with frozen norms). A head is routed by
 position where position embeddings make the difference, by symbol where token embeddings do, else by what earlier heads
 or MLPs wrote.
 
 A softmax does not feel what all scores share. Therefore the parts are those of the *contrast*: the score of a source
 minus the mean score of all other tokens that the destination can see.
 
-What it does not establish: where an earlier head or MLP has its information from (ask for the routes of that head), that
-the model uses what is moved along a route (`knock_out_reads`, `path_sweep`), or what the score would be without a part,
-since the scale of the norm would change. Parts have signs, so that shares can exceed 1 where others are negative.
+What it does not establish: where an earlier head or MLP has its information from (the MLP of the first layer knows both
+symbol and position), that the model uses what is moved along a route (`knock_out_reads`, `path_sweep`), or what the
+score would be without a part, since the scale of the norm would change. Parts have signs, so that shares can exceed 1
+where others are negative.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ _GROUP_OF: Mapping[str, Group] = {
 }
 
 ROUTED = 0.5
-"""A head is routed by one kind of parts where they make more than half of its contrast: more than all others together."""
+"""A head is routed by one kind of parts where they make more than half of its contrast: more than all others."""
 NAMED = 0.1
 """Parts of at least a tenth of the contrast are named in a sentence."""
 _ROWS = 32
@@ -142,7 +143,7 @@ class RouteResult(Result):
         return [(head, src) for _, head, src in sorted(found, key=lambda one: -one[0])]
 
     def sentence(self, head: Site, src: str) -> str:
-        """In words what routes one head: the components with at least `NAMED` of its total, of the key and the query."""
+        """In words what routes one head: components with at least `NAMED` of its total, of the key and of the query."""
         index = self._index(head, src)
         start = f"{head.block} at {self.dest} attends to {src} (attention {float(self.attention[index].mean()):.2f})"
         mean = float(self.mean_totals[index])
@@ -269,8 +270,14 @@ def attention_routes(
         _taken_apart(model, batch.tokens[rows], at[rows], weights[:, rows], slopes)
         for rows in (slice(start, start + step) for start in range(0, len(batch), step))
     ]
-    joined = [torch.cat([getattr(piece, name) for piece in pieces], dim=-1) for name in _FIELDS]
-    return RouteResult(place_words(*dest), names, pieces[0].components, of, *joined, dict(labels or {}))
+    return RouteResult(
+        dest=place_words(*dest),
+        srcs=names,
+        components=pieces[0].components,
+        of=of,
+        **{name: torch.cat([getattr(piece, name) for piece in pieces], dim=-1) for name in _FIELDS},
+        labels=dict(labels or {}),
+    )
 
 
 def _position_slopes(model: HookedModel) -> Float[Tensor, " head"] | None:

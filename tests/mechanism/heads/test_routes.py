@@ -1,4 +1,4 @@
-"""The parts of an attention score are the model's own score, and say by which way a known head finds what it looks at."""
+"""The parts of an attention score sum to the model's own, and say how a known head finds what it looks at."""
 
 import numpy as np
 import pytest
