@@ -28,6 +28,8 @@ from cotinterp.mechanism.heads.labels import HEAD_LABELS as HEAD_LABELS
 from cotinterp.mechanism.heads.labels import LabelRule as LabelRule
 from cotinterp.mechanism.heads.labels import rule_text as rule_text
 from cotinterp.mechanism.heads.losses import Draws as Draws
+from cotinterp.mechanism.heads.matching import HeadMatches as HeadMatches
+from cotinterp.mechanism.heads.matching import match_heads as match_heads
 from cotinterp.mechanism.heads.ov import OVResult as OVResult
 from cotinterp.mechanism.heads.ov import ov_circuits as ov_circuits
 from cotinterp.mechanism.heads.read_scores import PeakinessResult as PeakinessResult
