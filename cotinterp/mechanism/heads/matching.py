@@ -10,6 +10,7 @@ not establish: that matched heads are used for the same thing (`head_table` of b
 without a match have no counterpart: a computation may be divided among heads in another way.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -85,9 +86,13 @@ class HeadMatches(Result):
 
     @property
     def p(self) -> Float[np.ndarray, " head"]:
-        """For each match the share of random pairings whose best pair is as alike; the true one counts among them."""
+        """For each match the share of random pairings whose best pair is as alike; the true one counts among them.
+
+        Never below one over the number of pairings: of two heads no match can be told from chance.
+        """
         best = self.null().max(axis=1)
-        return np.asarray((1 + (best[:, None] >= self.similarity[None]).sum(axis=0)) / (1 + len(best)))
+        found = (1 + (best[:, None] >= self.similarity[None]).sum(axis=0)) / (1 + len(best))
+        return np.asarray(np.maximum(found, 1 / math.perm(len(self.others), len(self.heads))))
 
     def matched(self, head: Site) -> Site | None:
         """The head of the other model that holds as a match of this one; None where none does.

@@ -97,6 +97,14 @@ def test_random_pairings_never_give_a_head_its_match(make_tiny, batch):
     assert result.null().max() < 0.999
 
 
+def test_two_heads_match_in_one_of_two_ways_which_tells_nothing(make_tiny, batch):
+    model = tiny(make_tiny, n_layers=1, n_heads=2, d_head=8)
+    result = match_heads(model, model, batch, DESTS)
+    np.testing.assert_allclose(result.similarity, 1, atol=1e-5)
+    assert result.p.tolist() == [0.5, 0.5]
+    assert result.matched(Site("z", 0, 0)) is None
+
+
 def test_the_table_the_figure_and_the_refusals(make_tiny, batch, tmp_path):
     model = tiny(make_tiny)
     result = match_heads(model, tiny(make_tiny, seed=1), batch, DESTS, names=("0", "1"), labels={"task": "z6"})
