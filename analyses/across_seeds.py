@@ -72,7 +72,7 @@ def measured(runs: Sequence[Run], n: int) -> pd.DataFrame:
         for one in aligned.to_dict("records"):
             of, who = (task, one["model"], one["other"], one["site"]), kind(str(one["other"]))
             rows += [(*of, m, f"{who}, {one['map']}", one[m]) for m in ("r_squared", "accuracy", "follows")]
-            rows += [(*of, m, "itself", one[f"home_{m}"]) for m in ("accuracy", "follows")]
+            rows += [(*of, m, "itself", one[f"home_{m}"]) for m in ("accuracy", "follows") if one["map"] == "rotation"]
         everyone = models | ({UNTRAINED: first.untrained} if first.untrained is not None else {})
         dests = [(role, step) for role, step, _ in places]
         for mine, theirs in ((a, b) for a, b in permutations(everyone, 2) if a in models):

@@ -9,6 +9,7 @@ from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
+from cotinterp.calibration.mutations.routes import ROUTE_MUTATIONS
 from cotinterp.calibration.mutations.search import SEARCH_MUTATIONS
 from cotinterp.calibration.mutations.trial import Mutation as Mutation
 from cotinterp.calibration.mutations.trial import MutationTrial as MutationTrial
@@ -19,6 +20,7 @@ MUTATIONS = (
     *PROBING_MUTATIONS,
     *INTERVENTION_MUTATIONS,
     *PATCHING_MUTATIONS,
+    *ROUTE_MUTATIONS,
     *BEHAVIOR_MUTATIONS,
     *SEARCH_MUTATIONS,
     *CLAIM_MUTATIONS,

@@ -9,9 +9,10 @@ Streams are compared place by place, less their mean over training problems ther
 no part of the comparison. Three controls stand beside each pair: the streams as they are (`identity`), a rotation
 fitted on problems that were dealt out anew (`shuffled`), and a model that was not trained.
 
-What it does not establish: that both use what they share. An untrained stream holds the input symbols too, and explains
-a part of a trained one by them: the difference from it is what training made alike. Writing the other's activations
-(`follows`) is the causal test.
+What it does not establish: that both compute it alike. Two streams that hold the same classes, about as far from one
+another, are one up to a rotation whatever put them there, and behind the last block any two models that are right do.
+An untrained stream holds the input symbols too, and explains a part of a trained one by them: the difference from it is
+what training made alike. Writing the other's activations (`follows`) is the causal test.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
