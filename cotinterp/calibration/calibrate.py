@@ -11,6 +11,7 @@ from cotinterp.calibration.circuit_questions import CIRCUIT_QUESTIONS
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
+from cotinterp.calibration.route_questions import ROUTE_QUESTIONS
 from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, Erring, scripted
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
@@ -22,6 +23,7 @@ QUESTIONS = (
     *CIRCUIT_QUESTIONS,
     *HEAD_QUESTIONS,
     *PROBE_QUESTIONS,
+    *ROUTE_QUESTIONS,
     *SEARCH_QUESTIONS,
 )
 

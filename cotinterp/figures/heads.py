@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from cotinterp.figures.heatmap import heatmap
 from cotinterp.figures.sheet import DIVERGING, PALETTE, SEQUENTIAL, grid
 
 
@@ -85,3 +86,28 @@ def attribution_figure(table: pd.DataFrame, *, title: str) -> go.Figure:
     figure.update_yaxes(title_text="logits toward the answer (mean, 95% interval)")
     figure.update_xaxes(categoryorder="array", categoryarray=table["site"], tickangle=-90)
     return figure
+
+
+def routes_figure(table: pd.DataFrame, shown: Sequence[tuple[int, int | None, str]], words: Sequence[str]) -> go.Figure:
+    """Shares of the score of heads by component: a row for each of `shown` (layer, head, source) and side.
+
+    `table` is that of `RouteResult.frame`; the first of `words` stands in the title.
+    """
+    if not shown:
+        raise ValueError("no head was named; choose some by layer, head and source")
+    rows = []
+    for layer, head, src in shown:
+        part = table[(table["layer"] == layer) & (table["head"] == head) & (table["src"] == src)]
+        rows.append(part.assign(row=f"L{layer}H{head} to {src}: " + part["side"]))
+    return heatmap(
+        pd.concat(rows, ignore_index=True),
+        x="source",
+        y="row",
+        value="share",
+        midpoint=0.0,
+        x_title="part of the residual stream",
+        y_title="head, what it looks at, and which side of its score",
+        value_title="share",
+        title=f"Score by part of the residual stream. {words[0]}",
+        hover=["contribution", "ci_low", "ci_high", "total", "attention", "n"],
+    )

@@ -13,6 +13,7 @@ SCRIPTS = sorted(
 
 
 ABOUT = {
+    "across_seeds": "s3",
     "circuit_validity": "s3",
     "claims": "a5",
     "curricula": "z6",
@@ -38,7 +39,9 @@ ABOUT = {
 def test_the_scripts_are_those_of_the_readme():
     assert SCRIPTS == [
         "accuracy_by_k",
+        "across_seeds",
         "answer_readiness",
+        "attention_routes",
         "circuit_validity",
         "claims",
         "compute",

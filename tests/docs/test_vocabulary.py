@@ -17,8 +17,14 @@ from cotinterp.mechanism.circuits import EdgeScores, FaithfulnessCurve, Graph, e
 from cotinterp.mechanism.circuits.rivals import Rival, RivalCensus
 from cotinterp.mechanism.circuits.stability import CircuitTransfer, circuit_stability
 from cotinterp.mechanism.circuits.validity import validity_of
+from cotinterp.mechanism.heads.attribution import Component
+from cotinterp.mechanism.heads.composition import CompositionResult
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
+from cotinterp.mechanism.heads.matching import HeadMatches
+from cotinterp.mechanism.heads.ov import OVResult
+from cotinterp.mechanism.heads.routes import RouteResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
+from cotinterp.mechanism.probing.alignment import AlignedCell, AlignmentResult
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.studies.verifier_use import VerifierUse
@@ -139,6 +145,34 @@ def test_columns_of_knock_outs_of_laws_of_errors_and_of_the_scan_of_a_sweep():
     written = [name for row in table("Laws of errors", "column") for name in re.findall(r"\w+", row["column"])]
     assert written == list(fit_error_laws(counts, fitted=(2, 3), resamples=2).frame().columns)
     assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]
+
+
+def test_columns_of_routes_and_across_models():
+    site, one = Site("resid_pre", 1), torch.ones(1, 1, 2, 3)
+    parts, problems = torch.ones(1, 1, 2, 1, 3), np.ones(3)
+    part = Component("token_embedding")
+    routes = RouteResult(
+        "equals 2", ("total 1",), (part,), "contrast", parts, parts, torch.ones(1, 1, 2, 5, 5, 3), one, one
+    )
+    both = {"copy": np.arange(2), "* 1": np.arange(2)[::-1]}
+    ov = OVResult("total 1", ("0", "1"), np.array([0, 1]), torch.ones(1, 2, 2, 2), both)
+    composed = CompositionResult(torch.zeros(3, 2, 1, 2, 1), 0.1)
+    cell = AlignedCell("0", "1", site, "rotation", problems, problems, *(np.ones((3, 1)),) * 4, 0.1, 1.0, 3)
+    heads = (Site("z", 0, 0), Site("z", 0, 1))
+    matches = HeadMatches("output", "0", "1", heads, heads, np.arange(2), np.eye(2), np.eye(2), 3)
+    aligned = AlignmentResult((cell,), ()).frame()
+    for heading, first, frame in (
+        ("Routes", "route column", routes.frame()),
+        ("Routes", "OV column", ov.frame().drop(columns=list(site_columns(site)))),
+        ("Routes", "composition column", composed.frame()),
+        (
+            "Across models",
+            "alignment column",
+            aligned.drop(columns=list(site_columns(site))),
+        ),
+        ("Across models", "match column", matches.frame()),
+    ):
+        assert [row[first] for row in table(heading, first)] == list(frame.columns)
 
 
 def test_columns_of_verifiers():

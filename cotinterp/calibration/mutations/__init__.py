@@ -10,6 +10,7 @@ from cotinterp.calibration.mutations.circuits import CIRCUIT_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
+from cotinterp.calibration.mutations.routes import ROUTE_MUTATIONS
 from cotinterp.calibration.mutations.search import SEARCH_MUTATIONS
 from cotinterp.calibration.mutations.trial import Mutation as Mutation
 from cotinterp.calibration.mutations.trial import MutationTrial as MutationTrial
@@ -21,6 +22,7 @@ MUTATIONS = (
     *INTERVENTION_MUTATIONS,
     *PATCHING_MUTATIONS,
     *CIRCUIT_MUTATIONS,
+    *ROUTE_MUTATIONS,
     *BEHAVIOR_MUTATIONS,
     *SEARCH_MUTATIONS,
     *CLAIM_MUTATIONS,

@@ -76,7 +76,8 @@ def frozen_readout(
     """
     family = _norm_family(model.cfg)
     unembedding = weight(model, "W_U").double()
-    gain, shift = _norm_parameters(model, residual.shape[-1])
+    norm = getattr(model, "ln_final", None)
+    gain, shift = norm_parameters(norm, model.cfg, residual.shape[-1], unembedding.device)
     toward_answer = rearrange(unembedding[:, answer] - unembedding[:, foil], "d_model batch -> batch d_model")
 
     stream = residual.double()
@@ -108,16 +109,16 @@ def _norm_family(cfg: Any) -> NormFamily:
     return "rms norm" if getattr(cfg, "final_rms", False) else family
 
 
-def _norm_parameters(model: HookedModel, d_model: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
-    """Gain and shift of the final norm: one and zero where it has none."""
-    like = weight(model, "W_U")
-    gain = torch.ones(d_model, dtype=torch.float64, device=like.device)
+def norm_parameters(
+    norm: object, cfg: Any, d_model: int, device: torch.device
+) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+    """Gain and shift of a norm of the model (float64): one and zero where it has none."""
+    gain = torch.ones(d_model, dtype=torch.float64, device=device)
     shift = torch.zeros_like(gain)
-    norm = getattr(model, "ln_final", None)
     for name in ("weight", "w"):
         found = getattr(norm, name, None)
         if isinstance(found, Tensor):
-            offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) else 0.0
+            offset = 1.0 if getattr(cfg, "rmsnorm_uses_offset", False) else 0.0
             gain = found.detach().double() + offset
             break
     for name in ("bias", "b"):
@@ -128,7 +129,9 @@ def _norm_parameters(model: HookedModel, d_model: int) -> tuple[Float[Tensor, " 
     return gain, shift
 
 
-ComponentKind = Literal["token_embedding", "position_embedding", "head", "attention_bias", "mlp_out", "final_bias"]
+ComponentKind = Literal[
+    "token_embedding", "position_embedding", "head", "attention_bias", "mlp_out", "final_bias", "input_bias"
+]
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ class Component:
     """A part of the model that adds to the residual stream at the readout: `Component("head", 1, 3)`, printed L1H3.
 
     `attention_bias` is a layer's b_O, which belongs to none of its heads. `final_bias` is the bias of the final norm
-    and of the unembedding: it stands in no residual stream but is part of the logits.
+    and of the unembedding: it stands in no residual stream but is part of the logits. `input_bias`, of
+    `attention_routes` alone, is that of the norm before a head and of its queries or keys.
     """
 
     kind: ComponentKind

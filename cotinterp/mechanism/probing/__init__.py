@@ -2,11 +2,15 @@
 
 `totals` probes running totals everywhere, `fit` any targets on any features, each beside its `controls`; a `result`
 holds every prediction, and its `scan` corrects for looking at many cells. `sample_size` asks whether a probe had enough
-examples, `transfer` whether it reads another place or model, `use` whether the model reads what the probe reads, by
-edits within `subspaces`. `solver` and `lbfgs` fit the regressions. Probes are called as `(model, batch, *, ...)`, with
-`Controls` and `FitOptions` where that is not enough.
+examples, `transfer` whether it reads another place or model, `alignment` whether it reads another model in this one's
+basis, `use` whether the model reads what the probe reads, by edits within `subspaces`. `solver` and `lbfgs` fit the
+regressions. Probes are called as `(model, batch, *, ...)`, with `Controls` and `FitOptions` where that is not enough.
 """
 
+from cotinterp.mechanism.probing.alignment import Alignment as Alignment
+from cotinterp.mechanism.probing.alignment import AlignmentResult as AlignmentResult
+from cotinterp.mechanism.probing.alignment import align_streams as align_streams
+from cotinterp.mechanism.probing.alignment import fit_alignment as fit_alignment
 from cotinterp.mechanism.probing.controls import Controls as Controls
 from cotinterp.mechanism.probing.controls import hold_out as hold_out
 from cotinterp.mechanism.probing.coordinates import Coordinate as Coordinate
