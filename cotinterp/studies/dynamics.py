@@ -13,7 +13,9 @@ one architecture, where activations could not.
   one number.
 
 Order parameters over training are those of Forner et al. 2026 (arXiv 2606.18164, of whose one-block tracker the order
-is: MLP, attention, accuracy). That one measure rises before another does not show that it was needed for it.
+is: MLP, attention, accuracy). That one measure rises before another does not show that it was needed for it. Answers of
+free writing need every step right, one after the other, and are therefore halfway up later than a single step is
+(`next_total`), whatever forms last.
 """
 
 from collections.abc import Callable, Mapping, Sequence

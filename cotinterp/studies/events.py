@@ -33,7 +33,12 @@ RESAMPLES = 2000
 
 
 def durable_crossing(
-    updates: Sequence[float], values: Sequence[float], mark: float, *, rising: bool = True, durable: int = DURABLE
+    updates: Sequence[int | float],
+    values: Sequence[int | float],
+    mark: float,
+    *,
+    rising: bool = True,
+    durable: int = DURABLE,
 ) -> float:
     """The first update at which a curve passes `mark` and stays beyond it for `durable` moments; infinity for never.
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
@@ -30,6 +30,9 @@ SHARPEST = 60.0
 WRITTEN, READ = 0.75, 0.5
 """Steps count as written from this share of right ones on, and as read from this share of edits that are followed."""
 _SURE = 1e-6
+
+Numbers = Sequence[int | float] | Shaped[np.ndarray, " moments"]
+"""One for each moment."""
 
 
 class LogisticFit(NamedTuple):
@@ -45,15 +48,15 @@ class LogisticFit(NamedTuple):
     log_slope_se: float
     ceiling_se: float
 
-    def at(self, updates: Sequence[float] | Float[np.ndarray, " moments"]) -> Float[np.ndarray, " moments"]:
+    def at(self, updates: Numbers) -> Float[np.ndarray, " moments"]:
         """The accuracy after so many updates."""
         return self.ceiling * expit(self.slope * (np.log(np.asarray(updates, dtype=float)) - np.log(self.midpoint)))
 
 
 def fit_logistic(
-    updates: Sequence[float] | Float[np.ndarray, " moments"],
-    right: Sequence[float] | Float[np.ndarray, " moments"],
-    n: Sequence[float] | Float[np.ndarray, " moments"],
+    updates: Numbers,
+    right: Numbers,
+    n: Numbers,
     *,
     ceiling: float | None = None,
 ) -> LogisticFit:
