@@ -134,8 +134,8 @@ class EventOrder(Result):
         """`agrees` where each step of the sequence is so in more than half of runs, by the interval of its share.
 
         `differs` where one is so in less than half, by its interval; else `cannot tell`, also where a measure never
-        changes. Agreeing asks for all steps at once and needs no correction for their number; a single step that
-        differs is tested at the level divided by the number of steps. Of several tasks or regimes: ValueError.
+        changes. Agreeing asks for all steps at once and needs no correction for their number. One step is enough to
+        differ: of measures that rise at chance, a sequence of three differs in up to 2 (1 - level) / 2 of cases.
 
         Raises:
             ValueError: The events are of several tasks or regimes.
@@ -149,7 +149,7 @@ class EventOrder(Result):
         pairs = [wide[list(step)].dropna().to_numpy() for step in steps]
         if all(_share(pair, self.level)[2] > 1 / 2 for pair in pairs):
             return AGREES
-        return DIFFERS if any(_share(pair, 1 - (1 - self.level) / len(steps))[3] < 1 / 2 for pair in pairs) else CANNOT_TELL
+        return DIFFERS if any(_share(pair, self.level)[3] < 1 / 2 for pair in pairs) else CANNOT_TELL
 
     def figure(self) -> go.Figure:
         """A dot for each run, a row for each measure."""
@@ -159,9 +159,9 @@ class EventOrder(Result):
     def _changed(self) -> pd.DataFrame:
         return self.events[self.events["state"] != "unchanged"]
 
-    def _pair(self, both: Float[np.ndarray, "runs 2"]) -> tuple[float, ...]:
+    def _pair(self, both: Float[np.ndarray, "runs 2"]) -> tuple[int | float, ...]:
         n, share, low, high = _share(both, self.level)
-        p = stats.binomtest(round(share * n), n).pvalue if n else np.nan
+        p = float(stats.binomtest(round(share * n), n).pvalue) if n else np.nan
         passed = both[np.isfinite(both).all(1)]
         logs = np.log1p(passed[:, 1]) - np.log1p(passed[:, 0])
         ratio = float(np.exp(logs.mean())) if len(logs) else np.nan

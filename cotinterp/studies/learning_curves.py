@@ -91,12 +91,13 @@ def fit_logistic(
     bounds = [(x.min() - 1, x.max() + 2), (np.log(0.05), np.log(SHARPEST)), (-8.0, 16.0)][:free]
     begun = [
         np.array([middle, np.log(slope), logit(min(max(top, 0.01), 0.999))][:free])
-        for middle in np.quantile(x, [0.2, 0.4, 0.6, 0.8])
-        for slope in (1.0, 4.0, 15.0)
+        for middle in np.quantile(x, np.linspace(0, 1, 9))
+        for slope in (1.0, 3.0, 10.0, 30.0)
     ]
     options = {"maxiter": 4000, "xatol": 1e-5, "fatol": 1e-7}
+    nearest = sorted(begun, key=cost)[:2]
     found = min(
-        (minimize(cost, one, method="Nelder-Mead", bounds=bounds, options=options) for one in begun),
+        (minimize(cost, one, method="Nelder-Mead", bounds=bounds, options=options) for one in nearest),
         key=lambda one: float(one.fun),
     ).x
     errors = _standard_errors(found, x, total, ceiling)
@@ -214,12 +215,19 @@ class UnreadWindow(Result):
         rows = []
         for (task, regime), runs in self.frame().groupby(["task", "regime"], sort=False):
             known = runs[np.isfinite(runs[["start", "end"]]).all(axis=1)]
-            row: dict[str, object] = {"task": task, "regime": regime, "n": len(known), "left_out": len(runs) - len(known)}
+            row: dict[str, object] = {
+                "task": task,
+                "regime": regime,
+                "n": len(known),
+                "left_out": len(runs) - len(known),
+            }
             for name in ("start", "end", "log_ratio"):
                 values = known[name].to_numpy(dtype=float)
                 logs = values if name == "log_ratio" else np.log1p(values)
                 of = np.array([logs.mean() if len(logs) else np.nan, *bootstrap(logs)])
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), of if name == "log_ratio" else np.expm1(of), strict=True))
+                row |= dict(
+                    zip((name, f"{name}_low", f"{name}_high"), of if name == "log_ratio" else np.expm1(of), strict=True)
+                )
             rows.append(row)
         return pd.DataFrame(rows)
 

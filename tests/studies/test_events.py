@@ -35,9 +35,7 @@ def test_first_and_durably_is_neither_the_first_nor_the_last_crossing():
     updates = [0, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120]
     assert 40 < durable_crossing(updates, values, 0.5) < 80
     assert 0 < durable_crossing(updates, values, 0.5, durable=1) < 10
-    assert 640 < durable_crossing(updates, values, 0.5, durable=4) < inf or durable_crossing(
-        updates, values, 0.5, durable=4
-    ) == inf
+    assert durable_crossing(updates, values, 0.5, durable=4) == inf
 
 
 def test_events_are_at_the_midpoints_of_steps_whatever_their_height():
@@ -98,7 +96,10 @@ def test_pairs_have_their_share_and_how_far_they_lie_apart():
 def test_what_never_comes_is_later_than_all_that_does_and_two_such_are_a_tie():
     never = [0.0] * (len(UPDATES) - 1) + [1.0]
     table = pd.concat(
-        [world({"step_table": 60}), *(rows(name, never, seed=run) for run in range(6) for name in ("attention", "routing"))]
+        [
+            world({"step_table": 60}),
+            *(rows(name, never, seed=run) for run in range(6) for name in ("attention", "routing")),
+        ]
     )
     order = event_order(table)
     pairs = order.frame().set_index(["first", "then"])
@@ -109,15 +110,17 @@ def test_what_never_comes_is_later_than_all_that_does_and_two_such_are_a_tie():
     moments = order.moments().set_index("measure")
     assert moments["late"].to_dict() == {"step_table": 0, "attention": 6, "routing": 6}
     assert moments.loc["attention", ["event", "ci_low", "ci_high"]].tolist() == [inf] * 3
-    assert moments.loc["step_table", "ci_low"] < moments.loc["step_table", "event"] < moments.loc["step_table", "ci_high"]
+    assert (
+        moments.loc["step_table", "ci_low"] < moments.loc["step_table", "event"] < moments.loc["step_table", "ci_high"]
+    )
     assert len(order.figure().data) == 1
 
 
 def test_chance_orders_are_called_by_no_more_than_the_level():
-    words = [event_order(world(dict.fromkeys(PUBLISHED, 120), seed=draw)).judged() for draw in range(60)]
-    # Six of six, either way round, in one of two steps: 4 of 64 at most for `differs`, 1 of 720 and less for `agrees`.
-    assert words.count(AGREES) <= 1
-    assert words.count(DIFFERS) <= 8
+    words = [event_order(world(dict.fromkeys(PUBLISHED, 120), seed=draw)).judged() for draw in range(30)]
+    # Six of six: one in 64 for each of two steps that differ, far less for both that agree.
+    assert words.count(AGREES) == 0
+    assert words.count(DIFFERS) <= 3
 
 
 def test_several_tasks_are_not_judged_together():

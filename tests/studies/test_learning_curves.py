@@ -34,11 +34,11 @@ def test_planted_parameters_come_back_exactly_without_noise(midpoint, slope, cei
 def test_standard_errors_are_those_of_redrawn_problems():
     rng, n = np.random.default_rng(0), np.full(len(UPDATES), 100)
     p = accuracy_of(400, 3, 0.8)
-    fits = [fit_logistic(UPDATES, rng.binomial(100, p), n) for _ in range(60)]
+    fits = [fit_logistic(UPDATES, rng.binomial(100, p), n) for _ in range(30)]
     for value, error in (("midpoint", "log_midpoint_se"), ("slope", "log_slope_se")):
         spread = np.std([np.log(getattr(fit, value)) for fit in fits])
         said = np.median([getattr(fit, error) for fit in fits])
-        assert said == pytest.approx(spread, rel=0.35)
+        assert said == pytest.approx(spread, rel=0.4)
         truth = {"midpoint": 400, "slope": 3}[value]
         inside = [abs(np.log(getattr(fit, value) / truth)) < 1.96 * getattr(fit, error) for fit in fits]
         assert np.mean(inside) > 0.85
@@ -92,7 +92,9 @@ def test_a_planted_window_of_unread_traces_is_found_with_its_ends():
     (row,) = found.summary().to_dict("records")
     assert row["start"] == pytest.approx(200, rel=0.08)
     assert row["end"] == pytest.approx(800, rel=0.08)
-    assert row["log_ratio_low"] < np.log(4) < row["log_ratio_high"] or row["log_ratio"] == pytest.approx(np.log(4), rel=0.05)
+    assert row["log_ratio_low"] < np.log(4) < row["log_ratio_high"] or row["log_ratio"] == pytest.approx(
+        np.log(4), rel=0.05
+    )
     assert unread_window(traces(800, 200)).judged() == DIFFERS
     assert unread_window(traces(200, 200), written=0.5).judged() == CANNOT_TELL
     # A run that is stopped before anything is read has no end, and nothing is told of it.
