@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
+from cotinterp.calibration.dynamics_questions import DYNAMICS_QUESTIONS, planted_trainings
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
@@ -21,6 +22,7 @@ QUESTIONS = (
     *HEAD_QUESTIONS,
     *PROBE_QUESTIONS,
     *SEARCH_QUESTIONS,
+    *DYNAMICS_QUESTIONS,
 )
 
 
@@ -111,12 +113,12 @@ def calibrate(
 
     Args:
         questions: By default all.
-        models: By default all ground truths, the scripted generator among them.
+        models: By default all ground truths, the scripted generator and the planted trainings among them.
         quick: Fewer examples; the truths are the same.
         progress: Called with each row as it is found.
     """
     rows = []
-    for row in _rows(questions, (*ground_truths(), scripted()) if models is None else models, quick):
+    for row in _rows(questions, (*ground_truths(), scripted(), *planted_trainings()) if models is None else models, quick):
         rows.append(row)
         if progress is not None:
             progress(row)

@@ -18,14 +18,14 @@ free writing need every step right, one after the other, and are therefore halfw
 (`next_total`), whatever forms last.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from cotinterp.behavior.accuracy import Output, accuracy_by_k
@@ -43,15 +43,15 @@ from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
-from cotinterp.results import Result, bootstrap, with_labels, wilson
-from cotinterp.studies.protocol import PROMPT_END, before_total, head_pairs
+from cotinterp.results import Result, bootstrap, wilson, with_labels
+from cotinterp.studies.protocol import before_total, head_pairs
 from cotinterp.studies.subject import FULL, Effort, Subject
 from cotinterp.training.checkpoints import Run, kept_snapshots, load_run
 from cotinterp.transcripts.parsing import parse_response
 from cotinterp.transcripts.problems import Problem, sample_problems
 from cotinterp.transcripts.regimes import get_regime
 from cotinterp.transcripts.render import render
-from cotinterp.transcripts.roles import Place, Role
+from cotinterp.transcripts.roles import Role
 
 PRIMARY: Mapping[str, str] = {
     "accuracy": "heldout",

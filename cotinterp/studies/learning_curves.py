@@ -138,19 +138,27 @@ class LearningCurves(Result):
     left_out: tuple[tuple[str, str, int], ...]
 
     def frame(self) -> pd.DataFrame:
-        """tables/learning_curves.csv: one row a run: task, regime, run_seed, and the fields of `LogisticFit`."""
-        rows = [(*run, *fit) for run, fit in self.fits.items()]
-        return pd.DataFrame(rows, columns=[*RUN, *LogisticFit._fields])
+        """tables/learning_curves.csv: one row a run: task, regime, run_seed, the fields of `LogisticFit`, and `off`.
+
+        `off`: the largest distance of a measured accuracy and the logistic. Where it is more than sampling gives, the
+        curve is no logistic (a level of guessing on the way up is none), and its midpoint not the update at half.
+        """
+        rows = []
+        for (task, regime, seed), fit in self.fits.items():
+            curve = self.curves.query("task == @task and regime == @regime and run_seed == @seed and update > 0")
+            off = float(np.abs(fit.at(curve["update"].to_numpy()) - curve["value"]).max())
+            rows.append((task, regime, seed, *fit, off))
+        return pd.DataFrame(rows, columns=[*RUN, *LogisticFit._fields, "off"])
 
     def over_runs(self) -> pd.DataFrame:
         """By task, regime and parameter, n runs: the mean (geometric, of midpoint and slope), bootstrap over runs."""
         rows = []
         for (task, regime), runs in self.frame().groupby(["task", "regime"], sort=False):
-            for name in ("midpoint", "slope", "ceiling"):
-                values = runs[name].to_numpy(dtype=float)
-                logs = values if name == "ceiling" else np.log(values)
+            for name in ("midpoint", "slope", "ceiling", "off"):
+                values, ratio = runs[name].to_numpy(dtype=float), name in ("midpoint", "slope")
+                logs = np.log(values) if ratio else values
                 of = np.array([logs.mean(), *bootstrap(logs)])
-                rows.append((task, regime, name, len(values), *(of if name == "ceiling" else np.exp(of))))
+                rows.append((task, regime, name, len(values), *(np.exp(of) if ratio else of)))
         return pd.DataFrame(rows, columns=["task", "regime", "parameter", "n", "value", "ci_low", "ci_high"])
 
     def figure(self) -> go.Figure:
@@ -215,19 +223,14 @@ class UnreadWindow(Result):
         rows = []
         for (task, regime), runs in self.frame().groupby(["task", "regime"], sort=False):
             known = runs[np.isfinite(runs[["start", "end"]]).all(axis=1)]
-            row: dict[str, object] = {
-                "task": task,
-                "regime": regime,
-                "n": len(known),
-                "left_out": len(runs) - len(known),
-            }
+            row: dict[str, object] = {"task": task, "regime": regime}
+            row |= {"n": len(known), "left_out": len(runs) - len(known)}
             for name in ("start", "end", "log_ratio"):
                 values = known[name].to_numpy(dtype=float)
                 logs = values if name == "log_ratio" else np.log1p(values)
                 of = np.array([logs.mean() if len(logs) else np.nan, *bootstrap(logs)])
-                row |= dict(
-                    zip((name, f"{name}_low", f"{name}_high"), of if name == "log_ratio" else np.expm1(of), strict=True)
-                )
+                of = of if name == "log_ratio" else np.expm1(of)
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), of.tolist(), strict=True))
             rows.append(row)
         return pd.DataFrame(rows)
 

@@ -73,6 +73,9 @@ def test_curves_of_runs_have_their_intervals_and_those_without_a_right_answer_ar
     summary = result.over_runs().set_index("parameter")
     assert summary.loc["midpoint", "ci_low"] < 300 < summary.loc["midpoint", "ci_high"]
     assert summary.loc["slope", "value"] == pytest.approx(5, rel=0.1)
+    assert summary.loc["off", "value"] < 0.15
+    guessing = rows(np.maximum(accuracy_of(1000, 12), 0.3 * (UPDATES > 50)))
+    assert learning_curves(guessing).frame()["off"].item() > 0.2
     assert {trace.name for trace in result.figure().data} >= {"cot, measured", "cot, logistic"}
 
 

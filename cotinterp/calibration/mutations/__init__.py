@@ -7,6 +7,7 @@ numbers come out, and they look like numbers.
 
 from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
+from cotinterp.calibration.mutations.dynamics import DYNAMICS_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
 from cotinterp.calibration.mutations.search import SEARCH_MUTATIONS
@@ -21,6 +22,7 @@ MUTATIONS = (
     *PATCHING_MUTATIONS,
     *BEHAVIOR_MUTATIONS,
     *SEARCH_MUTATIONS,
+    *DYNAMICS_MUTATIONS,
     *CLAIM_MUTATIONS,
 )
 """All of them, by instrument."""
