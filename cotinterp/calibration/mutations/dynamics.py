@@ -58,7 +58,9 @@ def check_table() -> None:
     training = planted_training(TABLE_FIRST)
     models = {update: training.models[update] for update in (CHECKED, UPDATES[-1])}
     found = dynamics.dynamics_of(training, models, QUICK).values
-    table, routing = (found[CHECKED, *key].mean() for key in (("step_table", "final patterns"), ("routing", "own patterns")))
+    table, routing = (
+        found[CHECKED, *key].mean() for key in (("step_table", "final patterns"), ("routing", "own patterns"))
+    )
     require(table > 0.99 and routing < 0.5, f"of a whole table without routing {table:.0%} and {routing:.0%} are found")
 
 
