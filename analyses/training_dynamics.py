@@ -12,6 +12,7 @@ log updates, and early traces are not read; here: steps are right durably before
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,8 +70,8 @@ def followed(runs: Iterable[tuple[str, str, int]], root: Path, inside: bool, sho
     for task, regime, seed in runs:
         last, n = STEPS[regime] // short, max(MOMENTS // short, 3)
         kept = {0, *np.geomspace(min(20, last // 4), last - 1, n).astype(int).tolist()}
-        fields = {"k_max": 5, "n_train": 20_000 // short, "seed": seed, "snapshots": tuple(sorted(kept))}
-        spec = RunSpec(task=task, regime=regime, model=shape, optimizer=OptimizerSpec(steps=last), **fields)
+        fields: dict[str, Any] = {"n_train": 20_000 // short, "seed": seed, "snapshots": tuple(sorted(kept))}
+        spec = RunSpec(task=task, regime=regime, k_max=5, model=shape, optimizer=OptimizerSpec(steps=last), **fields)
         run = trained(spec, directory=root / spec.slug, device="cpu", threads=1)
         found.append(training_dynamics(run, EFFORT if short == 1 else QUICK, inside=inside).frame().round(4))
     return pd.concat(found, ignore_index=True)

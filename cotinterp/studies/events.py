@@ -204,4 +204,5 @@ def _mean_interval(values: Float[np.ndarray, " runs"], level: float) -> Float[np
     if len(values) < 2:
         return np.full(2, np.nan)
     tail = (1 - level) / 2
-    return np.quantile(_redrawn(values).mean(1), [tail, 1 - tail])
+    ends: np.ndarray = np.quantile(_redrawn(values).mean(1), [tail, 1 - tail])
+    return ends

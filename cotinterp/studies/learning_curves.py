@@ -50,7 +50,9 @@ class LogisticFit(NamedTuple):
 
     def at(self, updates: Numbers) -> Float[np.ndarray, " moments"]:
         """The accuracy after so many updates."""
-        return self.ceiling * expit(self.slope * (np.log(np.asarray(updates, dtype=float)) - np.log(self.midpoint)))
+        log_updates = np.log(np.asarray(updates, dtype=float))
+        found: np.ndarray = self.ceiling * expit(self.slope * (log_updates - np.log(self.midpoint)))
+        return found
 
 
 def fit_logistic(
@@ -88,16 +90,17 @@ def fit_logistic(
         return -float((hits * np.log(p) + (total - hits) * np.log1p(-p)).sum())
 
     top = float((hits / total).max())
-    bounds = [(x.min() - 1, x.max() + 2), (np.log(0.05), np.log(SHARPEST)), (-8.0, 16.0)][:free]
+    bounds = [(float(x.min()) - 1, float(x.max()) + 2), (float(np.log(0.05)), float(np.log(SHARPEST))), (-8.0, 16.0)][
+        :free
+    ]
     begun = [
         np.array([middle, np.log(slope), logit(min(max(top, 0.01), 0.999))][:free])
         for middle in np.quantile(x, np.linspace(0, 1, 9))
         for slope in (1.0, 3.0, 10.0, 30.0)
     ]
-    options = {"maxiter": 4000, "xatol": 1e-5, "fatol": 1e-7}
     nearest = sorted(begun, key=cost)[:2]
     found = min(
-        (minimize(cost, one, method="Nelder-Mead", bounds=bounds, options=options) for one in nearest),
+        (minimize(cost, one, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-5}) for one in nearest),
         key=lambda one: float(one.fun),
     ).x
     errors = _standard_errors(found, x, total, ceiling)
@@ -167,8 +170,8 @@ class LearningCurves(Result):
         for (task, regime, seed), curve in self.curves.groupby(RUN, sort=False):
             shown = curve[curve["update"] > 0]
             parts.append(shown.assign(curve="measured"))
-            if (task, regime, seed) in self.fits:
-                said = self.fits[task, regime, seed].at(shown["update"].to_numpy())
+            if (run := (str(task), str(regime), int(str(seed)))) in self.fits:
+                said = self.fits[run].at(shown["update"].to_numpy())
                 parts.append(shown.assign(curve="logistic", value=said))
         keys = ["task", "regime", "curve", "update"]
         means = pd.concat(parts).groupby(keys, sort=False)["value"].mean().reset_index()

@@ -8,7 +8,7 @@ import numpy as np
 from cotinterp.calibration.dynamics_questions import TABLE_FIRST, UPDATES, planted_training
 from cotinterp.calibration.mutations.trial import Mutation, instead, require
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.sites import Site, residual_sites
 from cotinterp.studies import dynamics, events
 from cotinterp.studies.events import durable_crossing
 from cotinterp.studies.subject import QUICK
@@ -58,18 +58,14 @@ def check_table() -> None:
     training = planted_training(TABLE_FIRST)
     models = {update: training.models[update] for update in (CHECKED, UPDATES[-1])}
     found = dynamics.dynamics_of(training, models, QUICK).values
-    table, routing = (
-        found[CHECKED, *key].mean() for key in (("step_table", "final patterns"), ("routing", "own patterns"))
-    )
+    keys = (("step_table", "final patterns"), ("routing", "own patterns"))
+    table, routing = (float(found[CHECKED, measure, condition].mean()) for measure, condition in keys)
     require(table > 0.99 and routing < 0.5, f"of a whole table without routing {table:.0%} and {routing:.0%} are found")
-
-
-SITES = dynamics.residual_sites
 
 
 def only_first(model: HookedModel, kind: str = "resid_pre") -> tuple[Site, ...]:
     """Patterns of the first layer alone."""
-    return SITES(model, kind)[:1] if kind == "pattern" else SITES(model, kind)
+    return residual_sites(model, kind)[:1] if kind == "pattern" else residual_sites(model, kind)
 
 
 DYNAMICS_MUTATIONS = (
