@@ -1,9 +1,8 @@
 """What forms first in training: the step's table, the read of the written total, or right answers?
 
-Published of a one-block tracker (arXiv 2606.18164): the MLP, then attention, then accuracy. An event is the update at
-which a measure durably passes halfway; the order agrees where the 95% intervals of the share of seeds that have it so
-lie above one half, and differs where one lies below. Published as well (arXiv 2510.25791): accuracies are logistic in
-log updates, and early traces are not read; here: steps are right durably before answers follow an edited total.
+Published of a one-block tracker (arXiv 2606.18164): MLP, then attention, then accuracy. An event is the update at which
+a measure durably passes halfway; the order agrees where 95% intervals of the share of seeds lie above one half. Also
+(arXiv 2510.25791): accuracies are logistic in log updates, and steps are right before answers follow edited totals.
 
     python -m analyses.training_dynamics [--quick] [--table FILE]
     python -m analyses.training_dynamics --train ROOT --task s3 --seeds 0 1 2 3 4 5 [--regimes cot] [--no-inside]
@@ -19,7 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analyses.publishing import publish, stored
-from cotinterp import ModelSpec, RunSpec
+from cotinterp import ModelSpec, RunSpec, get_task
 from cotinterp import train as trained
 from cotinterp.cli.parsing import script
 from cotinterp.figures.dynamics import dynamics_figure
@@ -56,11 +55,13 @@ def main(
     for (name, regime), runs in primary.groupby(KEYS, sort=False):
         figures[f"dynamics-{name}-{regime}"] = dynamics_figure(runs)
         answer += list(order_of(runs, tables, figures)) if regime != "direct" else []
-    if (primary.loc[primary["measure"] == "accuracy", "value"] > 0).any():
-        curves = learning_curves(primary)
-        tables["learning_curves"], figures["learning_curves"] = curves.over_runs(), curves.figure()
-        of = tables["learning_curves"].itertuples(index=False)
-        answer += [f"{t}, {r}: logistic, {p} {x:.3g} [{low:.3g}, {up:.3g}], {n} seeds" for t, r, p, n, x, low, up in of]
+    right = primary.groupby("task").filter(lambda rows: rows.query("measure == 'accuracy'")["value"].any())
+    for name, rows in right.groupby("task"):
+        for floor in (0.0, 1 / get_task(name).n_states):
+            curves = learning_curves(rows, floor=floor)
+            at, of = f"curves-{name}-from-{floor:.2f}", curves.over_runs()
+            tables[at], figures[at] = of, curves.figure()
+            answer += [f"{at}: {r}, {p} {x:.3g} [{low:.3g}, {up:.3g}]" for _, r, p, _, x, low, up in of.to_numpy()]
     return publish(out, tables=tables, figures=figures, answer=answer or [f"{found['task'].iloc[0]}: nothing learned"])
 
 

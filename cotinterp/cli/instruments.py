@@ -316,7 +316,7 @@ def dynamics_command(options: Options) -> None:
     """Draw what a run writes, and how it comes about, over the updates after which it kept its weights.
 
     Args:
-        options: A run that was trained with --spec.snapshots, and where its tables go.
+        options: A run that was trained with --snapshots, and where its tables go.
     """
     directory, folder = checked("dynamics", options, store=False)
     from cotinterp.sweeps.progress import progress_stages

@@ -40,6 +40,7 @@ TEXT = frozenset(
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
     | {"would_decide", "study", "pairs", "why"}
+    | {"measure", "condition", "reader", "first", "then", "parameter"}
 )
 
 

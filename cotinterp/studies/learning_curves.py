@@ -3,11 +3,12 @@
 Kinetics of Reasoning (arXiv 2510.25791) fits answers at once and after a trace by logistics of three parameters in the
 logarithm of the updates, and finds an early phase in which the trace that is written is not what the answer comes from.
 
-    accuracy = ceiling / (1 + (midpoint / update) ** slope)
+    accuracy = floor + (ceiling - floor) / (1 + (midpoint / update) ** slope)
 
-`midpoint` is the update at half of the ceiling, `slope` how sharp the rise is (the accuracy goes from a tenth to nine
-tenths of the ceiling within a factor 81 ** (1 / slope) of updates), `ceiling` what it ends at. A logistic is a
-description: that it fits says nothing of what is learned, and a run that was stopped on its way has no known ceiling.
+`midpoint` is the update halfway between floor and ceiling, `slope` how sharp the rise is (from a tenth of the way to
+nine tenths within a factor 81 ** (1 / slope) of updates), `ceiling` what it ends at. `floor` is given: 0 as published,
+or the share that guessing gets right, where a model guesses for a while before it knows. A logistic is a description:
+that it fits says nothing of what is learned, and a run that was stopped on its way has no known ceiling.
 """
 
 from collections.abc import Sequence
@@ -47,11 +48,13 @@ class LogisticFit(NamedTuple):
     log_midpoint_se: float
     log_slope_se: float
     ceiling_se: float
+    floor: float = 0.0
 
     def at(self, updates: Numbers) -> Float[np.ndarray, " moments"]:
         """The accuracy after so many updates."""
         log_updates = np.log(np.asarray(updates, dtype=float))
-        found: np.ndarray = self.ceiling * expit(self.slope * (log_updates - np.log(self.midpoint)))
+        way = expit(self.slope * (log_updates - np.log(self.midpoint)))
+        found: np.ndarray = self.floor + (self.ceiling - self.floor) * way
         return found
 
 
@@ -61,6 +64,7 @@ def fit_logistic(
     n: Numbers,
     *,
     ceiling: float | None = None,
+    floor: float = 0.0,
 ) -> LogisticFit:
     """The likeliest logistic for `right` of `n` problems at each moment, moments being independent given the curve.
 
@@ -69,13 +73,17 @@ def fit_logistic(
 
     Args:
         ceiling: Fixed at this, for two parameters; None fits it, for three.
+        floor: Fixed share that is right before anything is known.
 
     Raises:
-        ValueError: Fewer moments after update 0 than parameters, nothing ever right, or counts that cannot be.
+        ValueError: A floor that is no share below 1, fewer moments after update 0 than parameters, nothing ever right,
+            or counts that cannot be.
     """
     u, hits, total = (np.asarray(one, dtype=float) for one in (updates, right, n))
     if ((hits < 0) | (hits > total) | (total < 1)).any():
         raise ValueError("each moment needs 1 or more problems, of which none to all are right")
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor={floor}: a share that is right without knowing anything, from 0 to less than 1")
     u, hits, total = u[u > 0], hits[u > 0], total[u > 0]
     free = 2 if ceiling is not None else 3
     if len(u) < free:
@@ -86,7 +94,7 @@ def fit_logistic(
 
     def cost(at: Float[np.ndarray, " parameters"]) -> float:
         top = ceiling if ceiling is not None else expit(at[2])
-        p = (top * expit(np.exp(at[1]) * (x - at[0]))).clip(_SURE, 1 - _SURE)
+        p = (floor + (top - floor) * expit(np.exp(at[1]) * (x - at[0]))).clip(_SURE, 1 - _SURE)
         return -float((hits * np.log(p) + (total - hits) * np.log1p(-p)).sum())
 
     top = float((hits / total).max())
@@ -103,9 +111,9 @@ def fit_logistic(
         (minimize(cost, one, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-5}) for one in nearest),
         key=lambda one: float(one.fun),
     ).x
-    errors = _standard_errors(found, x, total, ceiling)
+    errors = _standard_errors(found, x, total, ceiling, floor)
     known = float(expit(found[2])) if ceiling is None else ceiling
-    return LogisticFit(float(np.exp(found[0])), float(np.exp(found[1])), known, *errors)
+    return LogisticFit(float(np.exp(found[0])), float(np.exp(found[1])), known, *errors, floor)
 
 
 def _standard_errors(
@@ -113,11 +121,12 @@ def _standard_errors(
     x: Float[np.ndarray, " moments"],
     n: Float[np.ndarray, " moments"],
     ceiling: float | None,
+    floor: float,
 ) -> tuple[float, float, float]:
     """By the expected information of independent binomials, in log midpoint, log slope and ceiling."""
     slope, top = np.exp(at[1]), expit(at[2]) if ceiling is None else ceiling
     s = expit(slope * (x - at[0]))
-    p, rise = (top * s).clip(_SURE, 1 - _SURE), top * s * (1 - s)
+    p, rise = (floor + (top - floor) * s).clip(_SURE, 1 - _SURE), (top - floor) * s * (1 - s)
     change = np.stack([-rise * slope, rise * slope * (x - at[0]), s][: len(at)])
     information = (change * (n / (p * (1 - p)))) @ change.T
     if np.linalg.cond(information) > 1e12:
@@ -182,7 +191,7 @@ class LearningCurves(Result):
         return figure.update_xaxes(type="log", tickvals=None)
 
 
-def learning_curves(table: pd.DataFrame, *, ceiling: float | None = None) -> LearningCurves:
+def learning_curves(table: pd.DataFrame, *, ceiling: float | None = None, floor: float = 0.0) -> LearningCurves:
     """`fit_logistic` of held-out accuracy of every run in rows of `Dynamics.frame`. Runs with nothing right: left out.
 
     Raises:
@@ -198,7 +207,7 @@ def learning_curves(table: pd.DataFrame, *, ceiling: float | None = None) -> Lea
         if not right.any():
             left_out.append(run)
             continue
-        fits[run] = fit_logistic(curve["update"].to_numpy(dtype=float), right, n, ceiling=ceiling)
+        fits[run] = fit_logistic(curve["update"].to_numpy(dtype=float), right, n, ceiling=ceiling, floor=floor)
     if not fits:
         raise ValueError("nothing is right at any moment of any run: train longer")
     return LearningCurves(curves, fits, tuple(left_out))

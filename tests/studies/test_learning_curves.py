@@ -51,6 +51,17 @@ def test_two_parameters_hold_the_ceiling():
     assert fit.midpoint == pytest.approx(300, rel=0.01)
 
 
+def test_a_level_of_guessing_is_given_and_moves_no_midpoint():
+    n = np.full(len(UPDATES), 1000.0)
+    right = 0.25 + 0.75 * accuracy_of(600, 6)
+    right[:4] = 0  # nothing is answered before the form is learned
+    fit = fit_logistic(UPDATES, n * right, n, floor=0.25)
+    assert fit.midpoint == pytest.approx(600, rel=0.01)
+    assert fit.slope == pytest.approx(6, rel=0.02)
+    assert fit.at([600])[0] == pytest.approx(0.625, abs=0.01)
+    assert fit_logistic(UPDATES, n * right, n).midpoint < 500
+
+
 def test_what_cannot_be_fitted_is_said():
     n = np.full(3, 10.0)
     with pytest.raises(ValueError, match="nothing was right"):
