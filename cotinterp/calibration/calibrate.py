@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
 from cotinterp.calibration.circuit_questions import CIRCUIT_QUESTIONS
+from cotinterp.calibration.dynamics_questions import DYNAMICS_QUESTIONS, PlantedTraining, planted_trainings
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
@@ -25,6 +26,7 @@ QUESTIONS = (
     *PROBE_QUESTIONS,
     *ROUTE_QUESTIONS,
     *SEARCH_QUESTIONS,
+    *DYNAMICS_QUESTIONS,
 )
 
 
@@ -115,12 +117,14 @@ def calibrate(
 
     Args:
         questions: By default all.
-        models: By default all ground truths, the scripted generator among them.
+        models: By default all ground truths, the scripted generator and the planted trainings among them.
         quick: Fewer examples; the truths are the same.
         progress: Called with each row as it is found.
     """
     rows = []
-    for row in _rows(questions, (*ground_truths(), scripted()) if models is None else models, quick):
+    for row in _rows(
+        questions, (*ground_truths(), scripted(), *planted_trainings()) if models is None else models, quick
+    ):
         rows.append(row)
         if progress is not None:
             progress(row)
@@ -130,8 +134,9 @@ def calibrate(
 def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[CalibrationRow]:
     for question in questions:
         for model in models:
-            # The scripted generator has nothing inside that the other questions could be about.
+            # The scripted generator has nothing inside, and a planted training is of a reader that was asked before.
             about_it = not isinstance(model.model, Erring) or question in SEARCH_QUESTIONS
+            about_it &= not isinstance(model, PlantedTraining) or question in DYNAMICS_QUESTIONS
             truth = question.truth(model) if about_it else None
             if truth is None:
                 continue

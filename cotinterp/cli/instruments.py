@@ -323,6 +323,35 @@ def circuit_command(options: Options, max_bytes: Count | None = None) -> None:
 
 
 @app.command(
+    name="dynamics",
+    examples=(
+        "cotinterp dynamics out/runs/s3-cot-L2-s0-ccc16566",
+        "cotinterp dynamics out/runs/s3-cot-L2-s0-ccc16566 --quick --json",
+    ),
+)
+def dynamics_command(options: Options) -> None:
+    """Draw what a run writes, and how it comes about, over the updates after which it kept its weights.
+
+    Args:
+        options: A run that was trained with --snapshots, and where its tables go.
+    """
+    directory, folder = checked("dynamics", options, store=False)
+    from cotinterp.sweeps.progress import progress_stages
+
+    with progress_stages(f"dynamics {directory.name}", ("load the models", "measure", "write")) as begin:
+        from cotinterp.studies.dynamics import training_dynamics
+        from cotinterp.studies.subject import FULL, QUICK
+        from cotinterp.training.checkpoints import load_run
+
+        run = load_run(directory, device=options.device, task=options.task)
+        begin("measure")
+        result = training_dynamics(run, QUICK if options.quick else FULL)
+        begin("write")
+        paths = result.save(folder, "dynamics", formats=options.formats)
+    _show("dynamics", run, {"dynamics": (result.frame(), paths)}, as_json=options.json)
+
+
+@app.command(
     name="solve",
     examples=(
         "cotinterp solve digit-sum-cot-L4-s0-3be51c67 3+4+5+6 --method mcts --budget 2000",
@@ -579,10 +608,15 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
             if table not in results:
                 paths.append(write_atomic(folder / "tables" / f"{table}.csv", frame.to_csv(index=False)))
             frames[table] = frame, paths
+    _show(name, run, frames, as_json=options.json)
+
+
+def _show(name: str, run: "Run", frames: "dict[str, tuple[pd.DataFrame, list[Path]]]", *, as_json: bool) -> None:
+    """Print every table and the files that were written for it."""
     rows: dict[str, Any] = {}
     files: list[str] = []
     for table, (frame, written) in frames.items():
-        if options.json:
+        if as_json:
             rows[table] = json.loads(frame.to_json(orient="records"))
             files += map(str, written)
         else:
@@ -590,7 +624,7 @@ def _study(name: "StudyName", options: InstrumentOptions, *, store: bool = False
             shown = frame[frame["count"] > 0] if {"category", "count"} <= {*frame} else frame
             print(shown.to_string(max_rows=40, index=False, float_format="{:.3f}".format))
             print(*written, sep="\n")
-    if options.json:
+    if as_json:
         print(json.dumps({"command": name, "run": run.spec.slug, "tables": rows, "files": files}))
 
 

@@ -42,6 +42,7 @@ TEXT = frozenset(
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
     | {"would_decide", "study", "pairs", "why"}
     | {"edge", "edges", "input", "method", "place", "ranking", "src_kind", "dest_kind", "missed"}
+    | {"measure", "condition", "reader", "first", "then", "parameter"}
 )
 
 

@@ -31,6 +31,7 @@ ABOUT = {
     "setups": "z6",
     "tagging_groups": "s3",
     "taken_apart": "z6",
+    "training_dynamics": "z6",
     "tree_expressions": "expressions-mod11",
 }
 """A task of the answer of those scripts that are not about the reference models."""
@@ -75,6 +76,7 @@ def test_the_scripts_are_those_of_the_readme():
         "tagging_groups",
         "taken_apart",
         "trace_edits",
+        "training_dynamics",
         "tree_expressions",
         "verifiers",
     ]

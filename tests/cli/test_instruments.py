@@ -87,6 +87,20 @@ def test_the_doctor_tells_a_whole_checkpoint_from_a_damaged_one(root, slug, tmp_
     assert "1 of 1 checkpoints cannot be used" in captured.err
 
 
+def test_dynamics_measures_a_run_at_its_snapshots_and_names_what_is_missing(root, slug, tmp_path, capsys):
+    line = [*TINY, "--root", tmp_path, "--device", "cpu", "--snapshots", 0, 12]
+    run("train", *line)
+    (kept,) = list_runs(tmp_path)
+    capsys.readouterr()
+    run("dynamics", kept, "--root", tmp_path, "--out", tmp_path / "out", "--quick", "--json")
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["update"] for row in shown["tables"]["dynamics"]} == {0, 12, 30}
+    assert {Path(file).name for file in shown["files"]} == {"dynamics.csv", "dynamics.html"}
+    with pytest.raises(SystemExit):
+        run("dynamics", slug, "--root", root, "--out", tmp_path / "out", "--quick")
+    assert "kept no weights on its way" in capsys.readouterr().err
+
+
 def test_explore_says_where_it_is_and_ends_when_it_is_told_to(root, slug, monkeypatch, capsys):
     monkeypatch.setattr("cotinterp.explore.server.Service.run", lambda self: self.listening.close())
     run("explore", slug, "--root", root, "--port", 0)

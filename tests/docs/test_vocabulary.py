@@ -27,6 +27,9 @@ from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.probing.alignment import AlignedCell, AlignmentResult
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
 from cotinterp.report.schema import SCHEMAS
+from cotinterp.studies.dynamics import PRIMARY, Dynamics
+from cotinterp.studies.events import event_order
+from cotinterp.studies.learning_curves import learning_curves
 from cotinterp.studies.verifier_use import VerifierUse
 from cotinterp.tasks import get_task, task_names
 from cotinterp.tasks.task import STRUCTURE
@@ -241,3 +244,26 @@ def test_columns_of_edges_and_circuits():
     for name, result in found.items():
         column = f"{name} column"
         assert [*about, *(row[column] for row in table(heading, column))] == list(result.frame().columns)
+
+
+def test_columns_and_measures_of_dynamics():
+    labels = {"task": "s3", "regime": "cot", "run_seed": 0}
+    rising = {0: 0.0, 10: 0.0, 20: 1.0, 40: 1.0, 80: 1.0}
+    values = {
+        (update, measure, condition): np.full(4, value)
+        for update, value in rising.items()
+        for measure, condition in PRIMARY.items()
+    }
+    frame = Dynamics(4, "L0H1", values, labels).frame()
+    written = {first: [row[first] for row in table("Dynamics", first)] for first in ("column", "dynamics measure")}
+    assert [*labels, *written["column"]] == list(frame.columns)
+    assert written["dynamics measure"] == list(PRIMARY)
+    conditions = [row["conditions"].split(",")[0].strip("` ") for row in table("Dynamics", "dynamics measure")]
+    assert conditions == list(PRIMARY.values())
+    order = event_order(frame)
+    for first, shown in (
+        ("event column", order.events.columns[4:]),
+        ("order column", order.frame().columns[2:]),
+        ("curve column", learning_curves(frame).frame().columns[3:]),
+    ):
+        assert [row[first] for row in table("Dynamics", first)] == list(shown)

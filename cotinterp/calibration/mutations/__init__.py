@@ -8,6 +8,7 @@ numbers come out, and they look like numbers.
 from cotinterp.calibration.mutations.behavior import BEHAVIOR_MUTATIONS
 from cotinterp.calibration.mutations.circuits import CIRCUIT_MUTATIONS
 from cotinterp.calibration.mutations.claims import CLAIM_MUTATIONS
+from cotinterp.calibration.mutations.dynamics import DYNAMICS_MUTATIONS
 from cotinterp.calibration.mutations.interventions import INTERVENTION_MUTATIONS, PATCHING_MUTATIONS
 from cotinterp.calibration.mutations.probing import PROBING_MUTATIONS
 from cotinterp.calibration.mutations.routes import ROUTE_MUTATIONS
@@ -25,6 +26,7 @@ MUTATIONS = (
     *ROUTE_MUTATIONS,
     *BEHAVIOR_MUTATIONS,
     *SEARCH_MUTATIONS,
+    *DYNAMICS_MUTATIONS,
     *CLAIM_MUTATIONS,
 )
 """All of them, by instrument."""
