@@ -56,7 +56,8 @@ def main(
         figures[f"dynamics-{name}-{regime}"] = dynamics_figure(runs)
         answer += list(order_of(runs, tables, figures)) if regime != "direct" else []
     right = primary.groupby("task").filter(lambda rows: rows.query("measure == 'accuracy'")["value"].any())
-    for name, rows in right.groupby("task"):
+    for name in sorted(set(map(str, right["task"]))):
+        rows = right[right["task"] == name]
         for floor in (0.0, 1 / get_task(name).n_states):
             curves = learning_curves(rows, floor=floor)
             at, of = f"curves-{name}-from-{floor:.2f}", curves.over_runs()
