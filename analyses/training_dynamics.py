@@ -57,9 +57,8 @@ def main(
         answer += list(order_of(runs, tables, figures)) if regime != "direct" else []
     right = primary.groupby("task").filter(lambda rows: rows.query("measure == 'accuracy'")["value"].any())
     for name in sorted(set(map(str, right["task"]))):
-        rows = right[right["task"] == name]
         for floor in (0.0, 1 / get_task(name).n_states):
-            curves = learning_curves(rows, floor=floor)
+            curves = learning_curves(right[right["task"] == name], floor=floor)
             at, of = f"curves-{name}-from-{floor:.2f}", curves.over_runs()
             tables[at], figures[at] = of, curves.figure()
             answer += [f"{at}: {r}, {p} {x:.3g} [{low:.3g}, {up:.3g}]" for _, r, p, _, x, low, up in of.to_numpy()]
