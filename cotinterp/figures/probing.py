@@ -201,17 +201,24 @@ def causal_variables_figure(frame: pd.DataFrame) -> go.Figure:
         "all but the subspace": ("rest_iia",) * 3,
     }
     what = [
-        f"{target} ({hypothesis}), {model}"
-        for target, hypothesis, model in frame[["target", "hypothesis", "model"]].itertuples(index=False)
+        f"{target} at {place_words((role, step))} ({hypothesis}), {model}"
+        for target, role, step, hypothesis, model in frame[
+            ["target", "role", "step", "hypothesis", "model"]
+        ].itertuples(index=False)
     ]
     parts = [
         pd.DataFrame(
-            {"what": what, "site": frame["site"], "written": name, "iia": frame[mid], "low": frame[low], "high": frame[up]}
+            {
+                "what": what,
+                "site": frame["site"],
+                "written": name,
+                "iia": frame[mid],
+                "low": frame[low],
+                "high": frame[up],
+            }
         )
         for name, (mid, low, up) in columns.items()
     ]
-    first = frame.iloc[0]
-    place = place_words(str(first["role"]), int(first["step"]))
     return lines(
         pd.concat(parts, ignore_index=True),
         x="site",
@@ -221,7 +228,7 @@ def causal_variables_figure(frame: pd.DataFrame) -> go.Figure:
         color="written",
         facet="what",
         bounds=(0.0, 1.0),
-        title=f"Is it a causal variable? Exchanged at {place}, read at {first['readout']}",
+        title="Is it a causal variable? The value that the task names after an exchange",
         x_title="site",
         y_title="interchange accuracy",
     )

@@ -26,7 +26,7 @@ Geiger et al. 2023, arXiv 2303.02536; Wu et al. 2023, arXiv 2305.08809.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,6 @@ from cotinterp.transcripts.regimes import Regime
 from cotinterp.transcripts.roles import Role, place_words
 
 Hypothesis = Literal["mapped", "rival", "unmapped"]
-HYPOTHESES: tuple[Hypothesis, ...] = get_args(Hypothesis)
 Conclusion = Literal["carried", "not shown to be carried", "undecided"]
 AT_ONCE = 256
 
@@ -74,9 +73,9 @@ class Alignment:
     """
 
     rank: int = 8
-    steps: int = 300
-    batch_size: int = 64
-    learning_rate: float = 0.02
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 0.05
     sources: int = 2
     n_random: int = 20
     seed: int = 0
@@ -188,8 +187,16 @@ class CausalVariables(Result):
     rule: VariableRule
     labels: Mapping[str, str | int]
 
+    @classmethod
+    def joined(cls, results: Sequence["CausalVariables"]) -> "CausalVariables":
+        """Several places of one model as one table. ValueError where rules or labels differ."""
+        first = results[0]
+        if any((other.rule, other.labels) != (first.rule, first.labels) for other in results):
+            raise ValueError("only results of one rule and one run make one table")
+        return cls(tuple(cell for result in results for cell in result.cells), first.rule, first.labels)
+
     def frame(self) -> pd.DataFrame:
-        """One row per model, variable and site: IIA with Wilson's interval over held-out pairs, and its controls.
+        """A row per model, place, variable and site: IIA with Wilson's interval over held-out pairs, and its controls.
 
         `full_iia`, `rest_iia` and `before_iia` ask for the same counterfactual with the whole activation exchanged, all
         but the subspace, and nothing. `base_accuracy`: how often the model writes the base's own value.
@@ -217,7 +224,7 @@ class CausalVariables(Result):
             return "undecided", f"the model itself writes the base's value in {cell.base.mean():.0%} of the pairs"
         beside = {"shuffled labels": float(cell.shuffled.mean()), "random": float(cell.random.mean(axis=1).max())}
         for other in self.cells:
-            if other.site == cell.site and other is not cell:
+            if (other.site, other.place) == (cell.site, cell.place) and other is not cell:
                 if other.variable == cell.variable and other.model == "untrained" != cell.model:
                     beside["untrained"] = other.iia
                 if other.hypothesis == "unmapped" and other.model == cell.model:
@@ -252,15 +259,15 @@ def causal_variables(
         variables: By name (`s_2`, `x_3`, `s_2,x_3`; `interchange_pairs`), what each is: `mapped` where the hypothesis
             has it, `rival` where another mechanism would, `unmapped` where nothing needs it at the place. Without an
             unmapped one, nothing tells what the search itself can do.
-        sites: By default what enters each layer (`resid_pre`) and what leaves the last (`resid_post`), which are fast in
-            native models; others are written by hooks.
+        sites: By default what enters each layer (`resid_pre`) and what leaves the last (`resid_post`), which are fast
+            in native models; others are written by hooks.
         untrained: The same model at its initialization, searched alike.
         labels: Constant columns of the table: task, regime, run_seed.
 
     Raises:
         KeyError: A place or a readout that some transcript lacks.
         NoPairsError: A variable that can never matter at the readout.
-        ValueError: A problem on both sides, no variables, an unknown hypothesis, a rank beyond the site's size, sites
+        ValueError: A problem on both sides, no variables, a rank beyond the site's size, sites
             that cannot be written, a model in train mode or one that looks ahead.
     """
     sites = (*residual_sites(model), Site("resid_post", int(model.cfg.n_layers) - 1)) if sites is None else sites
@@ -270,8 +277,6 @@ def causal_variables(
         require_causal(one, "what a place holds would depend on the counterfactual written after it")
         for site in sites:
             refuse_write(site.check(one))
-    if unknown := {name: found for name, found in variables.items() if found not in HYPOTHESES}:
-        raise ValueError(f"variables: {unknown} was given; a hypothesis is one of {', '.join(HYPOTHESES)}")
     if not variables or not sites:
         raise ValueError("nothing to search for: give at least one variable and one site")
     if shared := set(problems) & set(test):
@@ -324,7 +329,7 @@ def causal_variables(
 
 
 def align(model: HookedModel, pairs: InterchangePairs, site: Site, alignment: Alignment = Alignment()) -> Subspace:
-    """The subspace of `site` whose exchange makes the model write the counterfactuals of `pairs`, as far as one does."""
+    """The subspace of `site` whose exchange best makes the model write the counterfactuals of `pairs`."""
     return _learned(_Bases.of(model, pairs, [site]).at(site), alignment)
 
 
@@ -353,9 +358,10 @@ class _Exchange:
 
     Attributes:
         current, donor: What base and source hold there, heads in one vector.
+        place: Its position in each base.
         targets: Symbols that follow the place, one after the other; `asked` are those of the counterfactual.
-        parts, kept, resid, layer: Of native models and sites between blocks: the keys and values before the place, the
-            stream from it on, and the block that it enters.
+        parts, kept, resid, layer: Of native models and sites between blocks: the keys and values before the place, of
+            the blocks that are still to come, the stream from the place on, and the block that it enters.
     """
 
     model: HookedModel
@@ -364,6 +370,7 @@ class _Exchange:
     current: Float[Tensor, "batch d_site"]
     donor: Float[Tensor, "batch d_site"]
     shape: tuple[int, ...]
+    place: Int[Tensor, " batch"]
     targets: Int[Tensor, "batch suffix"]
     asked: Bool[Tensor, "batch suffix"]
     parts: NativeParts | None = None
@@ -378,8 +385,8 @@ class _Exchange:
         if self.parts is not None and self.resid is not None:
             stream = torch.cat([value[:, None], self.resid[rows][:, 1:]], dim=1)
             kept = [(k[rows], v[rows]) for k, v in self.kept]
-            return resume_each(self.parts, kept, layer=self.layer, start=self.pairs.at[rows], resid=stream)
-        tokens, at = self.pairs.base.tokens[rows], self.pairs.at[rows]
+            return resume_each(self.parts, kept, layer=self.layer, start=self.place[rows], resid=stream)
+        tokens, at = self.pairs.base.tokens[rows], self.place[rows]
 
         def write(activation: Tensor, **_: object) -> Tensor:
             return self.site.write(activation, value.reshape(len(rows), *self.shape), at)
@@ -433,7 +440,8 @@ class _Bases:
         for rows in torch.arange(len(tokens), device=tokens.device).split(AT_ONCE):
             with torch.no_grad():
                 _, states = forward(parts, tokens[rows])
-            kept.append([(state.k[:, :n].clone(), state.v[:, :n].clone()) for state in states])
+            by_head = ((state.k[:, :n].transpose(1, 2), state.v[:, :n].transpose(1, 2)) for state in states)
+            kept.append([(k.contiguous(), v.contiguous()) for k, v in by_head])
             for block, found in streams.items():
                 held = states[block].resid_pre if block < len(states) else states[-1].resid_post
                 found.append(_rows_at(held, at[rows]))
@@ -456,10 +464,11 @@ class _Bases:
             current=self.current[site].flatten(1),
             donor=self.donor[site].flatten(1),
             shape=tuple(self.current[site].shape[1:]),
+            place=self.pairs.at,
             targets=targets,
             asked=asked,
             parts=self.parts if native else None,
-            kept=self.kept,
+            kept=self.kept[block:] if native and block is not None else (),
             resid=self.streams[block] if native and block is not None else None,
             layer=block or 0,
         )
@@ -477,7 +486,7 @@ def _learned(exchange: _Exchange, alignment: Alignment) -> Subspace:
         raise ValueError(f"rank {alignment.rank} was asked for; {exchange.site} has {d_site} dimensions")
     rng = np.random.default_rng([alignment.seed, 1])
     start = torch.from_numpy(rng.standard_normal((d_site, alignment.rank))).to(exchange.current)
-    directions = start.requires_grad_()
+    directions = _orthonormal(start).requires_grad_()
     optimizer = torch.optim.Adam([directions], lr=alignment.learning_rate)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, total_iters=alignment.steps)
     order = np.concatenate([rng.permutation(n) for _ in range(-(-alignment.steps * alignment.batch_size // n))])
@@ -485,21 +494,30 @@ def _learned(exchange: _Exchange, alignment: Alignment) -> Subspace:
         for step in range(alignment.steps):
             chosen = order[step * alignment.batch_size : (step + 1) * alignment.batch_size]
             rows = torch.from_numpy(chosen).to(directions.device)
-            basis, _ = torch.linalg.qr(directions)
-            value = exchanged(exchange.current[rows], exchange.donor[rows], Subspace(basis))
+            value = exchanged(exchange.current[rows], exchange.donor[rows], Subspace(_orthonormal(directions)))
             log_probs = exchange.logits(rows, value).log_softmax(-1)
             wanted = log_probs.gather(-1, exchange.targets[rows][..., None])[..., 0]
             loss = -torch.where(exchange.asked[rows], wanted, 0.0).sum(dim=1).mean()
             (directions.grad,) = torch.autograd.grad(loss, [directions])
             optimizer.step()
             decay.step()
-    return Subspace(torch.linalg.qr(directions.detach())[0])
+            with torch.no_grad():
+                # Back to unit length: what is along the basis does nothing, grows, and would make later updates small.
+                directions.copy_(_orthonormal(directions))
+    return Subspace(directions.detach())
+
+
+def _orthonormal(directions: Float[Tensor, "d_site rank"]) -> Float[Tensor, "d_site rank"]:
+    """An orthonormal basis of what the columns span, none of them turned around."""
+    basis, rest = torch.linalg.qr(directions)
+    turned: Tensor = basis * rest.diagonal().sign()
+    return turned
 
 
 def _targets(
     batch: Batch, at: Int[Tensor, " batch"], given: Int[Tensor, " batch"]
 ) -> tuple[Int[Tensor, "batch suffix"], Bool[Tensor, "batch suffix"]]:
-    """The tokens after position `at` of each row, and which of them are the value at the readout and what follows it."""
+    """The tokens after position `at` of each row, and which are the value at the readout and what follows it."""
     n = int((batch.length - 1 - at).max())
     places = at[:, None] + 1 + torch.arange(n, device=at.device)
     asked = (places >= given[:, None]) & (places < batch.length[:, None])

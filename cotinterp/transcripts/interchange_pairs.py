@@ -14,7 +14,7 @@ Geiger et al. 2021, arXiv 2106.02997; Geiger et al. 2023, arXiv 2303.02536.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -95,37 +95,22 @@ class InterchangePairs:
     def select(self, keep: Bool[np.ndarray, " batch"] | Int[np.ndarray, " some"]) -> "InterchangePairs":
         """Some of the pairs, by a mask or by their numbers."""
         rows = torch.from_numpy(np.arange(len(self))[keep])
-        return InterchangePairs(
-            self.variable,
-            self.place,
-            self.readout,
-            self.base[rows],
-            self.source[rows],
-            self.given[rows],
-            self.own[rows],
-            self.dropped,
-        )
+        batches = {"base": self.base[rows], "source": self.source[rows], "own": self.own[rows]}
+        return replace(self, given=self.given[rows], **batches)
 
     def shuffled(self, rng: np.random.Generator) -> "InterchangePairs":
-        """The same runs with the counterfactual of a random other pair: labels that no variable of the pair explains.
+        """The same runs, each with the counterfactual of a random other pair: labels that no exchange explains.
 
-        Pairs that would be told to keep their own value are left out. ValueError where none is left.
+        Some are told to keep their own value: were these left out, that the value changes would still be true.
         """
-        others = rng.permutation(len(self))
-        texts = [_written(one, n) for one, n in zip(self.base.transcripts, self.given.tolist(), strict=True)]
-        own = [_written(one, n) for one, n in zip(self.own.transcripts, self.given.tolist(), strict=True)]
-        keep = np.array([_symbols(texts[other]) != _symbols(mine) for other, mine in zip(others, own, strict=True)])
-        if not keep.any():
-            raise ValueError("shuffled, every pair has the value of its own base: give more pairs")
-        chosen = self.select(keep)
+        texts = [one.tokens[n:] for one, n in zip(self.base.transcripts, self.given.tolist(), strict=True)]
         spliced = [
             Transcript(one.problem, one.regime, (*one.tokens[:n], *texts[other]))
-            for one, n, other in zip(chosen.base.transcripts, chosen.given.tolist(), others[keep], strict=True)
+            for one, n, other in zip(
+                self.base.transcripts, self.given.tolist(), rng.permutation(len(self)).tolist(), strict=True
+            )
         ]
-        base = collate(spliced, self.base.vocabulary).to(self.base.tokens.device)
-        return InterchangePairs(
-            self.variable, self.place, self.readout, base, chosen.source, chosen.given, chosen.own, self.dropped
-        )
+        return replace(self, base=collate(spliced, self.base.vocabulary).to(self.base.tokens.device))
 
 
 def counterfactual(task: Task, base: Problem, source: Problem, variable: str) -> Problem:
@@ -211,7 +196,7 @@ def interchange_pairs(
             dropped += not found
     if not chosen:
         raise NoPairsError(
-            f"taking {variable} from another problem never changes {place_words(role, step)} in {len(problems)} problems",
+            f"taking {variable} from another never changes {place_words(role, step)} in {len(problems)} problems",
             tried=len(problems),
             advice="take a later readout, or a variable that comes before it",
         )
@@ -230,7 +215,7 @@ def interchange_pairs(
 
 
 def _cut(transcript: Transcript, role: Role, step: int) -> tuple[Transcript, int, tuple[Token, ...]]:
-    """A transcript up to the symbol after its value at the readout, where that value begins, and it with that symbol."""
+    """A transcript up to the symbol after its value at the readout, where the value begins, and both symbols."""
     at = [i for i, token in enumerate(transcript.tokens) if (token.role, token.step) == (role, step)]
     if not at:
         places = dict.fromkeys(place_words(token.role, token.step) for token in transcript.tokens)
@@ -238,10 +223,6 @@ def _cut(transcript: Transcript, role: Role, step: int) -> tuple[Transcript, int
     end = min(at[-1] + 2, len(transcript))
     cut = Transcript(transcript.problem, transcript.regime, transcript.tokens[:end])
     return cut, at[0], transcript.tokens[at[0] : end]
-
-
-def _written(transcript: Transcript, given: int) -> tuple[Token, ...]:
-    return transcript.tokens[given:]
 
 
 def _symbols(tokens: Sequence[Token]) -> str:

@@ -38,6 +38,7 @@ def test_the_scripts_are_those_of_the_readme():
     assert SCRIPTS == [
         "accuracy_by_k",
         "answer_readiness",
+        "causal_variables",
         "claims",
         "compute",
         "curricula",
