@@ -423,20 +423,18 @@ class _Bases:
 
     @classmethod
     def of(cls, model: HookedModel, pairs: InterchangePairs, sites: Sequence[Site]) -> "_Bases":
-        tokens = require_tokens(model, pairs.base.tokens)
-        current, donor = (
-            activations(model, batch.tokens, sites, positions=at, batch_size=AT_ONCE)
-            for batch, at in ((pairs.base, pairs.at), (pairs.source, pairs.source_at))
-        )
-        parts = native_parts(model)
-        blocks = {_enters(site) for site in sites} - {None}
+        tokens, parts = require_tokens(model, pairs.base.tokens), native_parts(model)
+        donor = activations(model, pairs.source.tokens, sites, positions=pairs.source_at, batch_size=AT_ONCE)
+        blocks = {site: block for site in sites if parts is not None and (block := _enters(site)) is not None}
+        by_hooks = [site for site in sites if site not in blocks]
+        current = activations(model, tokens, by_hooks, positions=pairs.at, batch_size=AT_ONCE) if by_hooks else {}
         if parts is None or not blocks:
             return cls(model, pairs, current, donor, None, (), {})
         n = int(pairs.at.max())
         suffix = _targets(pairs.base, pairs.at, pairs.given)[0].shape[1]
         at = (pairs.at[:, None] + torch.arange(suffix, device=tokens.device)).clamp(max=tokens.shape[1] - 1)
         kept: list[list[tuple[Tensor, Tensor]]] = []
-        streams: dict[int, list[Tensor]] = {int(block): [] for block in blocks if block is not None}
+        streams: dict[int, list[Tensor]] = {block: [] for block in blocks.values()}
         for rows in torch.arange(len(tokens), device=tokens.device).split(AT_ONCE):
             with torch.no_grad():
                 _, states = forward(parts, tokens[rows])
@@ -448,9 +446,9 @@ class _Bases:
         joined = tuple(
             (torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in zip(*kept, strict=True)
         )
-        return cls(
-            model, pairs, current, donor, parts, joined, {block: torch.cat(found) for block, found in streams.items()}
-        )
+        resid = {block: torch.cat(found) for block, found in streams.items()}
+        current |= {site: resid[block][:, 0] for site, block in blocks.items()}
+        return cls(model, pairs, current, donor, parts, joined, resid)
 
     def at(self, site: Site) -> _Exchange:
         """Exchanges at one of the sites."""

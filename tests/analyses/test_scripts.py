@@ -67,6 +67,7 @@ def test_the_scripts_are_those_of_the_readme():
         "serial_depth",
         "settled_longer",
         "setups",
+        "step_importance",
         "tagging_groups",
         "taken_apart",
         "trace_edits",
