@@ -18,7 +18,8 @@ import numpy as np
 from analyses.publishing import publish, reference_runs
 from cotinterp import Site, Subject, sample_problems
 from cotinterp.cli.parsing import script
-from cotinterp.mechanism.causal_variables import Alignment, CausalVariables, Hypothesis, causal_variables
+from cotinterp.mechanism.variables.alignment import Alignment
+from cotinterp.mechanism.variables.causal_variables import CausalVariables, Hypothesis, VariableCell, causal_variables
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.roles import Place, Role, place_words
 
@@ -79,7 +80,7 @@ def aligned(run: Run, *, quick: bool) -> CausalVariables:
 
 def answer(name: str, result: CausalVariables) -> list[str]:
     """One line a variable and place of the trained model, at the site where its accuracy is highest."""
-    best = {}
+    best: dict[tuple[Place, str], tuple[VariableCell, str, str]] = {}
     for cell, (found, reason) in zip(result.cells, result.answers, strict=True):
         key = (cell.place, cell.variable)
         if cell.model == "trained" and (key not in best or cell.iia > best[key][0].iia):

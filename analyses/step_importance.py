@@ -57,7 +57,7 @@ def answer(table: pd.DataFrame) -> Iterator[str]:
     """One line a task, temperature and step for what is drawn, and one a task and step for the rest."""
     for (task, temperature, step), rows in table.groupby(["task", "temperature", "step"], sort=False):
         of = rows.set_index("measure")
-        drawn = of.loc["resampled"]
+        drawn = of.T["resampled"]
         yield (
             f"{task} cot, step {step}, temperature {temperature:g}: another total in {drawn['differing']:.1%} of "
             f"draws, {said(drawn)} (KL {drawn['kl']:.2f}, by chance {drawn['kl_by_chance']:.2f})"

@@ -39,7 +39,7 @@ TEXT = frozenset(
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note", "kinds"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
-    | {"would_decide", "study", "pairs", "why"}
+    | {"would_decide", "study", "pairs", "why", "hypothesis", "measure"}
 )
 
 

@@ -94,9 +94,13 @@ class InterchangePairs:
 
     def select(self, keep: Bool[np.ndarray, " batch"] | Int[np.ndarray, " some"]) -> "InterchangePairs":
         """Some of the pairs, by a mask or by their numbers."""
-        rows = torch.from_numpy(np.arange(len(self))[keep])
-        batches = {"base": self.base[rows], "source": self.source[rows], "own": self.own[rows]}
-        return replace(self, given=self.given[rows], **batches)
+        rows = torch.from_numpy(np.arange(len(self))[keep]).to(self.given.device)
+        return replace(self, base=self.base[rows], source=self.source[rows], own=self.own[rows], given=self.given[rows])
+
+    def to(self, device: torch.device | str) -> "InterchangePairs":
+        """The same pairs on another device."""
+        base, source, own = (batch.to(device) for batch in (self.base, self.source, self.own))
+        return replace(self, base=base, source=source, own=own, given=self.given.to(device))
 
     def shuffled(self, rng: np.random.Generator) -> "InterchangePairs":
         """The same runs, each with the counterfactual of a random other pair: labels that no exchange explains.

@@ -12,10 +12,13 @@ from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
 from cotinterp.behavior.search.verification import ScoredSteps, Verification
+from cotinterp.behavior.step_importance import MEASURES, StepEffects, StepImportance
 from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
+from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
+from cotinterp.mechanism.variables.causal_variables import CausalVariables, VariableCell, VariableRule
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.studies.verifier_use import VerifierUse
 from cotinterp.tasks import get_task, task_names
@@ -135,6 +138,29 @@ def test_columns_of_knock_outs_of_laws_of_errors_and_of_the_scan_of_a_sweep():
     written = [name for row in table("Laws of errors", "column") for name in re.findall(r"\w+", row["column"])]
     assert written == list(fit_error_laws(counts, fitted=(2, 3), resamples=2).frame().columns)
     assert tuple(row["column"] for row in table("Scans", "column")) == SCHEMAS["patching_scan"].columns[3:]
+
+
+def test_columns_of_causal_variables_and_of_the_importance_of_steps():
+    right = np.ones(4, dtype=bool)
+    cell = VariableCell(
+        variable="s_2",
+        hypothesis="mapped",
+        model="trained",
+        site=Site("resid_pre", 1),
+        place=(Role.EQUALS, 3),
+        readout=(Role.TOTAL, 3),
+        subspace=Subspace(torch.eye(3)[:, :1]),
+        **dict.fromkeys(("learned", "shuffled", "full", "rest", "before", "train", "base"), right),
+        random=right[None],
+        dropped=0,
+    )
+    written = [row["column"] for row in table("Causal variables", "column")]
+    assert written == list(CausalVariables((cell,), VariableRule(), {}).frame().columns)
+    (problem,) = solve(get_task("digit-sum"), np.array([[3, 4, 5]]))
+    step = StepEffects(problem, 1, "3+4=7;", 0.0, 8, (), 0, dict.fromkeys(MEASURES, 0.0))
+    rows = table("Importance of steps", "column")
+    assert [row["column"] for row in rows] == list(StepImportance((step,), 0).frame().columns)
+    assert [name for name in MEASURES if f"`{name}`:" not in rows[2]["meaning"]] == []
 
 
 def test_columns_of_verifiers():

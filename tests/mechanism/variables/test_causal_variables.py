@@ -7,19 +7,11 @@ import pytest
 import torch
 
 from cotinterp.mechanism.activations import activations
-from cotinterp.mechanism.causal_variables import (
-    DECLARED,
-    Alignment,
-    CausalVariables,
-    VariableRule,
-    align,
-    causal_variables,
-    interchange_accuracy,
-    own_accuracy,
-)
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.variables.alignment import Alignment, align, interchange_accuracy, own_accuracy
+from cotinterp.mechanism.variables.causal_variables import DECLARED, CausalVariables, VariableRule, causal_variables
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
     parallel,
