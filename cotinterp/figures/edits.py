@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from cotinterp.figures.labels import RunKey, about, only, percent, runs_of
+from cotinterp.figures.labels import RunKey, about, only, only_run, percent, runs_of
+from cotinterp.figures.lines import lines
 from cotinterp.figures.sheet import BLUE, GRAY, ORANGE, PURPLE, grid, pattern, whiskers
 
 OUTCOMES = {"follows": (BLUE, ""), "ignores": (ORANGE, "/"), "other": (GRAY, ".")}
@@ -286,4 +287,40 @@ def _sizes(rows: pd.DataFrame) -> go.Scatter:
         showlegend=False,
         hoverinfo="skip",
         cliponaxis=False,
+    )
+
+
+MEASURE_WORDS = {
+    "resampled": "the model says another step",
+    "edited": "a wrong total is written",
+    "control": "as much is changed in an earlier step",
+    "indirect": "the problem changes, in the step alone",
+    "direct": "the problem changes, but not the step",
+    "total": "the problem changes",
+}
+
+
+def step_importance_figure(frame: pd.DataFrame) -> go.Figure:
+    """How much less probable the own answer becomes, by step and by what is otherwise; a facet for each length.
+
+    1: the answer always goes with it, 0: never. Whiskers: 95% interval over problems. Raises ValueError where the table
+    holds more than one trained model.
+    """
+    key = only_run(frame)
+    table = frame.assign(
+        otherwise=frame["measure"].map(MEASURE_WORDS), facet=key.words + ", k = " + frame["k"].astype(str)
+    )
+    return lines(
+        table[table["importance"].notna()],
+        x="step",
+        y="importance",
+        low="ci_low",
+        high="ci_high",
+        color="otherwise",
+        facet="facet",
+        references={"the answer goes with it": 1.0, "no effect": 0.0},
+        title="What the answer hangs on: loss of probability of the own answer, by step of the trace",
+        x_title="step",
+        y_title="importance",
+        hover=["n", "refused"],
     )

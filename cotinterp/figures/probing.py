@@ -185,3 +185,50 @@ def probe_use_figure(frame: pd.DataFrame) -> go.Figure:
         y_title="normalized effect",
     )
     return figure.update_traces(mode="markers")
+
+
+def causal_variables_figure(frame: pd.DataFrame) -> go.Figure:
+    """Interchange accuracy by site of learned subspaces and of what they are compared with, a facet for each variable.
+
+    Whiskers: 95% interval over held-out pairs of the learned subspace. `mapped` variables are those of the hypothesis,
+    `rival` ones another mechanism's, `unmapped` ones nobody's: what the search finds for these it can find anywhere.
+    """
+    columns = {
+        "learned subspace": ("iia", "ci_low", "ci_high"),
+        "learned on shuffled labels": ("shuffled_iia",) * 3,
+        "best random subspace": ("random_max",) * 3,
+        "whole activation": ("full_iia",) * 3,
+        "all but the subspace": ("rest_iia",) * 3,
+    }
+    what = [
+        f"{target} at {place_words((role, step))} ({hypothesis}), {model}"
+        for target, role, step, hypothesis, model in frame[
+            ["target", "role", "step", "hypothesis", "model"]
+        ].itertuples(index=False)
+    ]
+    parts = [
+        pd.DataFrame(
+            {
+                "what": what,
+                "site": frame["site"],
+                "written": name,
+                "iia": frame[mid],
+                "low": frame[low],
+                "high": frame[up],
+            }
+        )
+        for name, (mid, low, up) in columns.items()
+    ]
+    return lines(
+        pd.concat(parts, ignore_index=True),
+        x="site",
+        y="iia",
+        low="low",
+        high="high",
+        color="written",
+        facet="what",
+        bounds=(0.0, 1.0),
+        title="Is it a causal variable? The value that the task names after an exchange",
+        x_title="site",
+        y_title="interchange accuracy",
+    )

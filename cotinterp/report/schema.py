@@ -40,9 +40,9 @@ TEXT = frozenset(
     | {"claim", "verdict", "controls", "rivals", "reason", "criterion", "predicted", "state", "note", "kinds"}
     | {"variant", "slug", "status", "statement", "unit", "evidence", "words", "threshold_reason"}
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
-    | {"would_decide", "study", "pairs", "why"}
     | {"edge", "edges", "input", "method", "place", "ranking", "src_kind", "dest_kind", "missed"}
     | {"measure", "condition", "reader", "first", "then", "parameter"}
+    | {"would_decide", "study", "pairs", "why", "hypothesis", "measure"}
 )
 
 

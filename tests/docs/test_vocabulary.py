@@ -12,6 +12,7 @@ from cotinterp.behavior.edit_kinds import ALL_EDITS, WHOLE, Reason, get_edit
 from cotinterp.behavior.edits import NONE, SHUFFLED, Outcome
 from cotinterp.behavior.errors import Category
 from cotinterp.behavior.search.verification import ScoredSteps, Verification
+from cotinterp.behavior.step_importance import MEASURES, StepEffects, StepImportance
 from cotinterp.depth.error_law import fit_error_laws
 from cotinterp.mechanism.circuits import EdgeScores, FaithfulnessCurve, Graph, edge_agreement, edge_auroc
 from cotinterp.mechanism.circuits.rivals import Rival, RivalCensus
@@ -25,7 +26,9 @@ from cotinterp.mechanism.heads.ov import OVResult
 from cotinterp.mechanism.heads.routes import RouteResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.probing.alignment import AlignedCell, AlignmentResult
+from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
+from cotinterp.mechanism.variables.causal_variables import CausalVariables, VariableCell, VariableRule
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.studies.dynamics import PRIMARY, Dynamics
 from cotinterp.studies.events import event_order
@@ -176,6 +179,29 @@ def test_columns_of_routes_and_across_models():
         ("Across models", "match column", matches.frame()),
     ):
         assert [row[first] for row in table(heading, first)] == list(frame.columns)
+
+
+def test_columns_of_causal_variables_and_of_the_importance_of_steps():
+    right = np.ones(4, dtype=bool)
+    cell = VariableCell(
+        variable="s_2",
+        hypothesis="mapped",
+        model="trained",
+        site=Site("resid_pre", 1),
+        place=(Role.EQUALS, 3),
+        readout=(Role.TOTAL, 3),
+        subspace=Subspace(torch.eye(3)[:, :1]),
+        **dict.fromkeys(("learned", "shuffled", "full", "rest", "before", "train", "base"), right),
+        random=right[None],
+        dropped=0,
+    )
+    written = [row["column"] for row in table("Causal variables", "column")]
+    assert written == list(CausalVariables((cell,), VariableRule(), {}).frame().columns)
+    (problem,) = solve(get_task("digit-sum"), np.array([[3, 4, 5]]))
+    step = StepEffects(problem, 1, "3+4=7;", 0.0, 8, (), 0, dict.fromkeys(MEASURES, 0.0))
+    rows = table("Importance of steps", "column")
+    assert [row["column"] for row in rows] == list(StepImportance((step,), 0).frame().columns)
+    assert [name for name in MEASURES if f"`{name}`:" not in rows[2]["meaning"]] == []
 
 
 def test_columns_of_verifiers():

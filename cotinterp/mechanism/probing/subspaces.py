@@ -39,7 +39,7 @@ class Subspace:
 
     def __post_init__(self) -> None:
         gram = self.basis.T @ self.basis
-        error = float((gram - torch.eye(self.rank, device=gram.device)).abs().max()) if self.rank else 0.0
+        error = float((gram - torch.eye(self.rank, device=gram.device)).detach().abs().max()) if self.rank else 0.0
         if not error <= ORTHONORMAL:
             raise ValueError(
                 f"the {self.rank} columns of the basis are not orthonormal (off by {error:.2g}); "

@@ -78,6 +78,44 @@ def resume_all(
     return _finished(parts, states, first, nobody, entries, start=start, at=at)
 
 
+def resume_each(
+    parts: NativeParts,
+    kept: Sequence[tuple[Float[Tensor, "run head pos d_head"], Float[Tensor, "run head pos d_head"]]],
+    *,
+    layer: int,
+    start: Int[Tensor, " run"],
+    resid: Float[Tensor, "run suffix d_model"],
+) -> Float[Tensor, "run suffix d_vocab_out"]:
+    """Logits at every position of `resid`, where each run parts from its recipient at a position of its own.
+
+    Run i enters block `layer` with resid[i] at positions start[i], start[i] + 1, ...; before them it is its recipient,
+    whose keys and values in block `layer` and those behind it are `kept`, at least up to start[i] - 1. Gradients flow
+    through `resid`. What comes out behind the end of a sequence, where `resid` is padding, means nothing. ValueError
+    for keys and values of more or fewer blocks, and for too few positions.
+    """
+    n, longest = resid.shape[1], int(start.max()) if len(start) else 0
+    if len(kept) != len(parts.blocks) - layer or any(k.shape[2] < longest for k, _ in kept):
+        raise ValueError(
+            f"runs that enter block {layer} of {len(parts.blocks)} at positions up to {longest} need the keys and "
+            f"values of {len(parts.blocks) - layer} blocks up to there; got {[tuple(k.shape) for k, _ in kept]}"
+        )
+    new = torch.arange(n, device=resid.device)
+    places = torch.cat([torch.arange(longest, device=resid.device).expand(len(start), -1), start[:, None] + new], dim=1)
+    before = places[:, :longest] >= start[:, None]
+    unseen = torch.cat([before[:, None].expand(-1, n, -1), (new > new[:, None]).expand(len(start), -1, -1)], dim=2)
+    bias = torch.zeros_like(unseen, dtype=resid.dtype).masked_fill_(unseen, -torch.inf)[:, None]
+    if parts.slopes is not None:
+        bias = bias + parts.slopes[:, None, None] * places[:, None, None]
+    positions = places[:, longest:].clamp(max=parts.n_ctx - 1)
+    for block, (own_k, own_v) in zip(parts.blocks[layer:], kept, strict=True):
+        q, k, v = (part.transpose(1, 2) for part in parts.qkv(block, resid, positions).unbind(dim=2))
+        keys, values = torch.cat([own_k[:, :, :longest], k], dim=2), torch.cat([own_v[:, :, :longest], v], dim=2)
+        scores = q @ keys.transpose(2, 3) / parts.scale + bias
+        z = (scores.softmax(dim=-1) @ values).transpose(1, 2)
+        resid = block.after_attention(resid, parts.attn_out(block, z))
+    return parts.logits(resid)
+
+
 @dataclass(frozen=True, eq=False)
 class _Stream:
     """The runs on their way: their recipients, and the input of the next block from `start` on."""

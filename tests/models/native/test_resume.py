@@ -3,7 +3,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from cotinterp.models.native.parts import forward, native_parts
-from cotinterp.models.native.resume import Entry, resume, resume_all
+from cotinterp.models.native.resume import Entry, resume, resume_all, resume_each
 
 ROWS, AT = torch.tensor([2, 0, 2, 3]), torch.tensor([8, 6, 7, 6])
 
@@ -77,6 +77,35 @@ def test_runs_that_enter_at_several_blocks_are_each_as_if_alone(bridge, tokens, 
         expected.append(hooked(bridge, tokens[ROWS], layer, start, resid))
     found = resume_all(parts, states, entries, start=start, at=AT.repeat(4))
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_each_run_may_begin_at_a_position_of_its_own_and_is_differentiable(bridge, tokens, streams):
+    """The logits of every position of the suffix, and the gradient of them, are those of the whole pass."""
+    parts, start = native_parts(bridge), torch.tensor([5, 2, 6, 0])
+    with torch.no_grad():
+        states = forward(parts, tokens)[1]
+    places = start[:, None] + torch.arange(3)
+    rows = torch.arange(4)[:, None]
+    for layer in range(4):
+        written = streams[rows, places].clone().requires_grad_()
+        kept = [(s.k[:4].transpose(1, 2), s.v[:4].transpose(1, 2)) for s in states[layer:]]
+        found = resume_each(parts, kept, layer=layer, start=start, resid=written)
+
+        def write(resid, hook, written=written):
+            changed = resid.clone()
+            changed[rows, places] = written
+            return changed
+
+        name = f"blocks.{layer}.hook_resid_pre" if layer < 3 else "blocks.2.hook_resid_post"
+        with bridge.hooks(fwd_hooks=[(name, write)]):
+            expected = bridge(tokens[:4])[rows, places]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        gradients = [torch.autograd.grad(logits.square().sum(), [written])[0] for logits in (found, expected)]
+        torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
+    with pytest.raises(
+        ValueError, match="runs that enter block 2 of 3 at positions up to 6 need the keys and values of 1"
+    ):
+        resume_each(parts, [], layer=2, start=start, resid=streams[:, :3])
 
 
 @torch.no_grad()
