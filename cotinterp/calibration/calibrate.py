@@ -11,6 +11,7 @@ from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswe
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
 from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, Erring, scripted
+from cotinterp.calibration.variable_questions import VARIABLE_QUESTIONS
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
 
@@ -20,6 +21,7 @@ QUESTIONS = (
     *PATCHING_QUESTIONS,
     *HEAD_QUESTIONS,
     *PROBE_QUESTIONS,
+    *VARIABLE_QUESTIONS,
     *SEARCH_QUESTIONS,
 )
 

@@ -18,7 +18,7 @@ from cotinterp.mechanism.heads.knock_outs import KnockOut, KnockOutResult
 from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
-from cotinterp.mechanism.variables.causal_variables import CausalVariables, VariableCell, VariableRule
+from cotinterp.mechanism.variables.causal import CausalVariables, VariableCell, VariableRule
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.studies.verifier_use import VerifierUse
 from cotinterp.tasks import get_task, task_names
