@@ -4,8 +4,9 @@ At a place of a transcript a subspace is learned for each variable of the task, 
 problem's run makes the model write what the task computes from the other's value (distributed alignment search; Geiger
 et al. 2023, arXiv 2303.02536). Where totals are written, the last but one is asked about at each token of the last step
 up to the equals sign, together with the step's operand, and the last total at the equals sign; in `direct` the total
-so far at its operand, and the answer at the end of the prompt. Beside them stand a total of another step, the first
-operand, an untrained model, shuffled labels, random subspaces and the whole activation.
+so far at its operand, and the answer at the end of the prompt. Of values of several symbols the first is asked for.
+Beside them stand a total of another step, the first operand, an untrained model, shuffled labels, random subspaces and
+the whole activation.
 
     python -m analyses.causal_variables [--quick]
 """
@@ -19,7 +20,7 @@ from analyses.publishing import publish, reference_runs
 from cotinterp import Site, Subject, sample_problems
 from cotinterp.cli.parsing import script
 from cotinterp.mechanism.variables.alignment import Alignment
-from cotinterp.mechanism.variables.causal_variables import CausalVariables, Hypothesis, VariableCell, causal_variables
+from cotinterp.mechanism.variables.causal import CausalVariables, Hypothesis, VariableCell, causal_variables
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.roles import Place, Role, place_words
 
@@ -56,7 +57,7 @@ def aligned(run: Run, *, quick: bool) -> CausalVariables:
     n_train, n_test = (24, 20) if quick else (500, 200)
     train = sample_problems(run.task, K, n_train, split="train", rng=np.random.default_rng(0))
     n_layers = int(run.model.cfg.n_layers)
-    sites = [Site("resid_pre", layer) for layer in range(1, n_layers)]
+    sites = [Site("resid_pre", layer) for layer in range(n_layers)]
     return CausalVariables.joined(
         [
             causal_variables(
@@ -68,7 +69,8 @@ def aligned(run: Run, *, quick: bool) -> CausalVariables:
                 place=place,
                 readout=(Role.TOTAL if subject.writes_totals else Role.ANSWER, K - 1),
                 variables=variables,
-                sites=sites[:1] if quick else sites,
+                first_symbol=True,
+                sites=sites[1:2] if quick else sites,
                 alignment=QUICK if quick else Alignment(rank=16),
                 untrained=None if quick else subject.untrained,
                 labels=run.labels,

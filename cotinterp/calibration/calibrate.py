@@ -14,6 +14,7 @@ from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QU
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
 from cotinterp.calibration.route_questions import ROUTE_QUESTIONS
 from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, Erring, scripted
+from cotinterp.calibration.variable_questions import VARIABLE_QUESTIONS
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
 
@@ -25,6 +26,7 @@ QUESTIONS = (
     *HEAD_QUESTIONS,
     *PROBE_QUESTIONS,
     *ROUTE_QUESTIONS,
+    *VARIABLE_QUESTIONS,
     *SEARCH_QUESTIONS,
     *DYNAMICS_QUESTIONS,
 )

@@ -44,7 +44,8 @@ class InterchangePairs:
         variable: What changes hands, `s_2`.
         place: Role and step at which the base's run is given the source's; of several symbols the last.
         readout: Role and step of the value that the oracle names.
-        base: The base's transcript up to the readout, there the counterfactual value and the symbol after it.
+        base: The base's transcript up to the readout, there the counterfactual value and the symbol after it, or the
+            first symbol of the value alone.
         source: The source's transcript as it is.
         given: Symbols of `base` before the readout.
         own: The base's own transcript, up to the symbol after its own value at the readout.
@@ -166,8 +167,12 @@ def interchange_pairs(
     readout: tuple[Role | str, int],
     rng: np.random.Generator,
     sources: int = 1,
+    first_symbol: bool = False,
 ) -> InterchangePairs:
     """Every problem as a base, each with `sources` of the others, of as many operands, drawn at random.
+
+    With `first_symbol` only the first symbol of the value is asked for, and must differ (18 -> 23, not 18 -> 13): a
+    model that writes 18 as `1`, `8` computes the 8 where it reads the 1, which an exchange before it does not reach.
 
     Raises:
         KeyError: A place or a readout that some transcript lacks.
@@ -184,13 +189,13 @@ def interchange_pairs(
     dropped = 0
     for group in by_length(problems).values():
         for base in group:
-            own, given, value = _cut(rendered[base], role, step)
+            own, given, value = _cut(rendered[base], role, step, first_symbol)
             found = 0
             for number in rng.permutation(len(group))[: TRIES * sources]:
                 source = group[int(number)]
                 other = counterfactual(task, base, source, variable)
-                _, at, wanted = _cut(render(task, other, regime), role, step)
-                if _symbols(wanted[:-1]) == _symbols(value[:-1]):
+                _, _, wanted = _cut(render(task, other, regime), role, step, first_symbol)
+                if _symbols(wanted) == _symbols(value):
                     continue
                 spliced = Transcript(base, regime.name, (*own.tokens[:given], *wanted))
                 chosen.append((spliced, rendered[source], own, given))
@@ -218,13 +223,15 @@ def interchange_pairs(
     )
 
 
-def _cut(transcript: Transcript, role: Role, step: int) -> tuple[Transcript, int, tuple[Token, ...]]:
-    """A transcript up to the symbol after its value at the readout, where the value begins, and both symbols."""
+def _cut(
+    transcript: Transcript, role: Role, step: int, first_symbol: bool
+) -> tuple[Transcript, int, tuple[Token, ...]]:
+    """A transcript up to the symbol after its value at the readout, where the value begins, and what is cut there."""
     at = [i for i, token in enumerate(transcript.tokens) if (token.role, token.step) == (role, step)]
     if not at:
         places = dict.fromkeys(place_words(token.role, token.step) for token in transcript.tokens)
         raise KeyError(f"no {place_words(role, step)} in {transcript.text!r}, which has {', '.join(places)}")
-    end = min(at[-1] + 2, len(transcript))
+    end = at[0] + 1 if first_symbol else min(at[-1] + 2, len(transcript))
     cut = Transcript(transcript.problem, transcript.regime, transcript.tokens[:end])
     return cut, at[0], transcript.tokens[at[0] : end]
 

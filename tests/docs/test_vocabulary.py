@@ -28,7 +28,7 @@ from cotinterp.mechanism.patching.runs import DIRECTIONS
 from cotinterp.mechanism.probing.alignment import AlignedCell, AlignmentResult
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import HEAD_AXIS, KINDS, Site, refuse_write, site_columns
-from cotinterp.mechanism.variables.causal_variables import CausalVariables, VariableCell, VariableRule
+from cotinterp.mechanism.variables.causal import CausalVariables, VariableCell, VariableRule
 from cotinterp.report.schema import SCHEMAS
 from cotinterp.studies.dynamics import PRIMARY, Dynamics
 from cotinterp.studies.events import event_order

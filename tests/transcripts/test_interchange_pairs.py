@@ -63,6 +63,18 @@ def test_a_value_of_other_length_is_written_whole():
     assert found.at.tolist() == [12, 13], "of two symbols the last"
 
 
+def test_of_a_value_of_several_symbols_the_first_may_be_asked_for_alone():
+    found = pairs(first_symbol=True)
+    assert [one.text for one in found.base.transcripts] == [
+        "<3+4+5+6>{3+4=7;7+5=12;12+6=2",
+        "<9+8+1+2>{9+8=17;17+1=18;18+2=1",
+    ]
+    close = solve(TASK, np.array([[3, 4, 5, 6], [4, 4, 5, 1]]))
+    assert pairs(close).dropped == 0, "18 and 19"
+    with pytest.raises(NoPairsError):
+        pairs(close, first_symbol=True)
+
+
 def test_sources_that_name_the_own_value_are_not_among_them():
     same, other = solve(TASK, np.array([[3, 4, 5, 1], [4, 3, 5, 2]])), solve(TASK, np.array([[9, 9, 9, 9]]))
     found = pairs((*same, *other))

@@ -17,9 +17,11 @@ from cotinterp.calibration.mutations.trial import Mutation as Mutation
 from cotinterp.calibration.mutations.trial import MutationTrial as MutationTrial
 from cotinterp.calibration.mutations.trial import trials_table as trials_table
 from cotinterp.calibration.mutations.trial import try_mutation as try_mutation
+from cotinterp.calibration.mutations.variables import VARIABLE_MUTATIONS
 
 MUTATIONS = (
     *PROBING_MUTATIONS,
+    *VARIABLE_MUTATIONS,
     *INTERVENTION_MUTATIONS,
     *PATCHING_MUTATIONS,
     *CIRCUIT_MUTATIONS,

@@ -199,7 +199,8 @@ class CausalVariables(Result):
                 if other.hypothesis == "unmapped" and other.model == cell.model:
                     beside[f"unmapped {other.variable}"] = other.iia
         low = wilson(int(cell.learned.sum()), n).low
-        said = f"IIA {cell.iia:.2f} (from {low:.2f}); " + ", ".join(f"{k} {v:.2f}" for k, v in beside.items())
+        numbers = {"whole activation": float(cell.full.mean()), **beside}
+        said = f"IIA {cell.iia:.2f} (from {low:.2f}); " + ", ".join(f"{name} {of:.2f}" for name, of in numbers.items())
         carried = low >= rule.min_iia and all(cell.iia - value >= rule.margin for value in beside.values())
         return ("carried" if carried else "not shown to be carried"), said
 
@@ -214,6 +215,7 @@ def causal_variables(
     place: tuple[Role | str, int],
     readout: tuple[Role | str, int],
     variables: Mapping[str, Hypothesis],
+    first_symbol: bool = False,
     sites: Sequence[Site] | None = None,
     alignment: Alignment = Alignment(),
     rule: VariableRule = DECLARED,
@@ -228,6 +230,8 @@ def causal_variables(
         variables: By name (`s_2`, `x_3`, `s_2,x_3`; `interchange_pairs`), what each is: `mapped` where the hypothesis
             has it, `rival` where another mechanism would, `unmapped` where nothing needs it at the place. Without an
             unmapped one, nothing tells what the search itself can do.
+        first_symbol: Ask for the first symbol of the value alone (`interchange_pairs`): where values have several, an
+            exchange at one place reaches no more.
         sites: By default what enters each layer (`resid_pre`) and what leaves the last (`resid_post`), which are fast
             in native models; others are written by hooks.
         untrained: The same model at its initialization, searched alike.
@@ -261,6 +265,7 @@ def causal_variables(
                 readout=readout,
                 rng=np.random.default_rng([alignment.seed, number]),
                 sources=sources,
+                first_symbol=first_symbol,
             ).to(device)
             for number, (side, sources) in enumerate(((problems, alignment.sources), (test, 1)))
         )

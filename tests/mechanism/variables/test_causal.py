@@ -11,7 +11,7 @@ from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Site
 from cotinterp.mechanism.variables.alignment import Alignment, align, interchange_accuracy, own_accuracy
-from cotinterp.mechanism.variables.causal_variables import DECLARED, CausalVariables, VariableRule, causal_variables
+from cotinterp.mechanism.variables.causal import DECLARED, CausalVariables, VariableRule, causal_variables
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
     parallel,
