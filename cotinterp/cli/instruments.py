@@ -325,8 +325,8 @@ def circuit_command(options: Options, max_bytes: Count | None = None) -> None:
 @app.command(
     name="dynamics",
     examples=(
-        "cotinterp dynamics out/runs/s3-cot-L2-s0-ccc16566",
-        "cotinterp dynamics out/runs/s3-cot-L2-s0-ccc16566 --quick --json",
+        "cotinterp dynamics out/runs/mine",
+        "cotinterp dynamics out/runs/mine --quick --json",
     ),
 )
 def dynamics_command(options: Options) -> None:

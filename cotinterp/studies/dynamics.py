@@ -39,7 +39,8 @@ from cotinterp.mechanism.heads.reads import PREVIOUS_TOTAL_READ
 from cotinterp.mechanism.interventions import Edit, run_with
 from cotinterp.mechanism.metrics import accuracy
 from cotinterp.mechanism.model import HookedModel
-from cotinterp.mechanism.probing.controls import Controls
+from cotinterp.mechanism.probing.controls import FOLDS, Controls
+from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN
 from cotinterp.mechanism.probing.solver import FitOptions
 from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site, head_sites, residual_sites
@@ -109,7 +110,8 @@ class Dynamics(Result):
           of all layers together, and the `reader` alone, which is little where several share the read.
         - `selectivity`: a linear probe for the last total where it is predicted, in what leaves the last layer, right
           minus right of a probe for random labels, on inputs that were not fitted (`probe_totals`, inputs left out);
-          `layer 1` and so on for what enters that layer. Its row at update 0 is the untrained control.
+          `layer 1` and so on for what enters that layer. Its row at update 0 is the untrained control. No rows where
+          too few problems of this length are held out for a probe.
         """
         rows = []
         for (update, measure, condition), values in self.values.items():
@@ -290,8 +292,11 @@ def _exchanged(model: HookedModel, final: HookedModel, contrast: Contrast, patte
 
 
 def _selectivity(subject: Subject, effort: Effort, k: int) -> Measured:
-    """A probe of the last total where it is predicted, net of the control, test problem by test problem."""
-    fitted, tested = (subject.batch(problems) for problems in _probed(subject, effort, k))
+    """A probe of the last total where it is predicted, net of the control; nothing where too few problems are there."""
+    train, test = _probed(subject, effort, k)
+    if len(train) < MIN_TRAIN * FOLDS or len(test) < MIN_TEST * FOLDS:
+        return {}
+    fitted, tested = subject.batch(train), subject.batch(test)
     place = next(iter(before_total(fitted.transcripts[0], k - 1).values()), (Role.PROMPT_END, -1))
     last = Site("resid_post", int(subject.model.cfg.n_layers) - 1)
     sites = {**{f"layer {site.layer}": site for site in residual_sites(subject.model)[1:]}, "last layer": last}
