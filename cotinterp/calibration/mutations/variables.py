@@ -68,14 +68,14 @@ def check_nothing_exchanged() -> None:
     """A model that reads nothing of what it wrote never writes the counterfactual."""
     model = recomputer(TASK, "totals", (2, K))
     share = interchange_accuracy(model, made(60, "heldout"), READ, None).mean()
-    require(share == 0, f"a recomputer writes the counterfactual in {share:.0%} of the pairs")
+    require(bool(share == 0), f"a recomputer writes the counterfactual in {share:.0%} of the pairs")
 
 
 def check_known_directions() -> None:
     """The directions in which a reader holds the total carry it."""
     token = Subspace(reader_blueprint(TASK, "totals", (2, K)).basis("token").T)
     share = interchange_accuracy(reading_model(), made(60, "heldout"), READ, token).mean()
-    require(share == 1, f"the known directions of a reader carry its total in {share:.0%} of the pairs")
+    require(bool(share == 1), f"the known directions of a reader carry its total in {share:.0%} of the pairs")
 
 
 def not_continued(task: Task, problem: Problem, step: int, total: int) -> Problem:
