@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cotinterp.figures.lines import lines
+from cotinterp.figures.sheet import GRAY, regime_mark, styled, titled
 
 WORDS = {
     "accuracy": "answers right",
@@ -44,6 +45,10 @@ def dynamics_figure(frame: pd.DataFrame) -> go.Figure:
         x_title="updates",
         y_title="value",
     )
+    # Of nine measures the last would look like the first.
+    figure.update_traces(
+        line_color=GRAY, marker={"color": GRAY, "symbol": "hexagon"}, selector={"legendgroup": WORDS["selectivity"]}
+    )
     ticks = np.unique(shown["at"])
     kept = [0, *(i for i in range(1, len(ticks)) if i == len(ticks) - 1 or i % 4 == 1)]
     words = ["0" if (shown["update"].min() == 0 and i == 0) else f"{ticks[i]:g}" for i in kept]
@@ -66,8 +71,10 @@ def events_figure(frame: pd.DataFrame, *, title: str) -> go.Figure:
     order = known.groupby("measure")["event"].median().sort_values(ascending=False).index
     figure = go.Figure()
     for regime, rows in known.groupby("regime", sort=False):
-        at = [WORDS[measure] for measure in rows["measure"]]
-        figure.add_scatter(x=rows["event"], y=at, mode="markers", name=str(regime), marker={"size": 9, "opacity": 0.7})
+        at, mark = [WORDS[measure] for measure in rows["measure"]], regime_mark(str(regime))
+        look = {"size": 9, "opacity": 0.7, "color": mark.color, "symbol": mark.symbol}
+        figure.add_scatter(x=rows["event"], y=at, mode="markers", name=str(regime), marker=look)
+    styled(figure, height=140 + 32 * len(order), margin={"l": 240})
     figure.update_yaxes(categoryorder="array", categoryarray=[WORDS[measure] for measure in order])
     figure.update_xaxes(type="log", title_text="updates until halfway from first to final value")
-    return figure.update_layout(title=title)
+    return titled(figure, title)
