@@ -19,13 +19,13 @@ import numpy as np
 from analyses.publishing import publish, reference_runs
 from cotinterp import Site, Subject, sample_problems
 from cotinterp.cli.parsing import script
-from cotinterp.mechanism.variables.alignment import Alignment
 from cotinterp.mechanism.variables.causal import CausalVariables, Hypothesis, VariableCell, causal_variables
+from cotinterp.mechanism.variables.das import SubspaceSearch
 from cotinterp.training.checkpoints import Run
 from cotinterp.transcripts.roles import Place, Role, place_words
 
 K = 4
-QUICK = Alignment(rank=4, steps=3, sources=1, n_random=2)
+QUICK = SubspaceSearch(rank=4, steps=3, sources=1, n_random=2)
 
 
 def main(quick: bool = False, root: Path = Path("checkpoints"), out: Path = Path("out/causal_variables")) -> list[str]:
@@ -71,7 +71,7 @@ def aligned(run: Run, *, quick: bool) -> CausalVariables:
                 variables=variables,
                 first_symbol=True,
                 sites=sites[1:2] if quick else sites,
-                alignment=QUICK if quick else Alignment(rank=16),
+                search=QUICK if quick else SubspaceSearch(rank=16),
                 untrained=None if quick else subject.untrained,
                 labels=run.labels,
             )

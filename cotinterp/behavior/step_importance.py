@@ -53,7 +53,7 @@ from cotinterp.tasks.task import Task, whole_number
 from cotinterp.transcripts.batch import collate
 from cotinterp.transcripts.pairs import other_operands
 from cotinterp.transcripts.parsing import final_answer, parse_step
-from cotinterp.transcripts.problems import Problem, require_solved, substitute_total, wrong_totals
+from cotinterp.transcripts.problems import Problem, informative_totals, require_solved
 from cotinterp.transcripts.regimes import Regime, require_totals
 from cotinterp.transcripts.render import longest_transcript, render
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -432,17 +432,12 @@ def _edits(writer: _Writer, place: _Place) -> tuple[Opening | None, Opening | No
 
 def _replaced(writer: _Writer, place: _Place, step: int) -> Opening | None:
     task, problem = writer.task, place.problem
-    telling = [
-        total
-        for total in wrong_totals(task, problem, step)
-        if substitute_total(task, problem, step, total).answer != problem.answer
-    ]
-    if not telling:
+    found = informative_totals(task, [problem], step, at_most=1, rng=writer.rng).chosen
+    if not found:
         return None
-    total = telling[int(writer.rng.integers(len(telling)))]
     own = task.state_text(problem.totals[step - 1])
     text = place.texts[step - 1]
-    wrong = text[: -1 - len(own)] + task.state_text(total) + text[-1]
+    wrong = text[: -1 - len(own)] + task.state_text(found[0].total) + text[-1]
     texts = (*place.texts[: step - 1], wrong, *place.texts[step : place.step])
     return Opening(problem, OPEN + "".join(texts))
 

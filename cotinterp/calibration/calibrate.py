@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 
 from cotinterp.calibration.behavior_questions import MEMORY_QUESTIONS, TRACE_QUESTIONS
 from cotinterp.calibration.circuit_questions import CIRCUIT_QUESTIONS
-from cotinterp.calibration.dynamics_questions import DYNAMICS_QUESTIONS, PlantedTraining, planted_trainings
+from cotinterp.calibration.dynamics_questions import DYNAMICS_QUESTIONS, planted_trainings
 from cotinterp.calibration.ground_truth import Ask, GroundTruth, InstrumentAnswer, Question, ground_truths
 from cotinterp.calibration.patching_questions import HEAD_QUESTIONS, PATCHING_QUESTIONS
 from cotinterp.calibration.probe_questions import PROBE_QUESTIONS
 from cotinterp.calibration.route_questions import ROUTE_QUESTIONS
-from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, Erring, scripted
+from cotinterp.calibration.search_questions import SEARCH_QUESTIONS, scripted
 from cotinterp.calibration.variable_questions import VARIABLE_QUESTIONS
 from cotinterp.figures import heatmap
 from cotinterp.results.result import Result
@@ -136,10 +136,7 @@ def calibrate(
 def _rows(questions: Sequence[Question], models: Sequence[GroundTruth], quick: bool) -> Iterator[CalibrationRow]:
     for question in questions:
         for model in models:
-            # The scripted generator has nothing inside, and a planted training is of a reader that was asked before.
-            about_it = not isinstance(model.model, Erring) or question in SEARCH_QUESTIONS
-            about_it &= not isinstance(model, PlantedTraining) or question in DYNAMICS_QUESTIONS
-            truth = question.truth(model) if about_it else None
+            truth = question.truth(model) if question.instrument.startswith(model.only) else None
             if truth is None:
                 continue
             found = _asked(question.ask, model, quick)

@@ -73,6 +73,7 @@ def planted_training(first: str, seed: int = 0, *, early: int = EARLY, late: int
         trained_on=training_side(task),
         heads=heads,
         models=models,
+        only="training dynamics",
     )
 
 

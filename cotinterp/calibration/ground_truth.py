@@ -52,6 +52,7 @@ class GroundTruth(Subject):
         mechanism: How it comes to its answers, in one sentence.
         heads: What each head is for, as layer and head: `{"total": "L1H0"}`.
         decoy: A running total is also copied into directions that nothing reads.
+        only: The instruments that can be asked about it, by the beginning of their names; empty: all of them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class GroundTruth(Subject):
     k_range: tuple[int, int] = K_RANGE
     heads: Mapping[str, str] = field(default_factory=dict)
     decoy: bool = False
+    only: str = ""
 
 
 MOST = 2000

@@ -252,4 +252,5 @@ def scripted() -> GroundTruth:
         task=TASK,
         regime="totals",
         trained_on=(),
+        only="search",
     )

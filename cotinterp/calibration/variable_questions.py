@@ -5,8 +5,8 @@ import numpy as np
 from cotinterp.behavior.step_importance import Resampling, StepImportance, step_importance
 from cotinterp.calibration.ground_truth import GroundTruth, InstrumentAnswer, K, Question
 from cotinterp.mechanism.sites import Site
-from cotinterp.mechanism.variables.alignment import Alignment
 from cotinterp.mechanism.variables.causal import CausalVariables, causal_variables
+from cotinterp.mechanism.variables.das import SubspaceSearch
 from cotinterp.transcripts.roles import Role
 
 STEP = 2
@@ -37,7 +37,7 @@ def searched(model: GroundTruth, quick: bool) -> CausalVariables:
         readout=(Role.TOTAL, STEP + 1),
         variables={f"s_{STEP}": "mapped", "x_0": "unmapped"},
         sites=[Site("resid_pre", 1)],
-        alignment=Alignment(rank=6, steps=100 if quick else 200),
+        search=SubspaceSearch(rank=6, steps=100 if quick else 200),
     )
 
 

@@ -56,8 +56,8 @@ def look_call(
     )
 
 
-def edges_call(setup: str, texts: Sequence[str], position: int, tokens: tuple[int, int]) -> str:
-    """Effects of all edges, for the pair of two texts."""
+def edges_call(setup: str, texts: Sequence[str], position: int, tokens: tuple[int, int], most: int) -> str:
+    """Effects of the largest edges, for the pair of two texts."""
     return (
         "import torch\n"
         "from cotinterp import Contrast, load_run\n"
@@ -66,7 +66,7 @@ def edges_call(setup: str, texts: Sequence[str], position: int, tokens: tuple[in
         f"clean, corrupted = (torch.tensor([vocabulary.encode(text)]) for text in {tuple(texts)!r})\n"
         f"at, answer, foil = torch.tensor([{position}]), torch.tensor([{tokens[0]}]), torch.tensor([{tokens[1]}])\n"
         "scores = edge_scores(model, Contrast.by_position(clean, corrupted, at, answer, foil))\n"
-        "for edge in scores.ordered()[:12]:\n"
+        f"for edge in scores.ordered()[:{most}]:\n"
         "    print(edge, scores.of(edge))\n"
     )
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from cotinterp.behavior.accuracy import longest_k
 from cotinterp.behavior.edits import outcome_of
 from cotinterp.behavior.search.methods import METHODS
 from cotinterp.behavior.search.scoring import SCORERS
 from cotinterp.behavior.search.writer import Search
-from cotinterp.explore.python_calls import calls_of, edges_call, look_call, probe_call, run_call, setup_of, spend_call
+from cotinterp.explore.held import Held, continued_by, device_of, likeliest_of, read, token_ids, tokens_named
+from cotinterp.explore.python_calls import calls_of, edges_call, look_call, probe_call, run_call, spend_call
 from cotinterp.explore.requests import (
     FORMS,
     Difference,
@@ -44,7 +45,7 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.circuits.scores import EdgeScores, edge_scores
 from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.attribution import AttributionResult, logit_attribution
-from cotinterp.mechanism.interventions import Edit, ablate_zero, knock_out_pairs, patch, run_with, watch
+from cotinterp.mechanism.interventions import Edit, ablate_zero, knock_out_pairs, patch, run_with
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.controls import Controls
 from cotinterp.mechanism.probing.fit import MIN_TEST, MIN_TRAIN
@@ -54,14 +55,12 @@ from cotinterp.mechanism.probing.totals import probe_totals
 from cotinterp.mechanism.sites import Site
 from cotinterp.models.decoding import context_length
 from cotinterp.studies.subject import Subject
-from cotinterp.tasks.task import Task
-from cotinterp.training.checkpoints import DEFAULT_ROOT, Run, load_run, read_run
+from cotinterp.training.checkpoints import DEFAULT_ROOT, Run, load_run
 from cotinterp.transcripts.batch import collate
-from cotinterp.transcripts.parsing import final_answer, parse_response
+from cotinterp.transcripts.parsing import final_answer
 from cotinterp.transcripts.problems import (
     EmptySplitError,
     Problem,
-    continued,
     sample_problems,
     solve,
     split_of,
@@ -70,46 +69,11 @@ from cotinterp.transcripts.problems import (
 from cotinterp.transcripts.regimes import Token, get_regime
 from cotinterp.transcripts.render import Transcript, render
 from cotinterp.transcripts.roles import Role
-from cotinterp.transcripts.vocabulary import Vocabulary
 
 MOST_MODELS = 8
 MOST_EDGES = 12
 PROBED = (600, 200)
 """Problems that a probe is fitted on (training side of the split) and tested on (held out)."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """A model that can be asked; `setup` defines it in Python, `again` makes another of the same weights."""
-
-    name: str
-    model: HookedModel
-    task: Task
-    regime: str
-    k_trained: tuple[int, int]
-    setup: str
-    again: Callable[[], HookedModel] | None = None
-
-    @classmethod
-    def of(cls, source: Run | Subject) -> "_Held":
-        if isinstance(source, Subject):
-            name = source.variant or type(source.model).__name__
-            return cls(name, source.model, source.task, source.regime, source.k_range, setup_of(None))
-        spec = source.spec
-
-        def again() -> HookedModel:
-            return read_run(source.directory, device=str(_device(source.model)), task=source.task).model
-
-        k_trained = (spec.k_min, spec.k_max)
-        return cls(spec.slug, source.model, source.task, spec.regime, k_trained, setup_of(source), again)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.task)
-
-    @property
-    def n_layers(self) -> int:
-        return int(self.model.cfg.n_layers)
 
 
 class _Seen(NamedTuple):
@@ -135,7 +99,7 @@ class Explorer:
         if not 1 <= len(models) <= MOST_MODELS:
             raise ValueError(f"an explorer takes 1 to {MOST_MODELS} models, got {len(models)}")
         self.runs = tuple(models)
-        self._models = tuple(map(_Held.of, models))
+        self._models = tuple(map(Held.of, models))
         for held in self._models:
             n, symbols = int(held.model.cfg.d_vocab), held.vocabulary.symbols
             if n != len(symbols):
@@ -225,7 +189,7 @@ class Explorer:
         return {
             "attention": attention.tolist(),
             "by_role": self._by_role(scene, attention),
-            "lens": [_likeliest(row, symbols) for row in seen.lens[:, position]],
+            "lens": [likeliest_of(row, symbols) for row in seen.lens[:, position]],
             "answer": symbols[answer],
             "foil": symbols[foil],
             "direct": direct.top(len(direct.components)),
@@ -247,7 +211,7 @@ class Explorer:
         sites = [Site.parse(cell.at.label) for cell in cells]
         with self._lock:
             tokens = self._tokens(place.scene)
-            found = _read(run, tokens, self._edits(place.scene, tokens.shape[1]), sites)
+            found = read(run, tokens, self._edits(place.scene, tokens.shape[1]), sites)
         rows = []
         for cell, site in zip(cells, sites, strict=True):
             assert cell.probe is not None
@@ -283,7 +247,7 @@ class Explorer:
             "gap": -float(scores.gap[0]),
             "n": len(scores.edges),
             "edges": [[edge.label, float(effects[scores.edges.index(edge)])] for edge in scores.ordered()[:MOST_EDGES]],
-            "python": edges_call(run.setup, texts, asked.position, (answer, foil)),
+            "python": edges_call(run.setup, texts, asked.position, (answer, foil), MOST_EDGES),
         }
 
     def spend(self, asked: Spending) -> dict[str, Any]:
@@ -329,7 +293,7 @@ class Explorer:
             raise ValueError("what stands here is no part of a well-formed response, so no probe is fitted for it")
         return len(place.scene.operands), token["role"], token["step"]
 
-    def _held(self, model: int) -> _Held:
+    def _held(self, model: int) -> Held:
         if model >= len(self._models):
             raise ValueError(f"no model {model}; there are 0 to {len(self._models) - 1}")
         return self._models[model]
@@ -363,7 +327,7 @@ class Explorer:
         """What stands in a scene once the model has written, as token ids `1 pos`."""
         run = self._held(shown.model)
         scene = shown if isinstance(shown, Scene) else Scene(**shown.model_dump())
-        return _ids(run, "".join(token["symbol"] for token in self._written(scene)["tokens"]))
+        return token_ids(run, "".join(token["symbol"] for token in self._written(scene)["tokens"]))
 
     def _edits(self, scene: Scene, n: int) -> list[Edit]:
         """The changes of a scene as edits of a run over `n` tokens; those of places beyond them are left out."""
@@ -397,13 +361,13 @@ class Explorer:
         whole, given = self._given(scene, problem)
         reader, n_prompt, vocabulary, regime = whole.problem, whole.n_prompt, run.vocabulary, get_regime(whole.regime)
         limit = min(context_length(run.model) or sys.maxsize, 2 * len(whole) - given + 8)
-        text, logits = _continued(run, whole.text, given, limit, lambda n: self._edits(scene, n))
+        text, logits = continued_by(run, whole.text, given, limit, lambda n: self._edits(scene, n))
         p = logits.softmax(-1)
         answer = final_answer(run.task, text[n_prompt:])
-        named = _named(run, problem, text, n_prompt)
+        known = tokens_named(run, problem, text, n_prompt)
         tokens = []
         for place, symbol in enumerate(text):
-            name = named[place] or Token(symbol, Role.PAD)
+            name = known[place] or Token(symbol, Role.PAD)
             token: dict[str, Any] = {
                 "symbol": symbol,
                 "role": "" if name.role is Role.PAD else str(name.role),
@@ -413,7 +377,7 @@ class Explorer:
             }
             if place:
                 token["p"] = float(p[place - 1, vocabulary.token(symbol)])
-                token["likeliest"] = _likeliest(p[place - 1], vocabulary.symbols)
+                token["likeliest"] = likeliest_of(p[place - 1], vocabulary.symbols)
             tokens.append(token)
         state = run.task.state_text
         if scene.total is not None:
@@ -508,7 +472,7 @@ class Explorer:
         """One pass over what stands in a scene, with its changes."""
         tokens, run = self._tokens(scene), self._held(scene.model)
         patterns, sites = ([Site(kind, layer) for layer in range(run.n_layers)] for kind in ("pattern", "resid_post"))
-        found = _read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *sites])
+        found = read(run, tokens, self._edits(scene, tokens.shape[1]), [*patterns, *sites])
         streams = torch.cat([found[site] for site in sites])
         # The logits of every layer's stream, in one pass: it takes the place of the last layer's.
         logits = run_with(run.model, tokens.expand(run.n_layers, -1), [Edit(sites[-1], streams, expect_change=False)])
@@ -518,13 +482,13 @@ class Explorer:
         """What leaves each layer in a run over a text without changes."""
         run = self._held(model)
         sites = [Site("resid_post", layer) for layer in range(run.n_layers)]
-        found = _read(run, _ids(run, text), [], sites)
+        found = read(run, token_ids(run, text), [], sites)
         return torch.cat([found[site] for site in sites])
 
     def _direct(self, model: int, text: str, position: int) -> tuple[AttributionResult, int, int]:
         """What is written directly for the likeliest symbol over the next one, and these two, without any changes."""
         run = self._held(model)
-        tokens = _ids(run, text)
+        tokens = token_ids(run, text)
         best = run_with(run.model, tokens, [])[:, position].topk(2).indices
         at = torch.tensor([position], device=tokens.device)
         contrast = Contrast.by_position(tokens, tokens, at, best[:, 0], best[:, 1])
@@ -554,7 +518,9 @@ class Explorer:
         if len(sides[0]) < MIN_TRAIN or len(sides[1]) < MIN_TEST:
             raise ValueError(f"too few problems of {k} operands ({len(sides[0])} to fit a probe on, {len(sides[1])})")
         fitted, test = (
-            collate([render(run.task, problem, run.regime) for problem in side], run.vocabulary).to(_device(run.model))
+            collate([render(run.task, problem, run.regime) for problem in side], run.vocabulary).to(
+                device_of(run.model)
+            )
             for side in sides
         )
         with nullcontext() if run.again is not None else self._lock:
@@ -569,7 +535,7 @@ class Explorer:
         return tuple(cell for cell in result.cells if cell.at.site != "input")
 
 
-def _about(index: int, run: _Held) -> dict[str, Any]:
+def _about(index: int, run: Held) -> dict[str, Any]:
     task = run.task
     return {
         "id": index,
@@ -587,14 +553,6 @@ def _about(index: int, run: _Held) -> dict[str, Any]:
     }
 
 
-def _device(model: HookedModel) -> torch.device:
-    return next(model.parameters()).device if isinstance(model, nn.Module) else torch.device("cpu")
-
-
-def _ids(run: _Held, text: str) -> Tensor:
-    return torch.tensor([run.vocabulary.encode(text)], device=_device(run.model))
-
-
 def _require_position(position: int, n: int) -> None:
     if position >= n:
         raise ValueError(f"position {position}; what stands there has positions 0 to {n - 1}")
@@ -603,61 +561,3 @@ def _require_position(position: int, n: int) -> None:
 def _number(value: float | int) -> float | int | None:
     """As JSON has it: None for NaN and infinities."""
     return value if np.isfinite(value) else None
-
-
-def _likeliest(p: Float[Tensor, " d_vocab"], symbols: Sequence[str]) -> list[tuple[str, float]]:
-    found = p.topk(min(3, len(p)))
-    return [(symbols[token], value) for token, value in zip(found.indices.tolist(), found.values.tolist(), strict=True)]
-
-
-def _read(run: _Held, tokens: Tensor, edits: Sequence[Edit], sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """What stands at these sites in the run with these edits."""
-    seen: dict[Site, Tensor] = {}
-    run_with(run.model, tokens, [*edits, *(watch(site, seen) for site in sites)])
-    return seen
-
-
-def _continued(
-    run: _Held, guess: str, given: int, limit: int, edits: Callable[[int], list[Edit]]
-) -> tuple[str, Float[Tensor, "pos d_vocab"]]:
-    """What the model writes after the first `given` symbols of `guess`, greedily, and the logits of that whole text.
-
-    As `decoding.verified`, with edits: a pass over the guess accepts it as far as each symbol is the likeliest one, and
-    takes the likeliest symbols behind it as the next guess.
-    """
-    vocabulary, text, sure = run.vocabulary, guess, given
-    stop = vocabulary.symbols[vocabulary.end]
-    while True:
-        logits = run_with(run.model, _ids(run, text), edits(len(text)))[0]
-        likeliest = [vocabulary.symbols[token] for token in logits.argmax(-1).tolist()]
-        while sure < len(text) and text[sure] == likeliest[sure - 1] and (sure == given or text[sure - 1] != stop):
-            sure += 1
-        ended = sure > given and text[sure - 1] == stop
-        if ended or sure >= limit:
-            return text[:sure], logits[:sure]
-        text = text[:sure] + "".join(likeliest[sure - 1 : limit - 1])
-
-
-def _named(run: _Held, problem: Problem, text: str, n_prompt: int) -> list[Token | None]:
-    """Role, step and value of every symbol, by the transcript that says the same; None where there is none like it.
-
-    A response with other totals than the task's is the transcript of those. Of one that is no transcript (a miscopied
-    operand, a step too many) the symbols have the roles of the one of its length, and none beyond where their structure
-    parts; a symbol that is another one there has no value.
-    """
-    task, regime = run.task, get_regime(run.regime)
-    parsed = parse_response(task, text[n_prompt:], separator=regime.separator)
-    totals = [step.total for step in parsed.steps if step.total is not None][: problem.k - 1]
-    reader = continued(task, problem, totals) if totals and len(totals) == len(parsed.steps) else problem
-    tokens = render(task, reader, regime).tokens
-    found: list[Token | None] = []
-    signs = set("{}=;#.") | set(task.operators)
-    apart = False
-    for place, symbol in enumerate(text):
-        token = tokens[place] if place < len(tokens) else None
-        apart = apart or token is None or (token.symbol != symbol and (token.symbol in signs or symbol in signs))
-        if apart or token is None:
-            found.append(None)
-        else:
-            found.append(token if token.symbol == symbol else token._replace(symbol=symbol, value=-1))
-    return found

@@ -42,7 +42,7 @@ TEXT = frozenset(
     | {"reading", "convergence", "start_from", "schedule", "architecture", "definition"}
     | {"edge", "edges", "input", "method", "place", "ranking", "src_kind", "dest_kind", "missed"}
     | {"measure", "condition", "reader", "first", "then", "parameter"}
-    | {"would_decide", "study", "pairs", "why", "hypothesis", "measure"}
+    | {"would_decide", "study", "pairs", "why", "hypothesis"}
 )
 
 

@@ -242,20 +242,24 @@ def _margin(logits: Float[Tensor, "batch d_vocab"], contrast: Contrast) -> Float
     return found
 
 
-def _without(model: HookedModel, contrast: Contrast, sites: Sequence[Site]) -> list[Float[np.ndarray, " batch"]]:
-    """For each site alone, and last for all together, half the fall of the margin when z at the readout is another."""
+def _without(
+    model: HookedModel, contrast: Contrast, together: Sequence[Sequence[Site]]
+) -> list[Float[np.ndarray, " batch"]]:
+    """For each group of sites, half the fall of the margin when what they hold at the readout is another."""
+    sites = list(dict.fromkeys(site for group in together for site in group))
     states = activations(model, contrast.corrupted, sites, positions=contrast.at)
-    edits = [Edit(site, states[site], contrast.at, expect_change=False) for site in sites]
+    edits = {site: Edit(site, states[site], contrast.at, expect_change=False) for site in sites}
     clean = _margin(_predicted(model, contrast), contrast)
     return [
-        (clean - _margin(_predicted(model, contrast, some), contrast)) / 2 for some in (*([e] for e in edits), edits)
+        (clean - _margin(_predicted(model, contrast, [edits[site] for site in group]), contrast)) / 2
+        for group in together
     ]
 
 
 def _carrier(model: HookedModel, contrast: Contrast) -> Site:
     """The head whose exchange moves the output furthest."""
     sites = head_sites(model)
-    effects = [values.mean() for values in _without(model, contrast, sites)[:-1]]
+    effects = [values.mean() for values in _without(model, contrast, [[site] for site in sites])]
     return sites[int(np.argmax(effects))]
 
 
@@ -264,13 +268,12 @@ def _reads(model: HookedModel, contrast: Contrast, reader: Site) -> Measured:
     scores = iteration_scores(model, contrast, [PREVIOUS_TOTAL_READ])
     paid = scores.each_above_chance(PREVIOUS_TOTAL_READ.name, str(Role.TOTAL)).double().numpy()
     best = np.unravel_index(int(paid.mean(-1).argmax()), paid.shape[:2])
-    effect = _without(model, contrast, head_sites(model))
-    own = head_sites(model).index(reader)
+    every, own = _without(model, contrast, [head_sites(model), [reader]])
     return {
         ("attention", "reader"): paid[reader.layer, reader.head],
         ("attention", "best"): paid[best],
-        ("read_effect", "all heads"): effect[-1],
-        ("read_effect", "reader"): effect[own],
+        ("read_effect", "all heads"): every,
+        ("read_effect", "reader"): own,
     }
 
 

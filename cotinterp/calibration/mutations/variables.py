@@ -11,7 +11,7 @@ from cotinterp.calibration.mutations.trial import TASK, K, Mutation, instead, ra
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import Site
 from cotinterp.mechanism.variables import causal as variables
-from cotinterp.mechanism.variables.alignment import Alignment, interchange_accuracy
+from cotinterp.mechanism.variables.das import SubspaceSearch, interchange_accuracy
 from cotinterp.models.handmade import reader_blueprint, recomputer
 from cotinterp.tasks.task import Task
 from cotinterp.transcripts import interchange_pairs as pairs
@@ -35,7 +35,7 @@ def made(n: int, split: str) -> pairs.InterchangePairs:
 
 def check_held_out() -> None:
     """The pairs that an accuracy is of are those of the held-out problems."""
-    few = Alignment(rank=2, steps=2, n_random=1)
+    few = SubspaceSearch(rank=2, steps=2, n_random=1)
     (cell,) = variables.causal_variables(
         random_model(),
         TASK,
@@ -46,7 +46,7 @@ def check_held_out() -> None:
         readout=READOUT,
         variables={"s_2": "mapped"},
         sites=[READ],
-        alignment=few,
+        search=few,
     ).cells
     right = interchange_accuracy(random_model(), made(20, "heldout"), READ, cell.subspace)
     same = len(right) == len(cell.learned) and bool((right == cell.learned).all())

@@ -50,7 +50,8 @@ function render({ model, el }) {
     if (answer.error) view.note = answer.error;
     return answer.error ? null : answer;
   };
-  const scene = (run) => ({ model: run.model, operands: run.operands, ...(run.total ? { total: run.total } : {}), changes: run.changes });
+  const shownFields = ({ model: m, operands, total }) => ({ model: m, operands, ...(total ? { total } : {}) });
+  const scene = (run) => ({ ...shownFields(run), changes: run.changes });
   const written = (run) => answerOf({ ask: "write", ...scene(run) });
 
   let turn = 0;
@@ -238,7 +239,6 @@ function render({ model, el }) {
     return make("div", {}, make("h3", {}, make("label", { for: "attention-to" }, "Attention from here to "), to), make("p", { class: "hint" }, hint), scroller("attention", make("table", { class: "heat" }, make("thead", {}, head), make("tbody", {}, ...rows))));
   }
   // A run to be told apart from: of the same model and without changes inside, the source of patches before others.
-  const shownFields = ({ model: m, operands, total }) => ({ model: m, operands, ...(total ? { total } : {}) });
   function comparedTo(index) {
     const run = view.runs[index], fits = (other) => other !== index && view.runs[other].model === run.model && !view.runs[other].changes.length;
     if (run.changes.length) return -1;

@@ -127,11 +127,8 @@ class CircuitValidity(Result):
     @property
     def passes(self) -> dict[Test, bool]:
         """Which tests pass at the level: after correction, and independence by not being rejected."""
-        p = dict(zip(CORRECTED, holm(np.array([self._p[test] for test in CORRECTED])), strict=True))
-        found: dict[Test, bool] = {test: bool(p[test] <= self.level) for test in CORRECTED}
-        found["gap"] = self._p["gap"] <= self.level
-        found["independence"] = self._p["independence"] > self.level
-        return {test: found[test] for test in TESTS}
+        p = self._adjusted
+        return {test: p[test] > self.level if test == "independence" else p[test] <= self.level for test in TESTS}
 
     @property
     def valid(self) -> bool:
@@ -160,13 +157,12 @@ class CircuitValidity(Result):
         how far the circuit is from the model, mean size over examples; `partial necessity`, how much of the gap is lost
         without it. `n` counts examples, or random draws where the circuit is ranked among them.
         """
-        adjusted = dict(zip(CORRECTED, holm(np.array([self._p[test] for test in CORRECTED])), strict=True))
         rows = [
             {
                 "test": test,
                 "statistic": self._statistics[test],
                 "p": self._p[test],
-                "p_adjusted": float(adjusted.get(test, self._p[test])),
+                "p_adjusted": self._adjusted[test],
                 "level": self.level,
                 "passes": self.passes[test],
                 "passes_by": "not rejecting" if test == "independence" else "rejecting",
@@ -247,6 +243,12 @@ class CircuitValidity(Result):
             "sufficiency": rank_p(-distance, -found["sufficiency"]),
             "partial necessity": rank_p(lost, found["partial necessity"]),
         }
+
+    @cached_property
+    def _adjusted(self) -> dict[Test, float]:
+        """Holm's p-values of those that share the level, and the others as they are."""
+        together = holm(np.array([self._p[test] for test in CORRECTED]))
+        return self._p | dict(zip(CORRECTED, together.tolist(), strict=True))
 
     @property
     def _n(self) -> dict[Test, int]:

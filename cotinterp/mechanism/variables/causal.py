@@ -38,10 +38,9 @@ from cotinterp.figures.probing import causal_variables_figure
 from cotinterp.mechanism.model import HookedModel, require_model
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import Site, residual_sites, site_columns
-from cotinterp.mechanism.variables.alignment import (
-    Alignment,
+from cotinterp.mechanism.variables.das import (
     Bases,
-    learned_subspace,
+    SubspaceSearch,
     own_accuracy,
     require_exchangeable,
 )
@@ -217,7 +216,7 @@ def causal_variables(
     variables: Mapping[str, Hypothesis],
     first_symbol: bool = False,
     sites: Sequence[Site] | None = None,
-    alignment: Alignment = Alignment(),
+    search: SubspaceSearch = SubspaceSearch(),
     rule: VariableRule = DECLARED,
     untrained: HookedModel | None = None,
     labels: Mapping[str, str | int] | None = None,
@@ -263,21 +262,21 @@ def causal_variables(
                 variable=variable,
                 place=place,
                 readout=readout,
-                rng=np.random.default_rng([alignment.seed, number]),
+                rng=np.random.default_rng([search.seed, number]),
                 sources=sources,
                 first_symbol=first_symbol,
             ).to(device)
-            for number, (side, sources) in enumerate(((problems, alignment.sources), (test, 1)))
+            for number, (side, sources) in enumerate(((problems, search.sources), (test, 1)))
         )
-        dealt = pairs.shuffled(np.random.default_rng([alignment.seed, 2]))
+        dealt = pairs.shuffled(np.random.default_rng([search.seed, 2]))
         for name, one in models.items():
             base = own_accuracy(one, held_out)
             known, shuffled, asked = (Bases.of(one, side, sites) for side in (pairs, dealt, held_out))
             for site in sites:
-                learned, placebo = (learned_subspace(side.at(site), alignment) for side in (known, shuffled))
+                learned, placebo = (side.at(site).learned(search) for side in (known, shuffled))
                 exchange = asked.at(site)
-                rng = np.random.default_rng([alignment.seed, 3])
-                random = [Subspace.random(learned.d_site, learned.rank, rng) for _ in range(alignment.n_random)]
+                rng = np.random.default_rng([search.seed, 3])
+                random = [Subspace.random(learned.d_site, learned.rank, rng) for _ in range(search.n_random)]
                 cells.append(
                     VariableCell(
                         variable=variable,

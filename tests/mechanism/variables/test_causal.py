@@ -10,8 +10,8 @@ from cotinterp.mechanism.activations import activations
 from cotinterp.mechanism.interventions import run_with
 from cotinterp.mechanism.probing.subspaces import Subspace, interchange
 from cotinterp.mechanism.sites import Site
-from cotinterp.mechanism.variables.alignment import Alignment, align, interchange_accuracy, own_accuracy
 from cotinterp.mechanism.variables.causal import DECLARED, CausalVariables, VariableRule, causal_variables
+from cotinterp.mechanism.variables.das import SubspaceSearch, interchange_accuracy, learn_subspace, own_accuracy
 from cotinterp.models.build import build_model
 from cotinterp.models.handmade import (
     parallel,
@@ -30,7 +30,7 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 TASK = get_task("z6")
 READ = Site("resid_pre", 1)
 """Where the reader's layer 1 looks: the token of the total that was written, one-hot."""
-FEW = Alignment(rank=6, steps=80, batch_size=32, learning_rate=0.05, n_random=5)
+FEW = SubspaceSearch(rank=6, steps=80, batch_size=32, learning_rate=0.05, n_random=5)
 
 
 def problems(n, split="train", k=4):
@@ -103,7 +103,7 @@ def test_the_search_comes_by_a_single_direction():
     model, blueprint = reader(bits).eval(), reader_blueprint(bits)
     asked = {"variable": "s_3", "place": ("total", 3), "readout": ("total", 4), "rng": np.random.default_rng(0)}
     words = sample_problems(bits, 5, 30, split="train", rng=np.random.default_rng(0))
-    found = align(
+    found = learn_subspace(
         model,
         interchange_pairs(bits, words, "totals", **asked),
         READ,
@@ -142,12 +142,12 @@ def test_the_fast_path_is_the_edit_primitive(random_model, site):
 def test_hooks_and_the_fast_path_learn_the_same_subspace(random_model):
     """Attached hooks send the same model the generic way."""
     known = pairs("s_2", "cot", place=("previous_total", 3), n=30, split="train")
-    few = Alignment(rank=2, steps=4, batch_size=16)
-    fast = align(random_model, known, READ, few)
+    few = SubspaceSearch(rank=2, steps=4, batch_size=16)
+    fast = learn_subspace(random_model, known, READ, few)
     with random_model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: value)]):
-        slow = align(random_model, known, READ, few)
+        slow = learn_subspace(random_model, known, READ, few)
     torch.testing.assert_close(slow.basis, fast.basis, atol=1e-4, rtol=1e-3)
-    start = align(random_model, known, READ, replace(few, learning_rate=1e-12))
+    start = learn_subspace(random_model, known, READ, replace(few, learning_rate=1e-12))
     assert (fast.basis - start.basis).abs().max() > 0.01, "and it has moved"
 
 
@@ -157,7 +157,7 @@ def found(models):
     asked = {"place": ("total", 2), "readout": ("total", 3), "variables": variables, "sites": [READ]}
     sides = problems(150), problems(60, "heldout")
     return {
-        name: causal_variables(models[name], TASK, "totals", *sides, **asked, alignment=replace(FEW, steps=steps))
+        name: causal_variables(models[name], TASK, "totals", *sides, **asked, search=replace(FEW, steps=steps))
         for name, steps in (("reader", 80), ("recomputer", 10))
     }
 
@@ -213,6 +213,6 @@ def test_what_is_refused(models):
     with pytest.raises(ValueError, match=r"L1.resid_mid cannot be written"):
         causal_variables(model, TASK, "totals", *sides, **{**asked, "sites": [Site("resid_mid", 1)]})
     with pytest.raises(ValueError, match="rank 1000 was asked for"):
-        causal_variables(model, TASK, "totals", *sides, **asked, alignment=Alignment(rank=1000))
+        causal_variables(model, TASK, "totals", *sides, **asked, search=SubspaceSearch(rank=1000))
     with pytest.raises(ValueError, match="learning_rate=0.0"):
-        Alignment(learning_rate=0.0)
+        SubspaceSearch(learning_rate=0.0)

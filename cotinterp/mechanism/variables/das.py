@@ -31,7 +31,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alignment:
+class SubspaceSearch:
     """How a subspace is learned, and how many random ones it is compared with.
 
     Attributes:
@@ -69,9 +69,11 @@ def require_exchangeable(model: HookedModel, sites: Sequence[Site]) -> None:
         refuse_write(site.check(model))
 
 
-def align(model: HookedModel, pairs: InterchangePairs, site: Site, alignment: Alignment = Alignment()) -> Subspace:
+def learn_subspace(
+    model: HookedModel, pairs: InterchangePairs, site: Site, search: SubspaceSearch = SubspaceSearch()
+) -> Subspace:
     """The subspace of `site` whose exchange best makes the model write the counterfactuals of `pairs`."""
-    return learned_subspace(Bases.of(model, pairs, [site]).at(site), alignment)
+    return Bases.of(model, pairs, [site]).at(site).learned(search)
 
 
 def interchange_accuracy(
@@ -151,6 +153,33 @@ class Exchange:
                 found.append(_right(logits, self.targets[rows], self.asked[rows]))
         return torch.cat(found).cpu().numpy()
 
+    def learned(self, search: SubspaceSearch) -> Subspace:
+        """The subspace after the last update."""
+        d_site, n = self.current.shape[1], len(self.current)
+        if search.rank > d_site:
+            raise ValueError(f"rank {search.rank} was asked for; {self.site} has {d_site} dimensions")
+        rng = np.random.default_rng([search.seed, 1])
+        start = torch.from_numpy(rng.standard_normal((d_site, search.rank))).to(self.current)
+        directions = _orthonormal(start).requires_grad_()
+        optimizer = torch.optim.Adam([directions], lr=search.learning_rate)
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, total_iters=search.steps)
+        order = np.concatenate([rng.permutation(n) for _ in range(-(-search.steps * search.batch_size // n))])
+        with torch.enable_grad():
+            for step in range(search.steps):
+                chosen = order[step * search.batch_size : (step + 1) * search.batch_size]
+                rows = torch.from_numpy(chosen).to(directions.device)
+                value = exchanged(self.current[rows], self.donor[rows], Subspace(_orthonormal(directions)))
+                log_probs = self.logits(rows, value).log_softmax(-1)
+                wanted = log_probs.gather(-1, self.targets[rows][..., None])[..., 0]
+                loss = -torch.where(self.asked[rows], wanted, 0.0).sum(dim=1).mean()
+                (directions.grad,) = torch.autograd.grad(loss, [directions])
+                optimizer.step()
+                decay.step()
+                with torch.no_grad():
+                    # Back to unit length: what is along the basis does nothing, grows, and would slow later updates.
+                    directions.copy_(_orthonormal(directions))
+        return Subspace(directions.detach())
+
 
 @dataclass(frozen=True, eq=False)
 class Bases:
@@ -219,34 +248,6 @@ class Bases:
 def _enters(site: Site) -> int | None:
     """The block that what is written at this site enters whole; None for sites inside a block."""
     return {"resid_pre": site.layer, "resid_post": site.layer + 1}.get(site.kind)
-
-
-def learned_subspace(exchange: Exchange, alignment: Alignment) -> Subspace:
-    """The subspace after the last update."""
-    d_site, n = exchange.current.shape[1], len(exchange.current)
-    if alignment.rank > d_site:
-        raise ValueError(f"rank {alignment.rank} was asked for; {exchange.site} has {d_site} dimensions")
-    rng = np.random.default_rng([alignment.seed, 1])
-    start = torch.from_numpy(rng.standard_normal((d_site, alignment.rank))).to(exchange.current)
-    directions = _orthonormal(start).requires_grad_()
-    optimizer = torch.optim.Adam([directions], lr=alignment.learning_rate)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, total_iters=alignment.steps)
-    order = np.concatenate([rng.permutation(n) for _ in range(-(-alignment.steps * alignment.batch_size // n))])
-    with torch.enable_grad():
-        for step in range(alignment.steps):
-            chosen = order[step * alignment.batch_size : (step + 1) * alignment.batch_size]
-            rows = torch.from_numpy(chosen).to(directions.device)
-            value = exchanged(exchange.current[rows], exchange.donor[rows], Subspace(_orthonormal(directions)))
-            log_probs = exchange.logits(rows, value).log_softmax(-1)
-            wanted = log_probs.gather(-1, exchange.targets[rows][..., None])[..., 0]
-            loss = -torch.where(exchange.asked[rows], wanted, 0.0).sum(dim=1).mean()
-            (directions.grad,) = torch.autograd.grad(loss, [directions])
-            optimizer.step()
-            decay.step()
-            with torch.no_grad():
-                # Back to unit length: what is along the basis does nothing, grows, and would make later updates small.
-                directions.copy_(_orthonormal(directions))
-    return Subspace(directions.detach())
 
 
 def _orthonormal(directions: Float[Tensor, "d_site rank"]) -> Float[Tensor, "d_site rank"]:
