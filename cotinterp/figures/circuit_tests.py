@@ -36,10 +36,13 @@ def validity_figure(frame: pd.DataFrame, *, title: str) -> go.Figure:
             "n %{customdata[2]}<br>%{customdata[3]}",
         )
     level = float(rows["level"].iloc[0])
-    note = {"annotation_text": f"level {level:g}", "annotation_position": "top", "annotation_font_color": INK}
-    figure.add_vline(x=level, line={"dash": "dot", "color": GRAY, "width": 1.5}, **note)
+    figure.add_vline(x=level, line={"dash": "dot", "color": GRAY, "width": 1.5})
+    # On a logarithmic axis the place of a line is a number, and that of a note its logarithm.
+    note = {"text": f"level {level:g} ", "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+    figure.add_annotation(x=np.log10(level), y=-0.6, font={"color": INK}, **note)
     least = min(float(rows["p_adjusted"].clip(lower=1e-12).min()), level)
-    figure.update_xaxes(type="log", title_text="p-value, after correction", range=[np.log10(least) - 0.3, 0.1])
+    span = [np.log10(least) - 0.3, 0.1]
+    figure.update_xaxes(type="log", title_text="p-value, after correction", range=span, exponentformat="power")
     return figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.6, len(names) - 0.4])
 
 
@@ -90,6 +93,7 @@ def transfer_figure(frame: pd.DataFrame, *, title: str) -> go.Figure:
         color="edges",
         references={"as the model": 1.0},
         title=title,
+        x_title=" ",
         y_title="faithfulness (share of the gap)",
         hover=["n"],
     )

@@ -140,9 +140,10 @@ class EdgeScores(Result):
             value="effect",
             facet="input",
             midpoint=0.0,
-            title=f"{self.pair} changed, {self.direction}: effect of every edge on the {named}, {what}",
-            x_title="destination",
-            y_title="source",
+            title=f"{self.pair} changed, {self.direction}: effect of every edge (source by destination) on "
+            f"the {named}, {what}",
+            x_title=" ",
+            y_title=" ",
             value_title="normalized effect",
             hover=["rank", "ci_low", "ci_high", "n"],
         )
