@@ -1,8 +1,8 @@
 """Does a direct answer gain from traces that were shown in training?
 
-Each way of teaching (`cotinterp curricula`) beside its control, which has the same phases with dots in place of the
-content, on the same problems and seeds. What traces taught is the difference. Right on new problems of three operands
-and more; means over seeds, 95% intervals. All that is measured of them, and what follows: `analyses.setups`.
+Each way of teaching (`cotinterp curricula`) beside its control, the same phases with dots in place of the content, on
+the same problems and seeds. Right on new problems of three operands and more; means over seeds, 95% intervals; what
+traces taught is the difference. All that is measured of them, and what follows: `analyses.setups`.
 
     python -m analyses.curricula [--quick] [--table FOLDER]
     python -m analyses.curricula --train ROOT --task TASK --seeds 0 1 2 [--ways naive] [--n-train 20000]
@@ -28,8 +28,8 @@ from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")
 WAYS = ("mixed-50", "two-pass-0.3", "sequential", "naive", "hidden-states", "internalize", "thoughts")
-PHASE, LONGEST = 4000, 40_000
-"""Updates of a full phase; and most of the last one, where that goes on until it is converged."""
+PHASE, LONGEST, PATIENCE = 4000, 60_000, 0.5
+"""Updates of a full phase; of the last one, where that goes on until it is converged, the most, and its patience."""
 
 
 def main(
@@ -54,7 +54,8 @@ def main(
         with TemporaryDirectory() as scratch:
             evidence = taught_and_measured(base, OptimizerSpec(steps=4), (0,), ways[:1], Path(scratch), QUICK)
     elif train is not None:
-        optimizer = OptimizerSpec(steps=LONGEST, until="converged") if until_converged else OptimizerSpec(steps=PHASE)
+        learned = {"steps": LONGEST, "until": "converged", "patience": PATIENCE}
+        optimizer = OptimizerSpec.model_validate(learned if until_converged else {"steps": PHASE})
         evidence = taught_and_measured(base, optimizer, seeds, ways, train, FULL)
         evidence.save(out / "evidence")
     else:
