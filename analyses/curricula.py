@@ -28,8 +28,8 @@ from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")
 WAYS = ("mixed-50", "two-pass-0.3", "sequential", "naive", "hidden-states", "internalize", "thoughts")
-PHASE, LONGEST, PATIENCE = 4000, 60_000, 0.5
-"""Updates of a full phase; of the last one, where that goes on until it is converged, the most, and its patience."""
+PHASE, LEARNED = 4000, OptimizerSpec(steps=60_000, until="converged", patience=0.5)
+"""Updates of a full phase; and how the last one goes, where it takes what it takes."""
 
 
 def main(
@@ -54,8 +54,7 @@ def main(
         with TemporaryDirectory() as scratch:
             evidence = taught_and_measured(base, OptimizerSpec(steps=4), (0,), ways[:1], Path(scratch), QUICK)
     elif train is not None:
-        learned = {"steps": LONGEST, "until": "converged", "patience": PATIENCE}
-        optimizer = OptimizerSpec.model_validate(learned if until_converged else {"steps": PHASE})
+        optimizer = LEARNED if until_converged else OptimizerSpec(steps=PHASE)
         evidence = taught_and_measured(base, optimizer, seeds, ways, train, FULL)
         evidence.save(out / "evidence")
     else:
@@ -81,7 +80,7 @@ def phased(spec: RunSpec) -> RunSpec:
     """Phases as long as without `until_converged`, but for the last; and that too where its regime is never shown."""
     if spec.optimizer.until == "steps":
         return spec
-    phases = tuple(one.model_copy(update={"steps": one.steps * PHASE // LONGEST}) for one in spec.stages)
+    phases = tuple(one.model_copy(update={"steps": one.steps * PHASE // LEARNED.steps}) for one in spec.stages)
     unasked = spec.mix and spec.regime not in {one.regime for one in spec.mix}
     return spec.model_copy(update={"stages": phases} | ({"optimizer": OptimizerSpec(steps=PHASE)} if unasked else {}))
 
