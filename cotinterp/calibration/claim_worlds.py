@@ -10,6 +10,7 @@ from dataclasses import replace
 from math import ceil, log2
 
 from cotinterp.behavior.edit_kinds import NONE, SHUFFLED, SUBSTITUTE
+from cotinterp.calibration.circuit_worlds import circuit_worlds
 from cotinterp.calibration.inference_worlds import inference_worlds
 from cotinterp.calibration.verdict_level import LAYERS, SyntheticCell
 from cotinterp.calibration.verdict_level import MadeUpWorld as MadeUpWorld
@@ -556,7 +557,7 @@ def made_up_worlds() -> tuple[MadeUpWorld, ...]:
         *(*gap_worlds(), *size_worlds(), *lookup_worlds(), *reading_worlds(), *linear_worlds()),
         *(*error_worlds(), *token_worlds(), *depth_worlds(), *anchor_worlds(), *teaching_worlds(), *width_worlds()),
         *(*distillation_worlds(), *vertical_worlds(), *adapter_worlds(), *position_worlds(), *encoder_worlds()),
-        *inference_worlds(),
+        *(*inference_worlds(), *circuit_worlds()),
     ]
     reads = reading_worlds()[0]
     unsolved = [replace(cell, expected=0.6) if cell.measure == "accuracy" else cell for cell in reads.cells]

@@ -4,6 +4,7 @@ import difflib
 from dataclasses import replace
 
 from cotinterp.claims import statistics
+from cotinterp.claims.circuits import CIRCUITS
 from cotinterp.claims.claim import LEAST_ERRORS, SOLVED, Claim, Control, Rival, control, criterion
 from cotinterp.claims.designs import DESIGNS
 from cotinterp.claims.inference import INFERENCE
@@ -408,8 +409,15 @@ CATALOG = (
     WRONG_STEPS_ANCHOR,
 )
 """The claims about the reference design, in the order of the report."""
-EVERY = (*CATALOG, *TEACHING, *SIZE, *DESIGNS, *INFERENCE)
-GROUPS = {"catalog": CATALOG, "teaching": TEACHING, "size": SIZE, "designs": DESIGNS, "inference": INFERENCE}
+EVERY = (*CATALOG, *TEACHING, *SIZE, *DESIGNS, *INFERENCE, *CIRCUITS)
+GROUPS = {
+    "catalog": CATALOG,
+    "teaching": TEACHING,
+    "size": SIZE,
+    "designs": DESIGNS,
+    "inference": INFERENCE,
+    "circuits": CIRCUITS,
+}
 
 
 def get_claims(ref: str | Claim) -> tuple[Claim, ...]:

@@ -113,8 +113,8 @@ def claims_command(
 
     Args:
         task: Tasks by name or path/to/file.py:ClassName; by default all in the tables, or the reference tasks.
-        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching, size, designs, inference); by default
-            the catalog.
+        claim: Claims by name, path/to/file.py:NAME or group (catalog, teaching, size, designs, inference, circuits);
+            by default the catalog.
         seeds: The lowest so many seeds, in one look; by default all in the tables, looked at every five, and five from
             checkpoints.
         origin: Judge stored tables, or measure trained runs anew.

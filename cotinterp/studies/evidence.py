@@ -76,6 +76,8 @@ SMALL_VARIANT, LARGE_VARIANT = "small", "large"
 BASE_VARIANT, REWARD_VARIANT, TWIN_VARIANT, DEALT_VARIANT = "base-", "grpo-", "twin-", "dealt-"
 """A model that was shown traces in some share (`base-20`: a fifth; `base-early`: all, and stopped early), and what was
 begun from it: taught by reward on the answer alone, by more of the same transcripts, by rewards dealt out at random."""
+CIRCUITS_VARIANT = "circuits"
+"""A small model whose weights were kept on the way, beside which lies one of another seed."""
 SEARCH_DRAWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Among how many sampled responses to each problem a vote is taken."""
 CHOSEN_FROM = 8

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -133,6 +134,8 @@ class Subject:
         trained_on: Its training problems.
         variant: Empty for the standard model of a task and regime; else what sets it apart, such as `L1`.
         build_untrained: Builds `untrained` (see `untrained_twin`). None: there is no such control.
+        directory: Folder of its run, with the weights that were kept on the way, and other runs beside it. None for a
+            model that is no run's.
     """
 
     model: HookedModel
@@ -143,6 +146,7 @@ class Subject:
     trained_on: tuple[Problem, ...] = field(repr=False)
     variant: str = ""
     build_untrained: Callable[[], HookedModel] | None = field(default=None, repr=False)
+    directory: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if get_regime(self.regime).reads == "response":
@@ -167,12 +171,18 @@ class Subject:
             trained_on=problems_of(spec, run.task),
             variant=variant,
             build_untrained=untrained_twin(spec.model, run.task, spec.seed, device=device),
+            directory=run.directory,
         )
 
     @cached_property
     def untrained(self) -> HookedModel | None:
         """A model of the same shape at its initialization, the control of the probes; built when first asked for."""
         return None if self.build_untrained is None else self.build_untrained()
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.model.parameters()).device if isinstance(self.model, nn.Module) else torch.device("cpu")
 
     @property
     def writer(self) -> LanguageModel:
@@ -266,5 +276,4 @@ class Subject:
         """The problems as this subject's regime writes them, on the model's device. ValueError where it looks ahead."""
         self.require_causal()
         transcripts = [render(self.task, problem, self.regime) for problem in problems]
-        device = next(self.model.parameters()).device if isinstance(self.model, nn.Module) else torch.device("cpu")
-        return collate(transcripts, self.vocabulary).to(device)
+        return collate(transcripts, self.vocabulary).to(self.device)

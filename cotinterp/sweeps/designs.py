@@ -1,5 +1,5 @@
 """Runs that a claim beside the catalog is judged by: narrow ones, ways of teaching, adapters, positions, an encoder,
-small ones that err beside a large one, bases and what reward makes of them.
+small ones that err beside a large one, bases and what reward makes of them, ones whose circuits are looked at.
 
 Each part gives the runs of one task at one seed, from the standard run `direct` of a plan (`replication.plan`); what is
 not named is as in that one. They are trained and measured where a part is asked for: `--part` of `cotinterp claims`.
@@ -11,8 +11,10 @@ from math import gcd
 from typing import get_args
 
 from cotinterp.models.spec import Adapter, ModelSpec
+from cotinterp.studies.circuits import formed, interchanged, kept_by_circuits, other_seed, shared_with_another
 from cotinterp.studies.evidence import (
     BASE_VARIANT,
+    CIRCUITS_VARIANT,
     CONTROL_VARIANT,
     DEALT_VARIANT,
     ENCODER_VARIANT,
@@ -30,7 +32,7 @@ from cotinterp.studies.inference import exchanged, head_effects, rewarded, searc
 from cotinterp.studies.measuring import Measure, as_taught, beyond_training, outcomes, without_trace
 from cotinterp.tasks import get_task
 from cotinterp.training.curriculum import control_of, taught, teacher_of
-from cotinterp.training.spec import Format, Rewards, RunSpec
+from cotinterp.training.spec import Format, Rewards, RunSpec, log_spaced
 from cotinterp.transcripts.problems import widest_problem
 from cotinterp.transcripts.render import longest_transcript, render
 from cotinterp.transcripts.vocabulary import Vocabulary
@@ -65,6 +67,9 @@ erred, as so many times those of the standard run."""
 RESPONSES, GROUP, REWARD_RATE, REWARD_WARMUP = 256, 8, 0.3, 10
 """Of what is begun from a base: responses of an update (examples, where it is taught by these), responses to each
 problem, learning rate as so many times that of the standard run, updates of the warm-up."""
+MOMENTS, FIRST_MOMENT = 48, 0.01
+"""Of `circuits`: how often the weights are kept, evenly in log updates, were it from the first one on; those before
+this share of all updates, in which nothing forms, are left out, but for the very beginning."""
 ROOM = 10
 """Symbols by which the longest right transcript of a base may be exceeded."""
 
@@ -266,6 +271,18 @@ def rewards(standard: RunSpec) -> list[Planned]:
     return [*found, *_begun(standard, early, "early", (head_effects,), EARLY_UPDATES[1])]
 
 
+def circuits(standard: RunSpec) -> list[Planned]:
+    """A model that writes its trace, with weights kept on the way; another seed of it is trained and not measured.
+
+    Half as deep and half as wide.
+    """
+    model, steps = _smaller(standard, half_as_wide(standard)), standard.optimizer.steps
+    kept = tuple(step for step in log_spaced(steps, MOMENTS) if not 0 < step < FIRST_MOMENT * steps)
+    spec = standard.model_copy(update={"regime": "cot", "model": model, "precision": "fp32", "snapshots": kept})
+    measures = (outcomes, kept_by_circuits, interchanged, formed, shared_with_another)
+    return [Planned(spec, CIRCUITS_VARIANT, measures, (other_seed(spec),))]
+
+
 def _updates(standard: RunSpec, times: float) -> RunSpec:
     """With so many times the updates, the warm-up among them."""
     optimizer = standard.optimizer
@@ -311,5 +328,6 @@ DESIGNS: Mapping[str, Callable[[RunSpec], list[Planned]]] = {
     "encoder": encoder,
     "search": search,
     "rewards": rewards,
+    "circuits": circuits,
 }
 """By the name of the part."""

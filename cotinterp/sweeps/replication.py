@@ -72,8 +72,8 @@ def plan(
     - `converged`: direct on few problems and on many, and cot on many, trained until they have learned
       (`converged-n1000`, `converged-n100000`; `CONVERGED_SIZES`). They are half as deep and half as wide.
     - `early`: cot with few of the updates, so that there are errors to speak of (`early`, `EARLY`).
-    - `widths`, `curricula`, `adapters`, `positions`, `encoder`, `search`, `rewards`, where they are asked for:
-      `sweeps.designs`.
+    - `widths`, `curricula`, `adapters`, `positions`, `encoder`, `search`, `rewards`, `circuits`, where they are
+      asked for: `sweeps.designs`.
 
     Everything that is not named here is as in `base`, so the runs of a part differ in one thing; those of `converged`
     differ from the standard ones in size, precision and training, and are compared with one another alone.

@@ -1,0 +1,223 @@
+"""Whether one circuit reads every written total, what forms first, what another seed has too, and what is a variable.
+
+The measures behind `claims.circuits`, each of one model that writes its totals, on held-out problems. Sites and sizes
+are chosen beforehand: the input of the last layer at the equals sign, where the next total is computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from cotinterp.mechanism.circuits import Edge, Graph, edge_scores, faithfulness_curve, kept_metrics
+from cotinterp.mechanism.contrast import Contrast
+from cotinterp.mechanism.heads.matching import match_heads
+from cotinterp.mechanism.model import HookedModel
+from cotinterp.mechanism.probing.alignment import AlignmentMap, align_streams
+from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.variables.causal import Hypothesis, causal_variables
+from cotinterp.mechanism.variables.das import SubspaceSearch
+from cotinterp.studies.dynamics import training_dynamics
+from cotinterp.studies.events import events
+from cotinterp.studies.evidence import joined, tally
+from cotinterp.studies.protocol import before_total
+from cotinterp.studies.subject import Effort, Subject
+from cotinterp.training.checkpoints import load_run
+from cotinterp.training.spec import RunSpec
+from cotinterp.transcripts.pairs import written_total_pairs
+from cotinterp.transcripts.problems import sample_problems
+from cotinterp.transcripts.roles import Role
+
+WANTED = 0.9
+"""Of the logit difference, the share that a circuit keeps on the pairs that it is chosen on; the fewest first edges."""
+RANDOM = 20
+"""Circuits of as many random edges."""
+SEARCH = SubspaceSearch(rank=16)
+"""Of the subspaces; their rank is at most half the width of the model."""
+OTHER = 1000
+"""Between the seed of a model and that of the one it is held against, which no plan has at so few seeds."""
+MOST = Effort(evaluated=200, edited=40, edits_per_step=1, probed=800, paired=64)
+"""Most that is given to each moment of a training."""
+
+
+def other_seed(spec: RunSpec) -> RunSpec:
+    """The run that differs in its seed alone: initialization, order of the examples, which problems it was shown."""
+    return spec.model_copy(update={"seed": spec.seed + OTHER, "snapshots": ()})
+
+
+def kept_by_circuits(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `circuit_kept`: of the logit difference, what a circuit keeps while all other edges are corrupted.
+
+    For each written total but the last, pairs in which it is another and the next total is read. On half of up to
+    `effort.patched` pairs every edge is patched exactly (noising), and the circuit is the fewest first edges that keep
+    WANTED; on the other half it is asked what it keeps, at its own step and at the others. Value: metric of the circuit
+    minus that of the corrupted run, trials: of the clean run minus that, each summed over what is asked of a pair; step
+    is the one whose total is changed. Conditions: `own`; `other` (circuits of the other steps); `random` (RANDOM times
+    as many random edges as the own one has); `untrained` (as many first edges of the untrained model at this step).
+
+    Edges have no places: that the same heads read another step does not show that they find it in the same way.
+    NoPairsError where a total cannot be exchanged; ValueError where fewer than two steps have one.
+    """
+    k = subject.k_asked[1]
+    steps = range(1, k - 1)
+    if not subject.writes_totals or len(steps) < 2:
+        raise ValueError(f"{k} operands and regime {subject.regime!r}: circuits of two steps need four written ones")
+    problems, rng = subject.heldout(effort.patched, k=k), np.random.default_rng(subject.draw)
+    known, new = dict[int, Contrast](), dict[int, Contrast]()
+    for step in steps:
+        readout = (Role.TOTAL, step + 1)
+        pairs = written_total_pairs(
+            subject.task, problems, subject.regime, step=step, rng=rng, readout=readout, first_symbol=True
+        )
+        contrast = Contrast.from_pairs(pairs)
+        half = len(contrast) // 2
+        known[step], new[step] = contrast.select(slice(half)), contrast.select(slice(half, None))
+    own = {step: _circuit(subject.model, known[step]) for step in steps}
+    every, rows = Graph.of(subject.model).edges, []
+    for step, contrast in new.items():
+        size = len(own[step])
+        found = {"own": [own[step]], "other": [own[other] for other in steps if other != step]}
+        drawn = (rng.choice(len(every), size, replace=False) for _ in range(RANDOM))
+        found["random"] = [frozenset(every[i] for i in chosen) for chosen in drawn]
+        if subject.untrained is not None:
+            found["untrained"] = [edge_scores(subject.untrained, known[step], require_gap=False).top(size)]
+        for name, circuits in found.items():
+            clean, corrupted, *kept = kept_metrics(subject.model, contrast, [every, (), *circuits])
+            value, gap = np.sum(kept, axis=0) - len(kept) * corrupted, len(kept) * (clean - corrupted)
+            rows.append(tally("circuit_kept", value, trials=gap, k=k, step=step, condition=name))
+    return joined(rows)
+
+
+def _circuit(model: HookedModel, contrast: Contrast) -> frozenset[Edge]:
+    """The fewest first edges by exact patching that keep WANTED."""
+    scores = edge_scores(model, contrast)
+    sizes = range(len(scores.edges) + 1)
+    return faithfulness_curve(model, contrast, scores, sizes=sizes).smallest(WANTED)
+
+
+def interchanged(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `interchange`: whether the model writes what the task's oracle names for an exchanged variable.
+
+    The last total, at the equals sign before it, at the input of the last layer: there a subspace is learned on four
+    times `effort.ready` problems of the training side, and exchanged in `effort.ready` held-out pairs (distributed
+    alignment search, `mechanism.variables.causal`). Of values of several symbols the first is asked for. Conditions:
+    `total`; `unmapped` (the first operand, which nothing needs there, fitted alike); `shuffled`, `random` (the total
+    with outcomes dealt out anew, and with random subspaces that move as far, their mean); `untrained`; `whole` (the
+    whole activation); `own` (nothing exchanged: whether it writes the base's own value).
+    """
+    k = subject.length(effort)
+    last, site = f"s_{k - 1}", Site("resid_pre", int(subject.model.cfg.n_layers) - 1)
+    rank = min(SEARCH.rank, max(1, int(subject.model.cfg.d_model) // 2))
+    train = sample_problems(
+        subject.task, k, 4 * effort.ready, split="train", rng=np.random.default_rng([2, subject.draw])
+    )
+    variables: dict[str, Hypothesis] = {last: "mapped", "x_0": "unmapped"}
+    word, step = next(iter(before_total(subject.batch(subject.heldout(1, k=k)).transcripts[0], k - 1).values()))
+    found = causal_variables(
+        subject.model,
+        subject.task,
+        subject.regime,
+        train,
+        subject.heldout(effort.ready, k=k),
+        place=(word, step),
+        readout=(Role.TOTAL, k - 1),
+        variables=variables,
+        first_symbol=True,
+        sites=[site],
+        search=replace(SEARCH, rank=rank, seed=subject.draw),
+        untrained=subject.untrained,
+    )
+    cells = {(cell.variable, cell.model): cell for cell in found.cells}
+    total = cells[last, "trained"]
+    values = {
+        "total": total.learned,
+        "unmapped": cells["x_0", "trained"].learned,
+        "shuffled": total.shuffled,
+        "random": total.random.mean(axis=0),
+        "whole": total.full,
+        "own": total.base,
+    }
+    if (last, "untrained") in cells:
+        values["untrained"] = cells[last, "untrained"].learned
+    return joined(
+        [tally("interchange", of.astype(float), k=k, step=k - 1, condition=name) for name, of in values.items()]
+    )
+
+
+def formed(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of `event`: when a measure of `studies.dynamics` came halfway for good, in doublings, log2(1 + update).
+
+    Condition: the measure, `attention`, `read_effect`, `step_table`, `next_total`, `accuracy` and the others. No row
+    for one that did not rise by a tenth, or was not halfway for good before the last moments. At most MOST is given to
+    each moment. ValueError for a model that is no run's, or whose run kept no weights on its way.
+    """
+    run = load_run(_folder(subject), task=subject.task, device=str(subject.device))
+    least = {name: min(value, getattr(effort, name)) for name, value in vars(MOST).items() if value is not None}
+    found = events(training_dynamics(run, replace(effort, **least)).frame())
+    k = subject.length(effort)
+    return joined(
+        [
+            tally("event", np.log2([1 + float(event)]), k=k, condition=str(measure))
+            for measure, event, state in zip(found["measure"], found["event"], found["state"], strict=True)
+            if state == "passed"
+        ]
+    )
+
+
+def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of what a run of another seed (`other_seed`, beside this one) has too, on `effort.probed` held-out problems.
+
+    At the equals sign before each total, at the input of the last layer, the other's stream turned into this basis by
+    orthogonal Procrustes (`mechanism.probing.alignment`):
+
+    - `stream_shared`: of the variance of this stream, what the other explains (value, trials: squared distances, by
+      problem). Conditions: `seed`; `untrained` (a stream of the untrained model); `shuffled` (turned by what was fitted
+      on problems dealt out anew).
+    - `states_carry`: whether this model, given the other's state of another problem, writes what follows there; over
+      the places of a problem. The same conditions, and `own` (this model's state of that problem).
+    - `heads_shared`: of each head and its match, the attention that both pay (`match_heads`, by pattern); one row a
+      head. Conditions: `seed`, `untrained`.
+
+    ValueError for a model that is no run's; CheckpointError where the other run is missing.
+    """
+    folder, k = _folder(subject), subject.k_asked[1]
+    spec = other_seed(load_run(folder, task=subject.task).spec)
+    other_run = load_run(folder.parent / spec.slug, task=subject.task, device=str(subject.device))
+    models: dict[str, HookedModel] = {"seed": other_run.model}
+    if subject.untrained is not None:
+        models["untrained"] = subject.untrained
+    batch = subject.batch(subject.heldout(effort.probed, k=k))
+    before = [next(iter(before_total(batch.transcripts[0], step).values())) for step in range(1, k)]
+    places = [(*place, place[1]) for place in before]
+    site, rows = Site("resid_pre", int(subject.model.cfg.n_layers) - 1), []
+    maps: Sequence[AlignmentMap] = ("rotation", "shuffled")
+    for name, other in models.items():
+        aligned = align_streams({"own": subject.model, "other": other}, batch, places, sites=[site], seed=subject.draw)
+        for how in maps if name == "seed" else maps[:1]:
+            cell = aligned.of("own", "other", site, how)
+            at = name if how == "rotation" else how
+            explained = cell.spread - cell.error
+            rows.append(tally("stream_shared", explained, trials=cell.spread, k=k, condition=at))
+            rows.append(_carried(cell.follows, k, at))
+            if at == "seed":
+                rows.append(_carried(cell.home_follows, k, "own"))
+        heads = match_heads(subject.model, other, batch, before, by="pattern", seed=subject.draw)
+        rows.append(tally("heads_shared", heads.similarity, k=k, condition=name))
+    return joined(rows)
+
+
+def _carried(follows: Float[np.ndarray, "problem place"], k: int, condition: str) -> pd.DataFrame:
+    """Over the places of a problem at which it can be told, how many followed."""
+    told = ~np.isnan(follows)
+    value, trials = np.nansum(follows, axis=1), told.sum(axis=1)
+    kept = trials > 0
+    return tally("states_carry", value[kept], trials=trials[kept], k=k, condition=condition)
+
+
+def _folder(subject: Subject) -> Path:
+    if subject.directory is None:
+        raise ValueError("this model is no run's: what it was on its way, and other seeds of it, are not known")
+    return subject.directory
