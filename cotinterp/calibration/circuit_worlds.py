@@ -1,8 +1,10 @@
 """Made-up worlds of the claims about circuits, their forming and other seeds: each claim's own, and its rivals'."""
 
 from collections.abc import Mapping
+from itertools import product
 
 from cotinterp.calibration.verdict_level import MadeUpWorld, SyntheticCell
+from cotinterp.claims.circuits import SITES, VARIABLES
 from cotinterp.claims.verdict import Word
 from cotinterp.studies.evidence import CIRCUITS_VARIANT
 
@@ -128,14 +130,14 @@ def variable_worlds() -> list[MadeUpWorld]:
         shuffled: float = 0.2,
         untrained: float = 0.15,
     ) -> MadeUpWorld:
+        exchanged = {"total": total, "whole": whole, "shuffled": shuffled, "random": 0.1, "untrained": untrained}
+        # One of two totals, at one of two sites, is where it is; the others hold nothing.
         moved = {
-            "total": total,
-            "whole": whole,
-            "unmapped": unmapped,
-            "shuffled": shuffled,
-            "random": 0.1,
-            "untrained": untrained,
+            ":".join((variable, site, what)): rate if (variable, site) == ("next", "attn_out") else min(rate, 0.1)
+            for variable, site in product(VARIABLES, SITES)
+            for what, rate in exchanged.items()
         }
+        moved |= {f"unmapped:{site}:total": unmapped for site in SITES}
         return world("totals-are-causal-variables", name, {"interchange": moved}, verdict, *stands)
 
     absent, spread, fits = "not there", "not in one subspace", "anything can be fitted"

@@ -5,6 +5,7 @@ in `claims.claim.THRESHOLDS`.
 """
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -26,10 +27,19 @@ def beyond(cells: Cells, measure: str, what: str, other: str) -> Values:
     return difference(of(cells, measure, what), of(cells, measure, other))
 
 
-def most(cells: Cells, measure: str, what: tuple[str, ...]) -> Values:
-    """The largest of several numbers of a measure."""
-    found: Values = np.max(np.broadcast_arrays(*(of(cells, measure, one) for one in what)), axis=0)
+VARIABLES, SITES = ("previous", "next"), ("resid_pre", "attn_out")
+
+
+def moved(cells: Cells, what: tuple[str, ...], variables: tuple[str, ...] = VARIABLES) -> Values:
+    """Interchanges that move the model as the task says: of all variables and sites the most, whichever it is."""
+    every = [of(cells, "interchange", ":".join(one)) for one in product(variables, SITES, what)]
+    found: Values = np.max(np.broadcast_arrays(*every), axis=0)
     return found
+
+
+def moved_beyond_unmapped(cells: Cells) -> Values:
+    """The same minus those of a variable that nothing needs there, at the better of the two sites as well."""
+    return difference(moved(cells, ("total",)), moved(cells, ("total",), ("unmapped",)))
 
 
 WRITES_IT = control(
@@ -206,25 +216,27 @@ SEEDS_SHARE = Claim(
 
 CAUSAL_VARIABLES = Claim(
     name="totals-are-causal-variables",
-    statement="A running total is a variable of the model: where the next step is computed there is a subspace whose "
-    "exchange makes the model go on as the task does from the other value.",
+    statement="A running total is a variable of the model: where the next step is computed there is a subspace, of the "
+    "total before or of the one to be written, whose exchange makes the model go on as the task does from the other "
+    "value.",
     source="Geiger et al. 2023 (arXiv 2303.02536)",
     criteria=(
         criterion(
             "moves-as-the-task",
-            "interchanges of the fitted subspace after which the model writes what the task says",
-            partial(of, measure="interchange", what="total"),
+            "interchanges of a fitted subspace after which the model writes what the task says, the best of two totals "
+            "and two sites",
+            partial(moved, what=("total",)),
             bounds=(0.0, 1.0),
         ),
         criterion(
             "beyond-unmapped",
-            "the same minus those of a variable that nothing needs there, fitted alike",
-            partial(beyond, measure="interchange", what="total", other="unmapped"),
+            "the same minus those of a variable that nothing needs there, fitted alike, at the better site",
+            moved_beyond_unmapped,
         ),
         criterion(
             "moves-whole",
             "the same of the whole activation",
-            partial(of, measure="interchange", what="whole"),
+            partial(moved, what=("whole",)),
             bounds=(0.0, 1.0),
         ),
     ),
@@ -250,20 +262,21 @@ CAUSAL_VARIABLES = Claim(
         WRITES_IT,
         control(
             "moved-by-nothing",
-            "interchanges by random subspaces, or fitted to shuffled outcomes, the larger",
-            partial(most, measure="interchange", what=("random", "shuffled")),
+            "interchanges by random subspaces, or fitted to shuffled outcomes, the most of all",
+            partial(moved, what=("random", "shuffled")),
             "below",
         ),
         control(
             "moved-untrained",
-            "interchanges of a subspace fitted in the untrained model",
-            partial(of, measure="interchange", what="untrained"),
+            "interchanges of subspaces fitted in the untrained model, the most of all",
+            partial(moved, what=("untrained",)),
             "below",
         ),
     ),
     decisive=frozenset({"moves-as-the-task"}),
     evidence=("probes",),
-    limits="The last total, at the equals sign and the input of the last layer of two; linear subspaces of one rank. "
+    limits="The last step of a trace, at its equals sign, at the input and the attention of the last layer; linear "
+    "subspaces of one rank; the best of four is taken, of the controls as well. "
     "That an exchange works does not show that the model uses that subspace by itself (Makelov et al. 2023, arXiv "
     "2311.17030).",
 )

@@ -21,6 +21,7 @@ Part = Literal[
     "encoder",
     "search",
     "rewards",
+    "circuits",
 ]
 
 

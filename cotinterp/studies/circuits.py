@@ -1,7 +1,7 @@
 """Whether one circuit reads every written total, what forms first, what another seed has too, and what is a variable.
 
 The measures behind `claims.circuits`, each of one model that writes its totals, on held-out problems. Sites and sizes
-are chosen beforehand: the input of the last layer at the equals sign, where the next total is computed.
+are chosen beforehand: at the equals sign, where the next total is computed, what enters the last layer.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from cotinterp.mechanism.contrast import Contrast
 from cotinterp.mechanism.heads.matching import match_heads
 from cotinterp.mechanism.model import HookedModel
 from cotinterp.mechanism.probing.alignment import AlignmentMap, align_streams
-from cotinterp.mechanism.sites import Site
+from cotinterp.mechanism.sites import Kind, Site
 from cotinterp.mechanism.variables.causal import Hypothesis, causal_variables
 from cotinterp.mechanism.variables.das import SubspaceSearch
 from cotinterp.studies.dynamics import training_dynamics
@@ -37,6 +37,8 @@ RANDOM = 20
 """Circuits of as many random edges."""
 SEARCH = SubspaceSearch(rank=16)
 """Of the subspaces; their rank is at most half the width of the model."""
+PLACES: tuple[Kind, ...] = ("resid_pre", "attn_out")
+"""Of the last layer: what enters it, and what its attention brings. What leaves it decides the logits by itself."""
 OTHER = 1000
 """Between the seed of a model and that of the one it is held against, which no plan has at so few seeds."""
 MOST = Effort(evaluated=200, edited=40, edits_per_step=1, probed=800, paired=64)
@@ -101,50 +103,46 @@ def _circuit(model: HookedModel, contrast: Contrast) -> frozenset[Edge]:
 def interchanged(subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of `interchange`: whether the model writes what the task's oracle names for an exchanged variable.
 
-    The last total, at the equals sign before it, at the input of the last layer: there a subspace is learned on four
-    times `effort.ready` problems of the training side, and exchanged in `effort.ready` held-out pairs (distributed
-    alignment search, `mechanism.variables.causal`). Of values of several symbols the first is asked for. Conditions:
-    `total`; `unmapped` (the first operand, which nothing needs there, fitted alike); `shuffled`, `random` (the total
-    with outcomes dealt out anew, and with random subspaces that move as far, their mean); `untrained`; `whole` (the
-    whole activation); `own` (nothing exchanged: whether it writes the base's own value).
+    At the equals sign before the last total (PLACES: in what enters the last layer, and what its attention brings) a
+    subspace is learned for the total before (`previous`) and one for that to be written (`next`), on four times
+    `effort.ready` problems of the training side, and exchanged in `effort.ready` held-out pairs (distributed alignment
+    search, `mechanism.variables.causal`). Of values of several symbols the first is asked for. Condition, such as
+    `next:resid_pre:total`: variable, site, and what was exchanged: `total`; `shuffled`, `random` (of outcomes dealt out
+    anew, and random ones that move as far, their mean); `untrained`; `whole` (the whole activation). Of the variable
+    `unmapped` (the first operand, which nothing needs there, fitted alike) `total` alone.
     """
     k = subject.length(effort)
-    last, site = f"s_{k - 1}", Site("resid_pre", int(subject.model.cfg.n_layers) - 1)
-    rank = min(SEARCH.rank, max(1, int(subject.model.cfg.d_model) // 2))
-    train = sample_problems(
+    (place,) = before_total(subject.batch(subject.heldout(1, k=k)).transcripts[0], k - 1).values()
+    known = sample_problems(
         subject.task, k, 4 * effort.ready, split="train", rng=np.random.default_rng([2, subject.draw])
     )
-    variables: dict[str, Hypothesis] = {last: "mapped", "x_0": "unmapped"}
-    word, step = next(iter(before_total(subject.batch(subject.heldout(1, k=k)).transcripts[0], k - 1).values()))
+    names = {f"s_{k - 2}": "previous", f"s_{k - 1}": "next", "x_0": "unmapped"}
+    hypotheses: dict[str, Hypothesis] = {name: "unmapped" if name == "x_0" else "mapped" for name in names}
     found = causal_variables(
         subject.model,
         subject.task,
         subject.regime,
-        train,
+        known,
         subject.heldout(effort.ready, k=k),
-        place=(word, step),
+        place=place,
         readout=(Role.TOTAL, k - 1),
-        variables=variables,
+        variables=hypotheses,
         first_symbol=True,
-        sites=[site],
-        search=replace(SEARCH, rank=rank, seed=subject.draw),
+        sites=[Site(name, int(subject.model.cfg.n_layers) - 1) for name in PLACES],
+        search=replace(SEARCH, rank=min(SEARCH.rank, max(1, int(subject.model.cfg.d_model) // 2)), seed=subject.draw),
         untrained=subject.untrained,
     )
-    cells = {(cell.variable, cell.model): cell for cell in found.cells}
-    total = cells[last, "trained"]
-    values = {
-        "total": total.learned,
-        "unmapped": cells["x_0", "trained"].learned,
-        "shuffled": total.shuffled,
-        "random": total.random.mean(axis=0),
-        "whole": total.full,
-        "own": total.base,
-    }
-    if (last, "untrained") in cells:
-        values["untrained"] = cells[last, "untrained"].learned
-    return joined(
-        [tally("interchange", of.astype(float), k=k, step=k - 1, condition=name) for name, of in values.items()]
-    )
+    rows = []
+    for cell in found.cells:
+        of = {"total": cell.learned}
+        if cell.model == "untrained":
+            of = {"untrained": cell.learned}
+        elif cell.hypothesis == "mapped":
+            of |= {"shuffled": cell.shuffled, "random": cell.random.mean(axis=0), "whole": cell.full}
+        for name, values in of.items():
+            at = f"{names[cell.variable]}:{cell.site.kind}:{name}"
+            rows.append(tally("interchange", values.astype(float), k=k, step=k - 1, condition=at))
+    return joined(rows)
 
 
 def formed(subject: Subject, effort: Effort) -> pd.DataFrame:
@@ -168,7 +166,18 @@ def formed(subject: Subject, effort: Effort) -> pd.DataFrame:
 
 
 def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
-    """Rows of what a run of another seed (`other_seed`, beside this one) has too, on `effort.probed` held-out problems.
+    """`shared_with` the run of `other_seed` that lies beside this one.
+
+    ValueError for a model that is no run's; CheckpointError where the other run is missing.
+    """
+    folder = _folder(subject)
+    spec = other_seed(load_run(folder, task=subject.task).spec)
+    other = load_run(folder.parent / spec.slug, task=subject.task, device=str(subject.device))
+    return shared_with(other.model, subject, effort)
+
+
+def shared_with(other: HookedModel, subject: Subject, effort: Effort) -> pd.DataFrame:
+    """Rows of what another model of the task has too, on `effort.probed` held-out problems.
 
     At the equals sign before each total, at the input of the last layer, the other's stream turned into this basis by
     orthogonal Procrustes (`mechanism.probing.alignment`):
@@ -180,13 +189,8 @@ def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
       the places of a problem. The same conditions, and `own` (this model's state of that problem).
     - `heads_shared`: of each head and its match, the attention that both pay (`match_heads`, by pattern); one row a
       head. Conditions: `seed`, `untrained`.
-
-    ValueError for a model that is no run's; CheckpointError where the other run is missing.
     """
-    folder, k = _folder(subject), subject.k_asked[1]
-    spec = other_seed(load_run(folder, task=subject.task).spec)
-    other_run = load_run(folder.parent / spec.slug, task=subject.task, device=str(subject.device))
-    models: dict[str, HookedModel] = {"seed": other_run.model}
+    k, models = subject.k_asked[1], {"seed": other}
     if subject.untrained is not None:
         models["untrained"] = subject.untrained
     batch = subject.batch(subject.heldout(effort.probed, k=k))
@@ -194,8 +198,8 @@ def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
     places = [(*place, place[1]) for place in before]
     site, rows = Site("resid_pre", int(subject.model.cfg.n_layers) - 1), []
     maps: Sequence[AlignmentMap] = ("rotation", "shuffled")
-    for name, other in models.items():
-        aligned = align_streams({"own": subject.model, "other": other}, batch, places, sites=[site], seed=subject.draw)
+    for name, model in models.items():
+        aligned = align_streams({"own": subject.model, "other": model}, batch, places, sites=[site], seed=subject.draw)
         for how in maps if name == "seed" else maps[:1]:
             cell = aligned.of("own", "other", site, how)
             at = name if how == "rotation" else how
@@ -204,7 +208,7 @@ def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
             rows.append(_carried(cell.follows, k, at))
             if at == "seed":
                 rows.append(_carried(cell.home_follows, k, "own"))
-        heads = match_heads(subject.model, other, batch, before, by="pattern", seed=subject.draw)
+        heads = match_heads(subject.model, model, batch, before, by="pattern", seed=subject.draw)
         rows.append(tally("heads_shared", heads.similarity, k=k, condition=name))
     return joined(rows)
 

@@ -43,6 +43,10 @@ def test_the_claims_on_trial():
         "probes-know-wrong-steps",
         "reward-finds-the-same-heads",
         "reward-needs-some-demonstrations",
+        "one-circuit-reads-every-step",
+        "reader-appears-before-accuracy",
+        "seeds-share-one-mechanism",
+        "totals-are-causal-variables",
     ]
 
 

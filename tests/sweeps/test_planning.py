@@ -204,6 +204,15 @@ def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
     assert found["dealt-20"].spec.rewards.shuffled
 
 
+def test_a_model_whose_circuits_are_looked_at_keeps_weights_and_has_another_seed_beside_it():
+    (one,) = plan("s3", seeds=[4], parts=["circuits"])
+    (other,) = one.before
+    assert (one.spec.regime, one.spec.model.n_layers, one.spec.model.d_model) == ("cot", 2, 64)
+    assert one.spec.snapshots[:3] == (0, 21, 24)
+    assert one.spec.snapshots[-1] == 1999
+    assert other == one.spec.model_copy(update={"seed": 1004, "snapshots": ()})
+
+
 @pytest.mark.parametrize("seeds", [[], [0, 1, 0]])
 def test_seeds_that_replicate_nothing_are_refused(seeds):
     with pytest.raises(ValueError, match="distinct"):
