@@ -14,6 +14,7 @@ SCRIPTS = sorted(
 
 ABOUT = {
     "across_seeds": "s3",
+    "circuit_seeds": "s3",
     "circuit_validity": "s3",
     "claims": "a5",
     "curricula": "z6",
@@ -44,6 +45,7 @@ def test_the_scripts_are_those_of_the_readme():
         "answer_readiness",
         "attention_routes",
         "causal_variables",
+        "circuit_seeds",
         "circuit_validity",
         "claims",
         "compute",
