@@ -10,7 +10,7 @@ what the groups keep together that matter at every seed. Means over seeds with 9
     cotinterp sweep analyses/grids/circuit_seeds.toml --root ROOT; python -m analyses.circuit_seeds --root ROOT
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -84,10 +84,10 @@ def grouped(graph: Graph) -> Mapping[str, frozenset[Edge]]:
     return {name: frozenset(edges) for name, edges in found.items()}
 
 
-def in_words(key: tuple[Hashable, ...], means: pd.DataFrame) -> Iterator[str]:
+def in_words(means: pd.DataFrame) -> Iterator[str]:
     """What matters at every seed, at some, and what all that matters keeps."""
     groups, rest = means[means["edges"] != "all of these"], means[means["edges"] == "all of these"].iloc[0]
-    of = ", ".join(map(str, key))
+    of = ", ".join(means[KEYS].iloc[0])
     told = {"at every seed": groups["least"] >= LEAST, "at some": (groups["least"] < LEAST) & (groups["most"] >= LEAST)}
     for word, chosen in told.items():
         part = groups[chosen].sort_values("mean", ascending=False)
