@@ -49,9 +49,7 @@ def main(
         )
         for (task, regime), part in shown.groupby(["task", "regime"], sort=False)
     }
-    answer = [
-        line for key, part in means.groupby(KEYS, sort=False) for line in in_words(", ".join(map(str, key)), part)
-    ]
+    answer = [line for _, part in means.groupby(KEYS, sort=False) for line in in_words(part)]
     return publish(out, tables={"circuit_seeds": found, "means": means}, figures=figures, answer=answer)
 
 
