@@ -100,10 +100,13 @@ def seed_worlds() -> list[MadeUpWorld]:
         own: float = 0.9,
     ) -> MadeUpWorld:
         measures = {
-            "stream_shared": {"seed": stream, "untrained": 0.3, "shuffled": shuffled},
-            "states_carry": {"seed": states, "untrained": 0.15, "own": own},
+            "stream_shared": {"attn_out:seed": stream, "attn_out:untrained": 0.3, "attn_out:shuffled": shuffled},
+            "states_carry": {"attn_out:seed": states, "attn_out:untrained": 0.15, "attn_out:own": own},
             "heads_shared": {"seed": heads, "untrained": 0.4},
         }
+        # Where the model's own states decide nothing, nothing of others is looked at.
+        measures["stream_shared"] |= {f"resid_pre:{name}": 0.9 for name in ("seed", "untrained", "shuffled")}
+        measures["states_carry"] |= {f"resid_pre:{name}": 0.1 for name in ("seed", "untrained", "own")}
         return world("seeds-share-one-mechanism", name, measures, verdict, *stands)
 
     own, divided, look = "each its own", "the same states by other heads", "alike to look at"

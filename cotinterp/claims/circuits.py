@@ -15,6 +15,7 @@ from cotinterp.claims.statistics import accuracy, difference
 from cotinterp.studies.evidence import CIRCUITS_VARIANT
 
 WRITES = "cot"
+VARIABLES, SITES = ("previous", "next"), ("resid_pre", "attn_out")
 
 
 def of(cells: Cells, measure: str, what: str) -> Values:
@@ -27,9 +28,6 @@ def beyond(cells: Cells, measure: str, what: str, other: str) -> Values:
     return difference(of(cells, measure, what), of(cells, measure, other))
 
 
-VARIABLES, SITES = ("previous", "next"), ("resid_pre", "attn_out")
-
-
 def moved(cells: Cells, what: tuple[str, ...], variables: tuple[str, ...] = VARIABLES) -> Values:
     """Interchanges that move the model as the task says: of all variables and sites the most, whichever it is."""
     every = [of(cells, "interchange", ":".join(one)) for one in product(variables, SITES, what)]
@@ -40,6 +38,21 @@ def moved(cells: Cells, what: tuple[str, ...], variables: tuple[str, ...] = VARI
 def moved_beyond_unmapped(cells: Cells) -> Values:
     """The same minus those of a variable that nothing needs there, at the better of the two sites as well."""
     return difference(moved(cells, ("total",)), moved(cells, ("total",), ("unmapped",)))
+
+
+def carrying(cells: Cells) -> str:
+    """The site at which the model's own states of other problems decide most: what carries, and nothing of others."""
+    return max(SITES, key=lambda site: float(of(cells, "states_carry", f"{site}:own").mean()))
+
+
+def at_carrying(cells: Cells, measure: str, what: str) -> Values:
+    """One number at that site."""
+    return of(cells, measure, f"{carrying(cells)}:{what}")
+
+
+def gained(cells: Cells, measure: str) -> Values:
+    """There, that of another seed minus that of an untrained model."""
+    return difference(at_carrying(cells, measure, "seed"), at_carrying(cells, measure, "untrained"))
 
 
 WRITES_IT = control(
@@ -93,10 +106,10 @@ ONE_CIRCUIT = Claim(
             "",
         ),
         control(
-            "kept-untrained",
-            "what as many first edges of the untrained model keep in this one",
-            partial(of, measure="circuit_kept", what="untrained"),
-            "below",
+            "beyond-kept-untrained",
+            "what circuits of other steps keep minus what as many first edges of the untrained model do",
+            partial(beyond, measure="circuit_kept", what="other", other="untrained"),
+            "above",
             "",
         ),
     ),
@@ -162,14 +175,14 @@ SEEDS_SHARE = Claim(
     criteria=(
         criterion(
             "rotation-gain",
-            "of the stream, what another seed's explains by rotation, minus what an untrained one's does",
-            partial(beyond, measure="stream_shared", what="seed", other="untrained"),
+            "of what is held there, what another seed's explains by rotation, minus what an untrained one's does",
+            partial(gained, measure="stream_shared"),
             unit="",
         ),
         criterion(
             "states-gain",
             "states of another seed, turned, that decide the next total, minus those of an untrained model",
-            partial(beyond, measure="states_carry", what="seed", other="untrained"),
+            partial(gained, measure="states_carry"),
         ),
         criterion(
             "heads-gain",
@@ -197,21 +210,22 @@ SEEDS_SHARE = Claim(
         control(
             "dealt-out-anew",
             "what a rotation explains that was fitted on problems dealt out anew",
-            partial(of, measure="stream_shared", what="shuffled"),
+            partial(at_carrying, measure="stream_shared", what="shuffled"),
             "below",
             "",
         ),
         control(
             "own-states",
             "the model's own states of other problems that decide the next total there",
-            partial(of, measure="states_carry", what="own"),
+            partial(at_carrying, measure="states_carry", what="own"),
             "above",
         ),
     ),
     decisive=frozenset({"rotation-gain"}),
     evidence=("probes",),
-    limits="Pairs of seeds on the same task, two layers, at the equals sign and the input of the last layer. Linear "
-    "maps alone; streams that hold the same classes as far apart are one up to a rotation whatever put them there.",
+    limits="Pairs of seeds on the same task, two layers, at the equals sign: what enters the last layer, or what its "
+    "attention brings, whichever decides more in the model itself. Linear maps alone; what holds the same classes as "
+    "far apart is one up to a rotation whatever put it there.",
 )
 
 CAUSAL_VARIABLES = Claim(

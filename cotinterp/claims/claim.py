@@ -297,7 +297,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "writes-the-trace": SOLVED,
     "kept-at-home": Threshold(0.75, "circuits keep 0.9 of the pairs that they were chosen on: on others most of that"),
     "kept-by-random": Threshold(0.25, "half of what counts as kept: else any edges would do"),
-    "kept-untrained": Threshold(0.25, "half of what counts as kept: else training would have nothing to do with it"),
+    "beyond-kept-untrained": Threshold(0.25, "half of what counts as kept: else training has little to do with it"),
     "attention-ahead": Threshold(0.1, "7% more updates, a third of the way from one kept moment to the next"),
     "effect-ahead": Threshold(0.1, "7% more updates, a third of the way from one kept moment to the next"),
     "table-ahead": Threshold(0.1, "7% more updates, a third of the way from one kept moment to the next"),

@@ -1,11 +1,13 @@
 """Whether one circuit reads every written total, what forms first, what another seed has too, and what is a variable.
 
 The measures behind `claims.circuits`, each of one model that writes its totals, on held-out problems. Sites and sizes
-are chosen beforehand: at the equals sign, where the next total is computed, what enters the last layer.
+are chosen beforehand: at the equals sign, where the next total is computed, what enters the last layer and what its
+attention brings (PLACES).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -179,16 +181,16 @@ def shared_with_another(subject: Subject, effort: Effort) -> pd.DataFrame:
 def shared_with(other: HookedModel, subject: Subject, effort: Effort) -> pd.DataFrame:
     """Rows of what another model of the task has too, on `effort.probed` held-out problems.
 
-    At the equals sign before each total, at the input of the last layer, the other's stream turned into this basis by
-    orthogonal Procrustes (`mechanism.probing.alignment`):
+    At the equals sign before each total, at PLACES of the last layer, what the other holds there is turned into this
+    basis by orthogonal Procrustes (`mechanism.probing.alignment`). Conditions begin with the place, `attn_out:seed`:
 
-    - `stream_shared`: of the variance of this stream, what the other explains (value, trials: squared distances, by
-      problem). Conditions: `seed`; `untrained` (a stream of the untrained model); `shuffled` (turned by what was fitted
-      on problems dealt out anew).
+    - `stream_shared`: of the variance of what this model holds, what the other explains (value, trials: squared
+      distances, by problem). Conditions: `seed`; `untrained` (of the untrained model); `shuffled` (turned by what was
+      fitted on problems dealt out anew).
     - `states_carry`: whether this model, given the other's state of another problem, writes what follows there; over
       the places of a problem. The same conditions, and `own` (this model's state of that problem).
     - `heads_shared`: of each head and its match, the attention that both pay (`match_heads`, by pattern); one row a
-      head. Conditions: `seed`, `untrained`.
+      head. Conditions, of no place: `seed`, `untrained`.
     """
     k, models = subject.k_asked[1], {"seed": other}
     if subject.untrained is not None:
@@ -196,18 +198,18 @@ def shared_with(other: HookedModel, subject: Subject, effort: Effort) -> pd.Data
     batch = subject.batch(subject.heldout(effort.probed, k=k))
     before = [next(iter(before_total(batch.transcripts[0], step).values())) for step in range(1, k)]
     places = [(*place, place[1]) for place in before]
-    site, rows = Site("resid_pre", int(subject.model.cfg.n_layers) - 1), []
+    sites, rows = [Site(kind, int(subject.model.cfg.n_layers) - 1) for kind in PLACES], []
     maps: Sequence[AlignmentMap] = ("rotation", "shuffled")
     for name, model in models.items():
-        aligned = align_streams({"own": subject.model, "other": model}, batch, places, sites=[site], seed=subject.draw)
-        for how in maps if name == "seed" else maps[:1]:
+        aligned = align_streams({"own": subject.model, "other": model}, batch, places, sites=sites, seed=subject.draw)
+        for site, how in product(sites, maps if name == "seed" else maps[:1]):
             cell = aligned.of("own", "other", site, how)
-            at = name if how == "rotation" else how
+            at = f"{site.kind}:{name if how == 'rotation' else how}"
             explained = cell.spread - cell.error
             rows.append(tally("stream_shared", explained, trials=cell.spread, k=k, condition=at))
             rows.append(_carried(cell.follows, k, at))
-            if at == "seed":
-                rows.append(_carried(cell.home_follows, k, "own"))
+            if at.endswith("seed"):
+                rows.append(_carried(cell.home_follows, k, f"{site.kind}:own"))
         heads = match_heads(subject.model, model, batch, before, by="pattern", seed=subject.draw)
         rows.append(tally("heads_shared", heads.similarity, k=k, condition=name))
     return joined(rows)

@@ -76,9 +76,10 @@ def test_a_model_turned_around_shares_everything():
     turn = random_rotation(int(subject.model.cfg.d_model), torch.Generator().manual_seed(0), keeps_mean=True)
     rows = shared_with(rotated(subject.model, turn), subject, EFFORT)
     stream, states, heads = (means(rows, name) for name in ("stream_shared", "states_carry", "heads_shared"))
-    assert stream["seed"] == pytest.approx(1, abs=1e-5)
-    assert stream["shuffled"] < 0.2
-    assert states["seed"] == states["own"]
+    for place in ("resid_pre", "attn_out"):
+        assert stream[f"{place}:seed"] == pytest.approx(1, abs=1e-5)
+        assert stream[f"{place}:shuffled"] < 0.2
+        assert states[f"{place}:seed"] == states[f"{place}:own"]
     assert heads["seed"] == pytest.approx(1, abs=1e-5)
 
 
