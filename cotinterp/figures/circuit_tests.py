@@ -1,4 +1,4 @@
-"""Figures of what a circuit was held to: its five tests, its stability, its transfer, its rivals."""
+"""Figures of circuits: how much they keep, and their five tests, stability, transfer and rivals."""
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,26 @@ from cotinterp.figures.lines import lines
 from cotinterp.figures.sheet import BLUE, GRAY, INK, VERMILLION, grid
 
 _ROW = 34
+
+
+def circuits_figure(frame: pd.DataFrame) -> go.Figure:
+    """Of one task, how much first edges keep by how many they are: a panel for each regime, a line for pairs."""
+    rows = frame.assign(shown=frame["size"] + 1)
+    figure = lines(
+        rows,
+        x="shown",
+        y="faithfulness",
+        low="ci_low",
+        high="ci_high",
+        color="pair",
+        facet="regime",
+        references={"the clean run": 1.0},
+        title="Circuits: share of the logit difference that the first edges keep",
+        x_title="edges kept, plus one",
+        y_title="faithfulness",
+        hover=["size", "connected", "accuracy", "n"],
+    )
+    return figure.update_xaxes(type="log")
 
 
 def validity_figure(frame: pd.DataFrame, *, title: str) -> go.Figure:

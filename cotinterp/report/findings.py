@@ -186,6 +186,34 @@ def head_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
     return sentences
 
 
+KEPT = 0.9
+"""Of the logit difference, the share that a circuit is asked to keep."""
+
+
+def circuit_findings(frame: pd.DataFrame, weak: Weak | None = None) -> list[str]:
+    """For each run and family of pairs the smallest of the measured circuits that keeps KEPT; none of a run in `weak`.
+
+    Circuits are first edges of one ranking, at the sizes that were measured, on the pairs that they were ranked on.
+    """
+    sentences = []
+    for key, run in runs_of(frame):
+        if weak and key in weak:
+            sentences.append(f"{key.words}: undetermined; the model is {weak[key]}, so no circuit is named.")
+            continue
+        for pair, sizes in run.groupby("pair", sort=False):
+            enough = sizes[sizes["faithfulness"] >= KEPT].sort_values("size")
+            if enough.empty:
+                continue
+            best = largest(enough.head(1), "faithfulness")
+            sentences.append(
+                f"{key.words}: {pair_words(str(pair))}: of {int(sizes['size'].max())} edges the {int(best['size'])} of "
+                f"the largest effect ({int(best['connected'])} of them connected) keep {best['faithfulness']:.2f} of "
+                f"the logit difference ({_interval(best)}, n = {int(best['n'])}) with all others corrupted, and put "
+                f"the answer first in {percent(best['accuracy'])}."
+            )
+    return sentences
+
+
 BEHAVIOR: Mapping[str, Callable[[pd.DataFrame], list[str]]] = {
     "accuracy": accuracy_findings,
     "errors": error_findings,
@@ -197,6 +225,7 @@ MECHANISM: Mapping[str, Callable[[pd.DataFrame, Weak], list[str]]] = {
     "probes": probe_findings,
     "patching": patching_findings,
     "heads": head_findings,
+    "faithfulness": circuit_findings,
 }
 
 

@@ -120,6 +120,13 @@ SCHEMAS: Mapping[str, TableSchema] = {
             "cotinterp attribute RUN",
             "task regime run_seed site kind layer head dest src attention ci_low ci_high chance n",
         ),
+        _schema(
+            "faithfulness",
+            "cotinterp circuit RUN",
+            "task regime run_seed pair size connected faithfulness ci_low ci_high n accuracy",
+        ),
+        _schema("edges", "cotinterp circuit RUN", "task regime run_seed pair edge effect ci_low ci_high n rank"),
+        _schema("edge_agreement", "cotinterp circuit RUN", "task regime run_seed pair method edges n pearson"),
         _schema("skipped", "cotinterp patch RUN", "task regime run_seed study k pairs tried why"),
         _schema("label_rules", "cotinterp attribute RUN", "label rule"),
         _schema(

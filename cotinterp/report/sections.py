@@ -14,6 +14,7 @@ from markupsafe import Markup
 from cotinterp.depth.compute import ComputeResult
 from cotinterp.figures.attention import attention_view
 from cotinterp.figures.behavior import CITATION, ILLUSTRATIVE, accuracy_figure, errors_figure
+from cotinterp.figures.circuit_tests import circuits_figure
 from cotinterp.figures.claims import forest
 from cotinterp.figures.edits import SUBSTITUTE, edit_kinds_figure, trace_edits_figure
 from cotinterp.figures.labels import tasks_of
@@ -107,6 +108,7 @@ class Section:
 BESIDE = {
     "patching": ("patching_scan", "skipped"),
     "heads": ("skipped",),
+    "faithfulness": ("edges", "edge_agreement", "skipped"),
     VERDICTS: (CRITERIA, SEEDS, RUNS),
     "frontier": ("answer_lengths",),
 }
@@ -128,12 +130,20 @@ def sections(inputs: ReportInputs) -> tuple[Section, ...]:
         "pair_families": _pair_families,
         "patching": _patching,
         "heads": _heads,
+        "faithfulness": _circuits,
     }
     filled = [_table_section(name, inputs, filler) for name, filler in fillers.items()]
     return (*(_with_skipped(section, inputs.tables.get("skipped")) for section in filled), _attention(inputs))
 
 
-SKIPPED = {"accuracy": "evaluate", "trace_edits": "edit", "probes": "probe", "patching": "patch", "heads": "attribute"}
+SKIPPED = {
+    "accuracy": "evaluate",
+    "trace_edits": "edit",
+    "probes": "probe",
+    "patching": "patch",
+    "heads": "attribute",
+    "faithfulness": "circuit",
+}
 """The study whose skipped parts a section speaks of."""
 
 
@@ -271,6 +281,23 @@ def _heads(inputs: ReportInputs, section: Section) -> Section:
     weak = {} if accuracy is None else mostly_wrong(accuracy)
     caveats = {key: f"undetermined ({right}): the numbers are about what moves a guess" for key, right in weak.items()}
     return replace(section, before=heads_table_html(inputs.tables["heads"], inputs.rules, caveats=caveats))
+
+
+LARGEST = 8
+"""Edges of each run and pair that stand in the report."""
+
+
+def _circuits(inputs: ReportInputs, section: Section) -> Section:
+    figures = _per_task(inputs.tables["faithfulness"], "faithfulness", circuits_figure)
+    after, edges = Markup(), inputs.tables.get("edges")
+    if edges is not None:
+        first = edges[edges["rank"] <= LARGEST].sort_values(["task", "regime", "pair", "rank"], kind="stable")
+        columns = ["task", "regime", "pair", "rank", "edge", "effect", "ci_low", "ci_high", "n"]
+        caption = f"The {LARGEST} edges of the largest effect, of each model and pair"
+        after = Markup("<details><summary>Largest edges ({} rows)</summary>{}</details>").format(
+            len(first), table_html(first[columns], caption=caption)
+        )
+    return replace(section, figures=figures, after=after)
 
 
 def _attention(inputs: ReportInputs) -> Section:

@@ -39,7 +39,10 @@ def the_seed(tables: Mapping[str, pd.DataFrame]) -> int | None:
     return seeds.pop() if len(seeds) == 1 else None
 
 
-OF_RUNS = ("accuracy", "errors", "trace_edits", "trace_edit_kinds", "probes", "pair_families", "patching", "heads")
+OF_RUNS = (
+    *("accuracy", "errors", "trace_edits", "trace_edit_kinds", "probes", "pair_families", "patching", "heads"),
+    *("faithfulness", "edges", "edge_agreement"),
+)
 """Tables of single runs. Sweeps and verdicts are about many seeds, and name them."""
 
 

@@ -272,6 +272,23 @@ TEXTS: dict[str, SectionText] = {
             "rule that the numbers meet (above), not a verdict on what the head is for."
         ),
     },
+    "faithfulness": {
+        "title": "Circuits",
+        "question": "Which connections between components carry the change, and how few of them keep the answer?",
+        "reading": (
+            "An edge is what one component writes, as far as it enters one input of another: L0H1->L2H0.k is what head "
+            "1 of layer 0 puts into the keys of head 0 of layer 2. Each edge of the model is patched by itself (the "
+            "corrupted value into the clean run), and edges are ranked by the size of their effect. The curve keeps "
+            "the first so many edges and corrupts all others: 1 is the clean run, 0 the corrupted one, and more than 1 "
+            "means that what was left out works against the answer."
+        ),
+        "limits": (
+            "A circuit that keeps the answer need not be how the model finds it: others of the same size may keep it "
+            "as well, and of two edges that stand in for one another neither shows. The curve is drawn on the pairs "
+            "that the edges were ranked on. Edges have no places. For tests of a circuit and a count of its rivals see "
+            "analyses/circuit_validity.py (Shi et al. 2024, arXiv 2410.13032)."
+        ),
+    },
     "attention": {
         "title": "Attention patterns of one example",
         "question": "What does each head attend to, on one transcript?",

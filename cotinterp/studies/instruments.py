@@ -49,7 +49,7 @@ from cotinterp.transcripts.problems import sample_problems
 from cotinterp.transcripts.regimes import get_regime
 
 StudyName = Literal["evaluate", "edit", "probe", "patch", "attribute", "circuit"]
-STUDIES: tuple[StudyName, ...] = ("evaluate", "edit", "probe", "patch", "attribute")
+STUDIES: tuple[StudyName, ...] = ("evaluate", "edit", "probe", "patch", "attribute", "circuit")
 """Those that a report is made of."""
 
 Results = dict[str, dict[str, Result]]

@@ -279,6 +279,30 @@ def _patching_scan() -> pd.DataFrame:
     return pd.DataFrame([run | cell | place | found | counts for run in _runs()])
 
 
+def _circuits() -> dict[str, pd.DataFrame]:
+    """Three edges of each run, and what the first of them keep."""
+    pair = {"pair": "total 2 -> total 3"}
+    sizes = {0: 0.0, 1: 0.55, 2: 0.95, 3: 1.0}
+    edges = {"embed->L0H1.v": 0.6, "L0H1->logits": 0.5, "embed->L0H1.k": 0.01}
+    kept = [
+        run
+        | pair
+        | {"size": size, "connected": max(0, size - 1), "faithfulness": value, "accuracy": value, "n": 20}
+        | {"ci_low": value - 0.02, "ci_high": value + 0.02}
+        for run in _runs()
+        for size, value in sizes.items()
+    ]
+    found = [
+        run
+        | pair
+        | {"edge": edge, "effect": value, "ci_low": value - 0.02, "ci_high": value + 0.02, "n": 20, "rank": i}
+        for run in _runs()
+        for i, (edge, value) in enumerate(edges.items(), start=1)
+    ]
+    agreed = [run | pair | {"method": "eap-ig", "edges": "all", "n": 3, "pearson": 0.9} for run in _runs()]
+    return {"faithfulness": pd.DataFrame(kept), "edges": pd.DataFrame(found), "edge_agreement": pd.DataFrame(agreed)}
+
+
 def _attention_by_role() -> pd.DataFrame:
     cell = {
         "site": "L0H1.pattern",
@@ -320,6 +344,7 @@ def inputs() -> ReportInputs:
         "heads": _heads(rng),
         "budget": _budget(),
         "attention_by_role": _attention_by_role(),
+        **_circuits(),
         "label_rules": pd.DataFrame({"label": LABELS[:2], "rule": ["mass > 0.5 on <the total>", "mass > 0.5"]}),
         **_swept(),
         **verdict_tables(made_up_verdicts()),

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cotinterp.figures.labels import RunKey, percent
+from cotinterp.figures.labels import RunKey, percent, runs_of
 from cotinterp.figures.probing import is_before, target_step
 from cotinterp.report import ReportInputs, findings
 from cotinterp.report.behavior_findings import (
@@ -14,7 +14,7 @@ from cotinterp.report.behavior_findings import (
     family_findings,
     mostly_wrong,
 )
-from cotinterp.report.findings import head_findings, patching_findings, probe_findings
+from cotinterp.report.findings import circuit_findings, head_findings, patching_findings, probe_findings
 
 RUN = {"task": "s3", "regime": "cot", "run_seed": 0}
 
@@ -265,9 +265,35 @@ def test_heads_are_counted_by_label_and_the_largest_ablation_may_be_negative() -
     )
 
 
+def test_a_circuit_is_the_smallest_that_keeps_enough() -> None:
+    sizes = {0: 0.0, 12: 0.6, 24: 0.93, 48: 0.99, 479: 1.0}
+    frame = pd.DataFrame(
+        [
+            RUN
+            | {
+                "pair": "total 2 -> total 3",
+                "size": size,
+                "connected": size // 2,
+                "faithfulness": kept,
+                "accuracy": 1.0,
+            }
+            | {"ci_low": kept - 0.05, "ci_high": kept + 0.05, "n": 24}
+            for size, kept in sizes.items()
+        ]
+    )
+    (sentence,) = circuit_findings(frame)
+    assert "of 479 edges the 24 of the largest effect (12 of them connected) keep 0.93" in sentence
+    assert "0.88 to 0.98, n = 24" in sentence
+    ((key, _),) = runs_of(frame)
+    assert circuit_findings(frame, {key: "right on 20%"}) == [
+        f"{key.words}: undetermined; the model is right on 20%, so no circuit is named."
+    ]
+
+
 def test_no_sentence_without_its_table(inputs: ReportInputs) -> None:
     assert {finding.table for finding in findings(inputs.tables)} == {
-        "accuracy", "errors", "trace_edits", "trace_edit_kinds", "pair_families", "probes", "patching", "heads"
+        "accuracy", "errors", "trace_edits", "trace_edit_kinds", "pair_families", "probes", "patching", "heads",
+        "faithfulness",
     }  # fmt: skip
     assert findings({}) == ()
     only_heads = findings({"heads": inputs.tables["heads"]})

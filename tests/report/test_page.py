@@ -104,6 +104,7 @@ def test_sections_stand_in_order_and_the_contents_lead_to_each(page: str) -> Non
         "pair_families",
         "patching",
         "heads",
+        "faithfulness",
         "attention",
         "run",
     ]
@@ -138,7 +139,12 @@ def test_a_missing_table_leaves_a_note_with_the_command_that_makes_it(small: Rep
     of_claims = {"verdicts", "claim_criteria", "claim_seeds", "claim_runs"}
     of_sweeps = {"frontier", "answer_lengths", "compute"}
     nothing = build_report(ReportInputs({}))
-    for name in set(SCHEMAS) - {"label_rules", "attention_by_role", "patching_scan", "skipped"} - of_claims - of_sweeps:
+    for name in (
+        set(SCHEMAS)
+        - {"label_rules", "attention_by_role", "patching_scan", "skipped", "edges", "edge_agreement"}
+        - of_claims
+        - of_sweeps
+    ):
         assert note(name) in nothing
     tables = {name: frame for name, frame in small.tables.items() if name != "errors"}
     page = build_report(ReportInputs(tables, small.attention, small.manifest))
