@@ -91,6 +91,8 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("family_effect", "family_told_apart", "read_lost"), "intervention"),
     **dict.fromkeys(("probe_use", "probe_use_noise", "probe_use_whole"), "intervention"),
     **dict.fromkeys(("verifier_use", "verifier_use_whole", "head_effect"), "intervention"),
+    **dict.fromkeys(("circuit_kept", "interchange", "states_carry"), "intervention"),
+    **dict.fromkeys(("event", "stream_shared", "heads_shared"), "observation"),
 }
 """By measure; all others are behavior."""
 DIGITS = 4
