@@ -107,8 +107,8 @@ ONE_CIRCUIT = Claim(
         ),
         control(
             "beyond-kept-untrained",
-            "what circuits of other steps keep minus what as many first edges of the untrained model do",
-            partial(beyond, measure="circuit_kept", what="other", other="untrained"),
+            "what a circuit keeps at its own step minus what as many first edges of the untrained model do",
+            partial(beyond, measure="circuit_kept", what="own", other="untrained"),
             "above",
             "",
         ),
