@@ -11,6 +11,7 @@ what the groups keep together that matter at every seed. Means over seeds with 9
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -41,12 +42,12 @@ def main(
     groups = found.groupby([*KEYS, "edges"], sort=False)["effect"]
     rows = [(*key, *over_seeds(of.to_numpy()), of.min(), of.max(), len(of)) for key, of in groups]
     means = pd.DataFrame(rows, columns=[*KEYS, "edges", "mean", "low", "high", "least", "most", "seeds"])
-    shown = means[(means["most"] >= LEAST) & (means["edges"] != "all of these")]
-    shown = shown.assign(of=shown["task"] + ", " + shown["regime"], at=shown["edges"])
+    groups_of = means.groupby(["task", "regime", "edges"])["most"].transform("max")
+    shown = means[(groups_of >= LEAST) & (means["edges"] != "all of these")]
+    drawn = partial(lines, x="edges", y="mean", low="low", high="high", color="pair", x_title="edges from -> to")
+    told = "of the difference that is lost without these edges: mean and interval over seeds"
     figures = {
-        f"circuit_seeds-{task}-{regime}": lines(
-            part, x="at", y="mean", low="low", high="high", color="pair", title=f"{task}, {regime}: effect by group"
-        )
+        f"circuit_seeds-{task}-{regime}": drawn(part, y_title="share", title=f"{task}, {regime}: share {told}")
         for (task, regime), part in shown.groupby(["task", "regime"], sort=False)
     }
     answer = [line for _, part in means.groupby(KEYS, sort=False) for line in in_words(part)]

@@ -3,8 +3,9 @@
 The table of `claims.setups.setup_table`: ways of teaching (`cotinterp curricula`) and their controls, the same phases
 with dots in place of the content; and the encoders of `analyses.encoder_control`. Means over seeds, 95% intervals.
 
-A row of nanodistill's table holds where the interval of each of its numbers (`ROWS`) lies on its side of the threshold,
-fails where one lies on the other, and is open otherwise: with fewer than three seeds, an unfinished run, and no room.
+A row of nanodistill's table holds where the whole interval of each of its numbers (`ROWS`) lies on its side of the
+threshold, fails where one lies on the other, and is open otherwise: from fewer than three seeds, with a run that had
+not converged, and where less than the threshold is left to gain.
 
     python -m analyses.setups [--quick] [--table FOLDER] [--encoders FILE]
 """
@@ -24,7 +25,7 @@ from cotinterp.figures import heatmap
 from cotinterp.studies.evidence import read_evidence
 
 TABLE, ENCODERS, OUT = Path("analyses/out/curricula"), Path("analyses/out/encoder_control.csv"), Path("out/setups")
-LEAST_SEEDS, WIDEST, AT = 3, 2.0, {name: one.value for name, one in THRESHOLDS.items()}
+LEAST_SEEDS, AT = 3, {name: one.value for name, one in THRESHOLDS.items()}
 HELPS = {"gain": AT["gain"], "content": AT["content-gain"]}
 ROWS = {
     "encoder, rationale never read: no help": ("rationale in the data, never read", -1, {"gain": AT["gain"]}),
@@ -90,9 +91,8 @@ def word(rows: pd.DataFrame, sign: int, wanted: Mapping[str, float]) -> str:
 
 
 def spelled(rows: pd.DataFrame) -> str:
-    """Measures, values and intervals; none where that is WIDEST: a share of a gap that is hardly one may be any."""
-    told = rows[~(rows["ci_high"] - rows["ci_low"] > WIDEST)]
-    of = zip(*(told[name] for name in ("measure", "value", "ci_low", "ci_high")), strict=True)
+    """Measures, values and intervals."""
+    of = zip(*(rows[name] for name in ("measure", "value", "ci_low", "ci_high")), strict=True)
     return ", ".join(f"{measure} {value:.2f} [{low:.2f}, {high:.2f}]" for measure, value, low, high in of)
 
 

@@ -23,6 +23,8 @@ from cotinterp.transcripts.regimes import get_regime
 
 BOUNDS = dict.fromkeys(("at once", "trace", "leakage", "follows"), (0.0, 1.0)) | {"used": (-np.inf, np.inf)}
 """What a measure cannot be below or above; a difference of two shares lies between -1 and 1."""
+WIDEST = 2.0
+"""Of an interval, from -1 to 1, of what has no such bounds."""
 
 
 def setup_table(evidence: Evidence, task: str) -> pd.DataFrame:
@@ -42,7 +44,8 @@ def setup_table(evidence: Evidence, task: str) -> pd.DataFrame:
 
     The interval is that of `estimate`, 95% over seeds and problems, cut where the number cannot be; of a single seed it
     is over problems alone. `n` counts seeds; `unconverged` names those of which a run that the number is made of had
-    not learned or was ended by its budget. A measure that was not taken has no row. Nothing is corrected for the number
+    not learned or was ended by its budget. A measure that was not taken has no row, nor has one whose interval is wider
+    than WIDEST: a share of a gap that is hardly one may be anything. Nothing is corrected for the number
     of rows. Runs that were not measured so, such as those of an encoder, are passed over.
     """
     index = EvidenceIndex(evidence.of_tasks([task]))
@@ -56,6 +59,8 @@ def setup_table(evidence: Evidence, task: str) -> pd.DataFrame:
             except MissingEvidence:
                 continue
             low, high = np.clip(one.interval, *BOUNDS.get(measure, (-1.0, 1.0))).tolist()
+            if high - low > WIDEST:
+                continue
             fields = {"task": task, "setup": variant or "direct", "measure": measure, "value": one.value}
             short = " ".join(map(str, one.unconverged))
             rows.append(fields | {"ci_low": low, "ci_high": high, "n": len(one.by_seed), "unconverged": short})
