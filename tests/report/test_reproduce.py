@@ -12,7 +12,7 @@ from cotinterp.claims.judge import judge_stored
 from cotinterp.models.spec import ModelSpec
 from cotinterp.report.page import rebuild_report
 from cotinterp.report.reproduce import reproduce
-from cotinterp.report.schema import SCHEMAS
+from cotinterp.report.schema import SCHEMAS, read_tables
 from cotinterp.sweeps.table import write_sweep_table
 from cotinterp.training.checkpoints import load_run, read_evaluation
 from cotinterp.training.spec import OptimizerSpec, RunSpec
@@ -49,8 +49,10 @@ def out(tmp_path_factory):
 
 
 def test_every_file_is_written(out):
-    # The reference tasks have every pair that the studies ask for: nothing is skipped.
-    assert {path.name for path in (out / "tables").iterdir()} == {f"{name}.csv" for name in MEASURED}
+    # The reference tasks have every pair that the studies ask for: nothing is skipped, but circuits of models so small
+    # that they do not tell the two runs apart.
+    assert {path.stem for path in (out / "tables").iterdir()} - {"skipped"} == MEASURED
+    assert set(read_tables(out).get("skipped", pd.DataFrame({"study": []}))["study"]) <= {"circuit"}
     assert {path.name for path in out.iterdir()} == {
         "report.html", "manifest.json", "attention.json", "tables", "figures", "checkpoints"
     }  # fmt: skip
