@@ -46,7 +46,7 @@ def main(
     rows = [(*key, len(part), *summed(part)) for key, part in found.groupby(["task", "account"], sort=False)]
     means = pd.DataFrame(rows, columns=["task", "account", "seeds", *SHOWN])
     figure = lines(
-        means, x="account", y="kept", low="low", high="high", color="task", bounds=(0, 1),
+        means, x="account", y="kept", low="low", high="high", color="task", bounds=(0, 1), x_title=" ",
         title="Answers that rebuilt activations keep: mean and interval over seeds", y_title="share of problems right",
     )  # fmt: skip
     return publish(out, tables={NAME: found, "means": means}, figures={NAME: figure}, answer=list(said(means)))

@@ -88,6 +88,7 @@ class Rebuilt(Result):
             bounds=(0.0, 1.0),
             references={"left alone": float(frame["own"].max())},
             title="Which variables keep the answer? Activations rebuilt from them",
+            x_title=" ",
             y_title="share of problems right",
         )
 
