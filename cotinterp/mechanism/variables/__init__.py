@@ -1,9 +1,9 @@
 """Which variables of the task a model carries, where, and in which subspace: what it writes once they change hands.
 
-`das` learns a subspace by exchanging it and judges any subspace by what the model then writes; `causal`
-asks about several variables at several sites beside everything that a search could find where there is nothing;
-`rebuilding` writes what variables predict of an activation in its place. Pairs
-and counterfactuals are those of `transcripts.interchange_pairs`.
+`das` learns a subspace by exchanging it and judges any subspace by what the model then writes; `causal` asks about
+several variables at several sites beside everything that a search could find where there is nothing. Pairs and
+counterfactuals are those of `transcripts.interchange_pairs`. `rebuilding` needs no pairs: it writes what variables
+predict of an activation in its place.
 """
 
 from cotinterp.mechanism.variables.causal import CausalVariables as CausalVariables

@@ -4,7 +4,7 @@ An account names variables for some sites and places, such as `x_0`, `x_1` and `
 end of the prompt. At each of these the activation is fitted by least squares as a sum of one vector for each value of
 each variable, on some problems, and written into the runs of others. **kept** is the share of these in which the model
 still puts the right symbol first. So an account that keeps the answer says that nothing else which stood there is
-needed; that operands one by one keep it says that no product of two of them had been formed.
+needed; that operands one by one keep it says that no product of two of them is needed there, not that none is formed.
 
 Variables are a running total, `s_2`, an operand, `x_3`, and `x_1..x_3`, what the task makes of these operands by
 themselves; `x_1,x_3` is several as one, a vector for each combination of values. Those of an account add up.
@@ -243,17 +243,17 @@ def _fitted(
     dealt: Int[np.ndarray, " known"] | None = None,
 ) -> Float[Tensor, "asked *d_site"]:
     """What the variables predict of the activations of `asked`; `dealt` deals the values of `known` out anew."""
-    site = known.found[spot]
-    mean = site.double().mean(dim=0)
+    held = known.found[spot]
+    mean = held.double().mean(dim=0)
     predicted = mean.expand(len(asked.problems), *mean.shape)
     if variables:
         designs = [_one_hot(known, asked, variable) for variable in variables]
         fit, use = (torch.cat(parts, dim=1).to(mean) for parts in zip(*designs, strict=True))
         fit, use = fit - (middle := fit.mean(dim=0)), use - middle
         fit = fit if dealt is None else fit[torch.from_numpy(dealt)]
-        weights = torch.linalg.pinv(fit.T @ fit, hermitian=True, rtol=1e-9) @ fit.T @ (site.double() - mean).flatten(1)
+        weights = torch.linalg.pinv(fit.T @ fit, hermitian=True, rtol=1e-9) @ fit.T @ (held.double() - mean).flatten(1)
         predicted = predicted + (use @ weights).reshape(predicted.shape)
-    return predicted.to(site)
+    return predicted.to(held)
 
 
 def _explained(asked: _Side, fits: Mapping[tuple[Site, Place], Tensor]) -> float:
