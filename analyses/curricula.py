@@ -82,7 +82,8 @@ def phased(spec: RunSpec) -> RunSpec:
         return spec
     phases = tuple(one.model_copy(update={"steps": one.steps * PHASE // LEARNED.steps}) for one in spec.stages)
     unasked = spec.mix and spec.regime not in {one.regime for one in spec.mix}
-    return spec.model_copy(update={"stages": phases} | ({"optimizer": OptimizerSpec(steps=PHASE)} if unasked else {}))
+    last = OptimizerSpec(steps=PHASE) if unasked else spec.optimizer.model_copy(update={"steps": LEARNED.steps})
+    return spec.model_copy(update={"stages": phases, "optimizer": last})
 
 
 def said(found: pd.DataFrame) -> Iterator[str]:

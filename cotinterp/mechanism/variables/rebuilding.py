@@ -7,7 +7,9 @@ still puts the right symbol first. So an account that keeps the answer says that
 needed; that operands one by one keep it says that no product of two of them is needed there, not that none is formed.
 
 Variables are a running total, `s_2`, an operand, `x_3`, and `x_1..x_3`, what the task makes of these operands by
-themselves; `x_1,x_3` is several as one, a vector for each combination of values. Those of an account add up.
+themselves; `class(s_2)` is the class of such a state where states are sorted into `classes`, in s3 even and odd
+permutations (`behavior.quotients` lists what every step respects); `x_1,x_3` is several as one, a vector for each
+combination of values. Those of an account add up.
 
 - `shuffled`: the same fit on values that were dealt out anew to the problems, which must not keep the answer;
 - `nothing`: the mean over problems in place of every activation named, what other places still tell;
@@ -49,7 +51,7 @@ from cotinterp.transcripts.vocabulary import Vocabulary
 Account = Mapping[tuple[Site, tuple[Role | str, int]], Sequence[str]]
 """Variables by site and place; none at all: the mean."""
 
-_VARIABLE = re.compile(r"s_(?P<total>\d+)|x_(?P<first>\d+)(\.\.x_(?P<last>\d+))?")
+_VARIABLE = re.compile(r"(?P<of>class\()?(s_(?P<total>\d+)|x_(?P<first>\d+)(\.\.x_(?P<last>\d+))?)(?(of)\))")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ def rebuilt(
     accounts: Mapping[str, Account],
     *,
     readout: tuple[Role | str, int],
+    classes: Int[np.ndarray, " states"] | None = None,
     seed: int = 0,
     labels: Mapping[str, str | int] | None = None,
 ) -> Rebuilt:
@@ -110,6 +113,7 @@ def rebuilt(
     Args:
         accounts: By name, the variables at each site and place that is written; of a value of several symbols the last.
         readout: Role and step of the value whose first symbol is asked for, such as (`answer`, K - 1).
+        classes: The class of each state, where variables are classes: `quotients(task)[0].of`.
         seed: Of the values that are dealt out anew.
         labels: Constant columns of the table.
 
@@ -129,7 +133,7 @@ def rebuilt(
         raise ValueError(f"{len(problems)} problems to fit and {len(test)} to test: give some of each")
     if len(lengths := {problem.k for problem in (*problems, *test)}) != 1:
         raise ValueError(f"problems of {sorted(lengths)} operands: give those of one length, some to fit and to test")
-    known, asked = (_Side.of(model, task, regime, one, accounts, readout) for one in (problems, test))
+    known, asked = (_Side.of(model, task, regime, one, accounts, readout, classes) for one in (problems, test))
     dealt, own = np.random.default_rng(seed).permutation(len(problems)), asked.right({})
     rows = []
     for name, account in accounts.items():
@@ -160,19 +164,26 @@ def rebuilt(
     return Rebuilt(pd.DataFrame(rows), dict(labels or {}))
 
 
-def values_of(task: Task, problems: Sequence[Problem], variable: str) -> Int[np.ndarray, " batch"]:
-    """The value of a variable in each problem, numbered. ValueError for one that they do not have."""
+def values_of(
+    task: Task, problems: Sequence[Problem], variable: str, classes: Int[np.ndarray, " states"] | None = None
+) -> Int[np.ndarray, " batch"]:
+    """The value of a variable in each problem, numbered. ValueError for one that they do not have.
+
+    `classes`: the class of each state of the task, which `class(s_2)` is of.
+    """
     task.require_order("what operands make by themselves")
-    columns = [_column(task, problems, part.strip()) for part in variable.split(",")]
+    columns = [_column(task, problems, part.strip(), classes) for part in variable.split(",")]
     return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _column(task: Task, problems: Sequence[Problem], name: str) -> Int[np.ndarray, " batch"]:
+def _column(
+    task: Task, problems: Sequence[Problem], name: str, classes: Int[np.ndarray, " states"] | None
+) -> Int[np.ndarray, " batch"]:
     k, match = problems[0].k, _VARIABLE.fullmatch(name)
     if match is None:
         raise ValueError(
             f"no variable {name!r}: give a running total, 's_2', an operand, 'x_3', what operands make by themselves, "
-            "'x_1..x_3', or several as one, 'x_1,x_3'"
+            "'x_1..x_3', the class of one of these, 'class(s_2)', or several as one, 'x_1,x_3'"
         )
     first, last = (int(match[end] or match["first"] or 0) for end in ("first", "last"))
     if match["total"]:
@@ -182,9 +193,16 @@ def _column(task: Task, problems: Sequence[Problem], name: str) -> Int[np.ndarra
             f"no {name} in problems of {k} operands: totals are s_1 to s_{k - 1}, operands x_0 to x_{k - 1}"
         )
     operands = np.array([problem.operands[first : last + 1] for problem in problems])
-    if first == last:
+    if first == last and not match["of"]:
         return operands[:, 0]
-    return np.array([problem.totals[-1] for problem in solve(task, operands)])
+    solved = solve(task, operands if first < last else np.repeat(operands, 2, axis=1))
+    state = np.array([one.totals[-1] if first < last else one.previous[0] for one in solved])
+    if not match["of"]:
+        return state
+    if classes is None or len(classes) != task.n_states:
+        given = "none are given" if classes is None else f"{len(classes)} are given"
+        raise ValueError(f"{name} wants the class of each of {task.n_states} states, and {given}: pass `classes`")
+    return classes[state]
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +216,7 @@ class _Side:
     at: Mapping[Place, Int[Tensor, " batch"]]
     found: Mapping[tuple[Site, Place], Float[Tensor, "batch *d_site"]]
     given: Int[Tensor, " batch"]
+    classes: Int[np.ndarray, " states"] | None
 
     @classmethod
     def of(
@@ -208,6 +227,7 @@ class _Side:
         problems: Sequence[Problem],
         accounts: Mapping[str, Account],
         readout: tuple[Role | str, int],
+        classes: Int[np.ndarray, " states"] | None,
     ) -> "_Side":
         device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else torch.device("cpu")
         batch = collate([render(task, one, regime) for one in problems], Vocabulary.of(task)).to(device)
@@ -224,7 +244,7 @@ class _Side:
             sites = sorted({site for site, other in spots if other == place})
             read = activations(model, batch.tokens, sites, positions=where, batch_size=512)
             found |= {(site, place): read[site] for site in sites}
-        return cls(model, task, problems, batch, at, found, given)
+        return cls(model, task, problems, batch, at, found, given, classes)
 
     def right(self, written: Mapping[tuple[Site, Place], Float[Tensor, "batch *d_site"]]) -> Bool[np.ndarray, " batch"]:
         """Whether the first symbol of the value is the likeliest, with something else written at some places."""
@@ -265,6 +285,6 @@ def _explained(asked: _Side, fits: Mapping[tuple[Site, Place], Tensor]) -> float
 
 
 def _one_hot(known: _Side, asked: _Side, variable: str) -> tuple[Tensor, Tensor]:
-    values = values_of(known.task, (*known.problems, *asked.problems), variable)
+    values = values_of(known.task, (*known.problems, *asked.problems), variable, known.classes)
     table = torch.from_numpy(np.eye(values.max() + 1)[values])
     return table[: len(known.problems)], table[len(known.problems) :]

@@ -1,5 +1,7 @@
 """What a handmade model holds at a place keeps its answer; other variables do not, and neither do values dealt anew."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -57,8 +59,15 @@ def test_values_are_those_of_the_task():
     assert values_of(TASK, problems, "x_1..x_2").tolist() == [0, 0], "2 + 3 = 4 + 1"
     assert values_of(TASK, problems, "s_3").tolist() == [0, 1], "4 and 5"
     assert values_of(TASK, problems, "x_0,x_1").tolist() == [0, 1]
-    for wrong in ("y_1", "x_4", "s_0", "x_2..x_1"):
-        with pytest.raises(ValueError, match=wrong.replace(".", r"\.")):
+    odd = np.arange(6) % 2
+    assert values_of(TASK, problems, "class(s_2)", odd).tolist() == [0, 0], "totals 0 and 0"
+    assert values_of(TASK, problems, "class(x_1),x_3", odd).tolist() == [0, 1]
+    assert values_of(TASK, problems, "class(x_1..x_3)", odd).tolist() == [1, 0], "9 and 10"
+    for classes in (None, odd[:3]):
+        with pytest.raises(ValueError, match="class of each of 6 states"):
+            values_of(TASK, problems, "class(s_2)", classes)
+    for wrong in ("y_1", "x_4", "s_0", "x_2..x_1", "class(s_1"):
+        with pytest.raises(ValueError, match=re.escape(wrong)):
             values_of(TASK, problems, wrong)
 
 
