@@ -29,7 +29,6 @@ from cotinterp.training.spec import OptimizerSpec
 TABLE = Path("analyses/out/curricula")
 WAYS = ("mixed-50", "two-pass-0.3", "sequential", "naive", "hidden-states", "internalize", "thoughts")
 PHASE, LEARNED = 4000, OptimizerSpec(steps=60_000, until="converged", patience=0.5)
-"""Updates of a full phase; and how the last one goes, where it takes what it takes."""
 
 
 def main(

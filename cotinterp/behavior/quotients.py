@@ -50,13 +50,19 @@ def quotients(task: FoldTask) -> tuple[Quotient, ...]:
     has none. What several of them join is respected too, and is not listed unless two states give it.
 
     Raises:
-        ValueError: The task has more than MOST_STATES states.
+        ValueError: The task has more than MOST_STATES states, or steps that lead out of them.
     """
     n = task.n_states
     if n > MOST_STATES:
         raise ValueError(f"task {task.name!r} has {n} states; quotients are looked for among at most {MOST_STATES}")
     state, operand = (axis.ravel() for axis in np.indices((n, task.n_operands)))
     after = np.asarray(task.step(state, operand)).reshape(n, task.n_operands)
+    if outside := np.argwhere((after < 0) | (after >= n)).tolist():
+        ((one, other), *_) = outside
+        raise ValueError(
+            f"the states of task {task.name!r} are no automaton: operand {task.operands[other]!r} leads from "
+            f"{task.states[one]!r} out of its {n} states, so that no partition is respected by every step"
+        )
     found: dict[bytes, Int[np.ndarray, " states"]] = {}
     for one, other in combinations(range(n), 2):
         classes = _closed(after, one, other)

@@ -80,3 +80,5 @@ def test_what_cannot_be_judged_is_refused():
         accuracy_by_quotient(z6, made)
     with pytest.raises(ValueError, match="'parity' has no quotient"):
         accuracy_by_quotient(parity, made)
+    with pytest.raises(ValueError, match="'9' leads from '100' out of its 109 states"):
+        quotients(get_task("digit-sum"))

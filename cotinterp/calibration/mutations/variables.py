@@ -1,4 +1,4 @@
-"""Mistakes about causal variables and the importance of steps: judged where learned, a step that need not differ."""
+"""Mistakes about causal variables, accounts and the importance of steps: judged where learned, no other step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +11,7 @@ from cotinterp.calibration.mutations.trial import TASK, K, Mutation, instead, ra
 from cotinterp.mechanism.probing.subspaces import Subspace
 from cotinterp.mechanism.sites import Site
 from cotinterp.mechanism.variables import causal as variables
+from cotinterp.mechanism.variables import rebuilding
 from cotinterp.mechanism.variables.das import SubspaceSearch, interchange_accuracy
 from cotinterp.models.handmade import reader_blueprint, recomputer
 from cotinterp.tasks.task import Task
@@ -78,6 +79,21 @@ def check_known_directions() -> None:
     require(bool(share == 1), f"the known directions of a reader carry its total in {share:.0%} of the pairs")
 
 
+def check_new_values() -> None:
+    """An account with a vector for each problem has none for problems that it was not fitted on, and keeps nothing."""
+    spot, by_heart = (Site("attn_out", 1), (Role.STEP_END, 2)), ",".join(f"x_{i}" for i in range(K))
+    accounts: dict[str, rebuilding.Account] = {"by heart": {spot: (by_heart,)}}
+    known, asked = problems(60, "train"), problems(60, "heldout")
+    table = rebuilding.rebuilt(reading_model(), TASK, "totals", known, asked, accounts, readout=READOUT).frame()
+    kept = table["kept"].item()
+    require(bool(kept < 0.5), f"an account of other problems, by heart, keeps {kept:.0%} of the answers")
+
+
+def fitted_on_itself(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Fits an account on the problems that it is judged on."""
+    return lambda known, asked, *rest: right(asked, asked, *rest)
+
+
 def not_continued(task: Task, problem: Problem, step: int, total: int) -> Problem:
     """A total written in another's place, the later ones left as they were."""
     return replace(problem, totals=(*problem.totals[: step - 1], total, *problem.totals[step:]))
@@ -127,6 +143,12 @@ VARIABLE_MUTATIONS = (
         "the known directions of the handmade reader",
         instead(pairs, "substitute_total", not_continued),
         check_known_directions,
+    ),
+    Mutation(
+        "an account fitted on the problems that it is judged on",
+        "an account by heart keeps nothing of new problems",
+        instead(rebuilding, "_fitted", fitted_on_itself(rebuilding._fitted)),
+        check_new_values,
     ),
     Mutation(
         "importance of a step that need not differ",

@@ -202,7 +202,8 @@ def _column(
     if classes is None or len(classes) != task.n_states:
         given = "none are given" if classes is None else f"{len(classes)} are given"
         raise ValueError(f"{name} wants the class of each of {task.n_states} states, and {given}: pass `classes`")
-    return classes[state]
+    sorted_into: Int[np.ndarray, " batch"] = classes[state]
+    return sorted_into
 
 
 @dataclass(frozen=True, eq=False)
