@@ -82,8 +82,8 @@ def word(rows: pd.DataFrame, sign: int, wanted: Mapping[str, float]) -> str:
     of, at = rows[rows["measure"].isin(wanted)], rows.set_index("measure")["value"]
     if len(of) < len(wanted) or of["n"].min() < LEAST_SEEDS:
         return f"open, {of['n'].min()} of {LEAST_SEEDS} seeds" if len(of) == len(wanted) else "open, not measured"
-    if short := " ".join(sorted(set(of["unconverged"]) - {""})):
-        return f"open, not converged at seed {short}"
+    if short := sorted({seed for seeds in of["unconverged"] for seed in seeds.split()}, key=int):
+        return f"open, not converged at seed {' '.join(short)}"
     if any(least > 0 and at[name] + 1 - at[LEVEL[name]] <= least for name, least in wanted.items()):
         return "open, nothing left to gain"
     ends = sign * of[["ci_low", "ci_high"]].sub(of["measure"].map(wanted), axis=0)
