@@ -1,9 +1,8 @@
 """Is a model that reward built another one inside than its supervised twin, and which of its weights moved?
 
 From a base that errs: reward on the answer alone, rewards of other responses (control), right traces (the twin). Heads
-that carry: patching one at one place restores CARRIES of the logit difference that a changed total makes at the next,
-at two lengths. Published (arXiv 2509.25758): supervised training adds heads, GRPO turns few over, queries and keys move
-most; agrees where the 95% interval over seeds is above 0, differs where it is below.
+that carry restore a tenth of what a changed total makes at the next, totals are read at "=". Published (arXiv
+2509.25758): supervised training adds heads, GRPO turns few over, queries and keys move most.
 
     cotinterp sweep analyses/grids/rewards_twins.toml --root ROOT
     python -m analyses.taken_apart [--quick] [--root ROOT] [--table FILE]
@@ -22,12 +21,13 @@ from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.mechanism.patching.runs import PatchingControls
 from cotinterp.models.weights import MATRICES, matrices_moved
+from cotinterp.studies.probes import totals_across_inputs
 from cotinterp.studies.protocol import head_pairs
 from cotinterp.studies.subject import FULL
 from cotinterp.training.checkpoints import Run
 from cotinterp.training.progress import METRICS_FILE, read_metrics
 
-OUT, KEYS, CARRIES, TITLE = Path("out/taken_apart"), ["task", "measure", "phase", "part"], 0.1, "Means, 95% over seeds"
+OUT, KEYS, CARRY = Path("out/taken_apart"), ["task", "measure", "phase", "part"], "head >= 0 and effect >= 0.1"
 
 
 def main(quick: bool = False, root: Path | None = None, table: Path | None = None, out: Path = OUT) -> list[str]:
@@ -35,8 +35,8 @@ def main(quick: bool = False, root: Path | None = None, table: Path | None = Non
     by_run = of_each_run("rewards_twins", measured, quick, root, table, 200, "taken_apart")
     rows = [(*key, *over_seeds(of.to_numpy()), len(of)) for key, of in by_run.groupby(KEYS, sort=False)["value"]]
     found = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "seeds"])
-    drawn = found.query("measure != 'symbols'").rename(columns={"mean": "value"})
-    figure = lines(drawn, x="part", y="value", low="low", high="high", color="phase", facet="measure", title=TITLE)
+    of = found[found["measure"] != "symbols"]
+    figure = lines(of, x="part", y="mean", low="low", high="high", color="phase", facet="measure", title="Means, 95%")
     answer = [*listed(found), *judged(by_run)]
     return publish(out, tables={"by_run": by_run, "means": found}, figures={"means": figure}, answer=answer)
 
@@ -49,11 +49,12 @@ def measured(run: Run, problems: int) -> pd.DataFrame:
     right = accuracy_by_k(run.model, run.task, spec.regime, {"heldout": asked}).frame()
     rows = [("right", f"K = {k}", float(share)) for k, share in zip(right["k"], right["accuracy"], strict=True)]
     edits = trace_edits(run.model, run.task, spec.regime, asked[::4], edits=(SUBSTITUTE,), rng=rng).pooled()
-    told = edits.loc[edits["edit"] == SUBSTITUTE, ["outcome", "rate"]].to_numpy()
-    rows += [("edited trace", outcome, rate) for outcome, rate in told]
+    rows += [("edited trace", *of) for of in edits.loc[edits["edit"] == SUBSTITUTE, ["outcome", "rate"]].to_numpy()]
     shown = float(np.mean([len(one.response) for one in subject.batch(subject.trained_on).transcripts]))
     symbols = read_metrics(run.directory / METRICS_FILE)[-1].get("sampled_tokens", shown * responses)
     rows += [("symbols", "written or shown", symbols), ("heads", "that carry", len(heads := carriers(subject)))]
+    probed = totals_across_inputs(subject, FULL).frame().query("model == 'trained' and layer >= 0")
+    rows += [("totals read", str(at), beyond) for at, beyond in probed.groupby("site")["selectivity"].mean().items()]
     if spec.start_from is not None:
         before = carriers(Subject.of_run(base := load_run(spec.start_from, root=run.directory.parent)))
         rows += [("heads", "gained", len(heads - before)), ("heads", "lost", len(before - heads))]
@@ -68,8 +69,7 @@ def carriers(subject: Subject) -> set[tuple[int, int, int]]:
     for k in {subject.length(FULL), subject.k_range[1]}:
         contrast = Contrast.from_pairs(head_pairs(subject, 48, k=k))
         sweep = patch_sweep(subject.model, contrast, kinds=(), heads=True, metrics=("logit_diff",), controls=controls)
-        cells = sweep.frame().query("head >= 0 and effect >= @CARRIES")[["layer", "head"]]
-        found |= {(k, int(layer), int(head)) for layer, head in cells.to_numpy()}
+        found |= {(k, int(at), int(head)) for at, head in sweep.frame().query(CARRY)[["layer", "head"]].to_numpy()}
     return found
 
 
