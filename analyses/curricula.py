@@ -28,7 +28,7 @@ from cotinterp.training.spec import OptimizerSpec
 
 TABLE = Path("analyses/out/curricula")
 WAYS = ("mixed-50", "two-pass-0.3", "sequential", "naive", "hidden-states", "internalize", "thoughts")
-PHASE, LEARNED = 4000, OptimizerSpec(steps=60_000, until="converged", patience=0.5)
+PHASE, LEARNED = 4000, OptimizerSpec(steps=60_000, until="converged", patience=0.5)  # a full phase; the last one
 
 
 def main(

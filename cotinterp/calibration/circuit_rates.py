@@ -33,6 +33,8 @@ TASK, REGIME, K = "z6", "totals", 3
 EXAMPLES = 24
 """Half of them to choose a circuit on, half to test it on."""
 RANDOM_SIZE, PADDING = 10, 3
+REDRAWN = 8
+"""Draws of random edges of a handmade model, of which the first that are not its true ones are a null."""
 TRUE = ("embed->L1H0.v", "L1H0->L1.mlp", "L1.mlp->logits")
 """The way of a written total in the reader."""
 ALL = "all"
@@ -146,7 +148,8 @@ def _handmade(seed: int, level: float, *, edges: str, shuffled: bool = False) ->
     graph = Graph.of(model)
     circuit = graph.parse(TRUE)
     if edges == "random":
-        (circuit,) = random_circuits(graph, len(TRUE), 1, rng)
+        drawn = random_circuits(graph, len(TRUE), REDRAWN, rng)
+        circuit = next(one for one in drawn if one != circuit)
     elif edges == "padded":
         (idle,) = random_circuits(graph, PADDING, 1, rng, outside=circuit)
         circuit |= idle
