@@ -165,7 +165,7 @@ def head_worlds() -> list[MadeUpWorld]:
 
 
 def reward_worlds() -> list[MadeUpWorld]:
-    """Bases that were shown traces in a fifth of their examples or in none, and what is begun from them."""
+    """Bases that were shown traces in a tenth of their examples or in none, and what is begun from them."""
 
     def world(
         name: str,

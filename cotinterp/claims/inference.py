@@ -26,8 +26,8 @@ from cotinterp.studies.evidence import (
 )
 
 GREEDY = SearchCondition("greedy")
-SHARED, NEVER, EARLY = "20", "0", "early"
-"""What a base was shown: traces in a fifth of its examples, in none; nothing but traces, and stopped early."""
+SHARED, NEVER, EARLY = "10", "0", "early"
+"""What a base was shown: traces in a tenth of its examples, in none; nothing but traces, and stopped early."""
 TRACED = "cot"
 """The regime in which all of them are asked."""
 
@@ -350,7 +350,7 @@ NEEDS_DEMONSTRATIONS = Claim(
     criteria=(
         criterion(
             "reward-gain",
-            "accuracy of the rewarded model minus that of its base, traces in a fifth of the examples",
+            "accuracy of the rewarded model minus that of its base, traces in a tenth of the examples",
             partial(beyond, begun=REWARD_VARIANT, other=BASE_VARIANT, share=SHARED),
         ),
         criterion(
@@ -360,7 +360,7 @@ NEEDS_DEMONSTRATIONS = Claim(
         ),
         criterion(
             "beyond-twin",
-            "accuracy of the rewarded model minus that of its supervised twin, traces in a fifth",
+            "accuracy of the rewarded model minus that of its supervised twin, traces in a tenth",
             partial(beyond, begun=REWARD_VARIANT, other=TWIN_VARIANT, share=SHARED),
         ),
     ),
@@ -385,7 +385,7 @@ NEEDS_DEMONSTRATIONS = Claim(
             partial(beyond, begun=DEALT_VARIANT, other=BASE_VARIANT, share=SHARED),
             "below",
         ),
-        control("base-room", "problems that the base is not right on, traces in a fifth", base_room, "above"),
+        control("base-room", "problems that the base is not right on, traces in a tenth", base_room, "above"),
         control("shown-are-right", "traces that the base begins and that end right", shown_are_right, "above"),
     ),
     decisive=frozenset({"reward-gain", "gain-from-nothing"}),

@@ -74,7 +74,7 @@ ENCODER_VARIANT = "encoder"
 SMALL_VARIANT, LARGE_VARIANT = "small", "large"
 """A small model that writes its steps and was stopped while it erred, and a much larger one that answers at once."""
 BASE_VARIANT, REWARD_VARIANT, TWIN_VARIANT, DEALT_VARIANT = "base-", "grpo-", "twin-", "dealt-"
-"""A model that was shown traces in some share (`base-20`: a fifth; `base-early`: all, and stopped early), and what was
+"""A model that was shown traces in some share (`base-10`: a tenth; `base-early`: all, and stopped early), and what was
 begun from it: taught by reward on the answer alone, by more of the same transcripts, by rewards dealt out at random."""
 CIRCUITS_VARIANT = "circuits"
 """A small model whose weights were kept on the way, beside which lies one of another seed."""

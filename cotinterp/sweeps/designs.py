@@ -58,7 +58,7 @@ SMALL_SHAPE: Mapping[str, int] = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d
 SMALL_UPDATES, LARGE_UPDATES = 0.45, 1.0
 """Of `search`: the shape of the small model, and the updates of either as so many times those of the standard run,
 after which the small one still errs. The larger one has the standard shape."""
-SHARES = (0, 20)
+SHARES = (0, 10)
 """Percent of the examples of a base of `rewards` that have a trace; reward then teaches, and from all but the first
 also the base's own examples, and rewards dealt out at random."""
 BASE_UPDATES, EARLY_UPDATES = (0.75, 0.075), (0.175, 0.15)
@@ -241,13 +241,13 @@ def search(standard: RunSpec) -> list[Planned]:
 
 
 def rewards(standard: RunSpec) -> list[Planned]:
-    """Bases that were shown traces in some share of their examples, and what reward makes of each (`grpo-20`).
+    """Bases that were shown traces in some share of their examples, and what reward makes of each (`grpo-10`).
 
     Half as deep and half as wide.
 
-    - `base-0`, `base-20`, ...: problems of one length, twice as long as the standard ones at most, in a mix of answers
-      at once and traces in which every symbol counts the same. From each, reward on the answer alone (`grpo-20`), as
-      many updates on its own mix (`twin-20`), and on rewards of other responses (`dealt-20`).
+    - `base-0`, `base-10`, ...: problems of one length, twice as long as the standard ones at most, in a mix of answers
+      at once and traces in which every symbol counts the same. From each, reward on the answer alone (`grpo-10`), as
+      many updates on its own mix (`twin-10`), and on rewards of other responses (`dealt-10`).
     - `base-early`: of the standard lengths, traces alone, stopped while it errs. From it the same three.
     """
     task = get_task(standard.task)

@@ -82,7 +82,7 @@ def test_models_without_any_head_share_none():
 
 
 def test_runs_that_are_meant_to_err_are_not_short_of_training_and_the_larger_one_is():
-    names = ("small", "base-20", "grpo-20", "twin-early", "large")
+    names = ("small", "base-10", "grpo-10", "twin-early", "large")
     runs = [{"task": "toy", "regime": "cot", "variant": name, "status": "unconverged"} for name in names]
     for name in names:
         made = cells([rows("accuracy", 1, 2, variant=name)], runs)

@@ -186,12 +186,12 @@ def test_a_small_model_writes_and_one_fourteen_times_as_large_answers_at_once():
 
 def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
     found = {one.variant: one for one in plan("parity", seeds=[4], parts=["rewards"])}
-    names = ["base-0", "grpo-0", "base-20", "grpo-20", "twin-20", "dealt-20"]
+    names = ["base-0", "grpo-0", "base-10", "grpo-10", "twin-10", "dealt-10"]
     assert list(found) == [*names, "base-early", "grpo-early", "twin-early", "dealt-early"]
     # Parity of 12 digits: 2 symbols at once, 69 with the trace.
-    assert [one.words for one in found["base-20"].spec.mix] == ["direct*0.8@1.6", "cot*0.2@13.8"]
+    assert [one.words for one in found["base-10"].spec.mix] == ["direct*0.9@1.8", "cot*0.1@6.9"]
     assert [one.words for one in found["base-0"].spec.mix] == ["direct@2"]
-    assert (found["base-20"].spec.k_min, found["base-20"].spec.k_max) == (12, 12)
+    assert (found["base-10"].spec.k_min, found["base-10"].spec.k_max) == (12, 12)
     for name, one in found.items():
         begun, _, share = name.partition("-")
         base = found[f"base-{share}"].spec
@@ -200,8 +200,8 @@ def test_reward_begins_from_bases_in_which_every_symbol_counts_the_same():
             assert one.spec.start_from == base.slug
             assert (one.spec.rewards is None) == (begun == "twin")
             assert one.spec.optimizer == found[f"grpo-{share}"].spec.optimizer
-    assert found["twin-20"].spec.mix == found["base-20"].spec.mix
-    assert found["dealt-20"].spec.rewards.shuffled
+    assert found["twin-10"].spec.mix == found["base-10"].spec.mix
+    assert found["dealt-10"].spec.rewards.shuffled
 
 
 def test_a_model_whose_circuits_are_looked_at_keeps_weights_and_has_another_seed_beside_it():
@@ -263,7 +263,7 @@ def test_a_run_of_a_part_is_one_of_the_grid_of_the_same_question(part, grid):
 def test_bases_on_parity_and_twins_on_z6_are_those_of_the_grids():
     grids = Path(__file__).parents[2] / "analyses/grids"
     for task, grid, kept in (
-        ("parity", "rewards_parity", ("base-20", "grpo-20", "twin-20")),
+        ("parity", "rewards_parity", ("base-10", "grpo-10", "twin-10")),
         ("z6", "rewards_twins", ()),
     ):
         specs = set(read_grid(grids / f"{grid}.toml").specs)
