@@ -21,7 +21,6 @@ from cotinterp.claims.setups import setup_table
 from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.studies.evidence import CONTROL_VARIANT, Evidence, read_evidence
-from cotinterp.studies.measuring import as_taught
 from cotinterp.studies.subject import FULL, QUICK, Effort
 from cotinterp.sweeps.replication import Measuring, replicate, taught_plan
 from cotinterp.training.spec import OptimizerSpec
@@ -71,7 +70,7 @@ def taught_and_measured(
 ) -> Evidence:
     """The runs of the plan, trained under `root` where they are missing, and measured."""
     plan = taught_plan(ways, seeds=seeds, base=base.model_copy(update={"optimizer": optimizer}))
-    kept = Measuring(effort=effort, measures=(as_taught,), store=root / "rows")
+    kept = Measuring(effort=effort, store=root / "rows")
     return replicate([replace(one, spec=phased(one.spec)) for one in plan], root=root, measuring=kept)
 
 

@@ -1,9 +1,10 @@
 """Does a block that is run four times do what four blocks do, or what one does?
 
 After Saunshi et al. 2025 (arXiv 2502.17416): on tasks of many steps a block run in loops came near to a model of as
-many layers, with a fraction of its parameters. One block, one block four times over (tied weights) and four blocks,
-direct, on the same problems. Accuracies are of held-out problems; over seeds: mean, lowest, highest. What loops reach
-one block can, too, if its passes are counted as depth; what they do not reach may want other weights or training.
+many layers, with a fraction of its parameters. One block, one block four times over (tied weights) and four blocks on
+the same problems; nothing is written. Accuracies are of held-out problems, where every state is a target (`tagging`) of
+the last one; over seeds: mean, lowest, highest. What loops reach one block can, too, if its passes are counted as
+depth; what they do not reach may want other weights or training.
 
     cotinterp sweep analyses/grids/loops.toml --root ROOT
     python -m analyses.loops [--quick] [--root ROOT] [--table FILE]
@@ -16,6 +17,7 @@ import pandas as pd
 
 from analyses.publishing import heldout_of_each, of_each_run, publish
 from cotinterp import accuracy_by_k
+from cotinterp.behavior.tagging import tag_accuracy
 from cotinterp.cli.parsing import script
 from cotinterp.figures import lines
 from cotinterp.training.checkpoints import Run
@@ -35,7 +37,7 @@ def main(
     """
     by_run = of_each_run("loops", measured, quick, root, table, problems)
     by_k = by_run.groupby([*KEYS, "k"], sort=False)["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
-    title = "Held-out accuracy of direct, by layers and loops"
+    title = "Held-out accuracy at once, by layers and loops"
     figure = lines(
         by_k, x="k", y="mean", low="min", high="max", color="shape", facet="task", bounds=(0, 1), title=title
     )
@@ -46,7 +48,11 @@ def main(
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """Accuracy of one run on held-out problems of each length."""
     spec, asked = run.spec, heldout_of_each(run, run.spec.k_max, problems)
-    frame = accuracy_by_k(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
+    if spec.regime == "tagging":  # the state behind the last operand, where all states are targets
+        frame = tag_accuracy(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
+        frame = frame[frame["reading"] == "tags"]
+    else:
+        frame = accuracy_by_k(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
     shape = f"{spec.model.n_layers} x {spec.model.loops}"
     return frame.assign(shape=shape, ended=run.metadata.get("ended", ""))
 

@@ -31,7 +31,7 @@ from cotinterp.studies.evidence import (
 from cotinterp.studies.inference import exchanged, head_effects, rewarded, searched, verified
 from cotinterp.studies.measuring import Measure, as_taught, beyond_training, outcomes, without_trace
 from cotinterp.tasks import get_task
-from cotinterp.training.curriculum import control_of, taught, teacher_of
+from cotinterp.training.curriculum import control_of, taught, teachers_of
 from cotinterp.training.spec import Format, Rewards, RunSpec, log_spaced
 from cotinterp.transcripts.problems import widest_problem
 from cotinterp.transcripts.render import longest_transcript, render
@@ -93,7 +93,8 @@ class Planned:
 def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec) -> tuple[Planned, ...]:
     """`direct` as it is in `base`, then each curriculum and its control, at every seed; the variant is the name.
 
-    A curriculum in which the task cannot be taught (`auxiliary` where states have several symbols) is an error.
+    Behind them the `teacher` of those that are distilled. A curriculum in which the task cannot be taught (`auxiliary`
+    where states have several symbols) is an error.
     """
     plain = [base.model_copy(update={"regime": "direct", "seed": seed}) for seed in seeds]
     found = [Planned(one, measures=(as_taught,)) for one in plain]
@@ -101,6 +102,7 @@ def taught_plan(curricula: Sequence[str], *, seeds: Sequence[int], base: RunSpec
         specs = [taught(name, one) for one in plain]
         found += [Planned(one, name, (as_taught,)) for one in specs]
         found += [Planned(control_of(one), f"{name}{CONTROL_VARIANT}", (as_taught,)) for one in specs]
+        found += [Planned(teacher, TEACHER_VARIANT, (outcomes,)) for one in specs for teacher in teachers_of(one)]
     return tuple(found)
 
 
@@ -150,14 +152,13 @@ def widths(standard: RunSpec) -> list[Planned]:
 
 
 def curricula(standard: RunSpec) -> list[Planned]:
-    """`direct`, ways of teaching (`JUDGED_CURRICULA`) with their controls, and the `teacher` of the distilled ones.
+    """`direct`, ways of teaching (`JUDGED_CURRICULA`) with their controls, the `teacher` of the distilled ones.
 
     Half as wide and as deep: what is asked is at which layer a total appears.
     """
     model = standard.model.model_copy(update=half_as_wide(standard))
     base = standard.model_copy(update={"model": model, "precision": "fp32"})
-    teacher = Planned(teacher_of(base), TEACHER_VARIANT, (outcomes,))
-    return [*taught_plan(JUDGED_CURRICULA, seeds=[base.seed], base=base), teacher]
+    return list(taught_plan(JUDGED_CURRICULA, seeds=[base.seed], base=base))
 
 
 def adapters(standard: RunSpec) -> list[Planned]:

@@ -55,6 +55,15 @@ def test_the_left_factor_acts_first():
     assert not is_even(swap01)
 
 
+def test_words_of_three_elements_reach_all_of_s5_and_multiply_as_it_does():
+    words, s5 = get_task("s5-words"), get_task("s5")
+    elements = words.initial(np.arange(3))
+    assert words.operands == "".join(s5.operands[one] for one in elements)
+    assert words.reachable(12)[-1] == frozenset(range(120)) != words.reachable(10)[-1]
+    drawn = np.random.default_rng(0).integers(3, size=(50, 6))
+    assert np.array_equal(words.steps(drawn).total, s5.steps(elements[drawn]).total)
+
+
 def test_matched_pairs_share_their_symbols():
     assert get_task("z6").operands == get_task("s3").operands
     assert get_task("z60").operands == get_task("a5").operands == get_task("a4xz5").operands

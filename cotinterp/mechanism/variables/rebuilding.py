@@ -134,12 +134,17 @@ def rebuilt(
     if len(lengths := {problem.k for problem in (*problems, *test)}) != 1:
         raise ValueError(f"problems of {sorted(lengths)} operands: give those of one length, some to fit and to test")
     known, asked = (_Side.of(model, task, regime, one, accounts, readout, classes) for one in (problems, test))
+    named = {one for account in accounts.values() for of in account.values() for one in of}
+    coded = {one: _one_hot(known, asked, one) for one in named}
     dealt, own = np.random.default_rng(seed).permutation(len(problems)), asked.right({})
     rows = []
     for name, account in accounts.items():
         spots = {(site, (Role(role), step)): tuple(of) for (site, (role, step)), of in account.items()}
         fits, anew, mean = (
-            {spot: _fitted(known, asked, spot, of if variables else (), order) for spot, of in spots.items()}
+            {
+                spot: _fitted(known, asked, spot, [coded[one] for one in of if variables], order)
+                for spot, of in spots.items()
+            }
             for variables, order in ((True, None), (True, dealt), (False, None))
         )
         kept = asked.right(fits)
@@ -260,15 +265,14 @@ def _fitted(
     known: _Side,
     asked: _Side,
     spot: tuple[Site, Place],
-    variables: Sequence[str],
+    designs: Sequence[tuple[Float[Tensor, "known _"], Float[Tensor, "asked _"]]],
     dealt: Int[np.ndarray, " known"] | None = None,
 ) -> Float[Tensor, "asked *d_site"]:
-    """What the variables predict of the activations of `asked`; `dealt` deals the values of `known` out anew."""
+    """What coded variables predict of the activations of `asked`; `dealt` deals the values of `known` out anew."""
     held = known.found[spot]
     mean = held.double().mean(dim=0)
     predicted = mean.expand(len(asked.problems), *mean.shape)
-    if variables:
-        designs = [_one_hot(known, asked, variable) for variable in variables]
+    if designs:
         fit, use = (torch.cat(parts, dim=1).to(mean) for parts in zip(*designs, strict=True))
         fit, use = fit - (middle := fit.mean(dim=0)), use - middle
         fit = fit if dealt is None else fit[torch.from_numpy(dealt)]
@@ -285,7 +289,9 @@ def _explained(asked: _Side, fits: Mapping[tuple[Site, Place], Tensor]) -> float
     return 1 - off / varies if varies > 0 else float("nan")
 
 
-def _one_hot(known: _Side, asked: _Side, variable: str) -> tuple[Tensor, Tensor]:
+def _one_hot(
+    known: _Side, asked: _Side, variable: str
+) -> tuple[Float[Tensor, "known values"], Float[Tensor, "asked values"]]:
     values = values_of(known.task, (*known.problems, *asked.problems), variable, known.classes)
     table = torch.from_numpy(np.eye(values.max() + 1)[values])
     return table[: len(known.problems)], table[len(known.problems) :]
