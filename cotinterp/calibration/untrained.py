@@ -200,7 +200,7 @@ PROBED: tuple[str | type[Task], ...] = (
     *("a5", "a4xz5", "z60", "s5"),
 )
 """Every task that travels with the package but for parity and binary-copy, whose two symbols have no other names, and
-three whose states saturate, are ordered and are absorbed."""
+s5-words, whose states are those of s5; and three whose states saturate, are ordered and are absorbed."""
 
 
 @dataclass(frozen=True)
