@@ -264,7 +264,9 @@ class Cells:
             if not of_task
             else f"variant, condition, k and step measured of it: {known[:12]}"
             if known
-            else f"measured of {task!r}: {sorted({f'{key.regime}: {key.measure}' for key in of_task})}"
+            else f"measured in that regime: {measures}"
+            if (measures := sorted({key.measure for key in of_task if key.regime == regime}))
+            else f"regimes that were measured: {sorted({key.regime for key in of_task})}"
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")
         why = f"no {asked} (condition {text!r}, k {k}, step {step}); {there}"

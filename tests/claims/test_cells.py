@@ -27,7 +27,7 @@ def test_a_cell_that_was_not_measured_is_named_with_what_was():
     cells = measured_cells(book(rows("accuracy", 30, 40, k=2)), "toy", 0)
     with pytest.raises(MissingEvidence, match=r"no 'accuracy' of 'toy', 'cot' .*k 9.*\('', 'heldout', 2, -1\)"):
         cells.mean("accuracy", regime="cot", k=9, condition="heldout")
-    with pytest.raises(MissingEvidence, match="no 'edit' of 'toy', 'cot'.*cot: accuracy"):
+    with pytest.raises(MissingEvidence, match=r"no 'edit' of 'toy', 'cot'.*in that regime: \['accuracy'\]"):
         cells.mean("edit", regime="cot")
 
 

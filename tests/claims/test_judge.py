@@ -237,7 +237,10 @@ def with_statistic(statistic, **more):
     [
         (constant, r"read no cell of the evidence: it asked for none; measured of 'toy': \['cot: accuracy'"),
         (around, "read no cell of the evidence: it asked for none"),
-        (misread, r"read no cell of the evidence: no 'acuracy' of 'toy', 'cot' .*measured of 'toy': \['cot: accuracy'"),
+        (
+            misread,
+            r"read no cell of the evidence: no 'acuracy' of 'toy', 'cot' .*measured in that regime: \['accuracy'",
+        ),
         (elsewhere, r"there is no evidence on 'nowhere', only on \['toy'\]"),
         (lambda cells: heldout_of(cells) * np.nan, "it is undefined"),
         (lambda cells: np.array([]), "gave no number, but an empty array"),
