@@ -78,6 +78,7 @@ def updates(
     """Twenty updates of each kind of model, beside those of the code in `earlier`."""
     for precision, (regime, d_model, n_layers) in product(precisions, MODELS):
         model = {"n_layers": n_layers, "d_model": d_model, "d_mlp": 4 * d_model, "n_ctx": 128}
+        model |= {"thoughts": True} if regime == "dots" else {}
         spec = {"task": "s3", "regime": regime, "k_max": 12, "n_train": n_train, "precision": precision, "model": model}
         with _updater(REPOSITORY, spec) as ours, _updater(earlier, spec) as theirs:
             yield Comparison(
@@ -90,7 +91,8 @@ def updates(
             )
 
 
-MODELS = (("direct", 64, 1), ("direct", 64, 2), ("direct", 64, 4), ("direct", 128, 4), ("cot", 64, 1))
+MODELS = (("direct", 64, 1), ("direct", 64, 2), ("direct", 64, 4), ("direct", 128, 4), ("cot", 64, 1), ("dots", 64, 2))
+"""Regime, width and layers; dots are continuous thoughts."""
 
 UPDATER = """
 import json, sys, torch

@@ -204,8 +204,8 @@ def packed_states(
     found: dict[int, Tensor] = {}
     last, dtype = len(parts.blocks) - 1, torch.bfloat16 if bf16 else torch.float32
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        inputs = None if parts.thought is None else _with_thoughts(parts, batch, dtype)
-        for layer, stream in enumerate(_streams(parts, batch, dtype, inputs)):
+        streams = _streams if parts.thought is None else _thinking_streams
+        for layer, stream in enumerate(streams(parts, batch, dtype)):
             if layer in layers:
                 at = batch.answer if layer < last else _among(batch.scored, batch.answer)
                 found[layer] = stream.index_select(0, at).float()
@@ -220,41 +220,82 @@ def _among(scored: Int[Tensor, " scored"], some: Int[Tensor, " some"]) -> Int[Te
     return (scored == some[:, None]).int().argmax(1)
 
 
-def _with_thoughts(parts: NativeParts, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "tokens d_model"]:
-    """Inputs of the first block: at the n-th dot of each sequence the last state of the place before it, by pass n."""
-    tokens, positions = batch.tokens[batch.row], batch.positions[batch.row]
+def _thinking_streams(
+    parts: NativeParts, batch: PackedBatch, dtype: torch.dtype
+) -> Iterator[Float[Tensor, "tokens_or_scored d_model"]]:
+    """`_streams` of a model whose dots are continuous thoughts; every token goes through the blocks once.
+
+    What stands from one thought to the next is a part; parts of one number go together, of all sequences. All that they
+    look at is there by then, and the last place of each holds the thought that the next part begins with.
+    """
+    n, device = batch.n_tokens, batch.row.device
+    tokens, positions = batch.tokens[batch.row[:n]], batch.positions[batch.row[:n]]
     is_thought = (tokens == parts.thought) & (positions > 0)
-    is_thought[batch.n_tokens :] = False
-    so_far = is_thought.cumsum(0)
     begins = (positions == 0).nonzero()[:, 0]
-    begins = begins[begins < batch.n_tokens]
-    ends = torch.cat([begins[1:], begins.new_tensor([len(tokens)])])
-    number = is_thought * (so_far - torch.repeat_interleave(so_far[begins], ends - begins))
+    of = torch.repeat_interleave(torch.diff(begins, append=begins.new_tensor([n])))
+    so_far = is_thought.cumsum(0)
+    number = so_far - so_far[begins][of]
+    many = torch.zeros(len(begins), int(number.max()) + 1, dtype=torch.long, device=device)
+    size = many.index_put_((of, number), torch.ones_like(of), accumulate=True).cpu().numpy()
+    # Where each token stands once the parts are put one after the other, and among those of its own part.
+    among = torch.argsort(torch.argsort(number, stable=True))
     inputs = parts.embed(tokens, positions)
-    placed = None if parts.w_pos is None else functional.embedding(positions, parts.w_pos)
-    for thought in range(1, int(number.max()) + 1):
-        *_, stream = _streams(parts, batch, dtype, inputs, to_the_end=True)
-        at = (number == thought).nonzero()[:, 0]
-        states = parts.norm(stream[at - 1]).to(inputs.dtype)
-        inputs = inputs.index_copy(0, at, states if placed is None else states + placed[at])
-    return inputs
+    streams: list[list[Tensor]] = [[] for _ in parts.blocks]
+    seen = [
+        inputs.new_zeros(n, 2, parts.n_heads, block.w_o.shape[1] // parts.n_heads, dtype=dtype)
+        for block in parts.blocks
+    ]
+    ended = 0
+    for part in range(size.shape[1]):
+        at = (number == part).nonzero()[:, 0]
+        stream = inputs.index_select(0, at)
+        if part:
+            dots = is_thought[at].nonzero()[:, 0]
+            before = among[at[dots] - 1] - (ended - int(size[:, part - 1].sum()))
+            thoughts = parts.norm(streams[-1][-1].index_select(0, before)).to(stream.dtype)
+            if parts.w_pos is not None:
+                thoughts = thoughts + functional.embedding(positions[at[dots]], parts.w_pos)
+            stream = stream.index_copy(0, dots, thoughts)
+        attended = _attended(parts, batch, size[:, part], positions[at])
+        for layer, block in enumerate(parts.blocks):
+            joined = parts.projections(block, stream, positions[at], slice(0, 3)).to(dtype)
+            seen[layer] = seen[layer].index_copy(0, at, joined[:, 1:])
+            z: Tensor = PackedAttention.apply(  # type: ignore[no-untyped-call]
+                seen[layer], joined[:, :1].contiguous(), attended, parts.scale
+            )
+            stream = block.after_attention(stream, parts.attn_out(block, z))
+            streams[layer].append(stream)
+        ended += len(at)
+    for layer, found in enumerate(streams):
+        last = layer == len(streams) - 1
+        yield torch.cat(found).index_select(0, among[batch.scored] if last else among)
+
+
+def _attended(
+    parts: NativeParts, batch: PackedBatch, size: Int[np.ndarray, " sequence"], positions: Int[Tensor, " asking"]
+) -> list["Attended"]:
+    """Who looks at what where of each sequence so many tokens ask, at these positions, one after the other."""
+    found, first = [], 0
+    for bucket in batch.buckets:
+        start, count = int(size[:first].sum()), size[first : first + bucket.all.rows]
+        first += bucket.all.rows
+        if count.any():
+            asking = Cells.of(count, start, int(count.max()), positions.device)
+            where = positions[asking.tokens][asking.grid].view(asking.rows, asking.width)
+            mask = _mask(future_keys(where, bucket.all.width))
+            found.append(
+                (asking, bucket.all, mask if parts.slopes is None else mask + key_bias(parts.slopes, bucket.all.width))
+            )
+    return found
 
 
 def _streams(
-    parts: NativeParts,
-    batch: PackedBatch,
-    dtype: torch.dtype,
-    inputs: Float[Tensor, "tokens d_model"] | None = None,
-    *,
-    to_the_end: bool = False,
+    parts: NativeParts, batch: PackedBatch, dtype: torch.dtype
 ) -> Iterator[Float[Tensor, "tokens_or_scored d_model"]]:
-    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone.
-
-    With `inputs` these are what the first block reads. `to_the_end`: the last block, too, at every token.
-    """
+    """`resid_post` of each block in turn, at every token of the row; of the last block at scored ones alone."""
     distinct = parts.embed(batch.tokens, batch.positions)
     positions = batch.positions[batch.row]
-    stream = functional.embedding(batch.row, distinct) if inputs is None else inputs
+    stream = functional.embedding(batch.row, distinct)
     q = None
     every = [(bucket.all, bucket.all, _causal(bucket.all.width, stream.device)) for bucket in batch.buckets]
     scored = [(bucket.scored, bucket.all, bucket.mask) for bucket in batch.buckets]
@@ -265,9 +306,9 @@ def _streams(
     if (slopes := parts.slopes) is not None:
         every, scored = ([(q, k, mask + key_bias(slopes, k.width)) for q, k, mask in some] for some in (every, scored))
     for number, block in enumerate(parts.blocks):
-        last = number == len(parts.blocks) - 1 and not to_the_end
+        last = number == len(parts.blocks) - 1
         which = slice(1, 3) if last else slice(0, 3)
-        if number == 0 and inputs is None:
+        if number == 0:
             once = parts.projections(block, distinct, batch.positions, which).float()
             joined = functional.embedding(batch.row, once.flatten(1)).unflatten(1, once.shape[1:])
         else:
