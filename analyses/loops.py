@@ -24,6 +24,8 @@ from cotinterp.training.checkpoints import Run
 
 OUT = Path("out/loops")
 KEYS = ["task", "shape"]
+LEAST = 5
+"""Operands of the shortest words of `s5-words` of which enough are held out; tiny runs have fewer."""
 SHARE = 0.5
 """Of the way from one block to four blocks that loops have to go to be said to do what layers do."""
 
@@ -47,7 +49,7 @@ def main(
 
 def measured(run: Run, problems: int) -> pd.DataFrame:
     """Accuracy of one run on held-out problems of each length."""
-    spec, asked = run.spec, heldout_of_each(run, run.spec.k_max, problems)
+    spec, asked = run.spec, heldout_of_each(run, max(run.spec.k_max, LEAST), problems)
     if spec.regime == "tagging":  # the state behind the last operand, where all states are targets
         frame = tag_accuracy(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
         frame = frame[frame["reading"] == "tags"]

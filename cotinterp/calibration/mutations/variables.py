@@ -91,7 +91,7 @@ def check_new_values() -> None:
 
 def fitted_on_itself(right: Callable[..., Any]) -> Callable[..., Any]:
     """Fits an account on the problems that it is judged on."""
-    return lambda known, asked, *rest: right(asked, asked, *rest)
+    return lambda _, asked, spot, designs, *rest: right(asked, asked, spot, [(use, use) for _, use in designs], *rest)
 
 
 def not_continued(task: Task, problem: Problem, step: int, total: int) -> Problem:
