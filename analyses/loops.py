@@ -39,10 +39,11 @@ def main(
     """
     by_run = of_each_run("loops", measured, quick, root, table, problems)
     by_k = by_run.groupby([*KEYS, "k"], sort=False)["accuracy"].agg(["mean", "min", "max", "size"]).reset_index()
-    title = "Held-out accuracy at once, by layers and loops"
     figure = lines(
-        by_k, x="k", y="mean", low="min", high="max", color="shape", facet="task", bounds=(0, 1), title=title
-    )
+        by_k, x="k", y="mean", low="min", high="max", color="shape", facet="task", bounds=(0, 1),
+        title="Right without writing, by layers x loops: mean, lowest and highest seed", x_title="operands K",
+        y_title="share of held-out problems right",
+    )  # fmt: skip
     tables = {"by_run": by_run, "by_k": by_k}
     return publish(out, tables=tables, figures={"by_k": figure}, answer=list(said(by_run, by_k)))
 
@@ -56,7 +57,7 @@ def measured(run: Run, problems: int) -> pd.DataFrame:
     else:
         frame = accuracy_by_k(run.model, run.task, spec.regime, asked, run_seed=spec.seed).frame()
     shape = f"{spec.model.n_layers} x {spec.model.loops}"
-    return frame.assign(shape=shape, ended=run.metadata.get("ended", ""))
+    return frame.assign(shape=shape, ended=run.metadata.get("ended", ""), updates=int(run.metadata["step"]))
 
 
 def said(by_run: pd.DataFrame, by_k: pd.DataFrame) -> Iterator[str]:
@@ -67,6 +68,7 @@ def said(by_run: pd.DataFrame, by_k: pd.DataFrame) -> Iterator[str]:
             runs = by_run[(by_run["task"] == task) & (by_run["shape"] == shape)].drop_duplicates("run_seed")
             ended = ", ".join(f"{n} {word}" for word, n in runs["ended"].replace("", "?").value_counts().items())
             spread = f"{row['min']:.2f} to {row['max']:.2f}, {int(row['size'])} seeds; ended: {ended}"
+            spread += f", after {runs['updates'].min():,} to {runs['updates'].max():,} updates"
             yield f"{task}, {shape}: {row['mean']:.2f} at K = {row['k']} ({spread})"
         if (by_run.loc[by_run["task"] == task, "ended"] == "budget").any():
             yield f"{task}: runs were ended by their budget, so nothing is concluded"

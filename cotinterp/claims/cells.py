@@ -257,6 +257,7 @@ class Cells:
                 if key.measure == measure and key.regime == regime
             }
         )
+        in_regime = sorted({key.measure for key in of_task if key.regime == regime})
         of_run = [key for key in of_task if (key.regime, key.variant) == (regime, variant)]
         refused = "; ".join(sorted({key.condition for key in of_run if key.measure == REFUSED}))
         there = (
@@ -264,8 +265,8 @@ class Cells:
             if not of_task
             else f"variant, condition, k and step measured of it: {known[:12]}"
             if known
-            else f"measured in that regime: {measures}"
-            if (measures := sorted({key.measure for key in of_task if key.regime == regime}))
+            else f"measured in that regime: {in_regime}"
+            if in_regime
             else f"regimes that were measured: {sorted({key.regime for key in of_task})}"
         )
         asked = f"{measure!r} of {task!r}, {regime!r}" + (f" variant {variant!r}" if variant else "")

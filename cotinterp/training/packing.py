@@ -204,7 +204,8 @@ def packed_states(
     found: dict[int, Tensor] = {}
     last, dtype = len(parts.blocks) - 1, torch.bfloat16 if bf16 else torch.float32
     with torch.autocast(batch.tokens.device.type, dtype=torch.bfloat16, enabled=bf16):
-        streams = _streams if parts.thought is None else _thinking_streams
+        thinks = parts.thought is not None and bool((batch.tokens == parts.thought).any())
+        streams = _thinking_streams if thinks else _streams
         for layer, stream in enumerate(streams(parts, batch, dtype)):
             if layer in layers:
                 at = batch.answer if layer < last else _among(batch.scored, batch.answer)
@@ -237,8 +238,7 @@ def _thinking_streams(
     number = so_far - so_far[begins][of]
     many = torch.zeros(len(begins), int(number.max()) + 1, dtype=torch.long, device=device)
     size = many.index_put_((of, number), torch.ones_like(of), accumulate=True).cpu().numpy()
-    # Where each token stands once the parts are put one after the other, and among those of its own part.
-    among = torch.argsort(torch.argsort(number, stable=True))
+    place = torch.argsort(torch.argsort(number, stable=True))  # of each token, once the parts stand one after the other
     inputs = parts.embed(tokens, positions)
     streams: list[list[Tensor]] = [[] for _ in parts.blocks]
     seen = [
@@ -251,8 +251,9 @@ def _thinking_streams(
         stream = inputs.index_select(0, at)
         if part:
             dots = is_thought[at].nonzero()[:, 0]
-            before = among[at[dots] - 1] - (ended - int(size[:, part - 1].sum()))
-            thoughts = parts.norm(streams[-1][-1].index_select(0, before)).to(stream.dtype)
+            held = streams[-1][-1]
+            before = place[at[dots] - 1] - (ended - len(held))
+            thoughts = parts.norm(held.index_select(0, before)).to(stream.dtype)
             if parts.w_pos is not None:
                 thoughts = thoughts + functional.embedding(positions[at[dots]], parts.w_pos)
             stream = stream.index_copy(0, dots, thoughts)
@@ -268,7 +269,7 @@ def _thinking_streams(
         ended += len(at)
     for layer, found in enumerate(streams):
         last = layer == len(streams) - 1
-        yield torch.cat(found).index_select(0, among[batch.scored] if last else among)
+        yield torch.cat(found).index_select(0, place[batch.scored] if last else place)
 
 
 def _attended(
