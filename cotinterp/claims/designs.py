@@ -123,7 +123,8 @@ LORA_HELPS_LESS = Claim(
     ),
     decisive=frozenset({"less-new"}),
     evidence=("adapters",),
-    limits="One rank (4), queries and values, at the better of two rates by seed, which favors adapters.",
+    limits="One rank (4), queries and values, at the better of two rates by seed, which favors adapters. Where the "
+    "frozen model lacks symbols of the task, its embedding and unembedding are trained beside the adapter.",
 )
 
 POSITIONS_DECIDE = Claim(
