@@ -15,6 +15,7 @@ of a rare kind of model that is not among them; `judge` reports at how many seed
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -77,6 +78,15 @@ class Estimate:
         """95% interval, over seeds and problems (over problems alone for one seed)."""
         half = float(stats.t.ppf((1 + LEVEL) / 2, self.freedom)) * self.error
         return self.value - half, self.value + half
+
+    def row(self, bounds: tuple[float, float]) -> dict[str, Any]:
+        """Fields of a table: value, ci_low, ci_high, n (seeds), unconverged (which of them, in words).
+
+        The interval is cut to the `bounds` of what the number can be.
+        """
+        low, high = np.clip(self.interval, *bounds).tolist()
+        short = " ".join(map(str, self.unconverged))
+        return {"value": self.value, "ci_low": low, "ci_high": high, "n": len(self.by_seed), "unconverged": short}
 
     def p_above(self, threshold: float) -> float:
         """One-sided p-value of "it is not above the threshold"."""

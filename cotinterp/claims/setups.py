@@ -58,12 +58,9 @@ def setup_table(evidence: Evidence, task: str) -> pd.DataFrame:
                 one = estimate(statistic, index, task)
             except MissingEvidence:
                 continue
-            low, high = np.clip(one.interval, *BOUNDS.get(measure, (-1.0, 1.0))).tolist()
-            if high - low > WIDEST:
-                continue
-            fields = {"task": task, "setup": variant or "direct", "measure": measure, "value": one.value}
-            short = " ".join(map(str, one.unconverged))
-            rows.append(fields | {"ci_low": low, "ci_high": high, "n": len(one.by_seed), "unconverged": short})
+            fields = one.row(BOUNDS.get(measure, (-1.0, 1.0)))
+            if fields["ci_high"] - fields["ci_low"] <= WIDEST:
+                rows.append({"task": task, "setup": variant or "direct", "measure": measure} | fields)
     return pd.DataFrame(rows)
 
 

@@ -16,23 +16,38 @@ from cotinterp.studies.evidence import WIDTH_VARIANT
 Pick = Callable[[Iterable[int]], int]
 
 
-def of_width(cells: Cells, pick: Pick) -> str:
-    """The variant of the narrowest (`min`) or widest (`max`) models of which both regimes were measured."""
+def widths(cells: Cells) -> tuple[int, ...]:
+    """The widths of the models of which both regimes were measured, ascending."""
     names = set(cells.variants("direct")) & set(cells.variants("cot"))
     digits = [name.removeprefix(WIDTH_VARIANT) for name in names if name.startswith(WIDTH_VARIANT)]
-    if len(widths := [int(text) for text in digits if text.isdigit()]) < 2:
+    return tuple(sorted(int(text) for text in digits if text.isdigit()))
+
+
+def of_width(cells: Cells, pick: Pick) -> str:
+    """The variant of the narrowest (`min`) or widest (`max`) of them. MissingEvidence for fewer than two."""
+    if len(found := widths(cells)) < 2:
         raise MissingEvidence(
-            f"direct and cot at two widths or more (--part widths); measured variants: {sorted(names)}"
+            f"direct and cot at two widths or more (--part widths); measured variants: {cells.variants('cot')}"
         )
-    return f"{WIDTH_VARIANT}{pick(widths)}"
+    return f"{WIDTH_VARIANT}{pick(found)}"
 
 
-def advantage_at(cells: Cells, pick: Pick, sign: int = 1) -> Values:
-    """Accuracy of cot minus that of direct at that width (`sign` -1: the other way round), mean over K."""
-    variant = of_width(cells, pick)
+def gain(cells: Cells, variant: str) -> Values:
+    """Accuracy of cot minus that of direct, of such models, mean over K."""
     ks = lengths(cells, "cot", shortest=SHORTEST, variant=variant)
     gaps = [difference(heldout(cells, "cot", k, variant), heldout(cells, "direct", k, variant)) for k in ks]
-    return sign * average(gaps)
+    return average(gaps)
+
+
+def fluent(cells: Cells, variant: str) -> Values:
+    """Share of well-formed traces with a wrong step among the wrong outputs of cot."""
+    share: Values = 1 - bookkeeping_share(cells, variant)
+    return share
+
+
+def gain_at(cells: Cells, pick: Pick, sign: int = 1) -> Values:
+    """`gain` at that width (`sign` -1: the loss)."""
+    return sign * gain(cells, of_width(cells, pick))
 
 
 def cot_at(cells: Cells, pick: Pick) -> Values:
@@ -40,10 +55,9 @@ def cot_at(cells: Cells, pick: Pick) -> Values:
     return cot_accuracy(cells, of_width(cells, pick))
 
 
-def wrong_steps_at(cells: Cells, pick: Pick) -> Values:
-    """Share of well-formed traces with a wrong step among the wrong outputs of cot at that width."""
-    share: Values = 1 - bookkeeping_share(cells, of_width(cells, pick))
-    return share
+def fluent_at(cells: Cells, pick: Pick) -> Values:
+    """`fluent` at that width."""
+    return fluent(cells, of_width(cells, pick))
 
 
 SMALL_HURT = Claim(
@@ -54,17 +68,17 @@ SMALL_HURT = Claim(
         criterion(
             "hurt",
             "accuracy of direct minus that of cot, the narrowest models",
-            partial(advantage_at, pick=min, sign=-1),
+            partial(gain_at, pick=min, sign=-1),
         ),
         criterion(
             "wide-gain",
             "accuracy of cot minus that of direct, the widest models",
-            partial(advantage_at, pick=max),
+            partial(gain_at, pick=max),
         ),
         criterion(
             "fluent",
             "wrong outputs of the narrowest cot that are well-formed traces",
-            partial(wrong_steps_at, pick=min),
+            partial(fluent_at, pick=min),
             pool=True,
             optional=True,
             bounds=(0.0, 1.0),

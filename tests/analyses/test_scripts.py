@@ -35,6 +35,7 @@ ABOUT = {
     "taken_apart": "z6",
     "training_dynamics": "z6",
     "tree_expressions": "expressions-mod11",
+    "widths": "z6",
 }
 """A task of the answer of those scripts that are not about the reference models."""
 
@@ -85,6 +86,7 @@ def test_the_scripts_are_those_of_the_readme():
         "training_dynamics",
         "tree_expressions",
         "verifiers",
+        "widths",
     ]
 
 
